@@ -1,0 +1,207 @@
+"""What a run is: frozen dataclasses that check themselves and cross Ray and disk only as plain dicts.
+
+Where a run happens (data set, storage, workers, devices) is not part of it: those are arguments of a job.
+"""
+
+import dataclasses
+import math
+import typing
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+from detector_core.errors import BadConfig
+
+PRECISIONS = ("auto", "fp32", "bf16")
+INTERPOLATIONS = ("bilinear", "bicubic")
+CHANNEL_ORDERS = ("RGB", "BGR")
+
+
+def _require(holds: bool, spec: object, name: str, rule: str) -> None:
+    if not holds:
+        raise BadConfig(f"{type(spec).__name__}.{name} is {getattr(spec, name)!r}: it must be {rule}")
+
+
+class _Spec:
+    """to_dict and from_dict for the dataclasses below."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain dicts, lists, strings and numbers: fit for JSON and for Ray."""
+        return typing.cast(dict[str, Any], _plain(dataclasses.asdict(self)))  # type: ignore[call-overload]
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """The inverse of :meth:`to_dict`; fields left out keep their defaults.
+
+        Raises:
+            BadConfig: a field that does not exist, is missing, or has a value of the wrong type.
+        """
+        if not isinstance(values, dict):
+            raise BadConfig(f"{cls.__name__} is {values!r}: it must be a table of fields")
+        hints = typing.get_type_hints(cls)
+        names = [f.name for f in dataclasses.fields(cls)]  # type: ignore[arg-type]
+        unknown = sorted(set(values) - set(names))
+        if unknown:
+            raise BadConfig(f"{cls.__name__} has no field {unknown[0]!r}; its fields are {', '.join(names)}")
+        try:
+            return cls(**{name: _typed(value, hints[name], f"{cls.__name__}.{name}") for name, value in values.items()})
+        except TypeError as error:
+            raise BadConfig(f"{cls.__name__}: {error}") from None
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _typed(value: Any, hint: Any, where: str) -> Any:
+    if isinstance(hint, type) and issubclass(hint, _Spec):
+        return value if isinstance(value, hint) else hint.from_dict(value)
+    if typing.get_origin(hint) is tuple:
+        if not isinstance(value, list | tuple):
+            raise BadConfig(f"{where} is {value!r}: it must be a list")
+        inner = typing.get_args(hint)[0]
+        return tuple(_typed(item, inner, where) for item in value)
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, hint) or (hint is not bool and isinstance(value, bool)):
+        raise BadConfig(f"{where} is {value!r}: it must be of type {hint.__name__}")
+    return value
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSpec(_Spec):
+    """Which network, and where its first weights come from.
+
+    Attributes:
+        architecture: ``resnet68``, ``inception_resnet_v2``, ``vggface2``, ``vggface2_resnet50`` or ``timm:NAME``.
+        init: ``hub`` (pretrained weights from their source), ``none`` (random), or the path of a weights file.
+        layout: bottleneck blocks per stage; read by ``resnet68`` only. The paper's figure is lost, so [3, 4, 12, 3]
+            is a reading of "68 layers" (docs/decisions.md).
+    """
+
+    architecture: str
+    init: str = "none"
+    layout: tuple[int, ...] = (3, 4, 12, 3)
+
+    def __post_init__(self) -> None:
+        _require(bool(self.architecture), self, "architecture", "the name of a network")
+        _require(bool(self.init), self, "init", "'hub', 'none' or the path of a weights file")
+        _require(
+            len(self.layout) == 4 and all(n >= 1 for n in self.layout), self, "layout", "four block counts of 1 or more"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreprocessSpec(_Spec):
+    """How a decoded picture becomes the network's input; travels with the weights.
+
+    Attributes:
+        image_size: side of the square input, pixels.
+        mean, std: per channel in the order of ``channels``, for pixels scaled to 0-1.
+        interpolation: ``bilinear`` or ``bicubic``, both antialiased.
+        channels: ``RGB`` or ``BGR``.
+    """
+
+    image_size: int
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    std: tuple[float, ...] = (0.229, 0.224, 0.225)
+    interpolation: str = "bilinear"
+    channels: str = "RGB"
+
+    def __post_init__(self) -> None:
+        _require(self.image_size >= 1, self, "image_size", "1 pixel or more")
+        _require(len(self.mean) == 3, self, "mean", "three numbers")
+        _require(len(self.std) == 3 and all(s > 0 for s in self.std), self, "std", "three numbers above 0")
+        _require(self.interpolation in INTERPOLATIONS, self, "interpolation", f"one of {', '.join(INTERPOLATIONS)}")
+        _require(self.channels in CHANNEL_ORDERS, self, "channels", f"one of {', '.join(CHANNEL_ORDERS)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AugmentSpec(_Spec):
+    """Random changes of a training picture, made after resizing and before normalisation.
+
+    Attributes:
+        flip: probability of a mirror image.
+        rotate_degrees, shift, zoom: largest rotation (degrees), shift and zoom (fractions of the side).
+        brightness, contrast: largest relative change.
+        cutout: probability of a cut-out patch; 0 trains without cut-out.
+        cutout_size: side of the square patch as a fraction of the picture's side.
+    """
+
+    flip: float = 0.5
+    rotate_degrees: float = 0.0
+    shift: float = 0.0
+    zoom: float = 0.0
+    brightness: float = 0.1
+    contrast: float = 0.1
+    cutout: float = 0.0
+    cutout_size: float = 0.25
+
+    def __post_init__(self) -> None:
+        for name in ("flip", "cutout"):
+            _require(0 <= getattr(self, name) <= 1, self, name, "a probability from 0 to 1")
+        _require(0 <= self.rotate_degrees <= 180, self, "rotate_degrees", "from 0 to 180")
+        for name in ("shift", "zoom", "brightness", "contrast"):
+            _require(0 <= getattr(self, name) < 1, self, name, "0 or more and below 1")
+        _require(0 < self.cutout_size < 1, self, "cutout_size", "above 0 and below 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimSpec(_Spec):
+    """How the weights are found: Adam on binary cross entropy (paper, Table II).
+
+    Attributes:
+        batch_size: the *global* batch of one optimizer step, whatever the number of workers.
+        micro_batch: pictures of one forward and backward pass; BatchNorm sees these.
+        precision: ``fp32``, ``bf16``, or ``auto``: bf16 where the hardware multiplies it natively.
+        compile: run the network through ``torch.compile``.
+        patience: stop after this many epochs without a better validation loss; 0 never stops early.
+    """
+
+    learning_rate: float
+    epochs: int
+    batch_size: int
+    micro_batch: int = 50
+    precision: str = "auto"
+    compile: bool = False
+    patience: int = 0
+
+    def __post_init__(self) -> None:
+        _require(math.isfinite(self.learning_rate) and self.learning_rate > 0, self, "learning_rate", "> 0")
+        for name in ("epochs", "batch_size", "micro_batch"):
+            _require(getattr(self, name) >= 1, self, name, "1 or more")
+        _require(self.precision in PRECISIONS, self, "precision", f"one of {', '.join(PRECISIONS)}")
+        _require(self.patience >= 0, self, "patience", "0 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSpec(_Spec):
+    """One training run, whole: the same spec, data and seed give the same model."""
+
+    variant: str
+    model: ModelSpec
+    preprocess: PreprocessSpec
+    optim: OptimSpec
+    augment: AugmentSpec = field(default_factory=AugmentSpec)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _require(bool(self.variant), self, "variant", "a name")
+        _require(0 <= self.seed < 2**31, self, "seed", "from 0 to 2147483647")
+
+    def replace(self, changes: dict[str, Any]) -> "RunSpec":
+        """A copy with dotted fields changed: ``spec.replace({"optim.epochs": 3, "seed": 1})``.
+
+        Raises:
+            BadConfig: a field that does not exist, or a value that it refuses.
+        """
+        values = self.to_dict()
+        for name, value in changes.items():
+            table, *rest = values, *name.split(".")
+            for key in rest[:-1]:
+                table = table.get(key) if isinstance(table, dict) else None  # type: ignore[assignment]
+            if not isinstance(table, dict) or rest[-1] not in table:
+                raise BadConfig(f"RunSpec has no field {name!r}")
+            table[rest[-1]] = value
+        return RunSpec.from_dict(values)

@@ -1,0 +1,62 @@
+"""Every error this package raises on purpose.
+
+::
+
+    DetectorError            the root: one line that says what was found and what to do
+    +-- BadConfig            a field of a spec, or a flag, has a value that cannot work
+    |   +-- UnknownVariant   no variant of that name
+    +-- BadData              a folder, CSV or data set that cannot be used
+    |   +-- BadManifest      a prepared data set that is missing, torn or of another format
+    |   +-- BadImage         bytes that are not a whole picture
+    +-- NoWeights            pretrained weights that cannot be had
+    +-- BrokenArtifact       a model folder or checkpoint that is incomplete or was changed
+    +-- TrainingFailed       a run that cannot go on (loss is NaN, ...)
+    +-- Refused              an operation that would do harm, with the flag that allows it
+    +-- NoRoom               too few cores, GPUs, memory or disk for what was asked
+
+A job prints the message as its last line on stderr and exits 1; the service maps it to a status and a code.
+"""
+
+
+class DetectorError(Exception):
+    """What went wrong, in one line a newcomer can act on."""
+
+
+class BadConfig(DetectorError):
+    """A spec or flag that cannot work; names the field, the value and the rule."""
+
+
+class UnknownVariant(BadConfig):
+    """No variant of that name; names the nearest one."""
+
+
+class BadData(DetectorError):
+    """A source of pictures that cannot be used; names the folder or file."""
+
+
+class BadManifest(BadData):
+    """A prepared data set that is missing, torn or of another format."""
+
+
+class BadImage(BadData):
+    """Bytes that do not decode to a whole picture."""
+
+
+class NoWeights(DetectorError):
+    """Pretrained weights that cannot be had; names the file to fetch and where to put it."""
+
+
+class BrokenArtifact(DetectorError):
+    """A model folder or checkpoint that is incomplete, changed or of another format."""
+
+
+class TrainingFailed(DetectorError):
+    """A run that cannot go on; names the step and what is kept."""
+
+
+class Refused(DetectorError):
+    """An operation that would lose or worsen something; names the flag that allows it."""
+
+
+class NoRoom(DetectorError):
+    """Too few resources; names what was asked and what exists."""

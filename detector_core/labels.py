@@ -1,0 +1,35 @@
+"""Real and fake: the names, the numbers and which one is positive, said once.
+
+Three conventions meet here and must not be mixed:
+
+* **Metrics** follow the paper (section IV): *positive = real photograph*. A false positive is therefore a **fake
+  passed** (called real) and a false negative a **real flagged** (called fake). Everything shown uses those two names.
+* **The network** has one output, the logit of *fake*: its training target is 1 for fake and 0 for real, and
+  ``p_fake = sigmoid(logit)``.
+* **Kaggle's CSVs** write 1 for real and 0 for fake; only :data:`KAGGLE_NUMBER` knows that.
+"""
+
+from collections.abc import Iterable
+
+import numpy as np
+from numpy.typing import NDArray
+
+REAL = "real"
+FAKE = "fake"
+LABELS = (REAL, FAKE)
+POSITIVE = REAL
+
+SPLITS = ("train", "valid", "test")
+
+TARGET = {REAL: 0.0, FAKE: 1.0}
+KAGGLE_NUMBER = {REAL: 1, FAKE: 0}
+
+
+def targets(labels: Iterable[str]) -> NDArray[np.float32]:
+    """Training targets, shape (N,) float32: 1 for fake, 0 for real. Raises KeyError for any other label."""
+    return np.array([TARGET[label] for label in labels], dtype=np.float32)
+
+
+def is_fake(labels: Iterable[str]) -> NDArray[np.bool_]:
+    """Shape (N,) bool: True for fake. Raises KeyError for any label that is neither real nor fake."""
+    return targets(labels) == 1.0

@@ -1,0 +1,117 @@
+"""Places that hold files: a local folder, a shared mount, or an object store (``s3://``, ``gs://``), alike.
+
+Everything goes through pyarrow's filesystems, which need no further package for S3 and Google Cloud Storage.
+Writes are atomic: a local file is written beside its name and renamed, an object appears only when it is complete.
+"""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pyarrow import fs
+
+from detector_core.errors import BadData
+
+
+def is_uri(where: str) -> bool:
+    """Whether ``where`` names an object store or another filesystem instead of a local path."""
+    return "://" in where
+
+
+def absolute(where: str | Path) -> str:
+    """``where`` as a URI, or as an absolute local path: the same place whatever the working directory."""
+    where = str(where)
+    if where.startswith("file://"):
+        where = where.removeprefix("file://")
+    return where.rstrip("/") if is_uri(where) else str(Path(where).expanduser().absolute())
+
+
+def join(where: str | Path, *parts: str) -> str:
+    """``where`` with path parts appended."""
+    return "/".join([str(where).rstrip("/"), *parts])
+
+
+def locate(where: str | Path) -> tuple[fs.FileSystem, str]:
+    """The filesystem of a place and the path in it.
+
+    Raises:
+        BadData: a URI whose scheme is not known or whose store cannot be reached.
+    """
+    try:
+        found: tuple[fs.FileSystem, str] = fs.FileSystem.from_uri(absolute(where))
+    except (ValueError, OSError) as error:
+        raise BadData(f"{where} cannot be opened: {error}") from None
+    return found
+
+
+def exists(where: str | Path) -> bool:
+    """Whether a file or folder is there."""
+    filesystem, path = locate(where)
+    return bool(filesystem.get_file_info(path).type != fs.FileType.NotFound)
+
+
+def read_bytes(where: str | Path) -> bytes:
+    """A whole file. Raises FileNotFoundError."""
+    filesystem, path = locate(where)
+    with filesystem.open_input_stream(path) as stream:
+        return bytes(stream.read())
+
+
+def write_bytes(where: str | Path, data: bytes) -> None:
+    """Writes a whole file atomically, making the folders above it."""
+    where = absolute(where)
+    if not is_uri(where):
+        with replacing(Path(where)) as beside:
+            beside.write_bytes(data)
+        return
+    filesystem, path = locate(where)
+    filesystem.create_dir(path.rpartition("/")[0], recursive=True)
+    with filesystem.open_output_stream(path) as stream:
+        stream.write(data)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary name beside ``path`` to write a file or folder under; on success it takes the place of ``path``.
+
+    On an error the temporary name is removed and ``path`` is as it was. A folder that stood at ``path`` is
+    replaced by two renames.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    beside = scratch / path.name
+    try:
+        yield beside
+        if path.is_dir():
+            path.rename(scratch / "old")
+        os.replace(beside, path)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def put_folder(local: Path, where: str | Path, last: str) -> None:
+    """Moves a finished local folder to its place; the file named ``last`` arrives last, so it marks completeness."""
+    where = absolute(where)
+    if not is_uri(where):
+        with replacing(Path(where)) as beside:
+            shutil.copytree(local, beside)
+        return
+    names = sorted(p.relative_to(local).as_posix() for p in local.rglob("*") if p.is_file())
+    for name in sorted(names, key=lambda name: name == last):
+        write_bytes(join(where, name), (local / name).read_bytes())
+
+
+@contextmanager
+def local_copy(where: str | Path) -> Iterator[Path]:
+    """A local folder with the files of ``where``: itself when it is local, else a temporary download."""
+    where = absolute(where)
+    if not is_uri(where):
+        yield Path(where)
+        return
+    with tempfile.TemporaryDirectory(prefix="detector-") as scratch:
+        filesystem, path = locate(where)
+        fs.copy_files(path, scratch, source_filesystem=filesystem)
+        yield Path(scratch)

@@ -1,0 +1,69 @@
+"""What every job's command line shares: help that teaches, errors in one line, a result as the last line.
+
+Progress and messages go to stderr; stdout carries one JSON object. A job exits 0 only on success, 1 on an error that
+it names, 130 when it was interrupted.
+"""
+
+import argparse
+import contextlib
+import errno
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any, NoReturn
+
+from detector_core.errors import DetectorError
+
+Job = Callable[[argparse.Namespace], dict[str, Any]]
+
+
+def parser(verb: str, module_doc: str) -> argparse.ArgumentParser:
+    """An argument parser whose help is the job module's docstring."""
+    return argparse.ArgumentParser(
+        prog=f"python -m jobs.{verb}", description=module_doc, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+
+
+def say(message: str) -> None:
+    """One message for people, on stderr."""
+    print(message, file=sys.stderr, flush=True)
+
+
+def run(job: Job, arguments: argparse.Namespace) -> NoReturn:
+    """Runs a job, prints its result as the last line on stdout and exits."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    with _stdout_kept_clean() as result_stream:
+        try:
+            result = job(arguments)
+        except DetectorError as error:
+            _fail(str(error))
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            _fail(f"the disk is full ({error.filename or 'while writing'}): free some space and run it again")
+        except KeyboardInterrupt:
+            say("stopped: nothing half-written was left; run the same command again to go on")
+            sys.exit(130)
+        print(json.dumps(result), file=result_stream, flush=True)
+    sys.exit(0)
+
+
+def _fail(message: str) -> NoReturn:
+    say(f"error: {message}")
+    sys.exit(1)
+
+
+def _interrupt(*_: object) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+@contextlib.contextmanager
+def _stdout_kept_clean() -> Iterator[Any]:
+    """Sends everything that libraries print to stdout to stderr; yields the real stdout for the result."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    with os.fdopen(kept, "w") as stream:
+        yield stream

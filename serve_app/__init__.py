@@ -1,0 +1,1 @@
+"""The promoted model over HTTP: ``http`` is plain FastAPI, ``app`` puts it on Ray Serve."""
