@@ -12,6 +12,7 @@ from typing import Any, Self
 from detector_core.errors import BadConfig
 
 PRECISIONS = ("auto", "fp32", "bf16")
+SCHEDULES = ("constant", "cosine")
 INTERPOLATIONS = ("bilinear", "bicubic")
 CHANNEL_ORDERS = ("RGB", "BGR")
 
@@ -155,6 +156,7 @@ class OptimSpec(_Spec):
         batch_size: the *global* batch of one optimizer step, whatever the number of workers.
         micro_batch: pictures of one forward and backward pass; BatchNorm sees these.
         precision: ``fp32``, ``bf16``, or ``auto``: bf16 where the hardware multiplies it natively.
+        schedule: of the learning rate: ``constant`` (the paper names none) or ``cosine``, falling to 0 at the end.
         compile: run the network through ``torch.compile``.
         patience: stop after this many epochs without a better validation loss; 0 never stops early.
     """
@@ -164,6 +166,7 @@ class OptimSpec(_Spec):
     batch_size: int
     micro_batch: int = 50
     precision: str = "auto"
+    schedule: str = "constant"
     compile: bool = False
     patience: int = 0
 
@@ -172,6 +175,7 @@ class OptimSpec(_Spec):
         for name in ("epochs", "batch_size", "micro_batch"):
             _require(getattr(self, name) >= 1, self, name, "1 or more")
         _require(self.precision in PRECISIONS, self, "precision", f"one of {', '.join(PRECISIONS)}")
+        _require(self.schedule in SCHEDULES, self, "schedule", f"one of {', '.join(SCHEDULES)}")
         _require(self.patience >= 0, self, "patience", "0 or more")
 
 

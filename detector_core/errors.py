@@ -8,6 +8,7 @@
     +-- BadData              a folder, CSV or data set that cannot be used
     |   +-- BadManifest      a prepared data set that is missing, torn or of another format
     |   +-- BadImage         bytes that are not a whole picture
+    |       +-- TooManyPixels    a picture larger than allowed, found before it is decoded
     +-- NoWeights            pretrained weights that cannot be had
     +-- BrokenArtifact       a model folder or checkpoint that is incomplete or was changed
     +-- TrainingFailed       a run that cannot go on (loss is NaN, ...)
@@ -40,6 +41,10 @@ class BadManifest(BadData):
 
 class BadImage(BadData):
     """Bytes that do not decode to a whole picture."""
+
+
+class TooManyPixels(BadImage):
+    """A picture larger than allowed; nothing of it was decoded."""
 
 
 class NoWeights(DetectorError):

@@ -32,4 +32,5 @@ def targets(labels: Iterable[str]) -> NDArray[np.float32]:
 
 def is_fake(labels: Iterable[str]) -> NDArray[np.bool_]:
     """Shape (N,) bool: True for fake. Raises KeyError for any label that is neither real nor fake."""
-    return targets(labels) == 1.0
+    fakes: NDArray[np.bool_] = targets(labels) == TARGET[FAKE]
+    return fakes

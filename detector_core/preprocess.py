@@ -5,48 +5,16 @@ cropped), normalisation. Training puts augmentation between the second and the t
 that steers them is kept with the weights.
 """
 
-import io
-import warnings
-
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
 from detector_core.config import PreprocessSpec
-from detector_core.errors import BadImage
+from detector_core.pictures import FORMATS, MAX_PIXELS, Pixels, decode
 
-MAX_PIXELS = 50_000_000
-FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "BMP", "TIFF", "GIF")
+__all__ = ["FORMATS", "MAX_PIXELS", "Pixels", "decode", "normalize", "square", "to_input"]
+
 _RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
-
-Pixels = NDArray[np.uint8]
-
-
-def decode(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Pixels:
-    """A picture's bytes as image_HWC, uint8 RGB 0-255; the first frame of an animation; EXIF orientation applied.
-
-    The size is checked before anything is decoded; a truncated file is an error and never a grey half.
-
-    Raises:
-        BadImage: not a picture of a known format, truncated, or larger than ``max_pixels``.
-    """
-    if not data:
-        raise BadImage("the file is empty")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
-                width, height = picture.size
-                if width * height > max_pixels:
-                    raise BadImage(f"{width} x {height} pixels are more than the {max_pixels:,} allowed")
-                return np.asarray(ImageOps.exif_transpose(picture).convert("RGB"))
-    except UnidentifiedImageError:
-        raise BadImage(f"not a picture: known formats are {', '.join(FORMATS)}") from None
-    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-        raise BadImage(f"too many pixels: {error}") from None
-    except (OSError, SyntaxError, ValueError, EOFError, IndexError, OverflowError) as error:
-        raise BadImage(f"damaged picture: {error}") from None
 
 
 def square(image_HWC: Pixels, spec: PreprocessSpec) -> Pixels:
@@ -62,13 +30,16 @@ def square(image_HWC: Pixels, spec: PreprocessSpec) -> Pixels:
     return np.asarray(resized)
 
 
-def normalize(image_SSC: Pixels, spec: PreprocessSpec) -> torch.Tensor:
-    """x_CHW float32: channels ordered, scaled to 0-1, mean subtracted, divided by std."""
-    pixels = image_SSC[..., ::-1] if spec.channels == "BGR" else image_SSC
-    x_HWC = (pixels.astype(np.float32) / 255 - np.float32(spec.mean)) / np.float32(spec.std)
-    return torch.from_numpy(np.ascontiguousarray(x_HWC.transpose(2, 0, 1)))
+def normalize(pixels_BSSC: torch.Tensor, spec: PreprocessSpec) -> torch.Tensor:
+    """A uint8 batch as the network's input x_BCHW float32, on the device where the batch is.
+
+    Channels are ordered, values scaled to 0-1, the mean subtracted and the result divided by std.
+    """
+    pixels = pixels_BSSC.flip(-1) if spec.channels == "BGR" else pixels_BSSC
+    mean, std = (torch.tensor(values, device=pixels.device) for values in (spec.mean, spec.std))
+    return ((pixels.float() / 255 - mean) / std).permute(0, 3, 1, 2)
 
 
 def to_input(image_HWC: Pixels, spec: PreprocessSpec) -> torch.Tensor:
     """A decoded picture as the network's input x_CHW float32, without augmentation."""
-    return normalize(square(image_HWC, spec), spec)
+    return normalize(torch.tensor(square(image_HWC, spec))[None], spec)[0]

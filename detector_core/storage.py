@@ -4,7 +4,6 @@ Everything goes through pyarrow's filesystems, which need no further package for
 Writes are atomic: a local file is written beside its name and renamed, an object appears only when it is complete.
 """
 
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -87,7 +86,7 @@ def replacing(path: Path) -> Iterator[Path]:
         yield beside
         if path.is_dir():
             path.rename(scratch / "old")
-        os.replace(beside, path)
+        beside.replace(path)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 

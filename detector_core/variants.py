@@ -67,7 +67,7 @@ TIMM_PREFIX = "timm:"
 def spec_for(variant: str, overrides: dict[str, Any] | None = None) -> RunSpec:
     """The default RunSpec of a variant, with dotted overrides (see :meth:`RunSpec.replace`).
 
-    ``timm:NAME`` and ``timm:NAME-cutout`` train any network timm knows; NAME is checked when the network is built.
+    ``timm:NAME`` and ``timm:NAME-cutout`` train any network timm knows, with the preprocessing of its own weights.
 
     Raises:
         UnknownVariant: with the nearest name.
@@ -88,10 +88,15 @@ def spec_for(variant: str, overrides: dict[str, Any] | None = None) -> RunSpec:
             f"no variant {variant!r}: {hint}The six of the paper are {', '.join(VARIANTS)}; "
             f"timm:NAME trains any network of timm"
         )
+    model, preprocess = ModelSpec(architecture=architecture, init=network.init), network.preprocess
+    if variant not in rows:
+        from detector_core.backbones import preprocess_for  # imports every network: only where one of timm is asked for
+
+        preprocess = preprocess_for(model, preprocess)
     spec = RunSpec(
         variant=variant,
-        model=ModelSpec(architecture=architecture, init=network.init),
-        preprocess=network.preprocess,
+        model=model,
+        preprocess=preprocess,
         augment=AugmentSpec(cutout=CUTOUT_PROBABILITY if cutout else 0.0),
         optim=OptimSpec(learning_rate=learning_rate, epochs=epochs, batch_size=network.batch_size),
     )

@@ -1,0 +1,131 @@
+"""Time and peak memory of ``jobs.prepare`` against the number of pictures, and the slope between the first and last.
+
+Pictures are generated: JPEGs of 32 x 32 pixels of noise, in a temporary folder that is removed. Peak memory is the
+high-water mark of resident memory (VmHWM) of the driver and of its largest Ray worker, from /proc, so on Linux only.
+
+  python -m benchmarks.prepare --pictures 2200 100000
+"""
+
+import argparse
+import io
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+SHARES = {"train": 5 / 7, "valid": 1 / 7, "test": 1 / 7}
+POLL_S = 0.5
+MIB = 2**20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """One run: ``driver`` and ``worker`` are peak resident bytes, of the job and of its largest worker."""
+
+    pictures: int
+    seconds: float
+    driver: int
+    worker: int
+
+
+def generate(folder: Path, count: int) -> None:
+    """Writes ``count`` different pictures as a {train,valid,test}/{real,fake} tree."""
+    draw = np.random.default_rng(0)
+    for number in tqdm(range(count), desc=f"generating {count:,}", unit=" pictures"):
+        split = list(SHARES)[np.searchsorted(np.cumsum(list(SHARES.values())), (number + 0.5) / count)]
+        place = folder / split / ("real", "fake")[number % 2]
+        place.mkdir(parents=True, exist_ok=True)
+        buffer = io.BytesIO()
+        Image.fromarray(draw.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(buffer, "JPEG", quality=85)
+        (place / f"{number:07}.jpg").write_bytes(buffer.getvalue())
+
+
+def measure(source: Path, dataset: Path, count: int) -> Measured:
+    """Prepares a folder in a process of its own and watches its memory."""
+    start = time.perf_counter()
+    command = [sys.executable, "-m", "jobs.prepare", str(source), "--out", str(dataset)]
+    driver = worker = 0
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as job:
+        while job.poll() is None:
+            driver = max(driver, _peak(job.pid))
+            workers = (pid for pid in _descendants(job.pid) if _command(pid).startswith("ray::"))
+            worker = max([worker, *(_peak(pid) for pid in workers)])
+            time.sleep(POLL_S)
+        assert job.stdout is not None
+        output = job.stdout.read().decode()
+    if job.returncode or json.loads(output.splitlines()[-1])["pictures"] != count:
+        sys.exit(f"jobs.prepare failed with {job.returncode}: {output}")
+    return Measured(pictures=count, seconds=time.perf_counter() - start, driver=driver, worker=worker)
+
+
+def _read(path: str) -> str:
+    """A file of /proc; empty when its process has ended."""
+    try:
+        return Path(path).read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
+def _peak(pid: int) -> int:
+    """The high-water mark of a process's resident memory, bytes."""
+    lines = [line for line in _read(f"/proc/{pid}/status").splitlines() if line.startswith("VmHWM:")]
+    return int(lines[0].split()[1]) * 1024 if lines else 0
+
+
+def _command(pid: int) -> str:
+    return _read(f"/proc/{pid}/cmdline")
+
+
+def _descendants(pid: int) -> list[int]:
+    """The processes below a process, from the parents that /proc knows."""
+    parents = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and (stat := _read(f"/proc/{entry.name}/stat")):
+            parents[int(entry.name)] = int(stat.rpartition(")")[2].split()[1])
+    found = [pid]
+    for above in found:
+        found += [child for child, parent in parents.items() if parent == above]
+    return found[1:]
+
+
+def machine() -> str:
+    """The processor, cores, memory and load of this machine, in a line."""
+    model = next((line.split(": ")[1] for line in _read("/proc/cpuinfo").splitlines() if "model name" in line), "?")
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return f"{model}, {os.cpu_count()} cores, {memory:.0f} GiB, load {os.getloadavg()[0]:.1f} before the runs"
+
+
+def main() -> None:
+    """Generates, measures and prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pictures", type=int, nargs="+", default=[2200, 100_000], metavar="N")
+    counts = parser.parse_args().pictures
+    print(machine())
+    runs = []
+    for count in counts:
+        with tempfile.TemporaryDirectory(prefix="prepare-") as scratch:
+            generate(Path(scratch) / "pictures", count)
+            runs.append(measure(Path(scratch) / "pictures", Path(scratch) / "dataset", count))
+    print(f"{'pictures':>10} {'seconds':>8} {'pictures/s':>11} {'driver MiB':>11} {'worker MiB':>11}")
+    for run in runs:
+        rate = run.pictures / run.seconds
+        print(f"{run.pictures:10,} {run.seconds:8.1f} {rate:11.0f} {run.driver / MIB:11.0f} {run.worker / MIB:11.0f}")
+    if len(runs) > 1:
+        first, last = runs[0], runs[-1]
+        more = (last.pictures - first.pictures) or 1
+        print(
+            f"slope: driver {(last.driver - first.driver) / more:,.0f} bytes a picture, "
+            f"worker {(last.worker - first.worker) / more:,.0f} bytes a picture"
+        )
+
+
+if __name__ == "__main__":
+    main()

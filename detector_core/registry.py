@@ -1,0 +1,183 @@
+"""Which model is served: copies of model folders under versions, and one file that names the live one.
+
+::
+
+    MODELS/
+      VERSION/      a copy of a model folder, whole, never changed again
+      live          the live version; below it, newest first, those that were live before
+
+``live`` is replaced by an atomic rename and a version appears whole or not at all: whoever reads MODELS at any moment
+finds a complete model. Left out: training, judging, and telling a running service.
+"""
+
+import hashlib
+import json
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from detector_core import artifacts, calibration, storage
+from detector_core.errors import BadConfig, BrokenArtifact, Refused
+
+LIVE = "live"
+JUDGED_ON = "test"
+REPORT = "report.json"
+
+
+def promote(run_or_model: str | Path, models: str | Path, *, force: bool = False) -> str:
+    """Copies a model into MODELS and makes it the live one; a model that is live already is left as it is.
+
+    Args:
+        run_or_model: a run's folder or a model folder, local or a URI.
+        models: a local folder; made if need be.
+        force: also a model that is worse than the live one.
+
+    Returns:
+        The version: the run's name and a checksum of what decides the answers.
+
+    Raises:
+        BrokenArtifact: a file of the model is missing, changed, or does not fit.
+        Refused: the model was not judged on a test split, or is worse than the live one on the same data.
+    """
+    models, source = Path(models), artifacts.find(run_or_model)
+    with storage.local_copy(source) as local:
+        _check(local)
+        reports = judgements(local)
+        if not reports:
+            raise Refused(
+                f"{source} has no report of a test split: judge it first with "
+                f"python -m jobs.evaluate {run_or_model} --data DATASET"
+            )
+        version, before = _version_of(local), history(models)
+        if not force and before and before[0] != version and _is_there(models / before[0]):
+            _refuse_worse(version, reports, before[0], judgements(models / before[0]))
+        if not _is_whole(models / version):
+            with storage.replacing(models / version) as beside:
+                shutil.copytree(local, beside)
+                _check(beside)
+    if before[:1] != [version]:
+        _write_history(models, [version, *(name for name in before if name != version)])
+    return version
+
+
+def live(models: str | Path) -> Path:
+    """The folder of the live model.
+
+    Raises:
+        BadConfig: nothing was promoted there.
+        BrokenArtifact: the live version is gone.
+    """
+    models = Path(models)
+    names = history(models)
+    if not names:
+        raise BadConfig(f"{models} has no live model: promote one with python -m jobs.promote RUN --to {models}")
+    if not _is_there(models / names[0]):
+        raise BrokenArtifact(
+            f"{models / LIVE} names {names[0]}, which is not there: promote a model again, or use --rollback"
+        )
+    return models / names[0]
+
+
+def history(models: Path) -> list[str]:
+    """The live version, then, newest first, those that were live before; empty when nothing was promoted."""
+    try:
+        return (models / LIVE).read_text().split()
+    except FileNotFoundError:
+        return []
+
+
+def versions(models: str | Path) -> list[str]:
+    """The complete versions in MODELS, the live one and its forerunners first, then the others by name."""
+    models = Path(models)
+    there = [path.parent.name for path in sorted(models.glob(f"[!.]*/{artifacts.ARTIFACT}"))]
+    once_live = [name for name in history(models) if name in there]
+    return [*once_live, *(name for name in there if name not in once_live)]
+
+
+def rollback(models: str | Path) -> str:
+    """Makes the version live that was live before, and returns it.
+
+    Raises:
+        Refused: there is none.
+        BrokenArtifact: it was changed since.
+    """
+    models = Path(models)
+    earlier = [name for name in history(models)[1:] if _is_there(models / name)]
+    if not earlier:
+        raise Refused(f"{models} holds no version that was live before: there is nothing to roll back to")
+    _check(models / earlier[0])
+    _write_history(models, earlier)
+    return earlier[0]
+
+
+def judgements(model_folder: Path) -> dict[str, dict[str, Any]]:
+    """The reports of a local model on test splits, by fingerprint of the data; none that is about other weights.
+
+    Raises:
+        BrokenArtifact: a report that cannot be read.
+    """
+    sha256 = artifacts.read(model_folder).weights_sha256
+    found = {}
+    for path in sorted((model_folder / artifacts.EVALUATION).glob(f"{JUDGED_ON}*/{REPORT}")):
+        try:
+            report = json.loads(path.read_bytes())
+            if report["split"] == JUDGED_ON and report["model"]["weights_sha256"] == sha256:
+                found[report["data"]["fingerprint"]] = report
+        except (ValueError, TypeError, KeyError) as error:
+            raise BrokenArtifact(f"{path} is damaged ({error!r}): judge the model again") from None
+    return found
+
+
+def compared(
+    reports: dict[str, dict[str, Any]], others: dict[str, dict[str, Any]]
+) -> Iterator[tuple[str, float, float]]:
+    """Data set name and both AUCs, for each data set that two models were judged on."""
+    for fingerprint, report in reports.items():
+        if fingerprint in others:
+            ours, theirs = (side[fingerprint]["ranking"]["auc"]["value"] for side in (reports, others))
+            if ours is not None and theirs is not None:
+                yield report["data"]["name"], ours, theirs
+
+
+def _refuse_worse(
+    version: str, reports: dict[str, dict[str, Any]], live_version: str, others: dict[str, dict[str, Any]]
+) -> None:
+    for name, auc, live_auc in compared(reports, others):
+        if auc < live_auc:
+            raise Refused(
+                f"{version} is worse than the live {live_version} on the test split of {name} "
+                f"(AUC {auc:.4f} against {live_auc:.4f}): --force promotes it all the same"
+            )
+
+
+def _version_of(folder: Path) -> str:
+    digest = hashlib.sha256()
+    for name in (artifacts.ARTIFACT, artifacts.CALIBRATION):
+        path = folder / name
+        digest.update(path.read_bytes() if path.exists() else b"")
+    run = re.sub(r"[^A-Za-z0-9._-]+", "-", artifacts.read(folder).run).lstrip(".") or "model"
+    return f"{run}-{digest.hexdigest()[:8]}"
+
+
+def _check(folder: Path) -> None:
+    """Raises BrokenArtifact unless everything that serving reads is there, unchanged and fits together."""
+    _, artifact = artifacts.load(folder)
+    calibration.load(str(folder), artifact.weights_sha256)
+
+
+def _is_there(folder: Path) -> bool:
+    return (folder / artifacts.ARTIFACT).is_file()
+
+
+def _is_whole(folder: Path) -> bool:
+    try:
+        _check(folder)
+    except BrokenArtifact:
+        return False
+    return True
+
+
+def _write_history(models: Path, names: list[str]) -> None:
+    storage.write_bytes(models / LIVE, "".join(f"{name}\n" for name in names).encode())

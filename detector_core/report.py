@@ -1,0 +1,200 @@
+"""A judgement for people: plots, and one HTML page that needs no network.
+
+Reads ``report.json`` as :func:`detector_core.evaluation.report` makes it and computes nothing anew.
+"""
+
+import base64
+import html
+import io
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from scipy.stats import norm
+
+from detector_core.evaluation import number, percent
+from detector_core.labels import FAKE, LABELS, REAL
+
+PAGE = "report.html"
+COLOURS = {REAL: "tab:blue", FAKE: "tab:red"}
+_DET_TICKS = (0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8)
+
+
+def plots(report: dict[str, Any]) -> dict[str, bytes]:
+    """PNGs by file name; those that need both classes only when there are both."""
+    drawn = {
+        name: draw
+        for name, draw in _PLOTS.items()
+        if report["curve"]["reals_flagged"] or draw not in (_draw_roc, _draw_det)
+    }
+    return {f"{name}.png": _png(draw, report) for name, draw in drawn.items()}
+
+
+def page(report: dict[str, Any], pictures: dict[str, bytes]) -> str:
+    """The whole report as one HTML page with its pictures inside."""
+    model, data = report["model"], report["data"]
+    title = f"{model['run']} on the {report['split']} split of {data['name']}"
+    parts = [
+        f"<h1>{_escape(title)}</h1>",
+        *(f'<p class="warning">{_escape(text)}</p>' for text in report["warnings"]),
+        f"<p>{_escape(model['variant'])}, weights <code>{model['weights_sha256'][:12]}</code>, "
+        f"judged {_escape(report['created'])}. {report['pictures'][REAL]:,} real and {report['pictures'][FAKE]:,} fake "
+        f"pictures. Positive means real; intervals are 95 %.</p>",
+        "<h2>One threshold</h2>",
+        f"<p>A picture is called fake when p_fake is {report['threshold']:.4f} or more.</p>",
+        _confusion(report["confusion"]),
+        _table(("", ""), [(_NAMES[name], percent(rate)) for name, rate in report["rates"].items()]),
+        "<h2>Whatever the threshold</h2>",
+        _table(("", ""), [(label, show(report["ranking"][name])) for name, (label, show) in _RANKING.items()]),
+        "<h2>Real, uncertain or fake</h2>",
+        _three_way(report),
+        "<h2>Is p_fake a probability?</h2>",
+        _calibration(report["calibration"]),
+        "<h2>Plots</h2>",
+        *(
+            f'<img alt="{_escape(name)}" src="data:image/png;base64,{base64.b64encode(data).decode()}">'
+            for name, data in pictures.items()
+        ),
+    ]
+    return (
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{_escape(title)}</title>'
+        f'<link rel="icon" href="data:,"><style>{_STYLE}</style></head><body>{"".join(parts)}</body></html>'
+    )
+
+
+_STYLE = """
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
+table { border-collapse: collapse; margin: 1rem 0 }
+th, td { text-align: left; padding: .3rem .8rem; border-bottom: 1px solid #ddd }
+td + td, th + th { text-align: right; font-variant-numeric: tabular-nums }
+.warning { background: #b00020; color: white; font-size: 1.4rem; font-weight: bold; padding: .6rem 1rem }
+img { max-width: 100%; width: 28rem; margin: .5rem }
+"""
+_NAMES = {
+    "accuracy": "accuracy",
+    "f1": "F1 of real",
+    "precision": "precision of real",
+    "specificity": "specificity (fakes caught)",
+    "sensitivity": "sensitivity (reals passed)",
+    "fakes_passed_rate": "fakes passed",
+    "reals_flagged_rate": "reals flagged",
+}
+_RANKING: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
+    "auc": ("area under the ROC curve", number),
+    "average_precision": ("average precision, detecting fakes", number),
+    "eer": ("equal error rate", percent),
+    "fakes_caught_at_0.005": ("fakes caught with 0.5 % of reals flagged", percent),
+    "fakes_caught_at_0.01": ("fakes caught with 1 % of reals flagged", percent),
+}
+
+
+def _confusion(counts: dict[str, int]) -> str:
+    rows = [
+        ("called real", f"{counts['reals_passed']:,}", f"{counts['fakes_passed']:,} (fakes passed)"),
+        ("called fake", f"{counts['reals_flagged']:,} (reals flagged)", f"{counts['fakes_caught']:,}"),
+    ]
+    return _table(("", "is real", "is fake"), rows)
+
+
+def _three_way(report: dict[str, Any]) -> str:
+    three, chosen = report["three_way"], report["calibration"]
+    held = "" if chosen["stated_rate"] is None else f", which held fakes passed at {chosen['stated_rate']:.0%}"
+    verdicts = list(three["verdicts"][REAL])
+    rows = [(f"{label}s", *(f"{three['verdicts'][label][v]:,}" for v in verdicts)) for label in LABELS]
+    rates = [
+        ("decided (not uncertain)", percent(three["coverage"])),
+        ("of these right", percent(three["accuracy_of_decided"])),
+        ("fakes passed, of all fakes", percent(three["fakes_passed_rate"])),
+        ("reals flagged, of all reals", percent(three["reals_flagged_rate"])),
+    ]
+    said = (
+        f"<p>Real below {chosen['real_below']:.4f}{held}; fake from {chosen['fake_above']:.4f} on; uncertain "
+        f"between. Both were chosen on {_escape(_origin(chosen))}.</p>"
+    )
+    return said + _table(("", *(f"called {v}" for v in verdicts)), rows) + _table(("", ""), rates)
+
+
+def _origin(chosen: dict[str, Any]) -> str:
+    where = chosen["chosen_on"]
+    if not where:
+        return "nothing: they are the default"
+    return f"the {where['n']:,} pictures of the {where['split']} split of {where['name']}"
+
+
+def _calibration(chosen: dict[str, Any]) -> str:
+    rows = [
+        (label, *(f"{chosen[table][f'{name}_{when}']:.4f}" for when in ("before", "after") if chosen[table]))
+        for table in ("fit", "here")
+        for name, label in (("ece", "expected calibration error"), ("brier", "Brier score"))
+        if chosen[table]
+    ]
+    places = [place for place in ("where it was fitted", "on these pictures") for _ in range(2)][-len(rows) :]
+    named = [(f"{label}, {place}", *values) for (label, *values), place in zip(rows, places, strict=True)]
+    return f"<p>Temperature {chosen['temperature']:.3f}.</p>" + _table(("", "before", "after"), named)
+
+
+def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
+    top = "".join(f"<th>{_escape(cell)}</th>" for cell in head) if any(head) else ""
+    body = "".join("<tr>" + "".join(f"<td>{_escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
+    return f"<table><tr>{top}</tr>{body}</table>" if top else f"<table>{body}</table>"
+
+
+def _escape(text: str) -> str:
+    return html.escape(text)
+
+
+def _png(draw: Callable[[Axes, dict[str, Any]], None], report: dict[str, Any]) -> bytes:
+    figure = Figure(figsize=(5, 4.2), layout="constrained")
+    axes = figure.add_subplot()
+    draw(axes, report)
+    axes.grid(alpha=0.3)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110)
+    return buffer.getvalue()
+
+
+def _draw_roc(axes: Axes, report: dict[str, Any]) -> None:
+    caught = [1 - passed for passed in report["curve"]["fakes_passed"]]
+    axes.plot(report["curve"]["reals_flagged"], caught, color="black")
+    axes.plot([0, 1], [0, 1], color="grey", linestyle=":")
+    axes.set(title="ROC", xlabel="share of reals flagged", ylabel="share of fakes caught")
+
+
+def _draw_det(axes: Axes, report: dict[str, Any]) -> None:
+    flagged, passed = report["curve"]["reals_flagged"], report["curve"]["fakes_passed"]
+    least, most = _DET_TICKS[0] / 2, 0.9
+    x, y = (norm.ppf([min(max(value, least), most) for value in values]) for values in (flagged, passed))
+    axes.plot(x, y, color="black")
+    places, names = norm.ppf(_DET_TICKS), [f"{100 * tick:g}" for tick in _DET_TICKS]
+    axes.set_xticks(places, names)
+    axes.set_yticks(places, names)
+    limits = (norm.ppf(least), norm.ppf(most))
+    axes.set(title="DET", xlabel="reals flagged, %", ylabel="fakes passed, %", xlim=limits, ylim=limits)
+
+
+def _draw_histogram(axes: Axes, report: dict[str, Any]) -> None:
+    edges, chosen = report["histogram"]["edges"], report["calibration"]
+    for label in LABELS:
+        axes.stairs(report["histogram"][label], edges, fill=True, alpha=0.5, color=COLOURS[label], label=label)
+    axes.axvspan(chosen["real_below"], chosen["fake_above"], color="grey", alpha=0.3)
+    axes.axvline(chosen["fake_above"], color="grey", linestyle="--")
+    axes.legend()
+    axes.set(title="scores; grey: uncertain", xlabel="p_fake, calibrated", ylabel="pictures")
+
+
+def _draw_reliability(axes: Axes, report: dict[str, Any]) -> None:
+    axes.plot([0, 1], [0, 1], color="grey", linestyle=":")
+    for when, colour in (("before", "tab:orange"), ("after", "black")):
+        rows = report["calibration"]["reliability"][when]
+        axes.plot(rows["p_fake"], rows["fakes"], marker="o", color=colour, label=f"{when} calibration")
+    axes.legend()
+    axes.set(title="reliability", xlabel="p_fake, mean of the bin", ylabel="share of fakes in the bin")
+
+
+_PLOTS: dict[str, Callable[[Axes, dict[str, Any]], None]] = {
+    "roc": _draw_roc,
+    "det": _draw_det,
+    "histogram": _draw_histogram,
+    "reliability": _draw_reliability,
+}

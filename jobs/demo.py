@@ -1,0 +1,184 @@
+"""Everything once, small: data, training, judging, promotion, service, one question for a real and a fake picture.
+
+  python -m jobs.demo
+  python -m jobs.demo --data FOLDER        your own pictures, e.g. the unpacked Kaggle 140k set
+
+Each step is the command a person would type; it is printed before it runs. Without --data the pictures are generated
+demo data. At most --sample pictures a split and class are used, so that the demo stays one. Everything is left in
+--work: data, the run, the promoted model; `make serve` goes on with that model.
+
+The last line on stdout is one JSON object: run, test_accuracy, auc, answers (file, truth, verdict, p_fake).
+"""
+
+import argparse
+import contextlib
+import ctypes
+import json
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NoReturn
+
+from tqdm import tqdm
+
+from detector_core import demo, manifest
+from detector_core.errors import DetectorError, NoRoom
+from detector_core.labels import LABELS
+from jobs import cli
+
+VARIANT = "resnet68-cutout"
+WORKERS = 2
+DISK_BYTES = 3 * 10**9
+READY_S, ANSWER_S, STOP_S = 120, 60, 60
+# The preset: small pictures, a few hundred steps. Found on generated demo data; see docs/decisions.md.
+SIZE = 64
+COUNTS = {"train": 300, "valid": 80, "test": 80}
+PRESET = {"--image-size": SIZE, "--batch-size": 16, "--micro-batch": 8, "--epochs": 4}
+SETTINGS = {"optim.learning_rate": 0.001, "optim.schedule": "cosine"}
+
+
+def main(argv: list[str] | None = None) -> NoReturn:
+    """The command line."""
+    parser = cli.parser("demo", __doc__)
+    parser.add_argument("--data", metavar="FOLDER", help="pictures in a layout jobs.prepare reads [generated]")
+    parser.add_argument("--work", default=".demo", metavar="FOLDER", help="where everything goes [.demo]")
+    parser.add_argument("--sample", type=int, default=1000, metavar="N", help="pictures a split and class [1000]")
+    parser.add_argument("--epochs", type=int, metavar="E", help="passes over the training pictures [4, with --data 2]")
+    parser.add_argument("--seed", type=int, default=0, help="same seed, same data and model [0]")
+    cli.run(job, parser.parse_args(argv))
+
+
+def job(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The steps, in order."""
+    started = time.monotonic()
+    work = Path(arguments.work)
+    work.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(work).free
+    if free < DISK_BYTES:
+        raise NoRoom(f"{work.absolute()} has {free / 1e9:.1f} GB free, the demo needs {DISK_BYTES / 1e9:.0f} GB")
+    runs, models, name = work / "runs", work / "models", "demo"
+    for earlier in (runs, models):
+        shutil.rmtree(earlier, ignore_errors=True)
+    if arguments.data:
+        source, epochs = Path(arguments.data), arguments.epochs or 2
+    else:
+        source, epochs = _generate(work / "data", arguments.seed), arguments.epochs or PRESET["--epochs"]
+    dataset = work / "dataset"
+    preset = {**PRESET, "--epochs": epochs, "--seed": arguments.seed}
+    flags = [str(part) for pair in preset.items() for part in pair]
+    flags += [part for field, value in SETTINGS.items() for part in ("--set", f"{field}={value}")]
+    _step("prepare", source, "--out", dataset, "--sample", arguments.sample)
+    _step("train", VARIANT, "--data", dataset, "--storage", runs, "--name", name, "--workers", WORKERS, *flags)
+    report = _step("evaluate", runs / name, "--data", dataset)
+    _step("promote", runs / name, "--to", models)
+    answers = _ask(models, manifest.load(str(dataset)))
+    data_name = "your pictures" if arguments.data else "generated demo data"
+    for answer in answers:
+        cli.say(f"a {answer['truth']} picture of {data_name}: {answer['verdict']} (p_fake {answer['p_fake']:.3f})")
+    cli.say(f"demo finished in {time.monotonic() - started:.0f} s; go on with: make serve MODELS={models}")
+    return {
+        "run": str((runs / name).absolute()),
+        "test_accuracy": report["accuracy"],
+        "auc": report["auc"],
+        "answers": answers,
+    }
+
+
+def _generate(folder: Path, seed: int) -> Path:
+    cli.say(f"\n== generate demo data in {folder}")
+    with tqdm(total=2 * sum(COUNTS.values()), unit="picture", desc="generate") as bar:
+
+        def show(done: int, _: int) -> None:
+            bar.update(done - bar.n)
+
+        return demo.generate(folder, seed=seed, size=SIZE, counts=COUNTS, progress=show)
+
+
+def _step(verb: str, *arguments: object) -> dict[str, Any]:
+    """Runs ``python -m jobs.VERB`` and returns the JSON object of its last line."""
+    command = ["-m", f"jobs.{verb}", *(str(argument) for argument in arguments)]
+    cli.say(f"\n== python {shlex.join(command)}")
+    with _child(command, stdout=subprocess.PIPE) as process:
+        output, _ = process.communicate()
+        if process.returncode:
+            raise DetectorError(f"the step {verb!r} failed: the line above says why")
+    result: dict[str, Any] = json.loads(output.splitlines()[-1])
+    return result
+
+
+def _ask(models: Path, data: manifest.Manifest) -> list[dict[str, Any]]:
+    """Serves the live model and sends it the first real and the first fake test picture over HTTP."""
+    port = _free_port()
+    command = ["-m", "serve_app", "--models", str(models), "--port", str(port)]
+    cli.say(f"\n== python {shlex.join(command)}")
+    rows = data.split("test")
+    with _child(command, stdout=subprocess.DEVNULL) as server:
+        _wait_until_ready(server, port)
+        answers = []
+        for truth in LABELS:
+            path = Path(data.root) / rows[rows["label"] == truth]["path"].iloc[0]
+            request = urllib.request.Request(
+                f"http://127.0.0.1:{port}/v1/detect", data=path.read_bytes(), headers={"Content-Type": "image/jpeg"}
+            )
+            with urllib.request.urlopen(request, timeout=ANSWER_S) as response:
+                result = json.load(response)["results"][0]
+            answers.append(
+                {"file": path.name, "truth": truth, "verdict": result["verdict"], "p_fake": result["p_fake"]}
+            )
+    return answers
+
+
+def _wait_until_ready(server: "subprocess.Popen[bytes]", port: int) -> None:
+    deadline = time.monotonic() + READY_S
+    while time.monotonic() < deadline:
+        if server.poll() is not None:
+            raise DetectorError("the service ended before it was ready: the line above says why")
+        with (
+            contextlib.suppress(urllib.error.URLError, ConnectionError, TimeoutError),
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=5) as response,
+        ):
+            if response.status == 200:
+                return
+        time.sleep(0.5)
+    raise DetectorError(f"the service on port {port} was not ready within {READY_S} s")
+
+
+@contextlib.contextmanager
+def _child(command: list[str], stdout: int) -> "Iterator[subprocess.Popen[bytes]]":
+    """A Python process that ends with the block, and with this process however that ends."""
+    process = subprocess.Popen([sys.executable, *command], stdout=stdout, preexec_fn=_die_with_parent)
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGINT)
+        try:
+            process.wait(timeout=STOP_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _die_with_parent() -> None:
+    """Linux: SIGTERM to this process when its parent dies, however it dies."""
+    pr_set_pdeathsig = 1
+    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+if __name__ == "__main__":
+    main()

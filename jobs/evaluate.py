@@ -1,0 +1,241 @@
+"""Judge a trained model on a split of a data set: both errors by name, with intervals.
+
+  python -m jobs.evaluate runs/resnet68-cutout-20260101-120000 --data data/faces
+  python -m jobs.evaluate models/live --data data/other-faces --split test --workers 8
+
+RUN_OR_MODEL is a run's folder or a model folder. Before the first judgement the validation split of DATASET is scored,
+and the temperature and both thresholds are chosen on it and saved as calibration.json in the model folder. From then
+on they are frozen: a later call, on whatever data, reads them, unless --recalibrate is given.
+
+MODEL/evaluation/SPLIT/ receives scores.parquet (path, label, logit, p_fake of each picture; p_fake calibrated) and
+report.json (fractions, each with its 95 % interval), plots, and report.html, which needs no network. On another data
+set than the one the model was trained on, the folder is SPLIT-FINGERPRINT, and the report of the model's own data
+stays. The table for people goes to stderr.
+
+The scores are the same whatever the number of workers.
+
+The last line on stdout is one JSON object: model, split, accuracy, auc, fakes_passed, reals_flagged (fractions, null
+where the split has one class only), report.
+"""
+
+import argparse
+import io
+import json
+from typing import Any, NoReturn
+
+import pandas as pd
+import ray
+import ray.exceptions
+import torch
+from ray.util import ActorPool
+from tqdm import tqdm
+
+from detector_core import artifacts, calibration, evaluation, labels, manifest, storage
+from detector_core import report as page
+from detector_core.artifacts import Artifact
+from detector_core.calibration import UNCALIBRATED, Calibration
+from detector_core.errors import BadConfig, BadManifest, DetectorError, NoRoom
+from detector_core.labels import SPLITS
+from detector_core.manifest import Manifest
+from jobs import cli
+from jobs.cluster import check_room, connect
+
+BATCH = 64
+"""Pictures of one forward pass: fixed, so that the workers do not change which pictures share a batch."""
+BATCHES_PER_TASK = {"CPU": 1, "GPU": 16}
+CHOSEN_ON = "valid"
+RETRIES = 2
+
+
+def main(argv: list[str] | None = None) -> NoReturn:
+    """The command line."""
+    parser = cli.parser("evaluate", __doc__)
+    parser.add_argument("model", metavar="RUN_OR_MODEL", help="a run's folder or a model folder, local or a URI")
+    parser.add_argument("--data", required=True, metavar="DATASET", help="a data set made by jobs.prepare")
+    parser.add_argument("--split", choices=SPLITS, default="test", help="what to judge on [%(default)s]")
+    parser.add_argument("--workers", type=int, metavar="W", help="processes that score [all cores, or GPUs with --gpu]")
+    parser.add_argument("--gpu", action="store_true", help="one GPU for each worker")
+    parser.add_argument("--recalibrate", action="store_true", help="choose temperature and thresholds again")
+    parser.add_argument(
+        "--hold",
+        type=float,
+        metavar="RATE",
+        help="share of fakes passed that the threshold for real holds, from 0 up to 1 "
+        "[0.01; up to 0.05 where less than half of the reals would be called real]",
+    )
+    cli.run(job, parser.parse_args(argv))
+
+
+def job(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Checks, calibrates once, scores, judges, writes."""
+    if arguments.hold is not None and not 0 <= arguments.hold < 1:
+        raise BadConfig(f"--hold is {arguments.hold}: it must be 0 or more and below 1")
+    if arguments.workers is not None and arguments.workers < 1:
+        raise BadConfig(f"--workers is {arguments.workers}: it must be 1 or more")
+    folder = artifacts.find(arguments.model)
+    artifact = artifacts.read(folder)
+    data = manifest.load(storage.absolute(arguments.data))
+    rows = data.split(arguments.split)
+    own = data.fingerprint == artifact.data["fingerprint"]
+    again = arguments.recalibrate or arguments.hold is not None
+    frozen = UNCALIBRATED if again else calibration.load(folder, artifact.weights_sha256)
+    with connect(), Scorers(folder, data.root, workers=arguments.workers, gpu=arguments.gpu) as scorers:
+        scored: dict[str, pd.DataFrame] = {}
+        if not frozen.chosen_on:
+            frozen, scored = calibrate(scorers, artifact, data, hold=arguments.hold)
+            if frozen.chosen_on:
+                calibration.save(folder, frozen)
+        scores = scored.get(arguments.split)
+        if scores is None:
+            scores = scorers.score(rows, f"scoring {arguments.split}")
+    scores = scores.assign(p_fake=frozen.p_fake(scores["logit"]))
+    report = evaluation.report(
+        scores, frozen, model=describe(folder, artifact), data=data.describe(), split=arguments.split
+    )
+    name = arguments.split if own else f"{arguments.split}-{data.fingerprint[:12]}"
+    where = write(storage.join(folder, artifacts.EVALUATION, name), scores, report)
+    cli.say(evaluation.table(report))
+    rates = report["rates"]
+    return {
+        "model": folder,
+        "split": arguments.split,
+        "accuracy": rates["accuracy"]["value"],
+        "auc": report["ranking"]["auc"]["value"],
+        "fakes_passed": rates["fakes_passed_rate"]["value"],
+        "reals_flagged": rates["reals_flagged_rate"]["value"],
+        "report": where,
+    }
+
+
+def describe(folder: str, artifact: Artifact) -> dict[str, Any]:
+    """What a report says about the model."""
+    return {
+        "folder": folder,
+        "run": artifact.run,
+        "variant": artifact.spec.variant,
+        "weights_sha256": artifact.weights_sha256,
+        "data": artifact.data,
+    }
+
+
+def calibrate(
+    scorers: "Scorers", artifact: Artifact, data: Manifest, *, hold: float | None
+) -> tuple[Calibration, dict[str, pd.DataFrame]]:
+    """A calibration chosen on the validation split, and its scores; the default one where the data cannot give it."""
+    try:
+        rows = data.split(CHOSEN_ON)
+    except BadManifest as error:
+        cli.say(f"{error}: no thresholds can be chosen, 0.5 is used")
+        return UNCALIBRATED, {}
+    scores = scorers.score(rows, f"scoring {CHOSEN_ON} to choose the thresholds")
+    chosen = calibration.choose(
+        labels.is_fake(scores["label"]),
+        scores["logit"].to_numpy(),
+        stated_rate=hold,
+        chosen_on={
+            "fingerprint": data.fingerprint,
+            "name": data.name,
+            "split": CHOSEN_ON,
+            "n": len(rows),
+            "weights_sha256": artifact.weights_sha256,
+        },
+    )
+    if not chosen.chosen_on:
+        cli.say(f"the {CHOSEN_ON} split of {data.name} has one class only: no thresholds can be chosen, 0.5 is used")
+    elif hold is None and chosen.stated_rate != calibration.STATED_RATES[0]:
+        cli.say(
+            f"holding fakes passed at {calibration.STATED_RATES[0]:.0%} would leave less than half of the reals called "
+            f"real: it is held at {chosen.stated_rate:.0%} (--hold 0.01 insists)"
+        )
+    return chosen, {CHOSEN_ON: scores}
+
+
+def write(folder: str, scores: pd.DataFrame, report: dict[str, Any]) -> str:
+    """Writes the files of a judgement, ``report.json`` last, and returns where that is."""
+    buffer = io.BytesIO()
+    scores.to_parquet(buffer, index=False)
+    plots = page.plots(report)
+    files = {
+        evaluation.SCORES: buffer.getvalue(),
+        **plots,
+        page.PAGE: page.page(report, plots).encode(),
+        evaluation.REPORT: json.dumps(report, indent=2, allow_nan=False).encode(),
+    }
+    for name, content in files.items():
+        storage.write_bytes(storage.join(folder, name), content)
+    return storage.join(folder, evaluation.REPORT)
+
+
+class _Scorer:
+    """One worker: the model, loaded once, and the pictures' root."""
+
+    def __init__(self, folder: str, root: str, device: str, threads: int) -> None:
+        self.folder, self.root, self.device, self.threads = folder, root, device, threads
+        self.loaded: tuple[torch.nn.Module, Artifact] | None = None
+
+    def score(self, start: int, rows: pd.DataFrame) -> tuple[int, pd.DataFrame]:
+        # Not in __init__: an error there would reach the driver as a dead actor, without its message.
+        model, artifact = self.loaded = self.loaded or artifacts.load(self.folder)
+        how = {"batch_size": BATCH, "device": self.device, "threads": self.threads}
+        return start, evaluation.score(model, rows, self.root, artifact.spec.preprocess, **how)
+
+
+class Scorers:
+    """Workers that each hold the model. Use inside :func:`jobs.cluster.connect`.
+
+    Raises:
+        NoRoom: more workers than this Ray has cores or GPUs.
+    """
+
+    def __init__(self, folder: str, root: str, *, workers: int | None, gpu: bool) -> None:
+        unit = "GPU" if gpu else "CPU"
+        has = ray.cluster_resources()
+        self.workers = workers or max(1, int(has.get(unit, 1)))
+        # A network on a GPU is fed by all cores; one on a CPU works on the core that decodes.
+        cpus = max(1, int(has.get("CPU", 1)) // self.workers) if gpu else 1
+        purpose = f"scoring with {self.workers} workers"
+        check_room(cpus=self.workers * cpus, gpus=self.workers * gpu, purpose=purpose)
+        self.chunk = BATCH * BATCHES_PER_TASK[unit]
+        self.options = {"num_cpus": cpus, "num_gpus": int(gpu), "max_restarts": RETRIES, "max_task_retries": RETRIES}
+        self.given = (folder, root, "cuda" if gpu else "cpu", cpus)
+        self.actors: list[Any] = []
+
+    def __enter__(self) -> "Scorers":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for actor in self.actors:
+            ray.kill(actor)
+
+    def score(self, rows: pd.DataFrame, title: str) -> pd.DataFrame:
+        """The scores of a split in the order of its rows; a progress bar on stderr.
+
+        Raises:
+            DetectorError: what a worker found (a broken picture, changed weights).
+            NoRoom: workers were lost again and again.
+        """
+        chunks = [(start, rows.iloc[start : start + self.chunk]) for start in range(0, len(rows), self.chunk)]
+        wanted = min(self.workers, len(chunks))
+        actor = ray.remote(_Scorer).options(**self.options)
+        self.actors += [actor.remote(*self.given) for _ in range(wanted - len(self.actors))]
+        done: dict[int, pd.DataFrame] = {}
+        try:
+            with tqdm(total=len(rows), desc=title, unit=" pictures") as bar:
+                results = ActorPool(self.actors).map_unordered(
+                    lambda worker, chunk: worker.score.remote(*chunk), chunks
+                )
+                for start, scores in results:
+                    done[start] = scores
+                    bar.update(len(scores))
+        except ray.exceptions.RayTaskError as error:
+            # Ray adds the worker's traceback to the message; ours is one line.
+            raise error.cause if isinstance(error.cause, DetectorError) else error from None
+        except ray.exceptions.RayActorError:
+            raise NoRoom(
+                f"a scoring worker was lost {RETRIES + 1} times (killed, or out of memory): use fewer --workers"
+            ) from None
+        return pd.concat([done[start] for start, _ in chunks], ignore_index=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,247 @@
+"""Makes a checked data set from a folder of real and fake faces.
+
+SOURCE is a local folder or a URI (s3://, gs://, file://), laid out as
+
+  the Kaggle archive "140k Real and Fake Faces" unpacks, with its CSVs, or
+  {train,valid,test}/{real,fake}/..., or
+  {real,fake}/..., split here by --seed and --ratio with near-duplicates kept in one split.
+
+DATASET, a folder or URI, gets
+
+  manifest.parquet  a row a picture: path, label, split, sha256, width, height, bytes, JPEG quality, perceptual hash
+  audit.json        counts, unreadable files, duplicates within and across splits, CSV rows against files, and how well
+                    each property of the files alone (size, dimensions, brightness, JPEG tables, ...) tells the classes
+  dataset.json      what the data set is; written last
+
+The pictures stay where they are, unless --faces cuts the largest face out of each: then the data set is made of the
+crops, kept without loss in DATASET/pictures. Use it for pictures that are not portraits already.
+
+Interrupted, the same command goes on where it was. On a cluster, every node must be able to read SOURCE, and with
+--faces to write DATASET.
+
+  python -m jobs.prepare ../shared/data/faces --out datasets/faces
+  python -m jobs.prepare s3://bucket/faces --out s3://bucket/datasets/faces
+  python -m jobs.prepare --download kaggle --out datasets/140k
+"""
+
+import argparse
+import errno
+import functools
+import io
+import itertools
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any, NoReturn
+
+import numpy as np
+import pandas as pd
+import ray
+from numpy.typing import NDArray
+from pyarrow import fs
+from tqdm import tqdm
+
+from detector_core import faces, manifest, storage
+from detector_core.audit import across_splits, audit, summary
+from detector_core.duplicates import blocks, groups, near_edges, unpack
+from detector_core.errors import BadConfig, BadData, DetectorError
+from detector_core.facts import Change, inspect
+from detector_core.index import Index, draw_splits, find
+from detector_core.labels import LABELS
+from jobs import cli
+from jobs.cluster import check_room, connect
+
+CHUNK = 256
+"""Pictures of one task, and of one saved part."""
+PARTS, PICTURES = ".parts", "pictures"
+RATIO = (5, 1, 1)
+KAGGLE_SET = "xhlulu/140k-real-and-fake-faces"
+
+
+def main(argv: Sequence[str] | None = None) -> NoReturn:
+    """Parses the command line and runs the job."""
+    parser = cli.parser("prepare", __doc__)
+    parser.add_argument("source", metavar="SOURCE", nargs="?", help="folder or URI of the pictures")
+    parser.add_argument("--out", metavar="DATASET", required=True, help="folder or URI to write; replaced if it exists")
+    parser.add_argument("--name", help="what to call the data set (default: the last part of SOURCE)")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="of the split of a flat source, and of --sample (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--ratio", type=_ratio, default=RATIO, help="train:valid:test of a flat source (default: 5:1:1, as Table I)"
+    )
+    parser.add_argument("--faces", action="store_true", help="find the faces with MTCNN and use crops of them")
+    parser.add_argument(
+        "--margin",
+        type=float,
+        default=faces.MARGIN,
+        help="of --faces, as a share of the face's side (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--sample", type=int, metavar="N", help="take only N pictures of each split and class, by --seed"
+    )
+    parser.add_argument("--download", choices=["kaggle"], help="fetch the Kaggle set first (needs kagglehub)")
+    cli.run(prepare, parser.parse_args(argv))
+
+
+def prepare(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Lists, inspects, compares, splits, audits, saves."""
+    if (arguments.source is None) == (arguments.download is None):
+        raise BadConfig("give either SOURCE or --download kaggle")
+    if arguments.margin < 0:
+        raise BadConfig(f"--margin is {arguments.margin:g}: it must be 0 or more")
+    index = find(arguments.source or download_kaggle())
+    if arguments.sample is not None:
+        index = index.sample(arguments.sample, arguments.seed)
+    dataset = storage.absolute(arguments.out)
+    name = arguments.name or ("generated demo data" if index.generated else index.source.rpartition("/")[2])
+    cli.say(f"{name}: {len(index.frame):,} pictures below {index.root}")
+    root, key, change = index.root, index.key, None
+    if arguments.faces:
+        root, key = storage.join(dataset, PICTURES), f"{index.key}-faces{arguments.margin:g}"
+        change = functools.partial(faces.save_crop, folder=root, margin=arguments.margin)
+    parts = Parts(dataset, key)
+    with connect():
+        check_room(cpus=1, purpose="jobs.prepare")
+        facts = inspect_all(index, parts, change)
+        frame = index.frame[["path", "label", "split"]].merge(facts, on="path", validate="1:1")
+        usable = frame["problem"].isna()
+        check_usable(frame[usable], frame[~usable], index.root)
+        group_N = near_groups(frame.loc[usable, "phash"])
+    if index.flat:
+        frame.loc[usable, "split"] = draw_splits(
+            frame.loc[usable, "label"], group_N, ratio=arguments.ratio, seed=arguments.seed
+        )
+    result = audit(index, frame, group_N)
+    result["faces"] = {"margin": arguments.margin} if arguments.faces else None
+    result["sample"] = arguments.sample
+    result["split"] = {"seed": arguments.seed, "ratio": list(arguments.ratio)} if index.flat else "folders"
+    if arguments.faces:
+        frame["path"] = frame["path"].map(faces.crop_name)
+    kept = frame[usable].astype(dict.fromkeys(["width", "height", "bytes"], "int64"))
+    made = manifest.save(dataset, kept, root=root, name=name, generated=index.generated, audit=result)
+    parts.remove()
+    cli.say(summary(result, f"{name} -> {dataset}"))
+    return {
+        "dataset": dataset,
+        "pictures": len(made.frame),
+        "unreadable": result["unreadable"]["count"],
+        "duplicates_across_splits": across_splits(result),
+        "counts": result["counts"],
+        "warnings": result["warnings"],
+        "fingerprint": made.fingerprint,
+    }
+
+
+class Parts:
+    """Chunks of facts that are finished, kept beside the data set until it is complete."""
+
+    def __init__(self, dataset: str, key: str) -> None:
+        self.home, self.folder = storage.join(dataset, PARTS), storage.join(dataset, PARTS, f"{key}-{CHUNK}")
+
+    def done(self) -> set[int]:
+        filesystem, path = storage.locate(self.folder)
+        found = filesystem.get_file_info(fs.FileSelector(path, allow_not_found=True))
+        return {int(info.base_name.removesuffix(".parquet")) for info in found if info.extension == "parquet"}
+
+    def write(self, number: int, frame: pd.DataFrame) -> None:
+        buffer = io.BytesIO()
+        frame.to_parquet(buffer, index=False)
+        storage.write_bytes(self._file(number), buffer.getvalue())
+
+    def read(self, count: int) -> pd.DataFrame:
+        tables = (pd.read_parquet(io.BytesIO(storage.read_bytes(self._file(number)))) for number in range(count))
+        return pd.concat(tables, ignore_index=True)
+
+    def remove(self) -> None:
+        filesystem, path = storage.locate(self.home)
+        filesystem.delete_dir(path)
+
+    def _file(self, number: int) -> str:
+        return storage.join(self.folder, f"{number:06}.parquet")
+
+
+def inspect_all(index: Index, parts: Parts, change: Change | None) -> pd.DataFrame:
+    """The facts of every picture, inspected by all cores of the cluster; finished chunks are not done again."""
+    paths = index.frame["path"].tolist()
+    chunks = [paths[start : start + CHUNK] for start in range(0, len(paths), CHUNK)]
+    done = parts.done()
+    todo = [number for number in range(len(chunks)) if number not in done]
+    task = ray.remote(inspect)
+    ready = sum(len(chunks[number]) for number in done)
+    with tqdm(total=len(paths), initial=ready, desc="inspecting", unit=" pictures") as bar:
+        for place, facts in share(task, [(index.root, chunks[number], change) for number in todo]):
+            parts.write(todo[place], facts)
+            bar.update(len(facts))
+    return parts.read(len(chunks))
+
+
+def near_groups(phashes: pd.Series) -> NDArray[np.int64]:
+    """The group of near-duplicates of each picture, compared by all cores of the cluster."""
+    number_N, unique = phashes.factorize()
+    hashes = unpack(list(unique))
+    shared, task = ray.put(hashes), ray.remote(near_edges)
+    calls = [(shared, rows) for rows in blocks(len(hashes))]
+    found = share(task, calls)
+    edges = [edge for _, edge in tqdm(found, total=len(calls), desc="comparing", unit=" blocks")]
+    return groups(len(hashes), edges)[number_N]
+
+
+def share(task: Any, calls: Sequence[tuple[Any, ...]]) -> Iterator[tuple[int, Any]]:
+    """Runs a remote function over many arguments, a few more at once than there are cores; yields as they finish."""
+    room = 2 * max(1, int(ray.cluster_resources().get("CPU", 1)))
+    todo, pending = enumerate(calls), {}
+    while True:
+        for number, call in itertools.islice(todo, room - len(pending)):
+            pending[task.remote(*call)] = number
+        if not pending:
+            return
+        (first,), _ = ray.wait(list(pending), num_returns=1)
+        try:
+            result = ray.get(first)
+        except ray.exceptions.RayTaskError as error:
+            # Ray adds the worker's traceback to the message; ours is one line.
+            raise error.cause if isinstance(error.cause, DetectorError | OSError) else error from None
+        yield pending.pop(first), result
+
+
+def check_usable(usable: pd.DataFrame, broken: pd.DataFrame, root: str) -> None:
+    """Raises BadData when the pictures that can be read leave a class empty."""
+    for label in LABELS:
+        if not (usable["label"] == label).any():
+            first = broken[broken["label"] == label].iloc[0]
+            raise BadData(
+                f"none of the {label} pictures below {root} can be read; the first is {first['path']}: "
+                f"{first['problem']}"
+            )
+
+
+def download_kaggle() -> str:
+    """The folder of the Kaggle set, downloaded unless it is there already.
+
+    Raises:
+        BadData: kagglehub is missing or cannot reach Kaggle.
+    """
+    by_hand = (
+        f"or download https://www.kaggle.com/datasets/{KAGGLE_SET} by hand, unpack it and give its folder as SOURCE"
+    )
+    try:
+        import kagglehub
+    except ImportError:
+        raise BadData(f"--download kaggle needs kagglehub: uv pip install kagglehub, {by_hand}") from None
+    try:
+        return str(kagglehub.dataset_download(KAGGLE_SET))
+    except (OSError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            raise
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise BadData(f"Kaggle cannot be reached or refuses ({reason}): go online and sign in, {by_hand}") from None
+
+
+def _ratio(text: str) -> tuple[int, ...]:
+    if not re.fullmatch(r"[1-9]\d*:[1-9]\d*:[1-9]\d*", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not like 5:1:1, three whole numbers above 0")
+    return tuple(int(part) for part in text.split(":"))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,54 @@
+"""What a run leaves to look at: ``metrics.csv``, TensorBoard events, learning curves, augmented samples."""
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from torch.utils.tensorboard import SummaryWriter
+
+from detector_core import plots, storage
+from detector_core.config import RunSpec
+from detector_core.errors import BadImage
+from detector_core.manifest import Manifest
+from jobs.cli import say
+
+_SCALARS = (
+    "train_loss", "train_accuracy", "val_loss", "val_accuracy", "val_auc", "fakes_passed_at_1pct", "pictures_per_s",
+)  # fmt: skip
+
+
+class RunLog:
+    """Writes a run's files as its epochs finish."""
+
+    def __init__(self, folder: str, spec: RunSpec, data: Manifest) -> None:
+        self.folder, self.spec = folder, spec
+        self.title = f"{spec.variant} on {data.name}"
+        self.events = storage.join(folder, "tensorboard")
+        self.written = 0
+        self._scratch = tempfile.TemporaryDirectory(prefix="events-") if storage.is_uri(folder) else None
+        self._writer = SummaryWriter(self._scratch.name if self._scratch else self.events)
+        try:
+            storage.write_bytes(storage.join(folder, "samples.png"), plots.contact_sheet(data, spec))
+        except BadImage as error:
+            say(f"samples.png was not drawn: a picture of the contact sheet is broken ({error})")
+
+    def epochs(self, history: list[dict[str, Any]]) -> None:
+        """Brings the files up to ``history``."""
+        for row in history[self.written :]:
+            for name in _SCALARS:
+                if row[name] is not None:
+                    self._writer.add_scalar(name, row[name], row["epoch"])
+        self._writer.flush()
+        self.written = len(history)
+        csv = pd.DataFrame(history).to_csv(index=False)
+        storage.write_bytes(storage.join(self.folder, "metrics.csv"), csv.encode())
+        storage.write_bytes(storage.join(self.folder, "curves.png"), plots.learning_curves(history, self.title))
+
+    def close(self) -> None:
+        """Ends the event file and, for an object store, brings it there."""
+        self._writer.close()
+        if self._scratch:
+            for path in Path(self._scratch.name).iterdir():
+                storage.write_bytes(storage.join(self.events, path.name), path.read_bytes())
+            self._scratch.cleanup()

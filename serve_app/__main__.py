@@ -1,0 +1,110 @@
+"""Serve the live model of MODELS: the web page, the HTTP interface and the Ray dashboard.
+
+  python -m serve_app --models models
+  python -m serve_app --models models --port 8080 --host 0.0.0.0
+
+Prints the addresses once the model answers, and serves until Ctrl-C or SIGTERM. Starts a private Ray on this machine,
+or joins the one at RAY_ADDRESS. The address 127.0.0.1 is reached from this machine only; --host 0.0.0.0 opens the
+service to the network. For a cluster see serve_app/config.yaml.
+"""
+
+import argparse
+import errno
+import os
+import secrets
+import signal
+import socket
+import sys
+from typing import NoReturn
+
+from detector_core import registry
+from detector_core.errors import BadConfig, DetectorError, NoRoom
+from detector_core.runtime import describe
+
+DASHBOARD_PORT = 8265
+
+
+def main(argv: list[str] | None = None) -> NoReturn:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m serve_app", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--models", required=True, metavar="MODELS", help="a folder that jobs.promote fills")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on [%(default)s]")
+    parser.add_argument("--port", type=int, default=8000, help="[%(default)s]")
+    parser.add_argument("--dashboard-port", type=int, metavar="PORT", help="of the Ray dashboard [the first free one]")
+    arguments = parser.parse_args(argv)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _stop)
+    try:
+        run(arguments)
+    except DetectorError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+    sys.exit(0)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Checks, serves, and waits for a signal (KeyboardInterrupt)."""
+    model = describe(registry.live(arguments.models))
+    check_port(arguments.host, arguments.port, "--port")
+    if arguments.dashboard_port is not None:
+        check_port("127.0.0.1", arguments.dashboard_port, "--dashboard-port")
+    print(f"starting Ray and the model {model.version} ...", file=sys.stderr, flush=True)
+    token = close_private_ray()
+    from serve_app.app import Settings, serving  # Ray reads its settings from the environment when it is imported
+
+    settings = Settings(models=arguments.models)
+    with serving(
+        settings, host=arguments.host, port=arguments.port, dashboard_port=arguments.dashboard_port
+    ) as dashboard:
+        base = f"http://{'127.0.0.1' if arguments.host == '0.0.0.0' else arguments.host}:{arguments.port}"
+        print(f"page       {base}/\nAPI        {base}/docs")
+        if dashboard:
+            print(f"dashboard  {dashboard}" + (f"   it asks for this token: {token}" if token else ""))
+        print("stop with Ctrl-C", flush=True)
+        try:
+            while True:
+                signal.pause()
+        finally:
+            print("stopping ...", file=sys.stderr, flush=True)
+
+
+def check_port(host: str, port: int, flag: str) -> None:
+    """Raises BadConfig or NoRoom unless a server could listen there."""
+    if not 0 < port < 2**16:
+        raise BadConfig(f"{flag} is {port}: it must be from 1 to 65535")
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a port that was just left is free
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                raise NoRoom(f"port {port} is in use: stop what listens there, or choose another {flag}") from None
+            raise BadConfig(f"cannot listen on {host}:{port} ({error.strerror}): choose another {flag}") from None
+
+
+def close_private_ray() -> str | None:
+    """Turns on token authentication for the Ray that is about to start, and returns the token; None to join another.
+
+    Ray listens on every address of a machine, whatever it is told. The token exists only in the environment of this
+    process and its children.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    if os.environ.get("RAY_ADDRESS") or "RAY_AUTH_MODE" in os.environ:
+        return None
+    os.environ["RAY_AUTH_MODE"], os.environ["RAY_AUTH_TOKEN"] = "token", secrets.token_hex(16)
+    return os.environ["RAY_AUTH_TOKEN"]
+
+
+def _stop(*_: object) -> NoReturn:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)  # stopping takes seconds and must not be cut short
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,102 @@
+import pytest
+import torch
+from torch import nn
+
+from detector_core import backbones
+from detector_core.backbones import build, check_image_size, preprocess_for, smallest_image
+from detector_core.config import ModelSpec, PreprocessSpec
+from detector_core.errors import BadConfig, UnknownVariant
+from detector_core.variants import VARIANTS, spec_for
+
+SIDE = {"inception_resnet_v2": 75, "vggface2": 75, "resnet68": 32, "vggface2_resnet50": 32, "timm:resnet18": 32}
+
+
+@pytest.fixture(scope="module", params=SIDE)
+def network(request: pytest.FixtureRequest) -> tuple[ModelSpec, nn.Module]:
+    spec = ModelSpec(architecture=request.param, init="hub")
+    return spec, build(spec, pretrained=False)
+
+
+def test_one_logit_a_picture_at_the_smallest_size(network: tuple[ModelSpec, nn.Module]) -> None:
+    spec, model = network
+    side = SIDE[spec.architecture]
+    check_image_size(spec, side)
+    with torch.inference_mode():
+        logit = model.eval()(torch.rand(2, 3, side, side))
+    assert logit.shape == (2, 1)
+    assert logit.dtype == torch.float32
+    assert logit.isfinite().all()
+
+
+def test_every_parameter_gets_a_gradient(network: tuple[ModelSpec, nn.Module]) -> None:
+    """DistributedDataParallel waits for ever for a parameter that the loss does not reach."""
+    spec, model = network
+    side = SIDE[spec.architecture] + 24
+    model.train()(torch.rand(2, 3, side, side)).sum().backward()
+    unused = [name for name, parameter in model.named_parameters() if parameter.grad is None]
+    model.zero_grad(set_to_none=True)
+    assert unused == []
+
+
+def test_the_six_variants_are_known() -> None:
+    assert {spec_for(variant).model.architecture for variant in VARIANTS} <= set(backbones.ARCHITECTURES)
+
+
+def test_a_layout_reaches_resnet68() -> None:
+    model = build(ModelSpec(architecture="resnet68", layout=(1, 2, 1, 3)))
+    assert [len(stage) for stage in (model.layer1, model.layer2, model.layer3, model.layer4)] == [1, 2, 1, 3]
+
+
+def test_vggface2_resnet50_strides_as_caffe_does() -> None:
+    """Checked against shapes of the published conversion: 224 -> 112 -> 56 -> 28 -> 14 -> 7, halved by conv1."""
+    with torch.device("meta"):
+        model = build(ModelSpec(architecture="vggface2_resnet50"))
+        x_BCHW = model.maxpool(model.conv1(torch.zeros(1, 3, 224, 224)))
+    assert x_BCHW.shape == (1, 64, 56, 56)
+    for stage in (model.layer2, model.layer3, model.layer4):
+        assert stage[0].conv1.stride == (2, 2)
+        assert stage[0].conv2.stride == (1, 1)
+        assert stage[0].downsample[0].stride == (2, 2)
+    names = set(model.state_dict())
+    assert {"conv1.weight", "layer1.0.conv1.weight", "layer4.0.downsample.1.running_var", "fc.bias"} <= names
+
+
+@pytest.mark.parametrize("name", [name for name in SIDE if ":" not in name])
+def test_a_picture_too_small_is_refused(name: str) -> None:
+    spec = ModelSpec(architecture=name)
+    assert smallest_image(spec) == SIDE[name]
+    with pytest.raises(BadConfig, match=f"image size {SIDE[name] - 1} is too small for {name}: it needs {SIDE[name]}"):
+        check_image_size(spec, SIDE[name] - 1)
+
+
+@pytest.mark.parametrize("name", ["inception_resnet_v2", "vggface2"])
+def test_below_the_smallest_size_the_network_truly_fails(name: str) -> None:
+    with torch.device("meta"):
+        model = build(ModelSpec(architecture=name), pretrained=False).eval()
+        with pytest.raises(RuntimeError, match="Kernel size"):
+            model(torch.zeros(1, 3, SIDE[name] - 1, SIDE[name] - 1))
+
+
+@pytest.mark.parametrize(
+    ("name", "side"), [("vgg11", 16), ("vit_tiny_patch16_224", 128), ("vit_tiny_patch16_224", 256)]
+)
+def test_a_timm_network_is_tried_at_the_size(name: str, side: int) -> None:
+    spec = ModelSpec(architecture=f"timm:{name}")
+    with pytest.raises(BadConfig, match=f"timm:{name}"):
+        check_image_size(spec, side)
+    check_image_size(spec, 224)
+
+
+def test_unknown_networks_are_answered_with_the_nearest() -> None:
+    with pytest.raises(UnknownVariant, match="did you mean vggface2\\?"):
+        build(ModelSpec(architecture="vggface"))
+    with pytest.raises(UnknownVariant, match="did you mean timm:densenet121\\?"):
+        build(ModelSpec(architecture="timm:densenet12l"))
+    with pytest.raises(UnknownVariant, match=r"resnet18\.nonsense"):
+        build(ModelSpec(architecture="timm:resnet18.nonsense"))
+
+
+def test_preprocessing_is_timms_for_timm_and_the_default_otherwise() -> None:
+    default = PreprocessSpec(image_size=96)
+    assert preprocess_for(ModelSpec(architecture="resnet68"), default) == default
+    assert preprocess_for(ModelSpec(architecture="timm:inception_v3"), default).image_size == 299

@@ -1,0 +1,136 @@
+"""The job from its command line, on a Ray of its own."""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+import pytest
+import ray
+import torch
+
+from detector_core import artifacts, backbones, manifest
+from detector_core.config import RunSpec
+from detector_core.errors import BadConfig, BadImage, BrokenArtifact
+from jobs import evaluate
+from jobs.cluster import connect
+
+ROOT = Path(__file__).parents[2]
+FILES = (
+    "scores.parquet",
+    "report.json",
+    "report.html",
+    "roc.png",
+    "det.png",
+    "histogram.png",
+    "reliability.png",
+)
+
+
+class Ended(NamedTuple):
+    code: int
+    result: dict[str, Any]
+    messages: str
+
+
+def run(*arguments: object) -> Ended:
+    command = [sys.executable, "-m", "jobs.evaluate", *map(str, arguments)]
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=180)
+    lines = done.stdout.splitlines()
+    return Ended(done.returncode, json.loads(lines[-1]) if lines else {}, done.stderr)
+
+
+def save_model(folder: Path, spec: RunSpec, dataset: Path) -> Path:
+    """An untrained model that says it was trained on a data set."""
+    torch.manual_seed(0)
+    artifact = artifacts.Artifact(
+        run="tiny", spec=spec, data=manifest.load(str(dataset)).describe(), training={"complete": True}
+    )
+    artifacts.save(folder / "model", backbones.build(spec.model).state_dict(), artifact)
+    return folder
+
+
+def arguments(model: Path, dataset: Path, **changes: Any) -> argparse.Namespace:
+    given = {"split": "test", "workers": 1, "gpu": False, "recalibrate": False, "hold": None}
+    return argparse.Namespace(model=str(model), data=str(dataset), **{**given, **changes})
+
+
+@pytest.fixture
+def model(tmp_path: Path, tiny_spec: RunSpec, tiny_dataset: Path) -> Path:
+    return save_model(tmp_path / "run", tiny_spec, tiny_dataset)
+
+
+def test_a_run_is_judged_and_calibrated_once(model: Path, tiny_dataset: Path) -> None:
+    first = run(model, "--data", tiny_dataset, "--workers", 1)
+    assert first.code == 0, first.messages
+    assert list(first.result) == ["model", "split", "accuracy", "auc", "fakes_passed", "reals_flagged", "report"]
+    folder = model / "model" / "evaluation" / "test"
+    assert first.result["report"] == str(folder / "report.json")
+    assert sorted(path.name for path in folder.iterdir()) == sorted(FILES)
+    report = json.loads((folder / "report.json").read_text())
+    assert report["rates"]["accuracy"]["value"] == first.result["accuracy"]
+    scores = pd.read_parquet(folder / "scores.parquet")
+    assert list(scores.columns) == ["path", "label", "logit", "p_fake"]
+    assert len(scores) == 16
+    for words in ("generated demo data", "FAKES PASSED", "REALS FLAGGED", "is real"):
+        assert words in first.messages
+    chosen = json.loads((model / "model" / "calibration.json").read_text())
+    assert chosen["chosen_on"]["split"] == "valid"
+    assert chosen["chosen_on"]["n"] == 16
+
+    second = run(model / "model", "--data", tiny_dataset, "--split", "valid", "--workers", 1)
+    assert second.code == 0, second.messages
+    assert "CHOSEN ON THESE PICTURES" in second.messages
+    assert "to choose the thresholds" not in second.messages
+    assert json.loads((model / "model" / "calibration.json").read_text()) == chosen
+
+
+def test_what_cannot_work_is_one_line_and_no_file(model: Path, tiny_dataset: Path, tmp_path: Path) -> None:
+    with pytest.raises(BrokenArtifact, match="it is not a model folder"):
+        evaluate.job(arguments(tmp_path / "nothing", tiny_dataset))
+    for flag, value in (("workers", 0), ("hold", 1.0), ("hold", -0.1)):
+        with pytest.raises(BadConfig, match=f"--{flag} is"):
+            evaluate.job(arguments(model, tiny_dataset, **{flag: value}))
+    assert not (model / "model" / "evaluation").exists()
+
+
+@pytest.fixture(scope="module")
+def private_ray() -> Iterator[None]:
+    """One Ray for the tests below."""
+    with connect():
+        yield
+
+
+@pytest.mark.usefixtures("private_ray")
+class TestScorers:
+    @pytest.fixture(autouse=True)
+    def small_batches(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(evaluate, "BATCH", 5)
+
+    def score(self, model: Path, dataset: Path, workers: int) -> pd.DataFrame:
+        data = manifest.load(str(dataset))
+        with evaluate.Scorers(str(model / "model"), data.root, workers=workers, gpu=False) as scorers:
+            return scorers.score(data.split("test"), "scoring")
+
+    def test_the_same_scores_whatever_the_workers(self, model: Path, tiny_dataset: Path) -> None:
+        workers = min(2, int(ray.cluster_resources()["CPU"]))
+        pd.testing.assert_frame_equal(self.score(model, tiny_dataset, 1), self.score(model, tiny_dataset, workers))
+
+    def test_a_broken_picture_is_named(self, model: Path, own_dataset: Path) -> None:
+        data = manifest.load(str(own_dataset))
+        victim = Path(data.root) / data.split("test")["path"][7]
+        victim.write_bytes(b"no picture")
+        with pytest.raises(BadImage, match=str(victim)):
+            self.score(model, own_dataset, 1)
+
+    def test_changed_weights_are_refused(self, model: Path, tiny_dataset: Path) -> None:
+        weights = model / "model" / "model.safetensors"
+        weights.write_bytes(weights.read_bytes() + b"x")
+        with pytest.raises(BrokenArtifact, match="was changed"):
+            self.score(model, tiny_dataset, 1)

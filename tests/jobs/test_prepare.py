@@ -1,0 +1,211 @@
+"""jobs.prepare: from a folder to a data set, on a real Ray."""
+
+import argparse
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from detector_core import manifest
+from detector_core.errors import BadConfig, BadData
+from detector_core.facts import inspect
+from detector_core.index import find
+from detector_core.labels import LABELS, SPLITS
+from jobs import prepare
+
+ROOT = Path(__file__).parents[2]
+
+
+def run(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    """The job in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", "jobs.prepare", *map(str, arguments)],
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=180,
+    )
+
+
+def result_of(done: subprocess.CompletedProcess[str]) -> dict:
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def photograph(seed: int) -> bytes:
+    draw = np.random.default_rng(seed)
+    small = Image.fromarray(draw.integers(0, 256, (8, 8, 3), dtype=np.uint8))
+    buffer = io.BytesIO()
+    small.resize((48, 48), Image.Resampling.BICUBIC).save(buffer, "JPEG", quality=90)
+    return buffer.getvalue()
+
+
+def put(root: Path, path: str, data: bytes) -> None:
+    (root / path).parent.mkdir(parents=True, exist_ok=True)
+    (root / path).write_bytes(data)
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """A plain tree of 4 pictures a class and split; one is torn, and one is in two splits."""
+    root = tmp_path / "portraits"
+    for number, (split, label) in enumerate((split, label) for split in SPLITS for label in LABELS):
+        for index in range(4):
+            put(root, f"{split}/{label}/{index}.jpg", photograph(10 * number + index))
+    put(root, "test/fake/0.jpg", (root / "train/fake/0.jpg").read_bytes())
+    put(root, "valid/real/3.jpg", photograph(99)[:300])
+    return root
+
+
+def test_a_tree_becomes_a_data_set_and_finished_parts_are_not_done_again(tree: Path, tmp_path: Path):
+    dataset = tmp_path / "made" / "dataset"
+    index = find(str(tree))
+    first = inspect(index.root, index.frame["path"].tolist())
+    marked = first.assign(brightness=first["brightness"].where(first["path"] != "train/real/1.jpg", 255.0))
+    marked.loc[marked["path"] == "train/real/1.jpg", "jpeg_quality"] = 42
+    prepare.Parts(str(dataset), index.key).write(0, marked)
+
+    done = run(tree, "--out", dataset)
+
+    result = result_of(done)
+    made = manifest.load(str(dataset))
+    assert made.name == "portraits"
+    assert made.root == str(tree)
+    assert result == {
+        "dataset": str(dataset),
+        "pictures": 23,
+        "unreadable": 1,
+        "duplicates_across_splits": 1,
+        "counts": manifest.counts(made.frame),
+        "warnings": json.loads((dataset / "audit.json").read_text())["warnings"],
+        "fingerprint": made.fingerprint,
+    }
+    assert result["counts"]["valid"] == {"real": 3, "fake": 4}
+    assert made.frame.set_index("path").loc["train/real/1.jpg", "jpeg_quality"] == 42, "the finished part was not used"
+    assert sorted(path.name for path in dataset.iterdir()) == ["audit.json", "dataset.json", "manifest.parquet"]
+    unreadable = json.loads((dataset / "audit.json").read_text())["unreadable"]["files"]
+    assert [row["path"] for row in unreadable] == ["valid/real/3.jpg"]
+    assert "near-identical pictures across splits: 1" in done.stderr
+    assert "inspecting: 100%" in done.stderr
+
+
+def test_a_flat_source_by_uri_is_split_with_twins_kept_together(tmp_path: Path):
+    root = tmp_path / "flat"
+    for label in LABELS:
+        for index in range(14):
+            put(root, f"{label}/{index:02}.jpg", photograph(index // 2 + 100 * LABELS.index(label)))
+    dataset = tmp_path / "dataset"
+    result = result_of(run(root.as_uri(), "--out", dataset.as_uri(), "--seed", 5, "--name", "twins"))
+    made = manifest.load(str(dataset))
+    assert made.name == "twins"
+    assert result["counts"] == {
+        "train": {"real": 10, "fake": 10},
+        "valid": {"real": 2, "fake": 2},
+        "test": {"real": 2, "fake": 2},
+    }
+    assert result["duplicates_across_splits"] == 0
+    assert json.loads((dataset / "audit.json").read_text())["split"] == {"seed": 5, "ratio": [5, 1, 1]}
+
+
+def test_crops_of_faces_become_the_data_set(faces: Path, tmp_path: Path):
+    for label in LABELS:
+        first = sorted((faces / "real_vs_fake" / "real-vs-fake" / "valid" / label).iterdir())[0]
+        canvas = Image.new("RGB", (400, 300), (100, 110, 120))
+        canvas.paste(Image.open(first).convert("RGB"), (100, 20))
+        buffer = io.BytesIO()
+        canvas.save(buffer, "JPEG", quality=95)
+        put(tmp_path / "wide", f"train/{label}/somebody.jpg", buffer.getvalue())
+    put(tmp_path / "wide", "train/real/nobody.jpg", photograph(1))
+    dataset = tmp_path / "dataset"
+    result = result_of(run(tmp_path / "wide", "--out", dataset, "--faces"))
+    made = manifest.load(str(dataset))
+    assert (result["pictures"], result["unreadable"]) == (2, 1)
+    assert json.loads((dataset / "audit.json").read_text())["unreadable"]["files"] == [
+        {"path": "train/real/nobody.jpg", "reason": "no face was found"}
+    ]
+    assert made.root == str(dataset / "pictures")
+    for row in made.frame.itertuples():
+        with Image.open(Path(made.root) / row.path) as crop:
+            assert crop.format == "PNG"
+            assert crop.size == (row.width, row.height)
+            assert crop.width == crop.height < 300
+
+
+def test_a_source_that_is_not_there_is_one_line_and_leaves_nothing(tmp_path: Path):
+    done = run(tmp_path / "nowhere", "--out", tmp_path / "dataset")
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr.startswith(f"error: {tmp_path}/nowhere does not exist")
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "dataset").exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"source": None, "download": None}, "give either SOURCE or --download kaggle"),
+        ({"source": "x", "download": "kaggle"}, "give either SOURCE or --download kaggle"),
+        ({"margin": -1.0}, "--margin is -1"),
+    ],
+)
+def test_flags_that_cannot_work(given: dict, says: str):
+    known = {"source": "x", "download": None, "margin": 0.0}
+    with pytest.raises(BadConfig, match=says):
+        prepare.prepare(argparse.Namespace(**{**known, **given}))
+
+
+@pytest.mark.parametrize("text", ["5", "5:1:x", "", "5:0:1", "5:1:1:1"])
+def test_a_ratio_that_is_none_is_refused(text: str, capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit):
+        prepare.main(["x", "--out", "y", "--ratio", text])
+    assert f"{text!r} is not like 5:1:1" in capsys.readouterr().err
+
+
+def test_only_broken_pictures_of_a_class_stop_the_job():
+    usable = pd.DataFrame({"path": ["a.jpg"], "label": ["real"], "problem": [None]})
+    broken = pd.DataFrame({"path": ["b.jpg"], "label": ["fake"], "problem": ["damaged picture: torn"]})
+    with pytest.raises(BadData, match=r"none of the fake .*the first is b\.jpg: damaged picture: torn"):
+        prepare.check_usable(usable, broken, "root")
+
+
+KAGGLEHUB = {
+    "missing": "raise ImportError('no')",
+    "offline": "def dataset_download(name): raise ConnectionError('Name or service not known\\nmore')",
+    "there": "import os\ndef dataset_download(name):\n    assert name.endswith('140k-real-and-fake-faces')\n"
+    "    return os.environ['FETCHED']",
+}
+
+
+@pytest.fixture
+def kagglehub(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A stand-in for kagglehub, in the state that the test names."""
+    (tmp_path / "kagglehub.py").write_text(KAGGLEHUB[request.param])
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("FETCHED", "/fetched")
+    monkeypatch.delitem(sys.modules, "kagglehub", raising=False)
+    yield
+    sys.modules.pop("kagglehub", None)
+
+
+@pytest.mark.parametrize("kagglehub", ["missing", "offline"], indirect=True)
+@pytest.mark.usefixtures("kagglehub")
+def test_kaggle_out_of_reach_says_what_to_do_by_hand():
+    with pytest.raises(BadData, match=re.escape(prepare.KAGGLE_SET)) as error:
+        prepare.download_kaggle()
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("kagglehub", ["there"], indirect=True)
+@pytest.mark.usefixtures("kagglehub")
+def test_kaggle_in_reach_gives_its_folder():
+    assert prepare.download_kaggle() == "/fetched"
