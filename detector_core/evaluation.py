@@ -15,7 +15,7 @@ import torch
 from scipy.special import expit
 
 from detector_core import labels
-from detector_core.calibration import VERDICTS, Calibration, verdicts
+from detector_core.calibration import UNCERTAIN, VERDICTS, Calibration, verdicts
 from detector_core.config import PreprocessSpec
 from detector_core.data import Batch, Pictures, ValidSampler
 from detector_core.errors import BadImage, BrokenArtifact
@@ -209,19 +209,29 @@ def table(report: dict[str, Any]) -> str:
         f"  {'called fake':20}{counts['reals_flagged']:>10,}{counts['fakes_caught']:>10,}",
         f"  called fake from p_fake {report['threshold']:.4f} on; 95 % intervals:",
     ]
-    lines += [f"  {names[name]:28}{percent(rate)}" for name, rate in report["rates"].items()]
-    lines += [f"  {name:28}{number(ranks[key])}" for key, name in _RANKED.items()]
-    lines += [f"  {name:28}{percent(ranks[key])}" for key, name in _CAUGHT.items()]
+    lines += [f"  {names[name]:30}{percent(rate)}" for name, rate in report["rates"].items()]
+    lines += [f"  {name:30}{number(ranks[key])}" for key, name in _RANKED.items()]
+    lines += [f"  {name:30}{percent(ranks[key])}" for key, name in _CAUGHT.items()]
     calibration = report["calibration"]
     rows = {label: ", ".join(f"{n:,} {v}" for v, n in three["verdicts"][label].items()) for label in LABELS}
     lines += [
-        f"  with {VERDICTS[1]} from p_fake {calibration['real_below']:.4f} to {calibration['fake_above']:.4f}:",
+        f"  with {UNCERTAIN} from p_fake {calibration['real_below']:.4f} to {calibration['fake_above']:.4f}"
+        f"{'' if calibration['real_below'] < calibration['fake_above'] else ' (nothing)'}:",
         *(f"    {label + 's get':12}{row}" for label, row in rows.items()),
         f"    decided {percent(three['coverage'])}, of these right {percent(three['accuracy_of_decided'])}",
         f"  calibration error (ECE) {calibration['here']['ece_before']:.4f} -> {calibration['here']['ece_after']:.4f} "
         f"with temperature {calibration['temperature']:.3f}",
     ]
+    if "robustness" in report:
+        lines.append(f"  {'changed pictures':30}{'AUC':>8}{'accuracy':>10}{'passed':>9}{'flagged':>9}")
+        lines += [_changed(row) for row in report["robustness"]]
     return "\n".join(lines)
+
+
+def _changed(row: dict[str, Any]) -> str:
+    auc, *rates = (row[name]["value"] for name in ("auc", "accuracy", "fakes_passed_rate", "reals_flagged_rate"))
+    cells = [f"{'-':>8}" if auc is None else f"{auc:8.4f}", *("-" if r is None else f"{100 * r:.2f} %" for r in rates)]
+    return f"  {row['change']:30}{cells[0]}{cells[1]:>10}{cells[2]:>9}{cells[3]:>9}"
 
 
 _RANKED = {"auc": "AUC", "average_precision": "average precision (fake)", "eer": "equal error rate"}

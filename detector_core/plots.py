@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
 from detector_core import storage
@@ -32,7 +33,7 @@ def learning_curves(history: list[dict[str, Any]], title: str) -> bytes:
     best = min(history, key=lambda row: row["val_loss"])
     axes.axvline(best["epoch"], color="grey", linestyle=":", label=f"kept: epoch {best['epoch']}")
     axes.set(title=title, xlabel="epoch", ylabel="loss, accuracy", ylim=(0, None))
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
     axes.legend()
     return _png(figure)

@@ -51,6 +51,7 @@ def page(report: dict[str, Any], pictures: dict[str, bytes]) -> str:
         _three_way(report),
         "<h2>Is p_fake a probability?</h2>",
         _calibration(report["calibration"]),
+        *([_robustness(report["robustness"])] if "robustness" in report else []),
         "<h2>Plots</h2>",
         *(
             f'<img alt="{_escape(name)}" src="data:image/png;base64,{base64.b64encode(data).decode()}">'
@@ -132,6 +133,36 @@ def _calibration(chosen: dict[str, Any]) -> str:
     places = [place for place in ("where it was fitted", "on these pictures") for _ in range(2)][-len(rows) :]
     named = [(f"{label}, {place}", *values) for (label, *values), place in zip(rows, places, strict=True)]
     return f"<p>Temperature {chosen['temperature']:.3f}.</p>" + _table(("", "before", "after"), named)
+
+
+_GRID = {
+    "auc": "AUC",
+    "fakes_caught_at_0.01": "fakes caught at 1 % of reals flagged",
+    "accuracy": "accuracy",
+    "fakes_passed_rate": "fakes passed",
+    "reals_flagged_rate": "reals flagged",
+}
+_LOW_IS_GOOD = ("fakes_passed_rate", "reals_flagged_rate")
+
+
+def _robustness(rows: list[dict[str, Any]]) -> str:
+    """A heat map: green is good, red is bad."""
+    head = "".join(f"<th>{_escape(label)}</th>" for label in ("pictures", *_GRID.values()))
+    body = "".join(
+        f"<tr><td>{_escape(row['change'])}</td>" + "".join(_heat(name, row[name]) for name in _GRID) + "</tr>"
+        for row in rows
+    )
+    said = "<p>Accuracy and both errors are at the frozen threshold, chosen on unchanged pictures.</p>"
+    return f"<h2>Changed pictures</h2>{said}<table><tr>{head}</tr>{body}</table>"
+
+
+def _heat(name: str, rate: dict[str, Any]) -> str:
+    if rate["value"] is None:
+        return f"<td>{_escape(number(rate))}</td>"
+    # 0.5 is chance for these figures: it is as red as 0.
+    good = (1 - rate["value"] if name in _LOW_IS_GOOD else rate["value"]) * 2 - 1
+    text = number(rate) if name == "auc" else f"{100 * rate['value']:.2f} %"
+    return f'<td style="background:hsl({120 * max(good, 0):.0f} 70% 80%)">{text}</td>'
 
 
 def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:

@@ -53,6 +53,11 @@ class Bottleneck(nn.Module):
 class ResNet(nn.Module):
     """Stem, four stages of bottleneck blocks, mean over the picture, one linear layer."""
 
+    layer1: nn.Sequential
+    layer2: nn.Sequential
+    layer3: nn.Sequential
+    layer4: nn.Sequential
+
     def __init__(self, layout: Sequence[int]) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(3, WIDTHS[0], 7, stride=2, padding=3, bias=False)

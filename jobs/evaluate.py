@@ -21,6 +21,7 @@ where the split has one class only), report.
 import argparse
 import io
 import json
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 import pandas as pd
@@ -37,12 +38,14 @@ from detector_core.calibration import UNCALIBRATED, Calibration
 from detector_core.errors import BadConfig, BadManifest, DetectorError, NoRoom
 from detector_core.labels import SPLITS
 from detector_core.manifest import Manifest
+from detector_core.robustness import judge_grid, score_grid
 from jobs import cli
 from jobs.cluster import check_room, connect
 
 BATCH = 64
 """Pictures of one forward pass: fixed, so that the workers do not change which pictures share a batch."""
 BATCHES_PER_TASK = {"CPU": 1, "GPU": 16}
+Score = Callable[..., pd.DataFrame]
 CHOSEN_ON = "valid"
 RETRIES = 2
 
@@ -62,6 +65,11 @@ def main(argv: list[str] | None = None) -> NoReturn:
         metavar="RATE",
         help="share of fakes passed that the threshold for real holds, from 0 up to 1 "
         "[0.01; up to 0.05 where less than half of the reals would be called real]",
+    )
+    parser.add_argument(
+        "--robustness",
+        action="store_true",
+        help="also judge the pictures re-encoded, resized, blurred, noisy and cropped: takes about 18 times as long",
     )
     cli.run(job, parser.parse_args(argv))
 
@@ -88,10 +96,13 @@ def job(arguments: argparse.Namespace) -> dict[str, Any]:
         scores = scored.get(arguments.split)
         if scores is None:
             scores = scorers.score(rows, f"scoring {arguments.split}")
+        grid = scorers.score(rows, "scoring changed pictures", score_grid) if arguments.robustness else None
     scores = scores.assign(p_fake=frozen.p_fake(scores["logit"]))
     report = evaluation.report(
         scores, frozen, model=describe(folder, artifact), data=data.describe(), split=arguments.split
     )
+    if grid is not None:
+        report["robustness"] = judge_grid(grid, frozen)
     name = arguments.split if own else f"{arguments.split}-{data.fingerprint[:12]}"
     where = write(storage.join(folder, artifacts.EVALUATION, name), scores, report)
     cli.say(evaluation.table(report))
@@ -173,11 +184,11 @@ class _Scorer:
         self.folder, self.root, self.device, self.threads = folder, root, device, threads
         self.loaded: tuple[torch.nn.Module, Artifact] | None = None
 
-    def score(self, start: int, rows: pd.DataFrame) -> tuple[int, pd.DataFrame]:
+    def score(self, start: int, rows: pd.DataFrame, scorer: Score) -> tuple[int, pd.DataFrame]:
         # Not in __init__: an error there would reach the driver as a dead actor, without its message.
         model, artifact = self.loaded = self.loaded or artifacts.load(self.folder)
         how = {"batch_size": BATCH, "device": self.device, "threads": self.threads}
-        return start, evaluation.score(model, rows, self.root, artifact.spec.preprocess, **how)
+        return start, scorer(model, rows, self.root, artifact.spec.preprocess, **how)
 
 
 class Scorers:
@@ -207,8 +218,11 @@ class Scorers:
         for actor in self.actors:
             ray.kill(actor)
 
-    def score(self, rows: pd.DataFrame, title: str) -> pd.DataFrame:
+    def score(self, rows: pd.DataFrame, title: str, scorer: Score = evaluation.score) -> pd.DataFrame:
         """The scores of a split in the order of its rows; a progress bar on stderr.
+
+        Args:
+            scorer: :func:`detector_core.evaluation.score` or :func:`detector_core.robustness.score_grid`.
 
         Raises:
             DetectorError: what a worker found (a broken picture, changed weights).
@@ -222,7 +236,7 @@ class Scorers:
         try:
             with tqdm(total=len(rows), desc=title, unit=" pictures") as bar:
                 results = ActorPool(self.actors).map_unordered(
-                    lambda worker, chunk: worker.score.remote(*chunk), chunks
+                    lambda worker, chunk: worker.score.remote(*chunk, scorer), chunks
                 )
                 for start, scores in results:
                     done[start] = scores

@@ -24,7 +24,7 @@ from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 from ray.serve.handle import DeploymentHandle
 
 from detector_core import artifacts, registry
-from detector_core.errors import BadConfig, NoRoom
+from detector_core.errors import BadConfig, DetectorError, NoRoom
 from detector_core.pictures import Pixels
 from detector_core.runtime import Prediction, Predictor, describe
 from serve_app.http import Unavailable, create_app
@@ -81,7 +81,7 @@ class Ingress:
     def __init__(self, detector: DeploymentHandle, folder: str, settings: Settings) -> None:
         self._detector, self._folder, self._settings = detector, folder, settings
 
-    def __serve_build_asgi_app__(self) -> FastAPI:  # noqa: N807 -- the name is Ray Serve's
+    def __serve_build_asgi_app__(self) -> FastAPI:
         return create_app(self._detect, describe(self._folder), self._settings.limits)
 
     async def _detect(self, pixels_SSC: Pixels) -> Prediction:
@@ -131,6 +131,7 @@ def serving(settings: Settings, *, host: str, port: int, dashboard_port: int | N
 
     Raises:
         NoRoom: this Ray has too few cores, or none answers.
+        DetectorError: a replica did not start.
     """
     shared = bool(os.environ.get("RAY_ADDRESS"))
     private: dict[str, Any] = {
@@ -147,7 +148,10 @@ def serving(settings: Settings, *, host: str, port: int, dashboard_port: int | N
     try:
         _check_room(settings)
         serve.start(proxy_location="HeadOnly", http_options={"host": host, "port": port, "request_timeout_s": 60})
-        serve.run(application, name=NAME, route_prefix="/")
+        try:
+            serve.run(application, name=NAME, route_prefix="/")
+        except RuntimeError as error:
+            raise DetectorError(f"Ray Serve could not start the service: {error}") from None
         yield f"http://{context.dashboard_url}" if context.dashboard_url else ""
     finally:
         # On a cluster others may be serving too.

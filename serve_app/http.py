@@ -20,6 +20,7 @@ from fastapi.staticfiles import StaticFiles
 from starlette.datastructures import MutableHeaders, UploadFile
 from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from detector_core.errors import BadImage, TooManyPixels
@@ -169,7 +170,6 @@ async def _read(request: Request, limits: Limits) -> list[bytes]:
         raise HTTPException(
             415, f"send a multipart form with a field {FIELD!r}, or one picture as the body with its type: image/jpeg"
         )
-    # One file more than allowed is let through, so that the answer can say 413.
     parser = MultiPartParser(
         request.headers,
         _bounded(request, limits.max_bytes),
@@ -179,15 +179,13 @@ async def _read(request: Request, limits: Limits) -> list[bytes]:
     parser.spool_max_size = limits.max_bytes + 1  # larger ones would go to a temporary file on disk
     try:
         form = await parser.parse()
-    except (MultiPartException, KeyError) as error:
-        if "Too many" in str(error):
+    except MultiPartException as error:
+        if error.message.startswith("Too many files"):
             raise HTTPException(413, f"at most {limits.max_files} pictures a request") from None
-        raise HTTPException(400, f"the multipart form is damaged: {error}") from None
+        raise HTTPException(400, f"the form cannot be read: {error.message}") from None
     files = [item for item in form.getlist(FIELD) if isinstance(item, UploadFile)]
     if not files:
         raise HTTPException(422, f"the form has no picture in a field named {FIELD!r}")
-    if len(files) > limits.max_files:
-        raise HTTPException(413, f"at most {limits.max_files} pictures a request")
     return [await item.read() for item in files]
 
 
@@ -230,6 +228,10 @@ def _answer_errors(app: FastAPI) -> None:
     @app.exception_handler(Unavailable)
     async def unavailable(request: Request, error: Unavailable) -> JSONResponse:
         return answer(request, 503, str(error), {"Retry-After": str(error.retry_after_s)})
+
+    @app.exception_handler(ClientDisconnect)
+    async def gone(request: Request, _: ClientDisconnect) -> JSONResponse:
+        return answer(request, 400, "the connection was closed before the whole request had arrived")
 
     @app.exception_handler(Exception)
     async def failed(request: Request, _: Exception) -> JSONResponse:

@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 import pytest
-import ray
 import torch
 
 from detector_core import artifacts, backbones, manifest
@@ -57,7 +56,7 @@ def save_model(folder: Path, spec: RunSpec, dataset: Path) -> Path:
 
 
 def arguments(model: Path, dataset: Path, **changes: Any) -> argparse.Namespace:
-    given = {"split": "test", "workers": 1, "gpu": False, "recalibrate": False, "hold": None}
+    given = {"split": "test", "workers": 1, "gpu": False, "recalibrate": False, "hold": None, "robustness": False}
     return argparse.Namespace(model=str(model), data=str(dataset), **{**given, **changes})
 
 
@@ -84,10 +83,15 @@ def test_a_run_is_judged_and_calibrated_once(model: Path, tiny_dataset: Path) ->
     assert chosen["chosen_on"]["split"] == "valid"
     assert chosen["chosen_on"]["n"] == 16
 
-    second = run(model / "model", "--data", tiny_dataset, "--split", "valid", "--workers", 1)
+    assert "robustness" not in report
+
+    second = run(model / "model", "--data", tiny_dataset, "--split", "valid", "--workers", 1, "--robustness")
     assert second.code == 0, second.messages
     assert "CHOSEN ON THESE PICTURES" in second.messages
     assert "to choose the thresholds" not in second.messages
+    assert "blur sigma 1.5" in second.messages
+    page = (model / "model" / "evaluation" / "valid" / "report.html").read_text()
+    assert "blur sigma 1.5" in page
     assert json.loads((model / "model" / "calibration.json").read_text()) == chosen
 
 
@@ -119,7 +123,7 @@ class TestScorers:
             return scorers.score(data.split("test"), "scoring")
 
     def test_the_same_scores_whatever_the_workers(self, model: Path, tiny_dataset: Path) -> None:
-        workers = min(2, int(ray.cluster_resources()["CPU"]))
+        workers = min(2, os.cpu_count() or 1)
         pd.testing.assert_frame_equal(self.score(model, tiny_dataset, 1), self.score(model, tiny_dataset, workers))
 
     def test_a_broken_picture_is_named(self, model: Path, own_dataset: Path) -> None:

@@ -1,0 +1,173 @@
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from detector_core import artifacts, registry
+from detector_core.calibration import Calibration
+from detector_core.calibration import save as save_calibration
+from detector_core.errors import BadConfig, BrokenArtifact, Refused
+from tests.models import add_report, save_model
+
+
+def hidden(models: Path) -> list[str]:
+    """What a torn write would leave."""
+    return [path.name for path in models.iterdir() if path.name.startswith(".")]
+
+
+def test_a_promoted_model_is_a_whole_copy_and_live(tmp_path: Path) -> None:
+    model, models = save_model(tmp_path / "run" / "model"), tmp_path / "models"
+    version = registry.promote(tmp_path / "run", models)
+    assert registry.live(models) == models / version
+    assert version.startswith("tiny-")
+    assert (models / "live").read_text() == f"{version}\n"
+    names = {path.relative_to(model).as_posix() for path in model.rglob("*")}
+    assert {path.relative_to(models / version).as_posix() for path in (models / version).rglob("*")} == names
+    assert "evaluation/test/report.json" in names
+    assert artifacts.load(registry.live(models))[1].run == "tiny"
+    assert hidden(models) == []
+
+
+def test_promoting_the_live_model_again_changes_nothing(tmp_path: Path) -> None:
+    model, models = save_model(tmp_path / "model"), tmp_path / "models"
+    first = registry.promote(model, models)
+    before = {path: path.stat().st_mtime_ns for path in models.rglob("*")}
+    assert registry.promote(model, models) == first
+    assert {path: path.stat().st_mtime_ns for path in models.rglob("*")} == before
+
+
+def test_new_thresholds_make_a_new_version(tmp_path: Path) -> None:
+    model, models = save_model(tmp_path / "model"), tmp_path / "models"
+    first = registry.promote(model, models)
+    sha256 = artifacts.read(model).weights_sha256
+    save_calibration(str(model), Calibration(fake_above=0.6, chosen_on={"weights_sha256": sha256}))
+    assert registry.promote(model, models) != first
+    assert len(registry.versions(models)) == 2
+
+
+def test_a_damaged_copy_is_repaired(tmp_path: Path) -> None:
+    model, models = save_model(tmp_path / "model"), tmp_path / "models"
+    version = registry.promote(model, models)
+    (models / version / artifacts.WEIGHTS).write_bytes(b"torn")
+    assert registry.promote(model, models) == version
+    assert artifacts.load(models / version)[1].run == "tiny"
+
+
+def test_a_model_without_a_test_report_is_refused(tmp_path: Path) -> None:
+    model = save_model(tmp_path / "model", auc=None)
+    with pytest.raises(Refused, match=r"jobs\.evaluate"):
+        registry.promote(model, tmp_path / "models")
+    add_report(model, auc=0.9, data={"name": "x", "fingerprint": "x"}, sha256="0" * 64)
+    with pytest.raises(Refused, match="no report of a test split"):
+        registry.promote(model, tmp_path / "models")
+    assert not (tmp_path / "models").exists()
+
+
+def _cut_weights(model: Path) -> None:
+    path = model / artifacts.WEIGHTS
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def _foreign_calibration(model: Path) -> None:
+    save_calibration(str(model), Calibration(chosen_on={"weights_sha256": "0" * 64}))
+
+
+def _torn_report(model: Path) -> None:
+    (model / "evaluation" / "test" / "report.json").write_text("{")
+
+
+@pytest.mark.parametrize("damage", [_cut_weights, _foreign_calibration, _torn_report, shutil.rmtree])
+def test_a_broken_model_is_refused_and_the_live_one_stays(tmp_path: Path, damage: Any) -> None:
+    models = tmp_path / "models"
+    version = registry.promote(save_model(tmp_path / "good"), models)
+    broken = save_model(tmp_path / "broken", seed=1)
+    damage(broken)
+    with pytest.raises(BrokenArtifact):
+        registry.promote(broken, models)
+    assert registry.versions(models) == [version]
+    assert hidden(models) == []
+
+
+def test_a_worse_model_is_refused_unless_forced(tmp_path: Path) -> None:
+    models = tmp_path / "models"
+    good = registry.promote(save_model(tmp_path / "good", auc=0.9), models)
+    worse = save_model(tmp_path / "worse", seed=1, run="worse", auc=0.89)
+    with pytest.raises(Refused, match=r"worse than the live .* 0\.8900 against 0\.9000.*--force"):
+        registry.promote(worse, models)
+    assert registry.live(models).name == good
+    forced = registry.promote(worse, models, force=True)
+    assert registry.live(models).name == forced != good
+
+
+@pytest.mark.parametrize(("auc", "data"), [(0.9, "d1"), (0.5, "d2")])
+def test_no_worse_or_judged_elsewhere_is_promoted(tmp_path: Path, auc: float, data: str) -> None:
+    models = tmp_path / "models"
+    registry.promote(save_model(tmp_path / "first", auc=0.9, data="d1"), models)
+    version = registry.promote(save_model(tmp_path / "second", seed=1, auc=auc, data=data), models)
+    assert registry.live(models).name == version
+
+
+def test_models_are_compared_on_every_data_set_both_were_judged_on(tmp_path: Path) -> None:
+    models, other = tmp_path / "models", {"name": "other", "fingerprint": "d9"}
+    first, second = save_model(tmp_path / "first", auc=0.8), save_model(tmp_path / "second", seed=1, auc=0.9)
+    add_report(first, auc=0.7, data=other, name="test-d9")
+    add_report(second, auc=0.6, data=other, name="test-d9")
+    registry.promote(first, models)
+    with pytest.raises(Refused, match="test split of other"):
+        registry.promote(second, models)
+
+
+def test_a_one_class_report_compares_nothing(tmp_path: Path) -> None:
+    first, second = save_model(tmp_path / "first", auc=0.9), save_model(tmp_path / "second", seed=1, auc=None)
+    add_report(second, auc=None, data={"name": "data d1", "fingerprint": "d1"})
+    registry.promote(first, tmp_path / "models")
+    assert registry.promote(second, tmp_path / "models") == registry.live(tmp_path / "models").name
+
+
+def test_roll_back_goes_back_step_by_step(tmp_path: Path) -> None:
+    models = tmp_path / "models"
+    a, b, c = (registry.promote(save_model(tmp_path / str(seed), seed=seed), models) for seed in range(3))
+    assert registry.versions(models) == [c, b, a]
+    assert registry.rollback(models) == b
+    assert registry.live(models).name == b
+    assert registry.versions(models) == [b, a, c]
+    assert registry.rollback(models) == a
+    with pytest.raises(Refused, match="nothing to roll back to"):
+        registry.rollback(models)
+    assert registry.promote(tmp_path / "2", models) == c
+    assert registry.versions(models) == [c, a, b]
+
+
+def test_roll_back_skips_deleted_and_refuses_changed_versions(tmp_path: Path) -> None:
+    models = tmp_path / "models"
+    a, b, c = (registry.promote(save_model(tmp_path / str(seed), seed=seed), models) for seed in range(3))
+    shutil.rmtree(models / b)
+    (models / a / artifacts.WEIGHTS).write_bytes(b"changed")
+    with pytest.raises(BrokenArtifact, match="was changed"):
+        registry.rollback(models)
+    assert registry.live(models).name == c
+
+
+def test_nothing_promoted_is_said_with_the_command(tmp_path: Path) -> None:
+    with pytest.raises(BadConfig, match=r"no live model.*jobs\.promote RUN --to"):
+        registry.live(tmp_path / "models")
+    assert registry.versions(tmp_path / "models") == []
+
+
+def test_a_live_version_that_is_gone_is_named_and_can_be_replaced(tmp_path: Path) -> None:
+    models = tmp_path / "models"
+    gone = registry.promote(save_model(tmp_path / "a"), models)
+    shutil.rmtree(models / gone)
+    with pytest.raises(BrokenArtifact, match=gone):
+        registry.live(models)
+    new = registry.promote(save_model(tmp_path / "b", seed=1, auc=0.1), models)
+    assert registry.live(models).name == new
+
+
+def test_a_run_name_cannot_leave_the_folder(tmp_path: Path) -> None:
+    models = tmp_path / "models"
+    version = registry.promote(save_model(tmp_path / "a", run="../../evil run"), models)
+    assert (models / version).parent == models
+    assert json.loads((models / version / artifacts.ARTIFACT).read_text())["run"] == "../../evil run"

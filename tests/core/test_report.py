@@ -1,0 +1,95 @@
+import io
+from html.parser import HTMLParser
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from detector_core import evaluation, report
+from detector_core.calibration import Calibration, choose
+from detector_core.labels import is_fake
+from detector_core.robustness import CHANGES, UNCHANGED, judge_grid
+
+DATA = {"name": "tiny <b>", "generated": True, "fingerprint": "a" * 64, "counts": {}}
+MODEL = {"run": "run", "variant": "resnet68-cutout", "weights_sha256": "w" * 64, "data": DATA}
+WHERE = {"fingerprint": "a" * 64, "name": "tiny <b>", "split": "valid", "n": 80, "weights_sha256": "w" * 64}
+VOID = {"meta", "link", "img"}
+
+
+def made(labels: list[str], split: str = "test", calibration: Calibration | None = None) -> dict[str, Any]:
+    draw = np.random.default_rng(0)
+    fake = is_fake(labels)
+    logit = (draw.normal(0, 1, len(labels)) + 3 * fake - 1.5).astype(np.float32)
+    scores = pd.DataFrame({"path": [f"{i}.jpg" for i in range(len(labels))], "label": labels, "logit": logit})
+    chosen = calibration or choose(fake, logit, chosen_on=WHERE)
+    return evaluation.report(scores, chosen, model=MODEL, data=DATA, split=split)
+
+
+class Checked(HTMLParser):
+    """Every tag is closed, and what the page loads."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.loads: list[str] = []
+        self.words: list[str] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.loads += [value or "" for name, value in attrs if name in ("src", "href")]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+
+
+def test_the_page_is_whole_and_needs_no_network() -> None:
+    judged = made(["real", "fake"] * 40)
+    plots = report.plots(judged)
+    assert sorted(plots) == ["det.png", "histogram.png", "reliability.png", "roc.png"]
+    page = Checked(report.page(judged, plots))
+    assert page.open == []
+    assert len(page.loads) == 5
+    assert all(load.startswith("data:") for load in page.loads)
+    text = " ".join(page.words)
+    for words in ("fakes passed", "reals flagged", "generated demo data", "tiny <b>", "area under the ROC curve", " %"):
+        assert words in text
+
+
+def test_plots_are_pictures_with_something_drawn() -> None:
+    for name, data in report.plots(made(["real", "fake"] * 40)).items():
+        with Image.open(io.BytesIO(data)) as picture:
+            assert picture.format == "PNG", name
+            assert np.asarray(picture.convert("L")).std() > 5, name
+
+
+@pytest.mark.parametrize("label", ["real", "fake"])
+def test_one_class_leaves_out_the_curves_and_says_why(label: str) -> None:
+    judged = made([label] * 5, calibration=Calibration())
+    plots = report.plots(judged)
+    assert sorted(plots) == ["histogram.png", "reliability.png"]
+    page = report.page(judged, plots)
+    assert "undefined: there are no" in page
+    assert "nan" not in page.lower().replace("base64", "").split("<h2>plots")[0]
+
+
+def test_a_seen_split_is_a_warning_in_large_letters() -> None:
+    page = report.page(made(["real", "fake"] * 10, split="train"), {})
+    assert '<p class="warning">THE MODEL WAS TRAINED ON THESE PICTURES' in page
+
+
+def test_the_grid_of_changed_pictures_is_a_table() -> None:
+    judged = made(["real", "fake"] * 10)
+    grid = pd.DataFrame(dict.fromkeys((UNCHANGED, *CHANGES), np.repeat([-1.0, 1.0], 10)))
+    judged["robustness"] = judge_grid(grid.assign(label=["real"] * 10 + ["fake"] * 10), Calibration())
+    page = Checked(report.page(judged, {}))
+    assert page.open == []
+    assert {UNCHANGED, *CHANGES} <= set(page.words)
+    assert "100.00 %" in page.words
+    assert evaluation.table(judged).splitlines()[-1].split()[-4:] == ["0.00", "%", "0.00", "%"]

@@ -1,0 +1,82 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobs import promote
+from tests.models import save_model
+
+
+@pytest.fixture
+def run(capfd: pytest.CaptureFixture[str]) -> Any:
+    """Runs the job in this process: exit code, JSON of the last line (None without one), stderr."""
+
+    def call(*arguments: object) -> tuple[Any, Any, str]:
+        stdout, handler = os.dup(1), signal.getsignal(signal.SIGTERM)
+        with pytest.raises(SystemExit) as exit_:
+            promote.main([str(argument) for argument in arguments])
+        # A job ends its process, and so does not put these back.
+        os.dup2(stdout, 1)
+        os.close(stdout)
+        signal.signal(signal.SIGTERM, handler)
+        out, err = capfd.readouterr()
+        return exit_.value.code, json.loads(out.splitlines()[-1]) if out else None, err
+
+    return call
+
+
+def test_promote_list_and_roll_back(tmp_path: Path, run: Any) -> None:
+    models = tmp_path / "models"
+    code, first, _ = run(save_model(tmp_path / "a", run="a"), "--to", models)
+    assert code == 0
+    assert first == {"live": str(models / first["version"]), "version": first["version"], "previous": None}
+
+    code, second, err = run(save_model(tmp_path / "b", run="b", seed=1, auc=0.95), "--to", models)
+    assert code == 0
+    assert second["previous"] == first["version"]
+    assert f"0.9500, {first['version']} had 0.9000" in err
+
+    code, listed, err = run("--list", "--to", models)
+    assert listed == {"live": str(models / second["version"]), "versions": [second["version"], first["version"]]}
+    assert f"live  {second['version']}" in err
+
+    code, back, _ = run("--rollback", "--to", models)
+    assert (code, back["version"], back["previous"]) == (0, first["version"], second["version"])
+
+
+def test_refusals_are_one_line_and_exit_1(tmp_path: Path, run: Any) -> None:
+    models, good = tmp_path / "models", save_model(tmp_path / "good")
+    assert run(good, "--to", models)[0] == 0
+    worse = save_model(tmp_path / "worse", seed=1, auc=0.5)
+    lines = {
+        (worse, "--to", models): "--force",
+        (tmp_path / "nowhere", "--to", models): "artifact.json",
+        ("--rollback", "--to", models): "nothing to roll back",
+        ("--to", models): "RUN_OR_MODEL",
+        (good, "--list", "--to", models): "RUN_OR_MODEL",
+        (good, "--to", "s3://bucket/models"): "local folder",
+    }
+    for arguments, part in lines.items():
+        code, result, err = run(*arguments)
+        assert (code, result) == (1, None)
+        assert part in err
+        assert err.startswith("error: ")
+        assert len(err.splitlines()) == 1
+    code, forced, _ = run(worse, "--to", models, "--force")
+    assert (code, forced["version"].split("-")[0]) == (0, "tiny")
+
+
+def test_nothing_promoted_is_an_empty_list(tmp_path: Path, run: Any) -> None:
+    assert run("--list", "--to", tmp_path / "models")[:2] == (0, {"live": None, "versions": []})
+
+
+def test_help_teaches_and_promotion_starts_no_ray(tmp_path: Path) -> None:
+    code = "import sys; from jobs import promote; print('ray' in sys.modules); promote.main(['--help'])"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert found.stdout.startswith("False")
+    assert "MODELS/VERSION" in found.stdout

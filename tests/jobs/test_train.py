@@ -1,0 +1,190 @@
+"""The training job on a real Ray: what it leaves, and what it survives."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from detector_core import artifacts, manifest
+from detector_core.config import RunSpec
+from detector_core.preprocess import to_input
+
+LIMIT_S = 240
+FILES = {"model", "run.json", "metrics.csv", "curves.png", "samples.png", "tensorboard"}
+
+
+def start(spec_file: Path, dataset: Path, runs: Path, name: str, *flags: str) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-m", "jobs.train", "timm:test_resnet-cutout", "--spec", str(spec_file)]
+    command += ["--data", str(dataset), "--storage", str(runs), "--name", name, "--cpus", "1", *flags]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+
+
+def finish(process: "subprocess.Popen[str]") -> tuple[int, str, str]:
+    out, err = process.communicate(timeout=LIMIT_S)
+    return process.returncode, out, err
+
+
+def train(spec_file: Path, dataset: Path, runs: Path, name: str, *flags: str) -> dict[str, Any]:
+    code, out, err = finish(start(spec_file, dataset, runs, name, *flags))
+    assert code == 0, err
+    result: dict[str, Any] = json.loads(out.splitlines()[-1])
+    return result
+
+
+def val_losses(run: Path) -> list[float]:
+    return [float(row["val_loss"]) for row in csv.DictReader((run / "metrics.csv").open())]
+
+
+def children(pid: int) -> dict[int, str]:
+    """Every process below ``pid`` and its command line."""
+    found, todo = {}, [pid]
+    while todo:
+        for task in Path(f"/proc/{todo.pop()}/task").glob("*/children"):
+            for child in task.read_text().split():
+                found[int(child)] = Path(f"/proc/{child}/cmdline").read_text().replace("\0", " ")
+                todo.append(int(child))
+    return found
+
+
+def wait_for(process: "subprocess.Popen[str]", run: Path, epochs: int) -> None:
+    """Until a run has finished that many epochs."""
+    deadline = time.monotonic() + LIMIT_S
+    while time.monotonic() < deadline and process.poll() is None:
+        if (run / "metrics.csv").exists() and len(val_losses(run)) >= epochs:
+            return
+        time.sleep(0.05)
+    pytest.fail(f"no {epochs} epochs: {process.communicate()[1] if process.poll() is not None else 'timeout'}")
+
+
+@pytest.fixture(scope="module")
+def long_spec(tiny_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A spec of 40 epochs of 12 steps, and an unbroken run of it with two workers."""
+    from detector_core.variants import spec_for
+
+    folder = tmp_path_factory.mktemp("long")
+    spec = spec_for(
+        "timm:test_resnet-cutout",
+        {
+            "model.init": "none",
+            "preprocess.image_size": 32,
+            "optim.epochs": 40,
+            "optim.batch_size": 4,
+            "optim.micro_batch": 2,
+            "optim.learning_rate": 0.0005,
+        },
+    )
+    path = folder / "spec.json"
+    path.write_text(json.dumps(spec.to_dict()))
+    train(path, tiny_dataset, folder, "whole", "--workers", "2")
+    return path, folder / "whole"
+
+
+def test_a_run_leaves_a_model_that_loads(
+    spec_file: Path, tiny_spec: RunSpec, tiny_dataset: Path, tmp_path: Path
+) -> None:
+    result = train(spec_file, tiny_dataset, tmp_path, "one")
+    run = tmp_path / "one"
+    assert FILES <= {path.name for path in run.iterdir()}
+    assert not list(run.glob("checkpoint_2*"))
+    assert len(val_losses(run)) == result["epochs"] == 3
+    assert result["steps"] == 12
+    assert min(val_losses(run)) == pytest.approx(result["val_loss"])
+    network, artifact = artifacts.load(run)
+    assert artifact.spec == tiny_spec
+    assert artifact.data["fingerprint"] == manifest.load(str(tiny_dataset)).fingerprint
+    image = torch.zeros(32, 32, 3, dtype=torch.uint8).numpy()
+    with torch.inference_mode():
+        assert network(to_input(image, artifact.spec.preprocess)[None]).shape == (1, 1)
+
+    code, _, err = finish(start(spec_file, tiny_dataset, tmp_path, "one"))
+    assert (code, err.splitlines()[-1]) == (
+        1,
+        f"error: {run} exists: choose another --name, or go on with it with --name one --resume",
+    )
+    again = train(spec_file, tiny_dataset, tmp_path, "one", "--resume")
+    assert again == result
+    code, _, err = finish(start(spec_file, tiny_dataset, tmp_path, "one", "--resume", "--seed", "4"))
+    assert code == 1
+    assert "was started otherwise (seed: 0 then, 4 now)" in err.splitlines()[-1]
+
+
+def test_a_killed_worker_is_replaced(long_spec: tuple[Path, Path], tiny_dataset: Path, tmp_path: Path) -> None:
+    spec, whole = long_spec
+    process = start(spec, tiny_dataset, tmp_path, "killed", "--workers", "2", "--checkpoint-every", "5")
+    wait_for(process, tmp_path / "killed", 3)
+    workers = [pid for pid, command in children(process.pid).items() if "RayTrainWorker" in command]
+    assert len(workers) == 2
+    os.kill(workers[1], signal.SIGKILL)
+    code, out, err = finish(process)
+    assert code == 0, err
+    assert json.loads(out.splitlines()[-1])["steps"] == 40 * 12
+    assert val_losses(tmp_path / "killed") == pytest.approx(val_losses(whole), rel=0.05)
+
+
+def test_a_killed_driver_is_resumed(long_spec: tuple[Path, Path], tiny_dataset: Path, tmp_path: Path) -> None:
+    spec, whole = long_spec
+    process = start(spec, tiny_dataset, tmp_path, "killed", "--workers", "2", "--checkpoint-every", "5")
+    wait_for(process, tmp_path / "killed", 3)
+    below = children(process.pid)
+    os.kill(process.pid, signal.SIGKILL)
+    finish(process)
+    deadline = time.monotonic() + 60
+    while any(Path(f"/proc/{pid}").exists() for pid in below):
+        assert time.monotonic() < deadline, "processes of the killed job are left"
+        time.sleep(0.2)
+    newest = max((tmp_path / "killed").glob("checkpoint_2*"))
+    (newest / "state.pt").write_bytes(b"torn")
+    code, out, err = finish(
+        start(spec, tiny_dataset, tmp_path, "killed", "--workers", "2", "--checkpoint-every", "5", "--resume")
+    )
+    assert code == 0, err
+    assert "passing over a damaged checkpoint" in err
+    assert json.loads(out.splitlines()[-1])["steps"] == 40 * 12
+    assert val_losses(tmp_path / "killed") == pytest.approx(val_losses(whole), rel=0.05)
+
+
+def test_a_broken_picture_stops_the_run_at_once_and_is_named(
+    spec_file: Path, own_dataset: Path, tmp_path: Path
+) -> None:
+    data = manifest.load(str(own_dataset))
+    torn = Path(data.root) / data.split("train")["path"][0]
+    torn.write_bytes(torn.read_bytes()[:100])
+    code, out, err = finish(start(spec_file, own_dataset, tmp_path, "broken", "--workers", "2"))
+    assert (code, out) == (1, "")
+    assert err.splitlines()[-1].startswith(f"error: broken picture: {torn}")
+    assert not (tmp_path / "broken" / "model").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--workers", "9"], "training with 9 workers needs 9 CPU, and this Ray has"),
+        (["--batch-size", "1", "--workers", "2"], "2 workers need at least one picture each"),
+        (["--workers", "0"], "--workers 0: write a number of 1 or more"),
+        (["--gpu"], "needs 1 GPU, and this Ray has 0"),
+        (["--set", "optim.nothing=1"], "RunSpec has no field 'optim.nothing'"),
+        (["--epochs", "0"], "OptimSpec.epochs is 0: it must be 1 or more"),
+    ],
+)
+def test_bad_flags_end_in_one_line(
+    spec_file: Path, tiny_dataset: Path, tmp_path: Path, flags: list[str], message: str
+) -> None:
+    code, out, err = finish(start(spec_file, tiny_dataset, tmp_path, "bad", *flags))
+    assert (code, out) == (1, "")
+    assert message in err.splitlines()[-1]
+    assert not (tmp_path / "bad").exists()
+
+
+def test_an_unknown_variant_names_the_nearest(tiny_dataset: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "jobs.train", "resnet86", "--data", str(tiny_dataset), "--storage", str(tmp_path)]
+    found = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S, check=False)
+    assert (found.returncode, found.stdout) == (1, "")
+    assert "did you mean resnet68?" in found.stderr.splitlines()[-1]
