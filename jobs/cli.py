@@ -33,8 +33,10 @@ def say(message: str) -> None:
 
 def run(job: Job, arguments: argparse.Namespace) -> NoReturn:
     """Runs a job, prints its result as the last line on stdout and exits."""
-    signal.signal(signal.SIGTERM, _interrupt)
-    with _stdout_kept_clean() as result_stream:
+    before = signal.signal(signal.SIGTERM, _interrupt)
+    with contextlib.ExitStack() as stack:
+        stack.callback(signal.signal, signal.SIGTERM, before)
+        result_stream = stack.enter_context(_stdout_kept_clean())
         try:
             result = job(arguments)
         except DetectorError as error:
@@ -66,4 +68,9 @@ def _stdout_kept_clean() -> Iterator[Any]:
     kept = os.dup(1)
     os.dup2(2, 1)
     with os.fdopen(kept, "w") as stream:
-        yield stream
+        try:
+            yield stream
+        finally:
+            stream.flush()
+            sys.stdout.flush()
+            os.dup2(kept, 1)

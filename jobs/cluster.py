@@ -1,6 +1,7 @@
 """A Ray to run on: the cluster that ``RAY_ADDRESS`` or ``ray job submit`` gives, else one on this machine alone."""
 
 import os
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -20,11 +21,18 @@ def connect(*, dashboard: bool = False) -> Iterator[None]:
     """
     shared = bool(os.environ.get("RAY_ADDRESS"))
     start = {} if shared else {"include_dashboard": dashboard, "object_store_memory": OBJECT_STORE_BYTES}
+    on_term = signal.getsignal(signal.SIGTERM)
     try:
         # Workers speak to people through the board and their errors, not through copied log lines.
         ray.init(logging_level="warning", log_to_driver=False, **start)
     except ConnectionError as error:
         raise NoRoom(f"no Ray answers at RAY_ADDRESS={os.environ.get('RAY_ADDRESS')}: {error}") from None
+    except Exception as error:
+        # Ray raises a bare Exception when its processes do not come up in time.
+        if "timed out" not in str(error):
+            raise
+        raise NoRoom(f"Ray did not start in time, this machine is too busy: {str(error).splitlines()[0]}") from None
+    signal.signal(signal.SIGTERM, on_term)  # ray.init puts its own in place, which exits without a word
     try:
         yield
     finally:

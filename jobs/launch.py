@@ -141,21 +141,21 @@ def write_model(request: Request, *, complete: bool, seconds: float) -> dict[str
                 data=manifest.load(request.data).describe(),
                 training=training,
             )
-            return summary(request, artifacts.save(model_folder(request), best, artifact))
+            return summary(request.folder, artifacts.save(model_folder(request.folder), best, artifact))
     return None
 
 
-def model_folder(request: Request) -> str:
+def model_folder(run_folder: str) -> str:
     """Where a run's model goes."""
-    return storage.join(request.folder, artifacts.MODEL_IN_RUN)
+    return storage.join(run_folder, artifacts.MODEL_IN_RUN)
 
 
-def summary(request: Request, artifact: artifacts.Artifact) -> dict[str, Any]:
+def summary(run_folder: str, artifact: artifacts.Artifact) -> dict[str, Any]:
     """A finished run as a job's result."""
     training, best = artifact.training, artifact.training["best"]
     return {
-        "run": request.folder,
-        "model": model_folder(request),
+        "run": run_folder,
+        "model": model_folder(run_folder),
         "variant": artifact.spec.variant,
         "epochs": training["epochs"],
         "steps": training["steps"],

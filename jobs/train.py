@@ -73,57 +73,95 @@ def job(arguments: argparse.Namespace) -> dict[str, Any]:
         plan(len(rows["train"]), spec.optim, spec.seed, Place(workers=_most(workers)))
     for split in rows.values():
         check_files(split, data.root)
-    stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
-    title = arguments.name or (f"all-{stamp}" if arguments.variant == ALL else None)
-    runs = [f"{title}-{s.variant}" if arguments.variant == ALL else title or f"{s.variant}-{stamp}" for s in specs]
     if arguments.resume and not arguments.name:
         raise BadConfig("--resume needs --name, the run to go on with")
-    with connect():
-        cpus = arguments.cpus or fair_share(_most(workers))
-        requests = [
-            Request(
-                name=run.replace(":", "-"),
-                spec=spec.to_dict(),
-                data=storage.absolute(arguments.data),
-                storage=storage.absolute(arguments.storage),
-                workers=workers,
-                gpu=arguments.gpu,
-                cpus=cpus,
-                processes=_processes(arguments.processes, cpus, arguments.gpu),
-                checkpoint_every=arguments.checkpoint_every,
-                retries=arguments.retries,
-                skip_broken=arguments.skip_broken,
-            )
-            for run, spec in zip(runs, specs, strict=True)
-        ]
-        least = workers if isinstance(workers, int) else workers[0]
-        check_room(cpus=least * cpus, gpus=least * arguments.gpu, purpose=f"training with {least} workers")
-        results = train(requests, data, resume=arguments.resume, keep_checkpoints=arguments.keep_checkpoints)
-    return {"runs": results} if arguments.variant == ALL else results[0]
+    runs = dict(zip(_names(arguments, specs), specs, strict=True))
+    place = storage.absolute(arguments.storage)
+    results = {
+        run: finished(storage.join(place, run), spec, data, resume=arguments.resume) for run, spec in runs.items()
+    }
+    todo = {run: spec for run, spec in runs.items() if results[run] is None}
+    if todo:
+        with connect():
+            least, most = (workers, workers) if isinstance(workers, int) else workers
+            cpus = arguments.cpus or fair_share(most)
+            check_room(cpus=least * cpus, gpus=least * arguments.gpu, purpose=f"training with {least} workers")
+            requests = [
+                Request(
+                    name=run,
+                    spec=spec.to_dict(),
+                    data=storage.absolute(arguments.data),
+                    storage=place,
+                    workers=workers,
+                    gpu=arguments.gpu,
+                    cpus=cpus,
+                    processes=_processes(arguments.processes, cpus, arguments.gpu),
+                    checkpoint_every=arguments.checkpoint_every,
+                    retries=arguments.retries,
+                    skip_broken=arguments.skip_broken,
+                )
+                for run, spec in todo.items()
+            ]
+            results |= train(requests, data, keep_checkpoints=arguments.keep_checkpoints)
+    return {"runs": list(results.values())} if arguments.variant == ALL else next(iter(results.values()))  # type: ignore[return-value]
 
 
 def train(
-    requests: list[Request], data: manifest.Manifest, *, resume: bool, keep_checkpoints: bool = False
-) -> list[dict[str, Any]]:
-    """Trains the runs, several at once where there is room; finished ones are not trained again.
+    requests: list[Request], data: manifest.Manifest, *, keep_checkpoints: bool = False
+) -> dict[str, dict[str, Any]]:
+    """Trains the runs, several at once where there is room; the result of each by its name.
 
     Raises:
-        Refused: a name that is taken, without ``resume``.
-        DetectorError: what went wrong in the first run that failed; the other runs still end.
+        DetectorError: what went wrong in the runs that failed; the others still end.
     """
-    results = {request.name: _finished(request, data, resume=resume) for request in requests}
-    todo = [request for request in requests if results[request.name] is None]
-    for request in todo:
+    for request in requests:
         launch.write_request(request, data.fingerprint)
-    with _watched(todo, data) as board:
-        if len(todo) == 1:
-            results[todo[0].name] = launch.launch(todo[0], board)
-        elif todo:
-            results |= _launch_many(todo, board)
+    with _watched(requests, data) as board:
+        if len(requests) == 1:
+            results = {requests[0].name: launch.launch(requests[0], board)}
+        else:
+            results = _launch_many(requests, board)
     if not keep_checkpoints:
-        for request in todo:
+        for request in requests:
             launch.delete_checkpoints(request)
-    return [results[request.name] for request in requests]  # type: ignore[misc]
+    return results
+
+
+def finished(folder: str, spec: RunSpec, data: manifest.Manifest, *, resume: bool) -> dict[str, Any] | None:
+    """The result of a run that has finished; None for one that is to be trained, from its start or its checkpoint.
+
+    Raises:
+        Refused: the name is taken and ``resume`` was not asked for, or the run was started otherwise.
+    """
+    before = launch.read_request(folder)
+    if before is None:
+        if resume:
+            cli.say(f"{folder}: there is no such run yet, it starts from the beginning")
+        return None
+    if not resume:
+        raise Refused(f"{folder} exists: choose another --name, or go on with it with --resume")
+    changed = runspec.differences(before["spec"], spec.to_dict())
+    if before["fingerprint"] != data.fingerprint:
+        changed.append(f"data set: fingerprint {before['fingerprint'][:12]} then, {data.fingerprint[:12]} now")
+    if changed:
+        raise Refused(f"{folder} was started otherwise ({'; '.join(changed)}): use another --name")
+    model = launch.model_folder(folder)
+    if not storage.exists(storage.join(model, artifacts.ARTIFACT)):
+        return None
+    artifact = artifacts.read(model)
+    if not artifact.training["complete"]:
+        return None
+    cli.say(f"{folder}: already finished")
+    return launch.summary(folder, artifact)
+
+
+def _names(arguments: argparse.Namespace, specs: list[RunSpec]) -> list[str]:
+    """The name of each run: --name, for 'all' followed by the variant; by default the variant and the time."""
+    stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+    variants = [spec.variant.replace(":", "-") for spec in specs]
+    if arguments.variant == ALL:
+        return [f"{arguments.name or f'all-{stamp}'}-{variant}" for variant in variants]
+    return [arguments.name or f"{variants[0]}-{stamp}"]
 
 
 def _launch_many(requests: list[Request], board: Any) -> dict[str, dict[str, Any]]:
@@ -170,31 +208,6 @@ def _watched(requests: list[Request], data: manifest.Manifest) -> Iterator[Any]:
     finally:
         for log in logs.values():
             log.close()
-
-
-def _finished(request: Request, data: manifest.Manifest, *, resume: bool) -> dict[str, Any] | None:
-    """The result of a run that has finished, None for one that is to be trained."""
-    before = launch.read_request(request.folder)
-    if before is None:
-        if resume:
-            cli.say(f"{request.name}: no such run in {request.storage} yet, it starts from the beginning")
-        return None
-    if not resume:
-        raise Refused(
-            f"{request.folder} exists: choose another --name, or go on with it with --name {request.name} --resume"
-        )
-    changed = runspec.differences(before["spec"], request.spec)
-    if before["fingerprint"] != data.fingerprint:
-        changed.append(f"data set: fingerprint {before['fingerprint'][:12]} then, {data.fingerprint[:12]} now")
-    if changed:
-        raise Refused(f"{request.folder} was started otherwise ({'; '.join(changed)}): use another --name")
-    if not storage.exists(storage.join(launch.model_folder(request), artifacts.ARTIFACT)):
-        return None
-    artifact = artifacts.read(launch.model_folder(request))
-    if not artifact.training["complete"]:
-        return None
-    cli.say(f"{request.name}: already finished")
-    return launch.summary(request, artifact)
 
 
 def fair_share(workers: int) -> int:

@@ -9,6 +9,7 @@ The only file here that imports Ray. :func:`serving` is what ``python -m serve_a
 import asyncio
 import logging
 import os
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -146,6 +147,8 @@ def serving(settings: Settings, *, host: str, port: int, dashboard_port: int | N
     except ConnectionError as error:
         raise NoRoom(f"no Ray answers at RAY_ADDRESS={os.environ.get('RAY_ADDRESS')}: {error}") from None
     try:
+        for number in (signal.SIGINT, signal.SIGTERM):  # Ray has put a handler over ours that prints a stack trace
+            signal.signal(number, signal.getsignal(number))
         _check_room(settings)
         serve.start(proxy_location="HeadOnly", http_options={"host": host, "port": port, "request_timeout_s": 60})
         try:

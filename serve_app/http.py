@@ -173,7 +173,7 @@ async def _read(request: Request, limits: Limits) -> list[bytes]:
     parser = MultiPartParser(
         request.headers,
         _bounded(request, limits.max_bytes),
-        max_files=limits.max_files + 1,
+        max_files=limits.max_files,
         max_fields=limits.max_files,
     )
     parser.spool_max_size = limits.max_bytes + 1  # larger ones would go to a temporary file on disk
@@ -183,10 +183,13 @@ async def _read(request: Request, limits: Limits) -> list[bytes]:
         if error.message.startswith("Too many files"):
             raise HTTPException(413, f"at most {limits.max_files} pictures a request") from None
         raise HTTPException(400, f"the form cannot be read: {error.message}") from None
-    files = [item for item in form.getlist(FIELD) if isinstance(item, UploadFile)]
+    try:
+        files = [await item.read() for item in form.getlist(FIELD) if isinstance(item, UploadFile)]
+    finally:
+        await form.close()
     if not files:
         raise HTTPException(422, f"the form has no picture in a field named {FIELD!r}")
-    return [await item.read() for item in files]
+    return files
 
 
 async def _bounded(request: Request, max_bytes: int) -> AsyncIterator[bytes]:

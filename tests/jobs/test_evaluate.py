@@ -40,7 +40,7 @@ class Ended(NamedTuple):
 def run(*arguments: object) -> Ended:
     command = [sys.executable, "-m", "jobs.evaluate", *map(str, arguments)]
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=180)
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
     lines = done.stdout.splitlines()
     return Ended(done.returncode, json.loads(lines[-1]) if lines else {}, done.stderr)
 

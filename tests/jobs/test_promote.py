@@ -75,7 +75,7 @@ def test_nothing_promoted_is_an_empty_list(tmp_path: Path, run: Any) -> None:
     assert run("--list", "--to", tmp_path / "models")[:2] == (0, {"live": None, "versions": []})
 
 
-def test_help_teaches_and_promotion_starts_no_ray(tmp_path: Path) -> None:
+def test_help_teaches_and_promotion_starts_no_ray() -> None:
     code = "import sys; from jobs import promote; print('ray' in sys.modules); promote.main(['--help'])"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert found.stdout.startswith("False")

@@ -16,6 +16,7 @@ import torch
 from detector_core import artifacts, manifest
 from detector_core.config import RunSpec
 from detector_core.preprocess import to_input
+from jobs.train import main
 
 LIMIT_S = 240
 FILES = {"model", "run.json", "metrics.csv", "curves.png", "samples.png", "tensorboard"}
@@ -92,7 +93,7 @@ def test_a_run_leaves_a_model_that_loads(
 ) -> None:
     result = train(spec_file, tiny_dataset, tmp_path, "one")
     run = tmp_path / "one"
-    assert FILES <= {path.name for path in run.iterdir()}
+    assert {path.name for path in run.iterdir()} >= FILES
     assert not list(run.glob("checkpoint_2*"))
     assert len(val_losses(run)) == result["epochs"] == 3
     assert result["steps"] == 12
@@ -107,7 +108,7 @@ def test_a_run_leaves_a_model_that_loads(
     code, _, err = finish(start(spec_file, tiny_dataset, tmp_path, "one"))
     assert (code, err.splitlines()[-1]) == (
         1,
-        f"error: {run} exists: choose another --name, or go on with it with --name one --resume",
+        f"error: {run} exists: choose another --name, or go on with it with --resume",
     )
     again = train(spec_file, tiny_dataset, tmp_path, "one", "--resume")
     assert again == result
@@ -163,28 +164,51 @@ def test_a_broken_picture_stops_the_run_at_once_and_is_named(
     assert not (tmp_path / "broken" / "model").exists()
 
 
-@pytest.mark.parametrize(
-    ("flags", "message"),
-    [
-        (["--workers", "9"], "training with 9 workers needs 9 CPU, and this Ray has"),
-        (["--batch-size", "1", "--workers", "2"], "2 workers need at least one picture each"),
-        (["--workers", "0"], "--workers 0: write a number of 1 or more"),
-        (["--gpu"], "needs 1 GPU, and this Ray has 0"),
-        (["--set", "optim.nothing=1"], "RunSpec has no field 'optim.nothing'"),
-        (["--epochs", "0"], "OptimSpec.epochs is 0: it must be 1 or more"),
-    ],
-)
-def test_bad_flags_end_in_one_line(
-    spec_file: Path, tiny_dataset: Path, tmp_path: Path, flags: list[str], message: str
-) -> None:
-    code, out, err = finish(start(spec_file, tiny_dataset, tmp_path, "bad", *flags))
+def test_too_many_workers_fail_in_seconds(spec_file: Path, tiny_dataset: Path, tmp_path: Path) -> None:
+    code, out, err = finish(start(spec_file, tiny_dataset, tmp_path, "bad", "--workers", "9"))
     assert (code, out) == (1, "")
-    assert message in err.splitlines()[-1]
+    assert "training with 9 workers needs 9 CPU, and this Ray has" in err.splitlines()[-1]
     assert not (tmp_path / "bad").exists()
 
 
-def test_an_unknown_variant_names_the_nearest(tiny_dataset: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "jobs.train", "resnet86", "--data", str(tiny_dataset), "--storage", str(tmp_path)]
-    found = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S, check=False)
-    assert (found.returncode, found.stdout) == (1, "")
-    assert "did you mean resnet68?" in found.stderr.splitlines()[-1]
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--batch-size", "1", "--workers", "2"], "2 workers need at least one picture each"),
+        (["--workers", "0"], "--workers 0: write a number of 1 or more"),
+        (["--set", "optim.nothing=1"], "RunSpec has no field 'optim.nothing'"),
+        (["--epochs", "0"], "OptimSpec.epochs is 0: it must be 1 or more"),
+        (["--image-size", "8"], "image size 8 is too small for resnet68"),
+        (["--spec", "nowhere.json"], "--spec nowhere.json: there is no such file"),
+        (["--resume"], "--resume needs --name"),
+        (["--data", "nowhere"], "nowhere is not a prepared data set"),
+    ],
+)
+def test_bad_flags_end_in_one_line(
+    tiny_dataset: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], flags: list[str], message: str
+) -> None:
+    given = ["resnet68", "--data", str(tiny_dataset), "--storage", str(tmp_path / "runs"), "--init", "none", *flags]
+    with pytest.raises(SystemExit) as ended:
+        main(given)
+    out, err = capfd.readouterr()
+    assert (ended.value.code, out) == (1, "")
+    assert message in err.splitlines()[-1]
+    assert not (tmp_path / "runs").exists()
+
+
+def test_an_unknown_variant_names_the_nearest(
+    tiny_dataset: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main(["resnet86", "--data", str(tiny_dataset), "--storage", str(tmp_path)])
+    assert "did you mean resnet68?" in capfd.readouterr().err.splitlines()[-1]
+
+
+def test_moved_pictures_are_found_before_ray_starts(
+    own_dataset: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    root = Path(manifest.load(str(own_dataset)).root)
+    root.rename(root.with_name("elsewhere"))
+    with pytest.raises(SystemExit):
+        main(["resnet68", "--data", str(own_dataset), "--storage", str(tmp_path)])
+    assert f"the pictures under {root} were moved" in capfd.readouterr().err.splitlines()[-1]

@@ -1,0 +1,163 @@
+"""Real Ray Serve, in processes of its own."""
+
+import http.client
+import io
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from detector_core import registry
+from detector_core.pictures import decode
+from detector_core.runtime import Predictor
+from tests.models import save_model
+
+START_S, STOP_S = 240, 120
+MARK = "DETECTOR_TEST_MARK"
+
+
+@dataclass
+class Service:
+    """A running ``python -m serve_app``; ``mark`` is in the environment of each of its processes."""
+
+    process: "subprocess.Popen[str]"
+    port: int
+    mark: str
+    models: Path
+    home: Path
+    said: str
+    log: Path
+
+    def ask(self, method: str, path: str, body: bytes = b"", content_type: str = "") -> tuple[int, str]:
+        """Status and body."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        connection.request(method, path, body, {"Content-Type": content_type} if content_type else {})
+        response = connection.getresponse()
+        text = response.read().decode()
+        connection.close()
+        return response.status, text
+
+
+def marked(mark: str) -> list[int]:
+    """Processes that carry a mark in their environment."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            if f"{MARK}={mark}".encode() in (folder / "environ").read_bytes():
+                found.append(int(folder.name))
+        except (FileNotFoundError, ProcessLookupError, PermissionError):
+            continue
+    return found
+
+
+def free_port() -> int:
+    """A port that nothing listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("serve")
+    registry.promote(save_model(folder / "model"), folder / "models")
+    return folder / "models"
+
+
+@pytest.fixture(scope="module")
+def service(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    port, mark, home = free_port(), uuid.uuid4().hex, tmp_path_factory.mktemp("home")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    log = tmp_path_factory.mktemp("log") / "stderr"
+    with log.open("w") as stderr:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "serve_app", "--models", str(models), "--port", str(port)],
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            text=True,
+            env={**environment, MARK: mark, "HOME": str(home)},
+        )
+    said, deadline = "", time.monotonic() + START_S
+    assert process.stdout
+    with process.stdout:
+        while "Ctrl-C" not in said and time.monotonic() < deadline and (line := process.stdout.readline()):
+            said += line
+        if "Ctrl-C" in said:
+            yield Service(process, port, mark, models, home, said, log)
+        if process.poll() is None:
+            process.send_signal(signal.SIGINT)
+        try:
+            process.wait(STOP_S)
+        finally:
+            for pid in marked(mark):
+                os.kill(pid, signal.SIGKILL)
+        assert "Ctrl-C" in said, log.read_text()
+
+
+def test_it_says_where_it_listens(service: Service) -> None:
+    for part in (f"http://127.0.0.1:{service.port}/\n", f"http://127.0.0.1:{service.port}/docs\n", "token: "):
+        assert part in service.said
+    assert service.ask("GET", "/readyz")[0] == 200
+    assert "<title>" in service.ask("GET", "/")[1]
+
+
+def test_a_picture_gets_the_score_of_the_core(service: Service) -> None:
+    buffer = io.BytesIO()
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(buffer, "JPEG")
+    (expected,) = Predictor(registry.live(service.models)).predict([decode(buffer.getvalue())])
+    status, body = service.ask("POST", "/v1/detect", buffer.getvalue(), "image/jpeg")
+    assert status == 200
+    (result,) = json.loads(body)["results"]
+    assert result["p_fake"] == pytest.approx(expected.p_fake, abs=1e-3)
+    assert result["verdict"] == expected.verdict
+    assert result["model"]["version"] == registry.live(service.models).name
+    status, body = service.ask("POST", "/v1/detect", b"text", "image/jpeg")
+    assert (status, json.loads(body)["error"]["code"]) == (400, "not_an_image")
+
+
+def test_it_stops_cleanly_and_leaves_nothing(service: Service) -> None:
+    """The last one: it stops the service that the others share."""
+    assert len(marked(service.mark)) > 3
+    service.process.send_signal(signal.SIGTERM)
+    assert service.process.wait(STOP_S) == 0
+    assert service.log.read_text().splitlines()[-2:] == ["stopping ...", "stopped"]
+    deadline = time.monotonic() + 10
+    while marked(service.mark) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert marked(service.mark) == []
+    assert list(service.home.rglob("*")) == []
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind(("127.0.0.1", service.port))
+
+
+def refused(*arguments: object) -> str:
+    """The one line of a call that must fail before Ray is started."""
+    found = subprocess.run(
+        [sys.executable, "-m", "serve_app", *map(str, arguments)], capture_output=True, text=True, timeout=120
+    )
+    assert (found.returncode, found.stdout) == (1, "")
+    assert len(found.stderr.splitlines()) == 1
+    return found.stderr
+
+
+def test_what_cannot_work_is_said_before_ray_starts(models: Path, tmp_path: Path) -> None:
+    assert "jobs.promote" in refused("--models", tmp_path)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        assert f"port {port} is in use" in refused("--models", models, "--port", port)
