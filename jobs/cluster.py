@@ -8,8 +8,10 @@ from contextlib import contextmanager
 import ray
 
 from detector_core.errors import NoRoom
+from jobs.cli import say
 
 OBJECT_STORE_BYTES = 400 * 2**20
+START_ATTEMPTS = 3
 
 
 @contextmanager
@@ -22,16 +24,21 @@ def connect(*, dashboard: bool = False) -> Iterator[None]:
     shared = bool(os.environ.get("RAY_ADDRESS"))
     start = {} if shared else {"include_dashboard": dashboard, "object_store_memory": OBJECT_STORE_BYTES}
     on_term = signal.getsignal(signal.SIGTERM)
-    try:
-        # Workers speak to people through the board and their errors, not through copied log lines.
-        ray.init(logging_level="warning", log_to_driver=False, **start)
-    except ConnectionError as error:
-        raise NoRoom(f"no Ray answers at RAY_ADDRESS={os.environ.get('RAY_ADDRESS')}: {error}") from None
-    except Exception as error:
-        # Ray raises a bare Exception when its processes do not come up in time.
-        if "timed out" not in str(error):
-            raise
-        raise NoRoom(f"Ray did not start in time, this machine is too busy: {str(error).splitlines()[0]}") from None
+    for attempt in range(1, START_ATTEMPTS + 1):
+        try:
+            # Workers speak to people through the board and their errors, not through copied log lines.
+            ray.init(logging_level="warning", log_to_driver=False, **start)
+            break
+        except ConnectionError as error:
+            raise NoRoom(f"no Ray answers at RAY_ADDRESS={os.environ.get('RAY_ADDRESS')}: {error}") from None
+        except Exception as error:
+            # Ray raises a bare Exception when its processes do not come up within its fixed 30 s.
+            ray.shutdown()
+            if "timed out" not in str(error):
+                raise
+            if attempt == START_ATTEMPTS:
+                raise NoRoom(f"Ray did not start in {attempt} attempts of 30 s: this machine is too busy") from None
+            say(f"Ray did not start within 30 s, this machine is busy: attempt {attempt + 1} of {START_ATTEMPTS}")
     signal.signal(signal.SIGTERM, on_term)  # ray.init puts its own in place, which exits without a word
     try:
         yield

@@ -35,6 +35,7 @@ NAME = "detector"
 OBJECT_STORE_BYTES = 400 * 2**20
 BATCHES_AT_ONCE = 2
 """One in the model while the next one fills."""
+TOO_BUSY = "this machine is too busy"
 
 
 class Settings(BaseModel):
@@ -142,13 +143,18 @@ def serving(settings: Settings, *, host: str, port: int, dashboard_port: int | N
     }
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     application = build(settings)
+    on_term = signal.getsignal(signal.SIGTERM)
     try:
         context = ray.init(logging_level="warning", log_to_driver=False, **({} if shared else private))
     except ConnectionError as error:
         raise NoRoom(f"no Ray answers at RAY_ADDRESS={os.environ.get('RAY_ADDRESS')}: {error}") from None
+    except Exception as error:
+        # Ray raises a bare Exception when its processes do not come up within 30 s.
+        if "timed out" not in str(error):
+            raise
+        raise NoRoom(f"Ray did not start in time, {TOO_BUSY}: {str(error).splitlines()[0]}") from None
     try:
-        for number in (signal.SIGINT, signal.SIGTERM):  # Ray has put a handler over ours that prints a stack trace
-            signal.signal(number, signal.getsignal(number))
+        signal.signal(signal.SIGTERM, on_term)  # ray.init puts its own in place, which exits with another code
         _check_room(settings)
         serve.start(proxy_location="HeadOnly", http_options={"host": host, "port": port, "request_timeout_s": 60})
         try:

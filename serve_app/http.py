@@ -102,8 +102,8 @@ def create_app(detect: Detect, model: ModelInfo, limits: Limits | None = None) -
     async def detect_pictures(request: Request) -> DetectAnswer:
         """One result for each picture, in their order.
 
-        Send pictures as fields named `file` of a multipart form, or one picture as the body with its own content
-        type, such as `image/jpeg`. JPEG, PNG, WebP, AVIF, BMP, TIFF and GIF are read; of an animation the first frame.
+        Send pictures as fields named "file" of a multipart form, or one picture as the body with its own content
+        type, such as image/jpeg. JPEG, PNG, WebP, AVIF, BMP, TIFF and GIF are read; of an animation the first frame.
         """
         spent = _Stopwatch()
         with spent.on("read"):

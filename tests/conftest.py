@@ -8,14 +8,18 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from hypothesis import settings
 from PIL import Image
 
+import jobs  # noqa: F401  # sets what Ray reads when it is imported, before any test imports it
 from detector_core import manifest
 from detector_core.artifacts import sha256_of
 from detector_core.config import RunSpec
 from detector_core.labels import LABELS
 from detector_core.variants import spec_for
 
+settings.register_profile("patient", deadline=None)  # the machine may be busy
+settings.load_profile("patient")
 torch.set_num_threads(1)  # the networks are tiny, and the cores may be busy
 FACES = Path(__file__).parents[1].parent / "shared" / "data" / "faces"
 
