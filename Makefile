@@ -39,7 +39,8 @@ clean:  ## remove the environment and everything the demo made
 	rm -rf .venv .uv .demo
 
 $(STAMP): uv.lock pyproject.toml $(filter .uv/bin/uv,$(UV))
-	@$(UV) sync --locked --quiet
+	@echo "installing the locked environment into .venv/ ..." >&2
+	@$(UV) sync --locked --quiet --compile-bytecode
 	@touch $@
 
 .uv/bin/uv:

@@ -37,7 +37,7 @@ from jobs import cli
 VARIANT = "resnet68-cutout"
 WORKERS = 2
 DISK_BYTES = 3 * 10**9
-READY_S, ANSWER_S, STOP_S = 120, 60, 60
+READY_S, ANSWER_S, STOP_S = 240, 60, 60
 # The preset: small pictures, a few hundred steps. Found on generated demo data; see docs/decisions.md.
 SIZE = 64
 COUNTS = {"train": 300, "valid": 80, "test": 80}

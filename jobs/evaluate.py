@@ -1,7 +1,7 @@
 """Judge a trained model on a split of a data set: both errors by name, with intervals.
 
   python -m jobs.evaluate runs/resnet68-cutout-20260101-120000 --data data/faces
-  python -m jobs.evaluate models/live --data data/other-faces --split test --workers 8
+  python -m jobs.evaluate models/VERSION --data data/other-faces --split test --workers 8
 
 RUN_OR_MODEL is a run's folder or a model folder. Before the first judgement the validation split of DATASET is scored,
 and the temperature and both thresholds are chosen on it and saved as calibration.json in the model folder. From then

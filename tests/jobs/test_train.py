@@ -1,6 +1,5 @@
 """The training job on a real Ray: what it leaves, and what it survives."""
 
-import csv
 import json
 import os
 import signal
@@ -10,6 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 
@@ -42,7 +42,7 @@ def train(spec_file: Path, dataset: Path, runs: Path, name: str, *flags: str) ->
 
 
 def val_losses(run: Path) -> list[float]:
-    return [float(row["val_loss"]) for row in csv.DictReader((run / "metrics.csv").open())]
+    return pd.read_csv(run / "metrics.csv")["val_loss"].tolist()
 
 
 def children(pid: int) -> dict[int, str]:
@@ -133,10 +133,6 @@ def test_a_killed_worker_and_a_killed_driver_change_nothing(
     below = children(process.pid)
     os.kill(process.pid, signal.SIGKILL)
     finish(process)
-    deadline = time.monotonic() + 60
-    while any(Path(f"/proc/{pid}").exists() for pid in below):
-        assert time.monotonic() < deadline, "processes of the killed job are left"
-        time.sleep(0.2)
     newest = max((tmp_path / "killed").glob("checkpoint_2*"))
     (newest / "state.pt").write_bytes(b"torn")
     code, out, err = finish(start(spec, tiny_dataset, tmp_path, "killed", *flags, "--resume"))
@@ -144,6 +140,11 @@ def test_a_killed_worker_and_a_killed_driver_change_nothing(
     assert "passing over a damaged checkpoint" in err
     assert json.loads(out.splitlines()[-1])["steps"] == EPOCHS * STEPS
     assert val_losses(tmp_path / "killed") == pytest.approx(val_losses(whole), rel=0.05)
+    # Most are gone at once; Ray's two agents first wait a minute for the control store that died with the driver.
+    deadline = time.monotonic() + 90
+    while left := [command for pid, command in below.items() if Path(f"/proc/{pid}").exists()]:
+        assert time.monotonic() < deadline, f"processes of the killed job are left: {left}"
+        time.sleep(0.5)
 
 
 def test_a_broken_picture_stops_the_run_at_once_and_is_named(
