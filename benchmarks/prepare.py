@@ -9,7 +9,6 @@ high-water mark of resident memory (VmHWM) of the driver and of its largest Ray 
 import argparse
 import io
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -20,6 +19,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 from tqdm import tqdm
+
+from benchmarks.machine import describe
 
 SHARES = {"train": 5 / 7, "valid": 1 / 7, "test": 1 / 7}
 POLL_S = 0.5
@@ -96,19 +97,12 @@ def _descendants(pid: int) -> list[int]:
     return found[1:]
 
 
-def machine() -> str:
-    """The processor, cores, memory and load of this machine, in a line."""
-    model = next((line.split(": ")[1] for line in _read("/proc/cpuinfo").splitlines() if "model name" in line), "?")
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    return f"{model}, {os.cpu_count()} cores, {memory:.0f} GiB, load {os.getloadavg()[0]:.1f} before the runs"
-
-
 def main() -> None:
     """Generates, measures and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pictures", type=int, nargs="+", default=[2200, 100_000], metavar="N")
     counts = parser.parse_args().pictures
-    print(machine())
+    print(describe())
     runs = []
     for count in counts:
         with tempfile.TemporaryDirectory(prefix="prepare-") as scratch:

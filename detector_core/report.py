@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from scipy.stats import norm
 
 from detector_core.evaluation import number, percent
+from detector_core.explain import WORST
 from detector_core.labels import FAKE, LABELS, REAL
 
 PAGE = "report.html"
@@ -53,24 +54,36 @@ def page(report: dict[str, Any], pictures: dict[str, bytes]) -> str:
         _calibration(report["calibration"]),
         *([_robustness(report["robustness"])] if "robustness" in report else []),
         "<h2>Plots</h2>",
-        *(
-            f'<img alt="{_escape(name)}" src="data:image/png;base64,{base64.b64encode(data).decode()}">'
-            for name, data in pictures.items()
-        ),
+        *(image(name, data) for name, data in pictures.items() if name != WORST),
+        *([_worst(pictures[WORST])] if WORST in pictures else []),
     ]
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{_escape(title)}</title>'
-        f'<link rel="icon" href="data:,"><style>{_STYLE}</style></head><body>{"".join(parts)}</body></html>'
+        f'<link rel="icon" href="data:,"><style>{STYLE}</style></head><body>{"".join(parts)}</body></html>'
     )
 
 
-_STYLE = """
+def image(name: str, png: bytes, width: str = "28rem") -> str:
+    """An ``img`` element that holds its picture."""
+    source = f"data:image/png;base64,{base64.b64encode(png).decode()}"
+    return f'<img alt="{_escape(name)}" style="width:{width}" src="{source}">'
+
+
+def _worst(png: bytes) -> str:
+    said = (
+        "<p>The pictures farthest from their label, the worst first; red are errors at the threshold. Below each, what "
+        "speaks for the wrong verdict (Grad-CAM): where the network looked, not where the picture is false.</p>"
+    )
+    return f"<h2>What it gets most wrong</h2>{said}{image(WORST, png, width='100%')}"
+
+
+STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
 table { border-collapse: collapse; margin: 1rem 0 }
 th, td { text-align: left; padding: .3rem .8rem; border-bottom: 1px solid #ddd }
 td + td, th + th { text-align: right; font-variant-numeric: tabular-nums }
 .warning { background: #b00020; color: white; font-size: 1.4rem; font-weight: bold; padding: .6rem 1rem }
-img { max-width: 100%; width: 28rem; margin: .5rem }
+img { max-width: 100% }
 """
 _NAMES = {
     "accuracy": "accuracy",

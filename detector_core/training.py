@@ -10,6 +10,7 @@ Left out: learning-rate search (``jobs.tune``), the test split (``evaluation``).
 import dataclasses
 import itertools
 import math
+import resource
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -36,6 +37,7 @@ class EpochReport:
         best: whether this epoch has the lowest validation loss so far.
         fakes_passed_at_1pct: share of fakes called real at the threshold that flags 1 % of the reals.
         pictures_per_s: of training alone, validation not counted.
+        peak_memory_bytes: the most this process has held: device memory on a GPU, resident memory otherwise.
     """
 
     epoch: int
@@ -51,6 +53,7 @@ class EpochReport:
     best: bool
     seconds: float
     pictures_per_s: float
+    peak_memory_bytes: int
 
     def to_dict(self) -> dict[str, Any]:
         """One row of ``metrics.csv``."""
@@ -115,6 +118,12 @@ def _logits(
     return table[:, 1], table[:, 2]
 
 
+def _peak_memory(device: torch.device) -> int:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # Linux counts in KiB
+
+
 def _end_epoch(
     state: TrainState, steps: int, targets: NDArray[np.float64], logits: NDArray[np.float64], place: Place
 ) -> EpochReport:
@@ -142,6 +151,7 @@ def _end_epoch(
         best=val_loss < lowest,
         seconds=sums["seconds"],
         pictures_per_s=sums["pictures"] / max(sums["seconds"], 1e-9),
+        peak_memory_bytes=_peak_memory(state.device),
     )
     progress.history.append(report.to_dict())
     if report.best:

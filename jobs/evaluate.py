@@ -8,9 +8,10 @@ and the temperature and both thresholds are chosen on it and saved as calibratio
 on they are frozen: a later call, on whatever data, reads them, unless --recalibrate is given.
 
 MODEL/evaluation/SPLIT/ receives scores.parquet (path, label, logit, p_fake of each picture; p_fake calibrated) and
-report.json (fractions, each with its 95 % interval), plots, and report.html, which needs no network. On another data
-set than the one the model was trained on, the folder is SPLIT-FINGERPRINT, and the report of the model's own data
-stays. The table for people goes to stderr.
+report.json (fractions, each with its 95 % interval), plots, worst.png (the pictures it gets most wrong, with heat
+maps), and report.html, which holds all of it and needs no network. On another data set than the one the model was
+trained on, the folder is SPLIT-FINGERPRINT, and the report of the model's own data stays. The table for people goes
+to stderr.
 
 The scores are the same whatever the number of workers.
 
@@ -31,7 +32,7 @@ import torch
 from ray.util import ActorPool
 from tqdm import tqdm
 
-from detector_core import artifacts, calibration, evaluation, labels, manifest, storage
+from detector_core import artifacts, calibration, evaluation, explain, labels, manifest, storage
 from detector_core import report as page
 from detector_core.artifacts import Artifact
 from detector_core.calibration import UNCALIBRATED, Calibration
@@ -80,31 +81,17 @@ def job(arguments: argparse.Namespace) -> dict[str, Any]:
         raise BadConfig(f"--hold is {arguments.hold}: it must be 0 or more and below 1")
     if arguments.workers is not None and arguments.workers < 1:
         raise BadConfig(f"--workers is {arguments.workers}: it must be 1 or more")
-    folder = artifacts.find(arguments.model)
-    artifact = artifacts.read(folder)
-    data = manifest.load(storage.absolute(arguments.data))
-    rows = data.split(arguments.split)
-    own = data.fingerprint == artifact.data["fingerprint"]
-    again = arguments.recalibrate or arguments.hold is not None
-    frozen = UNCALIBRATED if again else calibration.load(folder, artifact.weights_sha256)
-    with connect(), Scorers(folder, data.root, workers=arguments.workers, gpu=arguments.gpu) as scorers:
-        scored: dict[str, pd.DataFrame] = {}
-        if not frozen.chosen_on:
-            frozen, scored = calibrate(scorers, artifact, data, hold=arguments.hold)
-            if frozen.chosen_on:
-                calibration.save(folder, frozen)
-        scores = scored.get(arguments.split)
-        if scores is None:
-            scores = scorers.score(rows, f"scoring {arguments.split}")
-        grid = scorers.score(rows, "scoring changed pictures", score_grid) if arguments.robustness else None
-    scores = scores.assign(p_fake=frozen.p_fake(scores["logit"]))
-    report = evaluation.report(
-        scores, frozen, model=describe(folder, artifact), data=data.describe(), split=arguments.split
-    )
-    if grid is not None:
-        report["robustness"] = judge_grid(grid, frozen)
-    name = arguments.split if own else f"{arguments.split}-{data.fingerprint[:12]}"
-    where = write(storage.join(folder, artifacts.EVALUATION, name), scores, report)
+    with connect():
+        folder, report, where = judge(
+            arguments.model,
+            manifest.load(storage.absolute(arguments.data)),
+            split=arguments.split,
+            workers=arguments.workers,
+            gpu=arguments.gpu,
+            again=arguments.recalibrate or arguments.hold is not None,
+            hold=arguments.hold,
+            robustness=arguments.robustness,
+        )
     cli.say(evaluation.table(report))
     rates = report["rates"]
     return {
@@ -116,6 +103,53 @@ def job(arguments: argparse.Namespace) -> dict[str, Any]:
         "reals_flagged": rates["reals_flagged_rate"]["value"],
         "report": where,
     }
+
+
+def judge(
+    run_or_model: str,
+    data: Manifest,
+    *,
+    split: str = "test",
+    workers: int | None = None,
+    gpu: bool = False,
+    again: bool = False,
+    hold: float | None = None,
+    robustness: bool = False,
+) -> tuple[str, dict[str, Any], str]:
+    """Calibrates where that was not done (or ``again``), scores, judges and writes. Use inside ``connect()``.
+
+    Returns:
+        the model folder, the report, and where ``report.json`` is.
+    """
+    folder = artifacts.find(run_or_model)
+    artifact = artifacts.read(folder)
+    rows = data.split(split)
+    frozen = UNCALIBRATED if again else calibration.load(folder, artifact.weights_sha256)
+    with Scorers(folder, data.root, workers=workers, gpu=gpu) as scorers:
+        scored: dict[str, pd.DataFrame] = {}
+        if not frozen.chosen_on:
+            frozen, scored = calibrate(scorers, artifact, data, hold=hold)
+            if frozen.chosen_on:
+                calibration.save(folder, frozen)
+        scores = scored.get(split)
+        if scores is None:
+            scores = scorers.score(rows, f"scoring {split}")
+        grid = scorers.score(rows, "scoring changed pictures", score_grid) if robustness else None
+    scores = scores.assign(p_fake=frozen.p_fake(scores["logit"]))
+    report = evaluation.report(scores, frozen, model=describe(folder, artifact), data=data.describe(), split=split)
+    if grid is not None:
+        report["robustness"] = judge_grid(grid, frozen)
+    network, _ = artifacts.load(folder)
+    worst = explain.worst_sheet(network, artifact.spec.preprocess, scores, data.root, frozen.fake_above)
+    own = data.fingerprint == artifact.data["fingerprint"]
+    where = report_folder(folder, split, data, own=own)
+    return folder, report, write(where, scores, report, {explain.WORST: worst})
+
+
+def report_folder(model_folder: str, split: str, data: Manifest, *, own: bool) -> str:
+    """Where the judgement of a split goes: each data set but the model's own has a folder of its own."""
+    name = split if own else f"{split}-{data.fingerprint[:12]}"
+    return storage.join(model_folder, artifacts.EVALUATION, name)
 
 
 def describe(folder: str, artifact: Artifact) -> dict[str, Any]:
@@ -161,11 +195,11 @@ def calibrate(
     return chosen, {CHOSEN_ON: scores}
 
 
-def write(folder: str, scores: pd.DataFrame, report: dict[str, Any]) -> str:
+def write(folder: str, scores: pd.DataFrame, report: dict[str, Any], pictures: dict[str, bytes]) -> str:
     """Writes the files of a judgement, ``report.json`` last, and returns where that is."""
     buffer = io.BytesIO()
     scores.to_parquet(buffer, index=False)
-    plots = page.plots(report)
+    plots = page.plots(report) | pictures
     files = {
         evaluation.SCORES: buffer.getvalue(),
         **plots,

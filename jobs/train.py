@@ -24,14 +24,13 @@ from typing import Any, NoReturn
 
 import ray
 
-from detector_core import artifacts, backbones, manifest, storage
+from detector_core import artifacts, manifest, storage
 from detector_core.config import RunSpec
-from detector_core.data import Place, check_files, plan
 from detector_core.errors import BadConfig, DetectorError, Refused, TrainingFailed
 from detector_core.variants import VARIANTS
-from jobs import cli, launch, runspec
+from jobs import cli, launch, resources, runspec
 from jobs.board import Board, Watcher
-from jobs.cluster import check_room, connect
+from jobs.cluster import connect
 from jobs.launch import Request
 from jobs.runlog import RunLog
 
@@ -42,20 +41,10 @@ def main(argv: list[str] | None = None) -> NoReturn:
     """The command line."""
     parser = cli.parser("train", __doc__)
     parser.add_argument("variant", metavar="VARIANT", help="what to train; see above")
-    parser.add_argument("--data", required=True, metavar="DATASET", help="a data set made by jobs.prepare")
-    parser.add_argument("--storage", required=True, metavar="RUNS", help="folder, shared mount or URI that holds runs")
     parser.add_argument("--name", help="name of the run; the default is the variant and the time")
     parser.add_argument("--resume", action="store_true", help="go on with the run --name where it stopped")
     runspec.add_flags(parser)
-    group = parser.add_argument_group("with what to train")
-    group.add_argument("--workers", default="1", metavar="W", help="Ray Train workers; LEAST:MOST takes what there is")
-    group.add_argument("--gpu", action="store_true", help="one GPU for each worker")
-    group.add_argument("--cpus", type=int, metavar="N", help="cores for each worker [a fair share of this Ray]")
-    group.add_argument("--processes", type=int, metavar="N", help="decoding processes of each worker [by device]")
-    group.add_argument("--checkpoint-every", type=int, default=100, metavar="STEPS", help="within an epoch [100]")
-    group.add_argument("--keep-checkpoints", action="store_true", help="keep them when the run has finished")
-    group.add_argument("--retries", type=int, default=3, metavar="N", help="lost workers that are replaced [3]")
-    group.add_argument("--skip-broken", action="store_true", help="leave unreadable pictures out, and list them")
+    resources.add_flags(parser)
     cli.run(job, parser.parse_args(argv))
 
 
@@ -66,13 +55,7 @@ def job(arguments: argparse.Namespace) -> dict[str, Any]:
         raise BadConfig(f"--spec {arguments.spec} is one variant's: it does not go with 'all'")
     specs = [runspec.from_flags(arguments, name) for name in names]
     data = manifest.load(storage.absolute(arguments.data))
-    rows = {split: data.split(split) for split in ("train", "valid")}
-    workers = _workers(arguments.workers)
-    for spec in specs:
-        backbones.check_image_size(spec.model, spec.preprocess.image_size)
-        plan(len(rows["train"]), spec.optim, spec.seed, Place(workers=_most(workers)))
-    for split in rows.values():
-        check_files(split, data.root)
+    resources.check(arguments, specs, data)
     if arguments.resume and not arguments.name:
         raise BadConfig("--resume needs --name, the run to go on with")
     runs = dict(zip(_names(arguments, specs), specs, strict=True))
@@ -83,25 +66,7 @@ def job(arguments: argparse.Namespace) -> dict[str, Any]:
     todo = {run: spec for run, spec in runs.items() if results[run] is None}
     if todo:
         with connect():
-            least, most = (workers, workers) if isinstance(workers, int) else workers
-            cpus = arguments.cpus or fair_share(most)
-            check_room(cpus=least * cpus, gpus=least * arguments.gpu, purpose=f"training with {least} workers")
-            requests = [
-                Request(
-                    name=run,
-                    spec=spec.to_dict(),
-                    data=storage.absolute(arguments.data),
-                    storage=place,
-                    workers=workers,
-                    gpu=arguments.gpu,
-                    cpus=cpus,
-                    processes=_processes(arguments.processes, cpus, arguments.gpu),
-                    checkpoint_every=arguments.checkpoint_every,
-                    retries=arguments.retries,
-                    skip_broken=arguments.skip_broken,
-                )
-                for run, spec in todo.items()
-            ]
+            requests = resources.requests(arguments, todo)
             results |= train(requests, data, keep_checkpoints=arguments.keep_checkpoints)
     return {"runs": list(results.values())} if arguments.variant == ALL else next(iter(results.values()))  # type: ignore[return-value]
 
@@ -208,32 +173,6 @@ def _watched(requests: list[Request], data: manifest.Manifest) -> Iterator[Any]:
     finally:
         for log in logs.values():
             log.close()
-
-
-def fair_share(workers: int) -> int:
-    """Cores of each worker when this Ray's cores are dealt out evenly; at least 1."""
-    return max(1, int(ray.cluster_resources().get("CPU", 1)) // workers)
-
-
-def _workers(text: str) -> int | tuple[int, int]:
-    try:
-        numbers = [int(part) for part in text.split(":")]
-    except ValueError:
-        numbers = []
-    if not 1 <= len(numbers) <= 2 or numbers[0] < 1 or numbers[-1] < numbers[0]:
-        raise BadConfig(f"--workers {text}: write a number of 1 or more, or LEAST:MOST, e.g. 2 or 1:8")
-    return numbers[0] if len(numbers) == 1 else (numbers[0], numbers[1])
-
-
-def _most(workers: int | tuple[int, int]) -> int:
-    return workers if isinstance(workers, int) else workers[1]
-
-
-def _processes(asked: int | None, cpus: int, gpu: bool) -> int:
-    """On a GPU the cores decode; on a CPU they are busy with the network, and decoding is a small part."""
-    if asked is not None:
-        return asked
-    return max(1, cpus - 1) if gpu else 0
 
 
 if __name__ == "__main__":

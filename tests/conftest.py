@@ -82,6 +82,12 @@ def tiny_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_dataset(tmp_path_factory.mktemp("tiny"), {"train": 24, "valid": 8, "test": 8})
 
 
+@pytest.fixture(scope="session")
+def small_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """6 training, 3 validation and 3 test pictures of each class, for the large networks; read only."""
+    return make_dataset(tmp_path_factory.mktemp("small"), {"train": 6, "valid": 3, "test": 3})
+
+
 @pytest.fixture
 def own_dataset(tmp_path: Path) -> Path:
     """A small data set that a test may break."""

@@ -28,6 +28,7 @@ FILES = (
     "det.png",
     "histogram.png",
     "reliability.png",
+    "worst.png",
 )
 
 

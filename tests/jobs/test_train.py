@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,14 @@ def wait_for(process: "subprocess.Popen[str]", run: Path, epochs: int) -> None:
             return
         time.sleep(0.05)
     pytest.fail(f"no {epochs} epochs: {process.communicate()[1] if process.poll() is not None else 'timeout'}")
+
+
+def wait_until_gone(pids: Iterable[int], limit_s: float) -> None:
+    """Until none of the processes is left."""
+    deadline = time.monotonic() + limit_s
+    while left := [pid for pid in pids if Path(f"/proc/{pid}").exists()]:
+        assert time.monotonic() < deadline, f"left: {[Path(f'/proc/{pid}/cmdline').read_text() for pid in left]}"
+        time.sleep(0.2)
 
 
 @pytest.fixture(scope="module")
@@ -133,6 +142,9 @@ def test_a_killed_worker_and_a_killed_driver_change_nothing(
     below = children(process.pid)
     os.kill(process.pid, signal.SIGKILL)
     finish(process)
+    # Ray's two agents first wait a minute for the control store that died with the driver; the rest end at once.
+    agents = {pid: command for pid, command in below.items() if "Agent" in command or "agent" in command}
+    wait_until_gone(below.keys() - agents.keys(), 30)
     newest = max((tmp_path / "killed").glob("checkpoint_2*"))
     (newest / "state.pt").write_bytes(b"torn")
     code, out, err = finish(start(spec, tiny_dataset, tmp_path, "killed", *flags, "--resume"))
@@ -140,11 +152,7 @@ def test_a_killed_worker_and_a_killed_driver_change_nothing(
     assert "passing over a damaged checkpoint" in err
     assert json.loads(out.splitlines()[-1])["steps"] == EPOCHS * STEPS
     assert val_losses(tmp_path / "killed") == pytest.approx(val_losses(whole), rel=0.05)
-    # Most are gone at once; Ray's two agents first wait a minute for the control store that died with the driver.
-    deadline = time.monotonic() + 90
-    while left := [command for pid, command in below.items() if Path(f"/proc/{pid}").exists()]:
-        assert time.monotonic() < deadline, f"processes of the killed job are left: {left}"
-        time.sleep(0.5)
+    wait_until_gone(agents.keys(), 90)
 
 
 def test_a_broken_picture_stops_the_run_at_once_and_is_named(

@@ -1,0 +1,253 @@
+"""Images a second of training resnet68, beside the loop that a user would write without this project.
+
+One table, the same pictures, network, batch and number of threads for every row; the rows take turns, and the median
+over the rounds counts. Each row trains two epochs in a process of its own and reports the second, validation left out.
+
+  plain loop      torchvision's ImageFolder, DataLoader and transforms, fp32, Adam: no code of ours but the network
+  fit()           detector_core.training.fit in one process, without Ray
+  job, 1 worker   python -m jobs.train with one worker that has all the cores
+  job, 2 workers  the same with two workers that share them
+  input pipeline  decoding, resizing and augmenting alone, one core, ours (with cut-out) and torchvision's
+
+Ratios stand beside the row they are taken against. TFLOP/s are the network's own, forward and backward (three times
+the forward pass); with --peak-tflops, the published figure of your device and precision, also as utilisation.
+
+  python -m benchmarks.train
+  python -m benchmarks.train --gpu --image-size 224 --batch-size 256 --pictures 8192 --peak-tflops 989
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from torch.utils.data import DataLoader
+from torch.utils.flop_counter import FlopCounterMode
+from tqdm import tqdm
+
+from benchmarks.machine import describe
+from detector_core import backbones, demo, manifest
+from detector_core.config import RunSpec
+from detector_core.data import Pictures
+from detector_core.stepping import TrainState, precision
+from detector_core.training import EpochReport, fit
+from detector_core.variants import spec_for
+
+VARIANT = "resnet68-cutout"
+STORED_SIZE = 256
+EPOCHS = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """What every row does: ``pictures`` a tree of files, ``dataset`` the same prepared."""
+
+    pictures: Path
+    dataset: Path
+    spec: RunSpec
+    threads: int
+    processes: int
+    gpu: bool
+
+
+def plain_loop(work: Work) -> float:
+    """The peer: images a second of a common PyTorch training loop."""
+    from torchvision import datasets, transforms
+
+    torch.set_num_threads(work.threads)
+    device = "cuda" if work.gpu else "cpu"
+    batches = _image_folder(work, transforms, datasets, workers=work.processes)
+    network = backbones.build(work.spec.model).to(device).train()
+    optimizer = torch.optim.Adam(network.parameters(), lr=work.spec.optim.learning_rate)
+    loss_of = torch.nn.BCEWithLogitsLoss()
+    for _ in range(EPOCHS):
+        started, seen = time.perf_counter(), 0
+        for images, labels in batches:
+            optimizer.zero_grad()
+            loss = loss_of(network(images.to(device)).squeeze(1), labels.float().to(device))
+            loss.backward()
+            optimizer.step()
+            seen += len(labels)
+        _ = loss.item()
+        rate = seen / (time.perf_counter() - started)
+    return rate
+
+
+def _image_folder(work: Work, transforms: Any, datasets: Any, *, workers: int) -> "DataLoader[Any]":
+    preprocess = work.spec.preprocess
+    steps = [
+        transforms.Resize((preprocess.image_size, preprocess.image_size)),
+        transforms.RandomHorizontalFlip(),
+        transforms.ColorJitter(brightness=0.1, contrast=0.1),
+        transforms.ToTensor(),
+        transforms.Normalize(preprocess.mean, preprocess.std),
+    ]
+    folder = datasets.ImageFolder(str(work.pictures / "train"), transforms.Compose(steps))
+    return DataLoader(
+        folder,
+        batch_size=work.spec.optim.micro_batch,
+        shuffle=True,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        pin_memory=work.gpu,
+    )
+
+
+def without_ray(work: Work) -> float:
+    """``fit()`` alone."""
+    torch.set_num_threads(work.threads)
+    data = manifest.load(str(work.dataset))
+    state = TrainState(work.spec, data.fingerprint, "cuda" if work.gpu else "cpu")
+    reports = [r for r in fit(state, data, processes=work.processes) if isinstance(r, EpochReport)]
+    return reports[-1].pictures_per_s
+
+
+def job(work: Work, workers: int) -> float:
+    """``python -m jobs.train``, Ray and all."""
+    with tempfile.TemporaryDirectory(prefix="train-") as scratch:
+        spec_file = Path(scratch) / "spec.json"
+        spec_file.write_text(json.dumps(work.spec.to_dict()))
+        command = [sys.executable, "-m", "jobs.train", VARIANT, "--spec", str(spec_file), "--data", str(work.dataset)]
+        command += ["--storage", scratch, "--name", "run", "--workers", str(workers), "--checkpoint-every", "0"]
+        command += ["--processes", str(work.processes), "--cpus", str(work.threads // workers)]
+        command += ["--gpu"] if work.gpu else []
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            sys.exit(f"{' '.join(command)} failed:\n{done.stderr}")
+        return float(pd.read_csv(Path(scratch) / "run" / "metrics.csv")["pictures_per_s"].iloc[-1])
+
+
+def our_pipeline(work: Work) -> float:
+    """Decoded, squared, augmented pictures a second on one core."""
+    data, spec = manifest.load(str(work.dataset)), work.spec
+    pictures = Pictures(data.split("train"), data.root, spec.preprocess, spec.augment, spec.seed)
+    started = time.perf_counter()
+    for row in range(len(pictures)):
+        pictures[(0, row)]
+    return len(pictures) / (time.perf_counter() - started)
+
+
+def torchvision_pipeline(work: Work) -> float:
+    """The peer: ImageFolder with torchvision's transforms on one core, without cut-out."""
+    from torchvision import datasets, transforms
+
+    torch.set_num_threads(1)
+    folder = _image_folder(work, transforms, datasets, workers=0).dataset
+    started = time.perf_counter()
+    for row in range(len(folder)):  # type: ignore[arg-type]
+        folder[row]
+    return len(folder) / (time.perf_counter() - started)  # type: ignore[arg-type]
+
+
+# row: (what measures it, the row its ratio is taken against)
+ROWS: dict[str, tuple[Callable[[Work], float], str | None]] = {
+    "plain loop": (plain_loop, None),
+    "fit()": (without_ray, "plain loop"),
+    "job, 1 worker": (lambda work: job(work, 1), "fit()"),
+    "job, 2 workers": (lambda work: job(work, 2), "job, 1 worker"),
+    "torchvision input": (torchvision_pipeline, None),
+    "our input": (our_pipeline, "torchvision input"),
+}
+TRAINING = tuple(ROWS)[:4]
+
+
+def measure(name: str, work: Work) -> float:
+    """One row once, in a process of its own (a job starts its own processes)."""
+    if name.startswith("job"):
+        return ROWS[name][0](work)
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(ROWS[name][0], work).result()
+
+
+def training_flops(spec: RunSpec) -> float:
+    """Floating-point operations of one picture, forward and backward."""
+    size = spec.preprocess.image_size
+    network = backbones.build(spec.model).eval()
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        network(torch.zeros(1, 3, size, size))
+    return 3.0 * counter.get_total_flops()
+
+
+def main() -> None:
+    """Generates the pictures, measures in turns and prints the table; the last line is JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pictures", type=int, default=256, metavar="N", help="training pictures [256]")
+    parser.add_argument("--image-size", type=int, default=64, metavar="S")
+    parser.add_argument("--batch-size", type=int, default=32, metavar="B")
+    parser.add_argument("--rounds", type=int, default=3, metavar="R", help="the median of these counts [3]")
+    parser.add_argument("--precision", default="auto", help="of our rows: auto, fp32 or bf16 [auto]")
+    parser.add_argument("--gpu", action="store_true")
+    parser.add_argument("--only", nargs="+", choices=ROWS, default=list(ROWS), metavar="ROW", help="some rows")
+    parser.add_argument("--peak-tflops", type=float, metavar="T", help="published peak, to show utilisation")
+    given = parser.parse_args()
+    spec = spec_for(
+        VARIANT,
+        {
+            "preprocess.image_size": given.image_size,
+            "optim.epochs": EPOCHS,
+            "optim.batch_size": given.batch_size,
+            "optim.micro_batch": given.batch_size,
+            "optim.precision": given.precision,
+        },
+    )
+    cores = os.cpu_count() or 1
+    device = torch.device("cuda" if given.gpu else "cpu")
+    precision_used = precision(spec.optim, device)
+    print(describe())
+    print(
+        f"{VARIANT}, {given.pictures} pictures of {STORED_SIZE} px read at {given.image_size} px, batch "
+        f"{given.batch_size}, {cores} threads in all, {device.type}, our rows in {precision_used}"
+    )
+    with tempfile.TemporaryDirectory(prefix="bench-") as scratch:
+        work = _work(Path(scratch), spec, given.pictures, cores=cores, gpu=given.gpu)
+        rates: dict[str, list[float]] = {name: [] for name in given.only}
+        with tqdm(total=given.rounds * len(rates), unit="run") as bar:
+            for _ in range(given.rounds):
+                for name in rates:
+                    bar.set_description(name)
+                    rates[name].append(measure(name, work))
+                    bar.update()
+    report(rates, training_flops(spec), given.peak_tflops)
+
+
+def _work(scratch: Path, spec: RunSpec, count: int, *, cores: int, gpu: bool) -> Work:
+    counts = {"train": count // 2, "valid": 8, "test": 8}
+    pictures = demo.generate(scratch / "pictures", seed=0, size=STORED_SIZE, counts=counts)
+    dataset = scratch / "dataset"
+    command = [sys.executable, "-m", "jobs.prepare", str(pictures), "--out", str(dataset)]
+    subprocess.run(command, check=True, capture_output=True)
+    return Work(
+        pictures=pictures, dataset=dataset, spec=spec, threads=cores, processes=cores - 1 if gpu else 0, gpu=gpu
+    )
+
+
+def report(rates: dict[str, list[float]], flops: float, peak_tflops: float | None) -> None:
+    """The table, then the medians as JSON."""
+    medians = {name: statistics.median(values) for name, values in rates.items()}
+    print(f"{'':18} {'images/s':>9} {'spread':>15} {'TFLOP/s':>8}  ratio")
+    for name, median in medians.items():
+        spread = f"{min(rates[name]):.1f}-{max(rates[name]):.1f}"
+        tflops = median * flops / 1e12
+        shown = f"{tflops:8.3f}" if name in TRAINING else f"{'':8}"
+        peer = ROWS[name][1]
+        ratio = f"{median / medians[peer]:.2f} x {peer}" if peer in medians else ""
+        if peak_tflops and name in TRAINING:
+            ratio += f"  {tflops / peak_tflops:.1%} of peak"
+        print(f"{name:18} {median:9.1f} {spread:>15} {shown}  {ratio}")
+    print(json.dumps({"images_per_s": medians, "flops_per_image": flops}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,180 @@
+"""The paper's comparison: Tables III, IV and V of our runs beside the paper's, and which variant wins.
+
+Works on what runs and judgements leave (``artifact.json``, ``report.json``, ``scores.parquet``) as plain values, and
+on ``paper.json``, the paper's own figures recomputed from its matrices. Left out: training and judging
+(``jobs.reproduce``), drawing (:mod:`detector_core.comparison_page`).
+
+Source: paper section IV, Tables III to V.
+"""
+
+import itertools
+import json
+import statistics
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.stats import binomtest
+
+from detector_core import labels
+from detector_core.errors import BadData
+from detector_core.metrics import RATES, Confusion
+
+NOISE = 0.05
+"""A difference with a larger p-value is called within noise."""
+SAID = {
+    "accuracy": "accuracy",
+    "f1": "F1",
+    "precision": "precision",
+    "specificity": "specificity",
+    "sensitivity": "sensitivity",
+    "fakes_passed_rate": "fakes passed",
+    "reals_flagged_rate": "reals flagged",
+}
+PAPER: dict[str, Any] = json.loads(files("detector_core").joinpath("paper.json").read_text())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judged:
+    """One trained and judged run.
+
+    Attributes:
+        report: its ``report.json`` on the test split.
+        scores: its ``scores.parquet``.
+        training: of its ``artifact.json``, with ``best``, the row of ``metrics.csv`` that was kept.
+        history: all rows of ``metrics.csv``.
+    """
+
+    variant: str
+    seed: int
+    report: dict[str, Any]
+    scores: pd.DataFrame
+    training: dict[str, Any]
+    history: list[dict[str, Any]]
+
+    @property
+    def confusion(self) -> Confusion:
+        """The counts of Tables III and IV."""
+        return Confusion(**self.report["confusion"])
+
+    def right(self) -> "pd.Series[bool]":
+        """Whether each picture was called what it is, by path."""
+        called_fake = self.scores["p_fake"].to_numpy() >= self.report["threshold"]
+        return pd.Series(called_fake == labels.is_fake(self.scores["label"]), index=self.scores["path"])
+
+
+def compare(runs: list[Judged]) -> dict[str, Any]:
+    """Everything ``comparison.json`` says, as plain values.
+
+    Returns:
+        ``rows``, one a run: counts, rates with intervals, AUC and cost; ``means``, one a variant: mean and spread over
+        seeds; ``mcnemar``, one a pair of variants (of each one's first seed); ``winner``.
+
+    Raises:
+        BadData: the runs were judged on different pictures.
+    """
+    variants = list(dict.fromkeys(run.variant for run in runs))
+    firsts = [next(run for run in runs if run.variant == variant) for variant in variants]
+    pairs = [mcnemar(one, other) for one, other in itertools.combinations(firsts, 2)]
+    means = [_mean([run for run in runs if run.variant == variant]) for variant in variants]
+    return {"rows": [_row(run) for run in runs], "means": means, "mcnemar": pairs, "winner": winner(means, pairs)}
+
+
+def _row(run: Judged) -> dict[str, Any]:
+    best = run.training["best"]
+    return {
+        "variant": run.variant,
+        "seed": run.seed,
+        **vars(run.confusion),
+        "rates": {name: rate.to_dict() for name, rate in run.confusion.rates().items()},
+        "auc": run.report["ranking"]["auc"]["value"],
+        "epochs": run.training["epochs"],
+        "best_epoch": best["epoch"],
+        "seconds": run.training["seconds"],
+        "pictures_per_s": statistics.median(row["pictures_per_s"] for row in run.history),
+        "peak_memory_bytes": max(row["peak_memory_bytes"] for row in run.history),
+    }
+
+
+def _mean(runs: list[Judged]) -> dict[str, Any]:
+    """Means over the seeds of a variant, and the lowest and highest; None where a rate is not defined."""
+    found: dict[str, Any] = {"variant": runs[0].variant, "seeds": [run.seed for run in runs]}
+    for name in RATES:
+        values = [getattr(run.confusion, name).value for run in runs]
+        defined = None not in values
+        found[name] = statistics.mean(values) if defined else None
+        found[f"{name}_spread"] = [min(values), max(values)] if defined else None
+    return found
+
+
+def mcnemar(one: Judged, other: Judged) -> dict[str, Any]:
+    """Whether two models differ in how often they are right on the same pictures; exact and two-sided.
+
+    Source: Q. McNemar, "Note on the sampling error of the difference between correlated proportions", 1947.
+
+    Raises:
+        BadData: they were judged on different pictures.
+    """
+    first, second = one.right(), other.right()
+    if set(first.index) != set(second.index):
+        raise BadData(f"{one.variant} and {other.variant} were judged on different pictures: judge them again")
+    second = second.reindex(first.index)
+    only_one, only_other = int((first & ~second).sum()), int((~first & second).sum())
+    discordant = only_one + only_other
+    p_value = binomtest(only_one, discordant).pvalue if discordant else 1.0
+    return {
+        "variants": [one.variant, other.variant],
+        "only_first_right": only_one,
+        "only_second_right": only_other,
+        "p_value": float(p_value),
+    }
+
+
+def winner(means: list[dict[str, Any]], pairs: list[dict[str, Any]]) -> dict[str, Any]:
+    """The paper's rule: fewest fakes passed, ties by accuracy; and the others whose distance is within noise.
+
+    Raises:
+        BadData: the test split has no fakes.
+    """
+    if any(row["fakes_passed_rate"] is None for row in means):
+        raise BadData("the test split has no fakes: no variant can win")
+    first = min(means, key=lambda row: (row["fakes_passed_rate"], -row["accuracy"]))["variant"]
+    close = [
+        name
+        for pair in pairs
+        if first in pair["variants"] and pair["p_value"] > NOISE
+        for name in pair["variants"]
+        if name != first
+    ]
+    return {"variant": first, "within_noise": close}
+
+
+def table_5(means: list[dict[str, Any]]) -> pd.DataFrame:
+    """Ours beside the paper's, percent: a row a variant and source, the columns of Table V and both errors."""
+    rows = []
+    for mean in means:
+        variant = mean["variant"]
+        rows.append({"variant": variant, "source": "ours", **{name: mean[name] for name in RATES}})
+        if variant in PAPER["confusions"]:
+            rates = paper_confusion(variant).rates()
+            rows.append({"variant": variant, "source": "paper", **{name: rates[name].value for name in RATES}})
+    table = pd.DataFrame(rows)
+    table[list(RATES)] = 100 * table[list(RATES)].astype(np.float64)
+    return table
+
+
+def paper_confusion(variant: str) -> Confusion:
+    """The paper's matrix of a variant (Tables III and IV)."""
+    counts = PAPER["confusions"][variant]
+    return Confusion(**{name: count for name, count in counts.items() if name != "table"})
+
+
+def misprints(variant: str) -> list[str]:
+    """What the paper prints otherwise than its own matrices say, in words."""
+    return [
+        f"{SAID[row['metric']]} is printed as {row['printed']}: {row['why']}"
+        for row in PAPER["misprints"]
+        if row["variant"] == variant
+    ]

@@ -1,0 +1,160 @@
+"""Rebuild the paper's comparison: train the six variants, judge each on the test split, and compare.
+
+  python -m jobs.reproduce --data data/faces --storage runs --workers 4 --gpu
+  python -m jobs.reproduce --data data/faces --storage runs --init none --epochs-scale 0.1 --image-scale 0.4
+  python -m jobs.reproduce --data data/faces --storage runs --seeds 3 --gpu
+
+Epochs, rates and picture sizes are those of Table II. On a machine without a GPU, --epochs-scale and --image-scale
+shrink them: never below one epoch, never below the smallest picture that a network takes.
+
+Interrupted, the same command goes on: what is trained or judged is not done again.
+
+RUNS/NAME-VARIANT-SEED is each run, judged as jobs.evaluate does. RUNS/NAME receives comparison.html (Tables III, IV
+and V beside the paper's figures, with its misprints marked; McNemar's tests between the variants; cost; it needs no
+network), comparison.json, table5.csv and curves.png (as the paper's Figs. 5-7). The winner is the variant with the
+fewest fakes passed, ties by accuracy, with a note where its lead may be chance.
+
+The last line on stdout is one JSON object: comparison, winner, within_noise, variants (accuracy, fakes_passed,
+reals_flagged of each; fractions, means over seeds).
+"""
+
+import argparse
+import io
+import json
+from typing import Any, NoReturn
+
+import pandas as pd
+
+from detector_core import artifacts, backbones, comparison, comparison_page, evaluation, manifest, storage
+from detector_core.comparison import Judged
+from detector_core.config import RunSpec
+from detector_core.errors import BadConfig
+from detector_core.manifest import Manifest
+from detector_core.variants import VARIANTS
+from jobs import cli, launch, resources, runspec
+from jobs.cluster import connect
+from jobs.evaluate import judge, report_folder
+from jobs.train import finished, train
+
+COMPARISON, PAGE, TABLE, CURVES = "comparison.json", "comparison.html", "table5.csv", "curves.png"
+SPLIT = "test"
+
+
+def main(argv: list[str] | None = None) -> NoReturn:
+    """The command line."""
+    parser = cli.parser("reproduce", __doc__)
+    parser.add_argument("--name", default="reproduce", help="begins the name of every run [%(default)s]")
+    parser.add_argument("--seeds", type=int, default=1, metavar="N", help="runs of each variant, seeds from --seed on")
+    parser.add_argument("--epochs-scale", type=float, default=1.0, metavar="F", help="times Table II's epochs [1]")
+    parser.add_argument("--image-scale", type=float, default=1.0, metavar="F", help="times each picture size [1]")
+    parser.add_argument("--robustness", action="store_true", help="also judge changed pictures, see jobs.evaluate")
+    runspec.add_flags(parser)
+    resources.add_flags(parser)
+    cli.run(job, parser.parse_args(argv))
+
+
+def job(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Checks, trains what is not trained, judges what is not judged, compares."""
+    for flag, value in (("--epochs-scale", arguments.epochs_scale), ("--image-scale", arguments.image_scale)):
+        if not 0 < value <= 1:
+            raise BadConfig(f"{flag} is {value}: it must be above 0 and at most 1")
+    if arguments.seeds < 1:
+        raise BadConfig(f"--seeds is {arguments.seeds}: it must be 1 or more")
+    if arguments.spec:
+        raise BadConfig(f"--spec {arguments.spec} is one variant's: it does not go with all six")
+    data = manifest.load(storage.absolute(arguments.data))
+    data.split(SPLIT)
+    runs = specs(arguments)
+    resources.check(arguments, list(runs.values()), data)
+    place = storage.absolute(arguments.storage)
+    todo = {name: spec for name, spec in runs.items() if not _is_trained(storage.join(place, name), spec, data)}
+    with connect():
+        if todo:
+            train(resources.requests(arguments, todo), data, keep_checkpoints=arguments.keep_checkpoints)
+        for name in runs:
+            _judge(storage.join(place, name), data, gpu=arguments.gpu, robustness=arguments.robustness)
+    judged = [collect(storage.join(place, name), data) for name in runs]
+    where = storage.join(place, arguments.name)
+    found = write(where, judged)
+    cli.say(comparison_page.text(found))
+    names = ("variant", "accuracy", "fakes_passed_rate", "reals_flagged_rate")
+    return {
+        "comparison": storage.join(where, COMPARISON),
+        "winner": found["winner"]["variant"],
+        "within_noise": found["winner"]["within_noise"],
+        "variants": [{name.removesuffix("_rate"): row[name] for name in names} for row in found["means"]],
+    }
+
+
+def specs(arguments: argparse.Namespace) -> dict[str, RunSpec]:
+    """The spec of each run by its name, the variants in the order of Table II."""
+    found = {}
+    for variant in VARIANTS:
+        spec = runspec.from_flags(arguments, variant)
+        size, epochs = spec.preprocess.image_size, spec.optim.epochs
+        scaled = {
+            "preprocess.image_size": max(
+                backbones.smallest_image(spec.model), min(size, round(size * arguments.image_scale))
+            ),
+            "optim.epochs": max(1, round(epochs * arguments.epochs_scale)),
+        }
+        for seed in range(spec.seed, spec.seed + arguments.seeds):
+            found[f"{arguments.name}-{variant}-{seed}"] = spec.replace({**scaled, "seed": seed})
+    return found
+
+
+def _is_trained(folder: str, spec: RunSpec, data: Manifest) -> bool:
+    """Whether a run has finished; one that was begun otherwise is refused."""
+    return launch.read_request(folder) is not None and finished(folder, spec, data, resume=True) is not None
+
+
+def _judge(run: str, data: Manifest, *, gpu: bool, robustness: bool) -> None:
+    """Judges a run's model, unless that was done."""
+    report = _report(run, data)
+    if report is None or (robustness and "robustness" not in report):
+        _, report, _ = judge(run, data, split=SPLIT, gpu=gpu, robustness=robustness)
+        cli.say(evaluation.table(report))
+
+
+def _report(run: str, data: Manifest) -> dict[str, Any] | None:
+    """The judgement of a run's model as it is now; None where there is none."""
+    where = storage.join(report_folder(launch.model_folder(run), SPLIT, data, own=True), evaluation.REPORT)
+    if not storage.exists(where):
+        return None
+    report: dict[str, Any] = json.loads(storage.read_bytes(where))
+    same = report["model"]["weights_sha256"] == artifacts.read(launch.model_folder(run)).weights_sha256
+    return report if same else None
+
+
+def collect(run: str, data: Manifest) -> Judged:
+    """What a trained and judged run left."""
+    model = launch.model_folder(run)
+    artifact = artifacts.read(model)
+    folder = report_folder(model, SPLIT, data, own=True)
+    return Judged(
+        variant=artifact.spec.variant,
+        seed=artifact.spec.seed,
+        report=json.loads(storage.read_bytes(storage.join(folder, evaluation.REPORT))),
+        scores=pd.read_parquet(io.BytesIO(storage.read_bytes(storage.join(folder, evaluation.SCORES)))),
+        training=artifact.training,
+        history=pd.read_csv(io.BytesIO(storage.read_bytes(storage.join(run, "metrics.csv")))).to_dict("records"),
+    )
+
+
+def write(folder: str, runs: list[Judged]) -> dict[str, Any]:
+    """Compares and writes the files, ``comparison.json`` last; returns what it says."""
+    found = comparison.compare(runs)
+    curves = comparison_page.curves(runs)
+    files = {
+        CURVES: curves,
+        TABLE: comparison.table_5(found["means"]).to_csv(index=False).encode(),
+        PAGE: comparison_page.page(found, runs, {CURVES: curves}).encode(),
+        COMPARISON: json.dumps(found, indent=2, allow_nan=False).encode(),
+    }
+    for name, content in files.items():
+        storage.write_bytes(storage.join(folder, name), content)
+    return found
+
+
+if __name__ == "__main__":
+    main()

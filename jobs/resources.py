@@ -1,0 +1,93 @@
+"""The flags that say with what to train, the checks before Ray starts, and the requests they make of specs."""
+
+import argparse
+
+import ray
+
+from detector_core import backbones, manifest, storage
+from detector_core.config import RunSpec
+from detector_core.data import Place, check_files, plan
+from detector_core.errors import BadConfig
+from jobs.cluster import check_room
+from jobs.launch import Request
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Adds --data, --storage, --workers and what goes with them."""
+    parser.add_argument("--data", required=True, metavar="DATASET", help="a data set made by jobs.prepare")
+    parser.add_argument("--storage", required=True, metavar="RUNS", help="folder, shared mount or URI that holds runs")
+    group = parser.add_argument_group("with what to train")
+    group.add_argument("--workers", default="1", metavar="W", help="Ray Train workers; LEAST:MOST takes what there is")
+    group.add_argument("--gpu", action="store_true", help="one GPU for each worker")
+    group.add_argument("--cpus", type=int, metavar="N", help="cores for each worker [a fair share of this Ray]")
+    group.add_argument("--processes", type=int, metavar="N", help="decoding processes of each worker [by device]")
+    group.add_argument("--checkpoint-every", type=int, default=100, metavar="STEPS", help="within an epoch [100]")
+    group.add_argument("--keep-checkpoints", action="store_true", help="keep them when the run has finished")
+    group.add_argument("--retries", type=int, default=3, metavar="N", help="lost workers that are replaced [3]")
+    group.add_argument("--skip-broken", action="store_true", help="leave unreadable pictures out, and list them")
+
+
+def check(arguments: argparse.Namespace, specs: list[RunSpec], data: manifest.Manifest) -> None:
+    """All that can be checked before Ray starts.
+
+    Raises:
+        BadConfig: a picture too small for a network, more workers than pictures of a batch, a bad --workers.
+        BadData: pictures of the data set are gone.
+    """
+    rows = {split: data.split(split) for split in ("train", "valid")}
+    _, most = _workers(arguments.workers)
+    for spec in specs:
+        backbones.check_image_size(spec.model, spec.preprocess.image_size)
+        plan(len(rows["train"]), spec.optim, spec.seed, Place(workers=most))
+    for split in rows.values():
+        check_files(split, data.root)
+
+
+def requests(arguments: argparse.Namespace, runs: dict[str, RunSpec]) -> list[Request]:
+    """What to launch, a request a run. Call inside :func:`jobs.cluster.connect`.
+
+    Raises:
+        NoRoom: this Ray has fewer cores or GPUs than one run needs.
+    """
+    least, most = _workers(arguments.workers)
+    cpus = arguments.cpus or fair_share(most)
+    check_room(cpus=least * cpus, gpus=least * arguments.gpu, purpose=f"training with {least} workers")
+    return [
+        Request(
+            name=name,
+            spec=spec.to_dict(),
+            data=storage.absolute(arguments.data),
+            storage=storage.absolute(arguments.storage),
+            workers=least if least == most else (least, most),
+            gpu=arguments.gpu,
+            cpus=cpus,
+            processes=_processes(arguments.processes, cpus, arguments.gpu),
+            checkpoint_every=arguments.checkpoint_every,
+            retries=arguments.retries,
+            skip_broken=arguments.skip_broken,
+        )
+        for name, spec in runs.items()
+    ]
+
+
+def fair_share(workers: int) -> int:
+    """Cores of each worker when this Ray's cores are dealt out evenly; at least 1."""
+    return max(1, int(ray.cluster_resources().get("CPU", 1)) // workers)
+
+
+def _workers(text: str) -> tuple[int, int]:
+    """--workers as (least, most)."""
+    try:
+        numbers = [int(part) for part in text.split(":")]
+    except ValueError:
+        numbers = []
+    if not 1 <= len(numbers) <= 2 or numbers[0] < 1 or numbers[-1] < numbers[0]:
+        raise BadConfig(f"--workers {text}: write a number of 1 or more, or LEAST:MOST, e.g. 2 or 1:8")
+    return numbers[0], numbers[-1]
+
+
+def _processes(asked: int | None, cpus: int, gpu: bool) -> int:
+    """On a GPU the cores decode; on a CPU they are busy with the network, and decoding is a small part."""
+    if asked is not None:
+        return asked
+    return max(1, cpus - 1) if gpu else 0

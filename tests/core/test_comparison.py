@@ -1,0 +1,129 @@
+"""Our tables from runs whose figures are the paper's own, and the tests and rules around them."""
+
+from dataclasses import replace
+from html.parser import HTMLParser
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from detector_core import comparison, comparison_page, evaluation
+from detector_core.calibration import UNCALIBRATED
+from detector_core.comparison import Judged, compare, mcnemar, paper_confusion, table_5, winner
+from detector_core.errors import BadData
+from detector_core.metrics import RATES
+from detector_core.variants import VARIANTS
+
+DATA = {"name": "tiny <b>", "generated": False, "fingerprint": "a" * 64, "counts": {}}
+HISTORY = [
+    {
+        "epoch": epoch,
+        "train_loss": 1 / epoch,
+        "val_loss": 1.1 / epoch,
+        "train_accuracy": 0.9,
+        "val_accuracy": 0.8,
+        "pictures_per_s": 10.0 * epoch,
+        "peak_memory_bytes": epoch * 2**20,
+    }
+    for epoch in (1, 2, 3)
+]
+
+
+def judged(variant: str, called_fake: list[bool], label: list[str], seed: int = 0) -> Judged:
+    scores = pd.DataFrame({"path": [f"{i}.jpg" for i in range(len(label))], "label": label})
+    scores["p_fake"] = np.where(called_fake, 0.9, 0.1)
+    scores["logit"] = np.where(called_fake, 2.0, -2.0).astype(np.float32)
+    model = {"run": variant, "variant": variant, "weights_sha256": "w" * 64, "data": DATA}
+    report = evaluation.report(scores, UNCALIBRATED, model=model, data=DATA, split="test")
+    training = {"epochs": 3, "seconds": 60.0, "best": HISTORY[-1]}
+    return Judged(variant=variant, seed=seed, report=report, scores=scores, training=training, history=HISTORY)
+
+
+def as_in_the_paper(variant: str) -> Judged:
+    counts = paper_confusion(variant)
+    called = [False] * counts.reals_passed + [True] * counts.reals_flagged
+    called += [False] * counts.fakes_passed + [True] * counts.fakes_caught
+    return judged(variant, called, ["real"] * 10_000 + ["fake"] * 10_000)
+
+
+@pytest.fixture(scope="module")
+def paper() -> list[Judged]:
+    return [as_in_the_paper(variant) for variant in VARIANTS]
+
+
+def test_the_paper_s_own_figures_come_out_as_the_paper_s(paper: list[Judged]) -> None:
+    found = compare(paper)
+    table = table_5(found["means"])
+    ours, theirs = (table[table["source"] == source].reset_index(drop=True) for source in ("ours", "paper"))
+    assert ours["variant"].tolist() == theirs["variant"].tolist() == list(VARIANTS)
+    pd.testing.assert_frame_equal(ours[list(RATES)], theirs[list(RATES)])
+    assert found["winner"]["variant"] == "resnet68-cutout"
+    row = found["rows"][-1]
+    assert (row["fakes_passed"], row["pictures_per_s"], row["peak_memory_bytes"]) == (43, 20.0, 3 * 2**20)
+
+
+def test_mcnemar_by_hand() -> None:
+    # 10 pictures that only the first gets right, 2 that only the second does: 2 * (1 + 12 + 66) / 2 ** 12
+    first = judged("a", [False] * 10 + [True] * 2 + [False] * 8, ["real"] * 20)
+    second = judged("b", [True] * 10 + [False] * 2 + [False] * 8, ["real"] * 20)
+    found = mcnemar(first, second)
+    assert (found["only_first_right"], found["only_second_right"]) == (10, 2)
+    assert found["p_value"] == pytest.approx(158 / 4096)
+    assert mcnemar(first, first)["p_value"] == 1
+    shuffled = replace(second, scores=second.scores.sample(frac=1, random_state=0))
+    assert mcnemar(first, shuffled) == found
+
+
+def test_different_pictures_cannot_be_compared() -> None:
+    with pytest.raises(BadData, match="a and b were judged on different pictures"):
+        mcnemar(judged("a", [False], ["real"]), judged("b", [False] * 2, ["real"] * 2))
+
+
+def mean(variant: str, passed: float | None, accuracy: float) -> dict[str, Any]:
+    return {"variant": variant, "fakes_passed_rate": passed, "accuracy": accuracy}
+
+
+def test_the_fewest_fakes_passed_win_and_ties_go_to_accuracy() -> None:
+    rows = [mean("a", 0.02, 0.99), mean("b", 0.01, 0.8), mean("c", 0.01, 0.9)]
+    pairs = [{"variants": ["a", "c"], "p_value": 0.01}, {"variants": ["b", "c"], "p_value": 0.4}]
+    assert winner(rows, pairs) == {"variant": "c", "within_noise": ["b"]}
+    with pytest.raises(BadData, match="no fakes"):
+        winner([mean("a", None, 0.5)], [])
+
+
+def test_seeds_are_averaged_and_their_spread_told() -> None:
+    label = ["real"] * 4 + ["fake"] * 4
+    runs = [
+        judged("resnet68", [False] * 4 + [True] * caught + [False] * (4 - caught), label, caught) for caught in (2, 4)
+    ]
+    (row,) = compare(runs)["means"]
+    assert row["seeds"] == [2, 4]
+    assert row["fakes_passed_rate"] == pytest.approx(0.25)
+    assert row["fakes_passed_rate_spread"] == [0.0, 0.5]
+    assert "25.000 (0.00-50.00)" in comparison_page.page(compare(runs), runs, {})
+
+
+class Links(HTMLParser):
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.loads: list[str] = []
+        self.words = ""
+        self.feed(page)
+
+    def handle_starttag(self, _tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.loads += [value or "" for name, value in attrs if name in ("src", "href")]
+
+    def handle_data(self, data: str) -> None:
+        self.words += f"{data} "
+
+
+def test_the_page_marks_every_misprint_and_needs_no_network(paper: list[Judged]) -> None:
+    page = Links(comparison_page.page(compare(paper), paper, {"curves.png": comparison_page.curves(paper)}))
+    assert len(page.loads) == 2
+    assert all(load.startswith("data:") for load in page.loads)
+    for row in comparison.PAPER["misprints"]:
+        assert row["why"] in page.words
+    assert page.words.count("*") == len(comparison.PAPER["misprints"]) + 1  # and the sentence that explains it
+    assert "tiny <b>" in page.words
+    assert "resnet68-cutout" in comparison_page.text(compare(paper))

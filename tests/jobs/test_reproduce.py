@@ -1,0 +1,101 @@
+"""The paper's comparison as one job, interrupted and started again."""
+
+import argparse
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+from detector_core import artifacts
+from detector_core.config import RunSpec
+from detector_core.variants import VARIANTS, spec_for
+from jobs import resources, runspec
+from jobs.reproduce import main, specs
+
+LIMIT_S = 400
+
+
+def command(dataset: Path, runs: Path) -> list[str]:
+    flags = ["--init", "none", "--epochs-scale", "0.01", "--image-scale", "0.34", "--batch-size", "4"]
+    where = ["--data", str(dataset), "--storage", str(runs), "--cpus", "1"]
+    return [sys.executable, "-m", "jobs.reproduce", *where, *flags, "--micro-batch", "4"]
+
+
+def test_six_variants_end_to_end_and_none_is_trained_twice(small_dataset: Path, tmp_path: Path) -> None:
+    first = tmp_path / f"reproduce-{VARIANTS[0]}-0" / "model" / "artifact.json"
+    process = subprocess.Popen(command(small_dataset, tmp_path), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    deadline = time.monotonic() + LIMIT_S
+    while not first.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=LIMIT_S)
+    assert process.returncode == 130, err.decode()
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/model/artifact.json")}
+    assert first in before
+    assert len(before) < len(VARIANTS)
+
+    done = subprocess.run(command(small_dataset, tmp_path), capture_output=True, text=True, timeout=LIMIT_S)
+    assert done.returncode == 0, done.stderr
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    result = json.loads(done.stdout.splitlines()[-1])
+    assert [row["variant"] for row in result["variants"]] == list(VARIANTS)
+    assert result["winner"] in VARIANTS
+    for variant in VARIANTS:
+        network, artifact = artifacts.load(tmp_path / f"reproduce-{variant}-0")
+        size = artifact.spec.preprocess.image_size
+        assert (artifact.spec.optim.epochs, size) == (1, round(spec_for(variant).preprocess.image_size * 0.34))
+        with torch.inference_mode():
+            assert network(torch.zeros(1, 3, size, size)).shape == (1, 1)
+    folder = tmp_path / "reproduce"
+    table = pd.read_csv(folder / "table5.csv")
+    assert table["variant"].tolist() == [variant for variant in VARIANTS for _ in range(2)]
+    paper = table[(table["variant"] == "resnet68-cutout") & (table["source"] == "paper")]
+    assert paper["fakes_passed_rate"].item() == pytest.approx(0.43)
+    assert "McNemar" in (folder / "comparison.html").read_text()
+    rows = json.loads((folder / "comparison.json").read_text())["rows"]
+    assert all(row["seconds"] > 0 and row["pictures_per_s"] > 0 and row["peak_memory_bytes"] > 10**8 for row in rows)
+
+    other = [*command(small_dataset, tmp_path), "--batch-size", "8"]
+    refused = subprocess.run(other, capture_output=True, text=True, timeout=LIMIT_S)
+    assert refused.returncode == 1
+    assert "was started otherwise (optim.batch_size: 4 then, 8 now)" in refused.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--epochs-scale", "0"], "--epochs-scale is 0.0: it must be above 0 and at most 1"),
+        (["--image-scale", "2"], "--image-scale is 2.0: it must be above 0 and at most 1"),
+        (["--seeds", "0"], "--seeds is 0: it must be 1 or more"),
+        (["--spec", "best.json"], "does not go with all six"),
+        (["--data", "nowhere"], "nowhere is not a prepared data set"),
+    ],
+)
+def test_bad_flags_end_in_one_line(
+    tiny_dataset: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], flags: list[str], message: str
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["--data", str(tiny_dataset), "--storage", str(tmp_path / "runs"), *flags])
+    out, err = capfd.readouterr()
+    assert (ended.value.code, out) == (1, "")
+    assert message in err.splitlines()[-1]
+    assert not (tmp_path / "runs").exists()
+
+
+def test_scales_never_go_below_what_a_network_takes(tiny_dataset: Path, tmp_path: Path) -> None:
+    parser = argparse.ArgumentParser()
+    runspec.add_flags(parser)
+    resources.add_flags(parser)
+    given = parser.parse_args(["--data", str(tiny_dataset), "--storage", str(tmp_path)])
+    given.name, given.seeds, given.epochs_scale, given.image_scale = "r", 2, 0.05, 0.01
+    found: dict[str, RunSpec] = specs(given)
+    assert len(found) == 2 * len(VARIANTS)
+    assert [spec.preprocess.image_size for spec in found.values()] == [75] * 8 + [32] * 4
+    assert [spec.optim.epochs for spec in found.values()] == [1] * 8 + [5, 5, 1, 1]
+    assert [spec.seed for spec in found.values()] == [0, 1] * len(VARIANTS)
