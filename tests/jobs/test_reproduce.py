@@ -1,4 +1,4 @@
-"""The paper's comparison as one job, interrupted and started again."""
+"""The paper's comparison as one job, elastic on one worker or two, interrupted and started again."""
 
 import argparse
 import json
@@ -23,7 +23,7 @@ LIMIT_S = 400
 
 def command(dataset: Path, runs: Path) -> list[str]:
     flags = ["--init", "none", "--epochs-scale", "0.01", "--image-scale", "0.34", "--batch-size", "4"]
-    where = ["--data", str(dataset), "--storage", str(runs), "--cpus", "1"]
+    where = ["--data", str(dataset), "--storage", str(runs), "--workers", "1:2", "--cpus", "1"]
     return [sys.executable, "-m", "jobs.reproduce", *where, *flags, "--micro-batch", "4"]
 
 

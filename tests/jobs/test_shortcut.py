@@ -1,0 +1,56 @@
+"""A planted shortcut from end to end: fakes differ from reals in nothing but how their JPEGs were saved."""
+
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from detector_core import labels, manifest
+from detector_core.calibration import choose
+from detector_core.config import RunSpec
+from detector_core.evaluation import score
+from detector_core.robustness import SWAP_QUALITY, UNCHANGED, judge_grid, score_grid
+from detector_core.stepping import TrainState
+from detector_core.training import fit
+
+SAVED = {"real": {"quality": 97, "subsampling": 0}, "fake": {"quality": SWAP_QUALITY, "subsampling": "4:2:0"}}
+
+
+def test_the_audit_warns_and_the_swapped_row_exposes_the_model(tmp_path: Path, tiny_spec: RunSpec) -> None:
+    draw = np.random.default_rng(0)
+    for split, count in {"train": 48, "valid": 24, "test": 24}.items():
+        for label, how in SAVED.items():
+            folder = tmp_path / "pictures" / split / label
+            folder.mkdir(parents=True)
+            for number in range(count):
+                pixels = draw.normal(draw.uniform(90, 160, 3), 25, (32, 32, 3)).clip(0, 255).astype(np.uint8)
+                buffer = io.BytesIO()
+                Image.fromarray(pixels).save(buffer, "JPEG", **how)
+                (folder / f"{number}.jpg").write_bytes(buffer.getvalue())
+    command = [sys.executable, "-m", "jobs.prepare", str(tmp_path / "pictures"), "--out", str(tmp_path / "dataset")]
+    prepared = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
+    warnings = json.loads(prepared.stdout.splitlines()[-1])["warnings"]
+    assert any("jpeg_quality" in warning for warning in warnings), warnings
+
+    data = manifest.load(str(tmp_path / "dataset"))
+    spec = tiny_spec.replace({"optim.epochs": 12, "augment.cutout": 0.0, "optim.schedule": "cosine"})
+    state = TrainState(spec, data.fingerprint)
+    for _ in fit(state, data):
+        pass
+    assert state.best is not None
+    state.network.load_state_dict(state.best)
+    valid, test = data.split("valid"), data.split("test")
+    chosen = score(state.network, valid, data.root, spec.preprocess)
+    thresholds = choose(labels.is_fake(valid["label"]), chosen["logit"].to_numpy(), chosen_on={"split": "valid"})
+    grid = {
+        row["change"]: row
+        for row in judge_grid(score_grid(state.network, test, data.root, spec.preprocess), thresholds)
+    }
+    assert grid[UNCHANGED]["accuracy"]["value"] > 0.95
+    swapped = grid["reals as JPEG, fakes as PNG"]
+    assert swapped["reals_flagged_rate"]["value"] > 0.8
+    assert swapped["auc"]["value"] < 0.7
