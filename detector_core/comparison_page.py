@@ -34,7 +34,7 @@ def curves(runs: list[Judged]) -> bytes:
         for name, (colour, _) in _CURVES.items():
             axis.plot(epochs, [row[name] for row in run.history], color=colour, marker="o", markersize=3)
         axis.axvline(run.training["best"]["epoch"], color="grey", linestyle=":")
-        axis.set(title=f"{run.variant}, seed {run.seed}", xlabel="epoch", ylim=(0, None))
+        axis.set(title=f"{run.variant}, seed {run.seed}", xlabel="epoch", xlim=(0.5, epochs[-1] + 0.5), ylim=(0, None))
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axis.grid(alpha=0.3)
     for axis in list(axes)[len(runs) :]:

@@ -1,0 +1,81 @@
+"""What judging adds to the bare forward passes: reading, decoding, resizing, collecting the scores.
+
+Both rows run the same network over the same pictures in batches of the same size, in turns in one process, on one
+thread for the network as a scoring worker has; the median over the rounds counts. The peer has its inputs ready in
+memory. The robustness grid is told as forward passes of the bare row too: 1 + its number of changes.
+
+  python -m benchmarks.evaluate
+  python -m benchmarks.evaluate --image-size 224 --pictures 256
+"""
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import torch
+from tqdm import tqdm
+
+from benchmarks.machine import describe
+from detector_core import backbones, demo, storage
+from detector_core.evaluation import score
+from detector_core.preprocess import decode, to_input
+from detector_core.robustness import CHANGES, score_grid
+from detector_core.variants import spec_for
+
+STORED_SIZE, BATCH = 256, 64
+
+
+def main() -> None:
+    """Generates the pictures, measures in turns and prints the table; the last line is JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pictures", type=int, default=128, metavar="N")
+    parser.add_argument("--image-size", type=int, default=128, metavar="S")
+    parser.add_argument("--rounds", type=int, default=5, metavar="R", help="the median of these counts [5]")
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    spec = spec_for("resnet68", {"preprocess.image_size": given.image_size})
+    network = backbones.build(spec.model).eval().to(memory_format=torch.channels_last)
+    print(describe())
+    with tempfile.TemporaryDirectory(prefix="bench-") as scratch:
+        counts = {"train": 1, "valid": 1, "test": given.pictures // 2}
+        folder = demo.generate(Path(scratch) / "pictures", seed=0, size=STORED_SIZE, counts=counts)
+        paths = sorted(path for path in folder.rglob("*.jpg") if "test" in path.parts)
+        names = [path.relative_to(folder).as_posix() for path in paths]
+        rows, root = pd.DataFrame({"path": names, "label": [path.parent.name for path in paths]}), str(folder)
+        inputs = [to_input(decode(storage.read_bytes(path)), spec.preprocess) for path in paths]
+
+        def bare() -> None:
+            with torch.inference_mode():
+                for first in range(0, len(inputs), BATCH):
+                    network(torch.stack(inputs[first : first + BATCH]).contiguous(memory_format=torch.channels_last))
+
+        works: dict[str, Callable[[], object]] = {
+            "bare forward passes": bare,
+            "scoring": lambda: score(network, rows, root, spec.preprocess, batch_size=BATCH),
+            "robustness grid": lambda: score_grid(network, rows, root, spec.preprocess, batch_size=BATCH),
+        }
+        seconds: dict[str, list[float]] = {name: [] for name in works}
+        bare()
+        for _ in tqdm(range(given.rounds), unit="round"):
+            for name, work in works.items():
+                started = time.perf_counter()
+                work()
+                seconds[name].append(time.perf_counter() - started)
+    medians = {name: statistics.median(values) for name, values in seconds.items()}
+    passes = {"bare forward passes": 1, "scoring": 1, "robustness grid": 1 + len(CHANGES)}
+    print(f"resnet68, {len(rows)} pictures of {STORED_SIZE} px read at {given.image_size} px, one thread, fp32")
+    print(f"{'':20} {'seconds':>8} {'spread':>13} {'passes':>7}  beside the bare passes")
+    for name, median in medians.items():
+        spread = f"{min(seconds[name]):.2f}-{max(seconds[name]):.2f}"
+        more = median / (passes[name] * medians["bare forward passes"]) - 1
+        print(f"{name:20} {median:8.2f} {spread:>13} {passes[name]:7}  {more:+.1%}")
+    print(json.dumps({"seconds": medians, "passes": passes}))
+
+
+if __name__ == "__main__":
+    main()
