@@ -18,7 +18,7 @@ from detector_core.variants import VARIANTS, spec_for
 from jobs import resources, runspec
 from jobs.reproduce import main, specs
 
-LIMIT_S = 400
+LIMIT_S = 1200
 
 
 def command(dataset: Path, runs: Path) -> list[str]:
