@@ -224,12 +224,13 @@ def main() -> None:
 
 def _work(scratch: Path, spec: RunSpec, count: int, *, cores: int, gpu: bool) -> Work:
     counts = {"train": count // 2, "valid": 8, "test": 8}
-    pictures = demo.generate(scratch / "pictures", seed=0, size=STORED_SIZE, counts=counts)
+    generated = demo.generate(scratch / "pictures", seed=0, size=STORED_SIZE, counts=counts)
     dataset = scratch / "dataset"
-    command = [sys.executable, "-m", "jobs.prepare", str(pictures), "--out", str(dataset)]
+    command = [sys.executable, "-m", "jobs.prepare", str(generated), "--out", str(dataset)]
     subprocess.run(command, check=True, capture_output=True)
+    (train,) = generated.glob("**/train")
     return Work(
-        pictures=pictures, dataset=dataset, spec=spec, threads=cores, processes=cores - 1 if gpu else 0, gpu=gpu
+        pictures=train.parent, dataset=dataset, spec=spec, threads=cores, processes=cores - 1 if gpu else 0, gpu=gpu
     )
 
 
