@@ -112,28 +112,33 @@ def _mean(runs: list[Judged]) -> dict[str, Any]:
 def mcnemar(one: Judged, other: Judged) -> dict[str, Any]:
     """Whether two models differ in how often they are right on the same pictures; exact and two-sided.
 
-    Source: Q. McNemar, "Note on the sampling error of the difference between correlated proportions", 1947.
+    Returns:
+        ``only_first_right``, ``only_second_right`` and ``p_value`` over all pictures, and the same under ``fakes`` over
+        the fakes alone, which says whether one truly passes fewer of them.
 
     Raises:
         BadData: they were judged on different pictures.
+
+    Source: Q. McNemar, "Note on the sampling error of the difference between correlated proportions", 1947.
     """
     first, second = one.right(), other.right()
     if set(first.index) != set(second.index):
         raise BadData(f"{one.variant} and {other.variant} were judged on different pictures: judge them again")
     second = second.reindex(first.index)
-    only_one, only_other = int((first & ~second).sum()), int((~first & second).sum())
-    discordant = only_one + only_other
-    p_value = binomtest(only_one, discordant).pvalue if discordant else 1.0
-    return {
-        "variants": [one.variant, other.variant],
-        "only_first_right": only_one,
-        "only_second_right": only_other,
-        "p_value": float(p_value),
-    }
+    fake = labels.is_fake(one.scores["label"])
+    tested = {"variants": [one.variant, other.variant], **_discordant(first, second)}
+    return {**tested, "fakes": _discordant(first[fake], second[fake])}
+
+
+def _discordant(first: "pd.Series[bool]", second: "pd.Series[bool]") -> dict[str, Any]:
+    only_first, only_second = int((first & ~second).sum()), int((~first & second).sum())
+    count = only_first + only_second
+    p_value = float(binomtest(only_first, count).pvalue) if count else 1.0
+    return {"only_first_right": only_first, "only_second_right": only_second, "p_value": p_value}
 
 
 def winner(means: list[dict[str, Any]], pairs: list[dict[str, Any]]) -> dict[str, Any]:
-    """The paper's rule: fewest fakes passed, ties by accuracy; and the others whose distance is within noise.
+    """The paper's rule: fewest fakes passed, ties by accuracy; and the others that pass hardly more, within noise.
 
     Raises:
         BadData: the test split has no fakes.
@@ -144,7 +149,7 @@ def winner(means: list[dict[str, Any]], pairs: list[dict[str, Any]]) -> dict[str
     close = [
         name
         for pair in pairs
-        if first in pair["variants"] and pair["p_value"] > NOISE
+        if first in pair["variants"] and pair["fakes"]["p_value"] > NOISE
         for name in pair["variants"]
         if name != first
     ]

@@ -63,7 +63,8 @@ def page(comparison: dict[str, Any], runs: list[Judged], pictures: dict[str, byt
         _frame(_marked(comparison["means"])),
         _misprinted(comparison["means"]),
         "<h2>Do two variants differ?</h2>",
-        f"<p>McNemar's exact test on the same pictures. Above {NOISE:g} the difference may be chance.</p>",
+        f"<p>McNemar's exact test on the same pictures: over all, and over the fakes alone, where it says whether one "
+        f"truly passes fewer. Above {NOISE:g} the difference may be chance.</p>",
         _frame(_pairs(comparison["mcnemar"])),
         "<h2>Cost</h2>",
         _frame(_cost(comparison["rows"])),
@@ -89,7 +90,7 @@ def text(comparison: dict[str, Any]) -> str:
 
 
 def _close(within_noise: list[str]) -> str:
-    return f" (its lead is within noise over {', '.join(within_noise)})" if within_noise else ""
+    return f" (its lead is within noise of {', '.join(within_noise)})" if within_noise else ""
 
 
 def _confusions(rows: list[dict[str, Any]]) -> pd.DataFrame:
@@ -137,11 +138,16 @@ def _pairs(pairs: list[dict[str, Any]]) -> pd.DataFrame:
                 "variants": " / ".join(pair["variants"]),
                 "only the first right": f"{pair['only_first_right']:,}",
                 "only the second right": f"{pair['only_second_right']:,}",
-                "p": f"{pair['p_value']:.4f}{'' if pair['p_value'] <= NOISE else ' within noise'}",
+                "p, all pictures": _noise(pair["p_value"]),
+                "p, fakes alone": _noise(pair["fakes"]["p_value"]),
             }
             for pair in pairs
         ]
     )
+
+
+def _noise(p_value: float) -> str:
+    return f"{p_value:.4f}{'' if p_value <= NOISE else ' within noise'}"
 
 
 def _cost(rows: list[dict[str, Any]]) -> pd.DataFrame:

@@ -71,6 +71,12 @@ def test_mcnemar_by_hand() -> None:
     assert (found["only_first_right"], found["only_second_right"]) == (10, 2)
     assert found["p_value"] == pytest.approx(158 / 4096)
     assert mcnemar(first, first)["p_value"] == 1
+    assert found["fakes"]["p_value"] == 1, "there are none"
+    with_fakes = [
+        judged(name, [False] * 20 + caught, ["real"] * 20 + ["fake"] * 8)
+        for name, caught in (("a", [True] * 8), ("b", [False] * 6 + [True] * 2))
+    ]
+    assert mcnemar(*with_fakes)["fakes"]["p_value"] == pytest.approx(2 / 2**6)
     shuffled = replace(second, scores=second.scores.sample(frac=1, random_state=0))
     assert mcnemar(first, shuffled) == found
 
@@ -86,7 +92,7 @@ def mean(variant: str, passed: float | None, accuracy: float) -> dict[str, Any]:
 
 def test_the_fewest_fakes_passed_win_and_ties_go_to_accuracy() -> None:
     rows = [mean("a", 0.02, 0.99), mean("b", 0.01, 0.8), mean("c", 0.01, 0.9)]
-    pairs = [{"variants": ["a", "c"], "p_value": 0.01}, {"variants": ["b", "c"], "p_value": 0.4}]
+    pairs = [{"variants": ["a", "c"], "fakes": {"p_value": 0.01}}, {"variants": ["b", "c"], "fakes": {"p_value": 0.4}}]
     assert winner(rows, pairs) == {"variant": "c", "within_noise": ["b"]}
     with pytest.raises(BadData, match="no fakes"):
         winner([mean("a", None, 0.5)], [])
