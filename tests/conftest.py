@@ -106,6 +106,7 @@ def tiny_spec() -> RunSpec:
             "optim.batch_size": 12,
             "optim.micro_batch": 4,
             "optim.learning_rate": 0.003,
+            "optim.precision": "fp32",  # bf16, where the machine has it, would drown what is compared
         },
     )
 
