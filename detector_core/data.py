@@ -20,10 +20,10 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from detector_core import labels, storage
 from detector_core.augment import Augment
+from detector_core.cache import Decoded, read_square
 from detector_core.config import AugmentSpec, OptimSpec, PreprocessSpec
-from detector_core.errors import BadConfig, BadData, BadImage
-from detector_core.pictures import Pixels, decode
-from detector_core.preprocess import square
+from detector_core.errors import BadConfig, BadData
+from detector_core.pictures import Pixels
 
 FILLER = -1
 """In place of the epoch in a key: load the picture, but count it for nothing."""
@@ -105,7 +105,7 @@ def plan(pictures: int, optim: OptimSpec, seed: int, place: Place) -> EpochPlan:
 class Pictures(Dataset[Any]):
     """The pictures of one split, decoded, squared and (with ``augment``) changed; a reason in place of a broken one.
 
-    A key is (epoch, row): the epoch is part of the augmentation's seed.
+    A key is (epoch, row): the epoch is part of the augmentation's seed. With ``decoded`` nothing is read but that.
     """
 
     def __init__(
@@ -115,25 +115,22 @@ class Pictures(Dataset[Any]):
         preprocess: PreprocessSpec,
         augment: AugmentSpec | None = None,
         seed: int = 0,
+        decoded: Decoded | None = None,
     ) -> None:
         self.paths = [storage.join(root, path) for path in rows["path"]]
         self.targets = labels.targets(rows["label"])
         self.preprocess = preprocess
         self.augment = Augment(augment) if augment else None
         self.seed = seed
+        self.decoded = decoded
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def __getitem__(self, key: Key) -> tuple[Key, Pixels | str]:
         epoch, row = key
-        try:
-            pixels = square(decode(storage.read_bytes(self.paths[row])), self.preprocess)
-        except BadImage as error:
-            return key, f"{self.paths[row]}: {error}"
-        except FileNotFoundError:
-            return key, f"{self.paths[row]}: the file is gone"
-        if self.augment and epoch != FILLER:
+        pixels = self.decoded.read(row) if self.decoded else read_square(self.paths[row], self.preprocess)
+        if self.augment and epoch != FILLER and not isinstance(pixels, str):
             pixels = self.augment(pixels, (self.seed, epoch, row))
         return key, pixels
 

@@ -13,6 +13,7 @@ import math
 import resource
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from detector_core import metrics
+from detector_core.cache import open_split
 from detector_core.data import Pictures, Place, TrainSampler, ValidSampler, loader, plan
 from detector_core.errors import BadData, TrainingFailed
 from detector_core.manifest import Manifest
@@ -61,13 +63,20 @@ class EpochReport:
 
 
 def fit(
-    state: TrainState, data: Manifest, place: Place | None = None, *, processes: int = 0, skip_broken: bool = False
+    state: TrainState,
+    data: Manifest,
+    place: Place | None = None,
+    *,
+    processes: int = 0,
+    skip_broken: bool = False,
+    cache: Path | None = None,
 ) -> Iterator[StepReport | EpochReport]:
     """Trains ``state`` to its end, yielding after each step and each epoch; every worker yields the same reports.
 
     Args:
         processes: further processes that decode and augment, for this worker.
         skip_broken: leave unreadable pictures out, listed in ``state.progress.broken``, instead of stopping.
+        cache: folder of this node where decoded pictures are kept (:mod:`detector_core.cache`); None keeps none.
 
     Raises:
         BadData: an unreadable picture, named.
@@ -77,8 +86,12 @@ def fit(
     optim, spec = state.spec.optim, state.spec
     pin_memory = state.device.type == "cuda"
     train_rows, valid_rows = data.split("train"), data.split("valid")
-    train = Pictures(train_rows, data.root, spec.preprocess, spec.augment, spec.seed)
-    valid = Pictures(valid_rows, data.root, spec.preprocess)
+    decoded = [
+        open_split(cache, data.fingerprint, rows, data.root, spec.preprocess) if cache else None
+        for rows in (train_rows, valid_rows)
+    ]
+    train = Pictures(train_rows, data.root, spec.preprocess, spec.augment, spec.seed, decoded[0])
+    valid = Pictures(valid_rows, data.root, spec.preprocess, decoded=decoded[1])
     epoch_plan = plan(len(train), optim, spec.seed, place)
     sampler = TrainSampler(epoch_plan, place)
     train_loader = loader(train, sampler, processes=processes, pin_memory=pin_memory)

@@ -22,11 +22,12 @@ LOG_EVERY_S = 15.0
 
 @ray.remote(num_cpus=0)
 class Board:
-    """Messages not yet taken, and the reason each run gave up, if it did."""
+    """Messages not yet taken, the reason each run gave up, if it did, and the placement groups of its workers."""
 
     def __init__(self) -> None:
         self.messages: list[Message] = []
         self.failures: dict[str, str] = {}
+        self.held: dict[str, list[Any]] = {}
 
     def post(self, message: Message) -> None:
         self.messages.append(message)
@@ -40,6 +41,12 @@ class Board:
 
     def failure(self, run: str) -> str | None:
         return self.failures.get(run)
+
+    def hold(self, run: str, placement_group: Any) -> None:
+        self.held.setdefault(run, []).append(placement_group)
+
+    def let_go(self, run: str) -> list[Any]:
+        return self.held.pop(run, [])
 
 
 class Watcher:

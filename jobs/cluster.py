@@ -27,7 +27,7 @@ def connect(*, dashboard: bool = False) -> Iterator[None]:
     for attempt in range(1, START_ATTEMPTS + 1):
         try:
             # Workers speak to people through the board and their errors, not through copied log lines.
-            ray.init(logging_level="warning", log_to_driver=False, **start)
+            context = ray.init(logging_level="warning", log_to_driver=False, **start)
             break
         except ConnectionError as error:
             raise NoRoom(f"no Ray answers at RAY_ADDRESS={os.environ.get('RAY_ADDRESS')}: {error}") from None
@@ -40,6 +40,9 @@ def connect(*, dashboard: bool = False) -> Iterator[None]:
                 raise NoRoom(f"Ray did not start in {attempt} attempts of 30 s: this machine is too busy") from None
             say(f"Ray did not start within 30 s, this machine is busy: attempt {attempt + 1} of {START_ATTEMPTS}")
     signal.signal(signal.SIGTERM, on_term)  # ray.init puts its own in place, which exits without a word
+    if dashboard and context.dashboard_url:
+        token = "" if shared else os.environ.get("RAY_AUTH_TOKEN", "")
+        say(f"Ray dashboard: http://{context.dashboard_url}" + (f" (it asks for this token: {token})" if token else ""))
     try:
         yield
     finally:

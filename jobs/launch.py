@@ -10,7 +10,7 @@ import json
 import logging
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,9 +20,10 @@ import ray
 import ray.train
 import ray.train.torch
 from pyarrow import fs
-from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, ScalingConfig, UserCallback
+from ray.util import get_current_placement_group
 
-from detector_core import artifacts, checkpoint, manifest, storage
+from detector_core import artifacts, checkpoint, manifest, search, storage
 from detector_core.checkpoint import Progress
 from detector_core.config import RunSpec
 from detector_core.data import Place
@@ -49,6 +50,7 @@ class Request:
         processes: further processes of each worker that decode and augment.
         checkpoint_every: steps between checkpoints within an epoch; 0 saves at the end of epochs only.
         retries: how often a lost worker is replaced.
+        cache: folder on each node where decoded pictures are kept and shared; empty keeps none.
     """
 
     name: str
@@ -62,6 +64,7 @@ class Request:
     checkpoint_every: int = 100
     retries: int = 3
     skip_broken: bool = False
+    cache: str = ""
 
     @property
     def folder(self) -> str:
@@ -74,8 +77,11 @@ class Request:
         return self.workers if isinstance(self.workers, int) else self.workers[1]
 
 
-def launch(request: Request, board: Any) -> dict[str, Any]:
+def launch(request: Request, board: Any, callbacks: Sequence[UserCallback] = ()) -> dict[str, Any]:
     """Trains one run to its end, or goes on with it, and writes its model folder. Blocks.
+
+    Args:
+        callbacks: told of every report of the workers; see :func:`_train` for what one holds.
 
     Raises:
         DetectorError: what the workers found; a model folder is still written when an epoch had finished.
@@ -95,6 +101,7 @@ def launch(request: Request, board: Any) -> dict[str, Any]:
             storage_path=request.storage,
             checkpoint_config=CheckpointConfig(num_to_keep=CHECKPOINTS_KEPT),
             failure_config=FailureConfig(max_failures=request.retries),
+            callbacks=list(callbacks),
         ),
     )
     started = time.monotonic()
@@ -131,6 +138,7 @@ def write_model(request: Request, *, complete: bool, seconds: float) -> dict[str
                 "epochs": progress.epoch,
                 "steps": sum(row["steps"] for row in progress.history),
                 "best": progress.history[progress.best_epoch],
+                "history": progress.history,
                 "broken_pictures": progress.broken,
                 "workers": request.workers,
                 "seconds": round(seconds, 1),
@@ -177,6 +185,8 @@ def _worker(config: dict[str, Any]) -> None:
     request, board = Request(**config["request"]), config["board"]
     if ray.get(board.failure.remote(request.name)):
         return
+    if ray.train.get_context().get_world_rank() == 0:
+        board.hold.remote(request.name, get_current_placement_group())
     try:
         _train(request, board)
     except DetectorError as error:
@@ -189,13 +199,15 @@ def _worker(config: dict[str, Any]) -> None:
 
 
 def _train(request: Request, board: Any) -> None:
+    """Reports {epoch, step, loss} within an epoch, at its end an EpochReport and the objectives at the kept epoch."""
     context = ray.train.get_context()
     place = Place(rank=context.get_world_rank(), workers=context.get_world_size())
     spec, data = RunSpec.from_dict(request.spec), manifest.load(request.data)
     device = str(ray.train.torch.get_device())
     state = _restored(request.name, board, spec, data.fingerprint, device) or TrainState(spec, data.fingerprint, device)
     posted = 0.0
-    for report in fit(state, data, place, processes=request.processes, skip_broken=request.skip_broken):
+    how = {"processes": request.processes, "skip_broken": request.skip_broken}
+    for report in fit(state, data, place, cache=Path(request.cache) if request.cache else None, **how):
         match report:
             case StepReport():
                 now = time.monotonic()
@@ -206,11 +218,11 @@ def _train(request: Request, board: Any) -> None:
                 if due and report.step < report.steps:
                     _save(state, place, {"epoch": report.epoch, "step": report.step, "loss": report.loss})
             case EpochReport():
+                history = state.progress.history
                 if place.rank == 0:
-                    history = state.progress.history
                     kind = {"precision": precision(spec.optim, state.device), "broken": len(state.progress.broken)}
                     board.post.remote({"run": request.name, "kind": "epoch", "history": history, **kind})
-                _save(state, place, report.to_dict())
+                _save(state, place, {**report.to_dict(), **search.kept(history)})
 
 
 def _save(state: TrainState, place: Place, metrics: dict[str, Any]) -> None:

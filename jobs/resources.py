@@ -1,6 +1,9 @@
 """The flags that say with what to train, the checks before Ray starts, and the requests they make of specs."""
 
 import argparse
+import os
+import tempfile
+from pathlib import Path
 
 import ray
 
@@ -11,13 +14,17 @@ from detector_core.errors import BadConfig
 from jobs.cluster import check_room
 from jobs.launch import Request
 
+CACHE = Path(tempfile.gettempdir()) / f"deepfake-detector-cache-{os.getuid()}"
 
-def add_flags(parser: argparse.ArgumentParser) -> None:
-    """Adds --data, --storage, --workers and what goes with them."""
+
+def add_flags(parser: argparse.ArgumentParser, *, workers: str = "--workers", cache: str = "none") -> None:
+    """Adds --data, --storage, --workers (or what a job calls it) and what goes with them."""
     parser.add_argument("--data", required=True, metavar="DATASET", help="a data set made by jobs.prepare")
     parser.add_argument("--storage", required=True, metavar="RUNS", help="folder, shared mount or URI that holds runs")
     group = parser.add_argument_group("with what to train")
-    group.add_argument("--workers", default="1", metavar="W", help="Ray Train workers; LEAST:MOST takes what there is")
+    group.add_argument(
+        workers, default="1", dest="workers", metavar="W", help="Ray Train workers; LEAST:MOST takes what there is"
+    )
     group.add_argument("--gpu", action="store_true", help="one GPU for each worker")
     group.add_argument("--cpus", type=int, metavar="N", help="cores for each worker [a fair share of this Ray]")
     group.add_argument("--processes", type=int, metavar="N", help="decoding processes of each worker [by device]")
@@ -25,6 +32,13 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--keep-checkpoints", action="store_true", help="keep them when the run has finished")
     group.add_argument("--retries", type=int, default=3, metavar="N", help="lost workers that are replaced [3]")
     group.add_argument("--skip-broken", action="store_true", help="leave unreadable pictures out, and list them")
+    group.add_argument(
+        "--cache",
+        default=cache,
+        metavar="FOLDER",
+        help=f"where each node keeps decoded pictures for every run on it; none decodes at every use; auto is {CACHE}; "
+        f"may be deleted between runs [{cache}]",
+    )
 
 
 def check(arguments: argparse.Namespace, specs: list[RunSpec], data: manifest.Manifest) -> None:
@@ -35,7 +49,7 @@ def check(arguments: argparse.Namespace, specs: list[RunSpec], data: manifest.Ma
         BadData: pictures of the data set are gone.
     """
     rows = {split: data.split(split) for split in ("train", "valid")}
-    _, most = _workers(arguments.workers)
+    _, most = parse_workers(arguments.workers)
     for spec in specs:
         backbones.check_image_size(spec.model, spec.preprocess.image_size)
         plan(len(rows["train"]), spec.optim, spec.seed, Place(workers=most))
@@ -43,14 +57,17 @@ def check(arguments: argparse.Namespace, specs: list[RunSpec], data: manifest.Ma
         check_files(split, data.root)
 
 
-def requests(arguments: argparse.Namespace, runs: dict[str, RunSpec]) -> list[Request]:
+def requests(arguments: argparse.Namespace, runs: dict[str, RunSpec], *, at_once: int = 1) -> list[Request]:
     """What to launch, a request a run. Call inside :func:`jobs.cluster.connect`.
+
+    Args:
+        at_once: runs that share this Ray's cores when --cpus does not say how many each worker has.
 
     Raises:
         NoRoom: this Ray has fewer cores or GPUs than one run needs.
     """
-    least, most = _workers(arguments.workers)
-    cpus = arguments.cpus or fair_share(most)
+    least, most = parse_workers(arguments.workers)
+    cpus = arguments.cpus or fair_share(most * at_once)
     check_room(cpus=least * cpus, gpus=least * arguments.gpu, purpose=f"training with {least} workers")
     return [
         Request(
@@ -65,6 +82,7 @@ def requests(arguments: argparse.Namespace, runs: dict[str, RunSpec]) -> list[Re
             checkpoint_every=arguments.checkpoint_every,
             retries=arguments.retries,
             skip_broken=arguments.skip_broken,
+            cache=_cache(arguments.cache),
         )
         for name, spec in runs.items()
     ]
@@ -75,7 +93,7 @@ def fair_share(workers: int) -> int:
     return max(1, int(ray.cluster_resources().get("CPU", 1)) // workers)
 
 
-def _workers(text: str) -> tuple[int, int]:
+def parse_workers(text: str) -> tuple[int, int]:
     """--workers as (least, most)."""
     try:
         numbers = [int(part) for part in text.split(":")]
@@ -84,6 +102,10 @@ def _workers(text: str) -> tuple[int, int]:
     if not 1 <= len(numbers) <= 2 or numbers[0] < 1 or numbers[-1] < numbers[0]:
         raise BadConfig(f"--workers {text}: write a number of 1 or more, or LEAST:MOST, e.g. 2 or 1:8")
     return numbers[0], numbers[-1]
+
+
+def _cache(asked: str) -> str:
+    return "" if asked == "none" else str(CACHE if asked == "auto" else Path(asked).absolute())
 
 
 def _processes(asked: int | None, cpus: int, gpu: bool) -> int:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 from torch.utils.tensorboard import SummaryWriter
+from torch.utils.tensorboard.summary import hparams
 
 from detector_core import plots, storage
 from detector_core.config import RunSpec
@@ -28,6 +29,9 @@ class RunLog:
         self.written = 0
         self._scratch = tempfile.TemporaryDirectory(prefix="events-") if storage.is_uri(folder) else None
         self._writer = SummaryWriter(self._scratch.name if self._scratch else self.events)
+        started, session, self._ended = hparams(_hyperparameters(spec), dict.fromkeys(_SCALARS, 0.0))
+        self._write(started)
+        self._write(session)
         try:
             storage.write_bytes(storage.join(folder, "samples.png"), plots.contact_sheet(data, spec))
         except BadImage as error:
@@ -47,8 +51,23 @@ class RunLog:
 
     def close(self) -> None:
         """Ends the event file and, for an object store, brings it there."""
+        self._write(self._ended)
         self._writer.close()
         if self._scratch:
             for path in Path(self._scratch.name).iterdir():
                 storage.write_bytes(storage.join(self.events, path.name), path.read_bytes())
             self._scratch.cleanup()
+
+    def _write(self, summary: Any) -> None:
+        self._writer._get_file_writer().add_summary(summary)
+
+
+def _hyperparameters(spec: RunSpec) -> dict[str, Any]:
+    """What TensorBoard's HParams tab shows of a run."""
+    return {
+        "variant": spec.variant,
+        "learning_rate": spec.optim.learning_rate,
+        "batch_size": spec.optim.batch_size,
+        "image_size": spec.preprocess.image_size,
+        "seed": spec.seed,
+    }

@@ -1,0 +1,310 @@
+"""One search under Ray Tune: ``tune`` calls it. A trial is a :func:`jobs.launch.launch`, told to Tune epoch by epoch.
+
+A trial's own process takes no core: it waits for its workers, which take all of them. No more trials run at once than
+their workers fit, so none waits for another's cores.
+"""
+
+import argparse
+import dataclasses
+import json
+import os
+import time
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import ray
+import ray.tune
+from ray.tune import Callback
+from ray.tune.integration.ray_train import TuneReportCallback
+from ray.tune.logger import CSVLoggerCallback, JsonLoggerCallback
+from ray.tune.schedulers import ASHAScheduler
+from ray.tune.search.optuna import OptunaSearch
+from ray.util import remove_placement_group
+
+from detector_core import artifacts, search, storage, variants
+from detector_core.config import RunSpec
+from detector_core.errors import Refused, TrainingFailed
+from detector_core.manifest import Manifest
+from detector_core.search import Trial
+from detector_core.training import EpochReport
+from jobs import launch, resources, runspec
+from jobs.board import Board, Watcher
+from jobs.cli import say
+from jobs.launch import Request
+from jobs.live import TrialLogs, TrialTable
+
+SEARCH, BEST, TRIALS, PLOT = "search.json", "best.json", "trials.csv", "objective.png"
+TUNE_FOLDER, TRIAL_FOLDER = "tune", "trials"
+TRIAL_RETRIES = 1
+# A trial's process is placed by the memory that it holds, never by cores.
+DRIVER = {"CPU": 0, "memory": 300 * 2**20}
+RATE = "learning_rate"
+STOPPED_WITHIN_S = 5.0
+"""By then the controller of a stopped trial is gone: it would replace workers whose group was taken too early."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What a search is: two with the same plan try the same.
+
+    Attributes:
+        spec: RunSpec as a plain dict; its learning rate is the first that ``loguniform`` tries.
+        rates: the rates of a grid; None for ``loguniform`` with ``samples`` trials.
+    """
+
+    name: str
+    storage: str
+    spec: dict[str, Any]
+    fingerprint: str
+    rates: list[float] | None
+    samples: int | None
+    objective: str
+    scheduler: str
+    workers: int
+
+    @property
+    def folder(self) -> str:
+        """The search's folder."""
+        return storage.join(self.storage, self.name)
+
+    @property
+    def trials(self) -> int:
+        """How many trials it runs."""
+        return len(self.rates) if self.rates else int(self.samples or 0)
+
+
+def claim(plan: Plan, *, resume: bool) -> None:
+    """Marks a name as taken by writing ``search.json``.
+
+    Raises:
+        Refused: the name is taken and ``resume`` was not asked for, or the search was started otherwise.
+    """
+    where = storage.join(plan.folder, SEARCH)
+    if not storage.exists(where):
+        if storage.exists(plan.folder):
+            raise Refused(f"{plan.folder} exists and is not a search: choose another --name")
+        if resume:
+            say(f"{plan.folder}: there is no such search yet, it starts from the beginning")
+        storage.write_bytes(where, json.dumps({"plan": asdict(plan)}, indent=2).encode())
+        return
+    if not resume:
+        raise Refused(f"{plan.folder} exists: choose another --name, or go on with it with --resume")
+    before = {**json.loads(storage.read_bytes(where))["plan"], "storage": plan.storage}  # a mount may have moved
+    changed = runspec.differences(before, asdict(plan))
+    if changed:
+        raise Refused(f"{plan.folder} was started otherwise ({'; '.join(changed)}): use another --name")
+
+
+def search_rates(plan: Plan, arguments: argparse.Namespace, data: Manifest) -> dict[str, Any]:
+    """Runs a search to its end, or goes on with it, and writes its files; returns the result line.
+
+    Raises:
+        NoRoom: not even one trial fits this Ray.
+        TrainingFailed: every trial failed.
+    """
+    at_once = _room(plan, arguments)
+    spec = RunSpec.from_dict(plan.spec)
+    request = resources.requests(arguments, {plan.name: spec}, at_once=at_once)[0]
+    request = dataclasses.replace(request, storage=storage.join(plan.folder, TRIAL_FOLDER))
+    say(f"{plan.name}: {plan.trials} trials, {at_once} at once, {plan.workers} workers of {request.cpus} cores each")
+    board = Board.options(name=_board(plan.name)).remote()  # type: ignore[attr-defined]
+    with TrialLogs(data, request.storage) as logs, Watcher(board, on_epoch=logs.epochs):
+        results = _tuner(plan, request, board, at_once).fit()
+    trials = [_collected(result, request) for result in results]
+    for trial in trials:
+        _cores_back(board, trial.name)
+    ray.kill(board)
+    if not arguments.keep_checkpoints:
+        for trial in trials:
+            launch.delete_checkpoints(dataclasses.replace(request, name=trial.name))
+    return write(plan, trials, data.name)
+
+
+def _tuner(plan: Plan, request: Request, board: Any, at_once: int) -> ray.tune.Tuner:
+    os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"  # TensorBoard events are ours: the tags of jobs.train
+    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # Ctrl-C ends the job as it ends every other
+    os.environ["TUNE_GLOBAL_CHECKPOINT_S"] = "2"
+    os.environ["TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S"] = "0"
+    trial = ray.tune.with_parameters(_trial, request=asdict(request), fingerprint=plan.fingerprint, board=board)
+    trainable = ray.tune.with_resources(trial, DRIVER)
+    experiment = storage.join(plan.folder, TUNE_FOLDER)
+    if ray.tune.Tuner.can_restore(experiment):
+        return ray.tune.Tuner.restore(experiment, trainable=trainable, resume_errored=True)
+    mode = search.OBJECTIVES[plan.objective]
+    metric = f"{search.KEPT}{plan.objective}"
+    seed = plan.spec["seed"]
+    asha = ASHAScheduler(time_attr="epoch", max_t=plan.spec["optim"]["epochs"] + 1, grace_period=1, reduction_factor=3)
+    if plan.rates:
+        space, algorithm = {RATE: ray.tune.grid_search(plan.rates)}, None
+    else:
+        first = [{RATE: plan.spec["optim"][RATE]}]
+        space = {RATE: ray.tune.loguniform(*search.bounds())}
+        algorithm = OptunaSearch(seed=seed, points_to_evaluate=first)
+    return ray.tune.Tuner(
+        trainable,
+        param_space=space,
+        tune_config=ray.tune.TuneConfig(
+            metric=metric,
+            mode=mode,
+            search_alg=algorithm,
+            scheduler=asha if plan.scheduler == "asha" else None,
+            num_samples=plan.samples or 1,
+            max_concurrent_trials=at_once,
+            trial_name_creator=_name,
+            trial_dirname_creator=_name,
+        ),
+        run_config=ray.tune.RunConfig(
+            name=TUNE_FOLDER,
+            storage_path=plan.folder,
+            failure_config=ray.tune.FailureConfig(max_failures=TRIAL_RETRIES),
+            callbacks=[JsonLoggerCallback(), CSVLoggerCallback(), TrialTable(plan.objective), _CoresBack(plan.name)],
+            verbose=0,
+        ),
+    )
+
+
+def _name(trial: Any) -> str:
+    """A trial's name, in Tune, on the board and on disk."""
+    return str(trial.trial_id)
+
+
+def _board(search_name: str) -> str:
+    return f"board of {search_name}"
+
+
+class _CoresBack(Callback):
+    """Takes back the placement group of a trial that was stopped.
+
+    Tune kills a stopped trial, and with it the controller that would have removed the group of its workers. Ray
+    leaves that to a cleaner which asks its State API: it fails where two Rays run on a machine, or one without a
+    dashboard, and the next trials would wait for ever.
+    """
+
+    def __init__(self, search_name: str) -> None:
+        self.search_name = search_name
+        self.stopped: dict[str, float] = {}
+
+    def on_trial_complete(self, *, trial: Any, **_: Any) -> None:
+        self.stopped[trial.trial_id] = time.monotonic()
+
+    def on_trial_error(self, *, trial: Any, **_: Any) -> None:
+        self.stopped[trial.trial_id] = time.monotonic()
+
+    def on_step_begin(self, **_: Any) -> None:
+        due = [name for name, since in self.stopped.items() if time.monotonic() - since > STOPPED_WITHIN_S]
+        for name in due:
+            del self.stopped[name]
+            _cores_back(ray.get_actor(_board(self.search_name)), name)
+
+
+def _cores_back(board: Any, trial: str) -> None:
+    for group in ray.get(board.let_go.remote(trial)):
+        remove_placement_group(group)
+
+
+class _EpochsToTune(TuneReportCallback):
+    """Tells Tune the reports at the end of epochs, the only ones with an objective."""
+
+    def after_report(self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Any) -> None:
+        if "val_loss" in metrics[0]:
+            super().after_report(run_context, metrics, checkpoint)
+
+
+def _trial(config: dict[str, Any], request: dict[str, Any], fingerprint: str, board: Any) -> None:
+    """A trial: the run of ``jobs.train`` with another rate. One that ended before tells Tune its history again."""
+    spec = RunSpec.from_dict(request["spec"]).replace({"optim.learning_rate": config[RATE]})
+    name = ray.tune.get_context().get_trial_id()
+    run = Request(**{**request, "name": name, "spec": spec.to_dict()})
+    for epoch, row in enumerate(history := _ended(run)):
+        ray.tune.report({**row, **search.kept(history[: epoch + 1])})
+    if not history:
+        launch.write_request(run, fingerprint)
+        launch.launch(run, board, callbacks=[_EpochsToTune()])
+
+
+def _ended(run: Request) -> list[dict[str, Any]]:
+    """The history of a run that has its whole model; empty for one that has not."""
+    model = launch.model_folder(run.folder)
+    if not storage.exists(storage.join(model, artifacts.ARTIFACT)):
+        return []
+    training = artifacts.read(model).training
+    history: list[dict[str, Any]] = training["history"]
+    return history if training["complete"] else []
+
+
+def _room(plan: Plan, arguments: argparse.Namespace) -> int:
+    """How many trials run at once."""
+    has = ray.cluster_resources()
+    unit, each = ("GPU", plan.workers) if arguments.gpu else ("CPU", plan.workers * (arguments.cpus or 1))
+    fits = max(1, int(has.get(unit, 0) // each))  # resources.requests says it when not even one fits
+    return min(fits, plan.trials, arguments.max_concurrent or plan.trials)
+
+
+def _collected(result: Any, request: Request) -> Trial:
+    """A trial as Tune recorded it; one that was told twice, after a crash, counts the later time."""
+    run = dataclasses.replace(request, name=result.path.rstrip("/").rpartition("/")[2])
+    frame = result.metrics_dataframe
+    history: list[dict[str, Any]] = []
+    if frame is not None and len(frame):
+        frame = frame.drop_duplicates("epoch", keep="last").sort_values("epoch")
+        history = frame[[field.name for field in dataclasses.fields(EpochReport)]].to_dict("records")
+    failed = str(result.error).strip().splitlines()[-1] if result.error else ""
+    return Trial(
+        name=run.name,
+        learning_rate=result.config[RATE],
+        status=search.FAILED if failed else search.ENDED if _ended(run) else search.STOPPED,
+        seconds=round(sum(row["seconds"] for row in history), 1),
+        history=history,
+        error=failed,
+    )
+
+
+def write(plan: Plan, trials: list[Trial], data_name: str) -> dict[str, Any]:
+    """Writes what a search found, ``search.json`` last; returns the result line.
+
+    Raises:
+        TrainingFailed: no trial ended an epoch; the reasons are in ``trials.csv``.
+    """
+    spec = RunSpec.from_dict(plan.spec)
+    trials = sorted(trials, key=lambda trial: -trial.learning_rate)
+    frame = search.rows(trials, plan.spec)
+    storage.write_bytes(storage.join(plan.folder, TRIALS), frame.to_csv(index=False).encode())
+    table_ii = variants.spec_for(spec.variant).optim.learning_rate if spec.variant in variants.VARIANTS else None
+    title = f"{spec.variant} on {data_name}"
+    plot = search.plot(trials, plan.objective, title, table_ii)
+    storage.write_bytes(storage.join(plan.folder, PLOT), plot)
+    failed = [
+        f"{trial.name} ({trial.learning_rate:g}): {trial.error}" for trial in trials if trial.status == search.FAILED
+    ]
+    for line in failed:
+        say(f"failed trial {line}")
+    say(search.table(trials, plan.objective))
+    best = search.best(trials, plan.objective)
+    if best is None:
+        raise TrainingFailed(f"{plan.folder}: none of {len(trials)} trials has an objective; see {TRIALS}")
+    found = spec.replace({"optim.learning_rate": best.learning_rate})
+    where = storage.join(plan.folder, BEST)
+    storage.write_bytes(where, json.dumps(found.to_dict(), indent=2).encode())
+    result = {
+        "search": plan.folder,
+        "variant": spec.variant,
+        "objective": plan.objective,
+        "best": {"learning_rate": best.learning_rate, plan.objective: best.score(plan.objective), "spec": where},
+        "table_ii": table_ii,
+        "trials": len(trials),
+        "failed": len(failed),
+    }
+    content = {"plan": asdict(plan), "result": result}
+    storage.write_bytes(storage.join(plan.folder, SEARCH), json.dumps(content, indent=2).encode())
+    return result
+
+
+def verdict(result: dict[str, Any]) -> str:
+    """The found rate beside Table II's, for a terminal."""
+    best, table_ii = result["best"], result["table_ii"]
+    paper = f"{table_ii:g}" if table_ii else "-"
+    return (
+        f"{result['variant']}: found {best['learning_rate']:.3g} ({result['objective']} "
+        f"{best[result['objective']]:.4f} on validation), Table II {paper}\n"
+        f"train with it: python -m jobs.train {result['variant']} --spec {best['spec']} ..."
+    )

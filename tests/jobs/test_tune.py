@@ -1,0 +1,165 @@
+"""The search for a learning rate on a real Ray: what it leaves, what it survives, and that a trial is a training."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from detector_core import manifest
+from detector_core.config import RunSpec
+from jobs.train import main as train
+from jobs.tune import main
+
+LIMIT_S = 600
+VARIANT = "timm:test_resnet-cutout"
+
+
+def flags(spec_file: Path, dataset: Path, folder: Path, name: str, *more: str) -> list[str]:
+    where = ["--data", str(dataset), "--storage", str(folder / "runs"), "--cache", str(folder / "cache")]
+    return [VARIANT, "--spec", str(spec_file), *where, "--name", name, "--cpus", "1", *more]
+
+
+def run(*arguments: str) -> dict[str, Any]:
+    done = subprocess.run(
+        [sys.executable, "-m", "jobs.tune", *arguments], capture_output=True, text=True, timeout=LIMIT_S
+    )
+    assert done.returncode == 0, done.stderr
+    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return result
+
+
+def refused(*arguments: str) -> int:
+    with pytest.raises(SystemExit) as ended:
+        main(list(arguments))
+    assert isinstance(ended.value.code, int)
+    return ended.value.code
+
+
+def models(folder: Path) -> dict[Path, int]:
+    return {path: path.stat().st_mtime_ns for path in folder.glob("trials/*/model/artifact.json")}
+
+
+def test_a_search_finds_a_rate_and_training_with_it_gives_the_trial_again(
+    tiny_dataset: Path, tiny_spec: RunSpec, spec_file: Path, tmp_path: Path
+) -> None:
+    """The rate 1e30 fails: it is tried again, reported, and does not end the search."""
+    result = run(*flags(spec_file, tiny_dataset, tmp_path, "rates", "--rates", "0.003,1e-6,1e30"))
+    folder = tmp_path / "runs" / "rates"
+    assert (result["trials"], result["failed"], result["best"]["learning_rate"]) == (3, 1, 0.003)
+    trials = pd.read_csv(folder / "trials.csv")
+    status = trials.groupby("optim.learning_rate")["status"].first().to_dict()
+    assert status == {0.003: "ended", 1e-6: "ended", 1e30: "failed"}
+    assert "not finite" in (why := trials["error"].dropna().iloc[0]) or "loss is" in why
+    assert (folder / "objective.png").stat().st_size > 1000
+    assert not list(folder.glob("trials/*/checkpoint_*"))
+    assert len(list((tmp_path / "cache").rglob("pixels.npy"))) == 2  # train and valid, once for all trials
+
+    best = json.loads((folder / "best.json").read_text())
+    assert RunSpec.from_dict(best) == tiny_spec.replace({"optim.learning_rate": 0.003})
+    where = ["--data", str(tiny_dataset), "--storage", str(tmp_path), "--name", "again", "--cpus", "1"]
+    with pytest.raises(SystemExit) as ended:
+        train([VARIANT, "--spec", str(folder / "best.json"), *where])
+    assert ended.value.code == 0
+    again = pd.read_csv(tmp_path / "again" / "metrics.csv")
+    tried = trials[trials["optim.learning_rate"] == 0.003].reset_index(drop=True)
+    for column in ("epoch", "steps", "train_loss", "val_loss", "val_auc"):
+        assert tried[column].tolist() == again[column].tolist(), column
+
+    name = tried["trial"].iloc[0]
+    events = EventAccumulator(str(folder / "trials" / name / "tensorboard")).Reload()
+    assert [scalar.value for scalar in events.Scalars("val_loss")] == pytest.approx(again["val_loss"].tolist())
+    told = events.PluginTagToContent("hparams")["_hparams_/session_start_info"]
+    assert b"learning_rate" in told
+
+    before = models(folder)
+    assert run(*flags(spec_file, tiny_dataset, tmp_path, "rates", "--rates", "0.003,1e-6,1e30", "--resume")) == result
+    assert models(folder) == before
+    assert refused(*flags(spec_file, tiny_dataset, tmp_path, "rates", "--rates", "0.003,1e-6,1e30")) == 1
+    assert refused(*flags(spec_file, tiny_dataset, tmp_path, "rates", "--rates", "0.003", "--resume")) == 1
+
+
+def test_a_killed_search_goes_on_and_repeats_no_trial(tiny_dataset: Path, spec_file: Path, tmp_path: Path) -> None:
+    how = ["--rates", "0.003,0.001,0.0001", "--max-concurrent", "1", "--epochs", "6"]
+    arguments = flags(spec_file, tiny_dataset, tmp_path, "killed", *how)
+    folder = tmp_path / "runs" / "killed"
+    process = subprocess.Popen([sys.executable, "-m", "jobs.tune", *arguments], stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + LIMIT_S
+    while len(list(folder.glob("trials/*/run.json"))) < 2 and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGKILL)
+    _, err = process.communicate(timeout=60)
+    before = models(folder)
+    assert len(before) == 1, err
+    time.sleep(2)
+    result = run(*arguments, "--resume")
+    assert (result["trials"], result["failed"]) == (3, 0)
+    after = models(folder)
+    assert len(after) == 3
+    assert {path: after[path] for path in before} == before
+    trials = pd.read_csv(folder / "trials.csv")
+    assert trials.groupby("trial")["epoch"].apply(list).tolist() == [[1, 2, 3, 4, 5, 6]] * 3
+    assert set(trials["status"]) == {"ended"}
+
+
+def test_asha_stops_the_hopeless_and_optuna_begins_with_the_specs_own_rate(
+    tiny_dataset: Path, spec_file: Path, tmp_path: Path
+) -> None:
+    """More trials than fit at once: a stopped one must give its cores back."""
+    how = ["--search", "loguniform", "--samples", "5", "--scheduler", "asha", "--epochs", "4", "--objective", "val_auc"]
+    result = run(*flags(spec_file, tiny_dataset, tmp_path, "asha", *how))
+    trials = pd.read_csv(tmp_path / "runs" / "asha" / "trials.csv")
+    status = trials.groupby("trial")["status"].first()
+    assert len(status) == 5
+    assert set(status) == {"ended", "stopped early"}
+    rates = set(trials["optim.learning_rate"])
+    assert len(rates) == 5
+    assert 0.003 in rates
+    assert all(1e-5 <= rate <= 1e-2 for rate in rates)
+    assert result["best"]["learning_rate"] in rates
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--rates", "fast"], "--rates fast"),
+        (["--samples", "3"], "--samples goes with"),
+        (["--rates", "1e-3", "--search", "loguniform"], "give one of the two"),
+        (["--max-concurrent", "0"], "--max-concurrent is 0"),
+        (["--workers-per-trial", "1:2"], "--workers-per-trial 1:2"),
+        (["--resume"], "--resume needs --name"),
+    ],
+)
+def test_flags_that_cannot_work_are_refused_before_ray_starts(
+    tiny_dataset: Path, spec_file: Path, tmp_path: Path, more: list[str], said: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    arguments = flags(spec_file, tiny_dataset, tmp_path, "refused", *more)
+    if more == ["--resume"]:
+        del arguments[arguments.index("--name") : arguments.index("--name") + 2]
+    assert refused(*arguments) == 1
+    assert said in capfd.readouterr().err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_an_objective_that_needs_both_classes_is_refused(
+    own_dataset: Path, spec_file: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    data = manifest.load(str(own_dataset))
+    frame = data.frame[(data.frame["split"] != "valid") | (data.frame["label"] == "real")]
+    one = str(tmp_path / "one")
+    manifest.save(one, frame, root=data.root, name="one", generated=True, audit={})
+    assert refused(*flags(spec_file, Path(one), tmp_path, "n", "--objective", "val_auc")) == 1
+    assert "needs both classes" in capfd.readouterr().err
+
+
+def test_more_workers_than_cores_are_refused_at_once(
+    tiny_dataset: Path, spec_file: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert refused(*flags(spec_file, tiny_dataset, tmp_path, "much", "--workers-per-trial", "12", "--cpus", "9")) == 1
+    assert "needs 108 CPU" in capfd.readouterr().err
