@@ -14,7 +14,6 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from detector_core import manifest
 from detector_core.config import RunSpec
-from jobs.train import main as train
 from jobs.tune import main
 
 LIMIT_S = 600
@@ -56,17 +55,16 @@ def test_a_search_finds_a_rate_and_training_with_it_gives_the_trial_again(
     trials = pd.read_csv(folder / "trials.csv")
     status = trials.groupby("optim.learning_rate")["status"].first().to_dict()
     assert status == {0.003: "ended", 1e-6: "ended", 1e30: "failed"}
-    assert "not finite" in (why := trials["error"].dropna().iloc[0]) or "loss is" in why
+    assert "loss is" in trials["error"].dropna().iloc[0]
     assert (folder / "objective.png").stat().st_size > 1000
-    assert not list(folder.glob("trials/*/checkpoint_*"))
+    assert not [path for path in folder.glob("trials/*/checkpoint_*") if path.is_dir()]
     assert len(list((tmp_path / "cache").rglob("pixels.npy"))) == 2  # train and valid, once for all trials
 
     best = json.loads((folder / "best.json").read_text())
     assert RunSpec.from_dict(best) == tiny_spec.replace({"optim.learning_rate": 0.003})
     where = ["--data", str(tiny_dataset), "--storage", str(tmp_path), "--name", "again", "--cpus", "1"]
-    with pytest.raises(SystemExit) as ended:
-        train([VARIANT, "--spec", str(folder / "best.json"), *where])
-    assert ended.value.code == 0
+    command = [sys.executable, "-m", "jobs.train", VARIANT, "--spec", str(folder / "best.json"), *where]
+    subprocess.run(command, check=True, capture_output=True, timeout=LIMIT_S)
     again = pd.read_csv(tmp_path / "again" / "metrics.csv")
     tried = trials[trials["optim.learning_rate"] == 0.003].reset_index(drop=True)
     for column in ("epoch", "steps", "train_loss", "val_loss", "val_auc"):
