@@ -9,9 +9,11 @@ import os
 import re
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from anyio import CapacityLimiter, to_thread
 from fastapi import FastAPI, Request
@@ -24,13 +26,59 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from detector_core.errors import BadImage, TooManyPixels
+from detector_core.explain import Heat
 from detector_core.pictures import Pixels, decode
 from detector_core.preprocess import square
 from detector_core.runtime import ModelInfo, Prediction, blank
-from serve_app.schemas import CODES, DetectAnswer, Error, ErrorAnswer, Health, Limits, ModelAnswer, Result, Warning
+from serve_app.schemas import (
+    CODES,
+    DetectAnswer,
+    Error,
+    ErrorAnswer,
+    Health,
+    HttpSettings,
+    Limits,
+    ModelAnswer,
+    ModelRef,
+    PictureTiming,
+    Result,
+    Size,
+    Thresholds,
+    Warning,
+)
 
-Detect = Callable[[Pixels], Awaitable[Prediction]]
-"""image_SSC of the model's size -> prediction. Raises Unavailable."""
+
+class Judge(Protocol):
+    """Asks the model; both raise Unavailable."""
+
+    async def predict(self, image_SSC: Pixels) -> Prediction:
+        """One picture of the model's size."""
+        ...
+
+    async def explain(self, image_SSC: Pixels, toward: str) -> Heat:
+        """heat_HW from 0 to 1: what speaks for a label."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answered:
+    """One answered request, for metrics and the log: never a picture's bytes or name.
+
+    Attributes:
+        route: its template, such as ``/v1/detect``; ``unknown`` where none matched.
+        seconds: by stage: ``read``, ``decode``, ``faces``, ``detect``, ``explain``, ``total``.
+        verdicts, p_fakes: one entry a picture, or a judged frame; p_fake only where there is one.
+    """
+
+    route: str
+    method: str
+    status: int
+    request_id: str
+    seconds: dict[str, float]
+    pictures: int = 0
+    verdicts: tuple[str, ...] = ()
+    p_fakes: tuple[float, ...] = ()
+
 
 STATIC = Path(__file__).parent / "static"
 FIELD = "file"
@@ -72,15 +120,22 @@ class Unavailable(Exception):
         self.retry_after_s = retry_after_s
 
 
-def create_app(detect: Detect, model: ModelInfo, limits: Limits | None = None) -> FastAPI:
+def create_app(
+    judge: Judge,
+    model: Callable[[], ModelInfo],
+    settings: HttpSettings | None = None,
+    observe: Callable[[Answered], None] = lambda _: None,
+) -> FastAPI:
     """The service.
 
     Args:
-        detect: asks the model about one picture.
-        model: what it is; its preprocessing is applied here, so that only small squares travel to ``detect``.
-        limits: what one request may bring.
+        judge: asks the model about one picture.
+        model: what it is now; its preprocessing is applied here, so that only small squares travel to ``judge``.
+        settings: how the operator runs it.
+        observe: is given each answered request.
     """
-    limits = limits or Limits()
+    settings = settings or HttpSettings()
+    limits = settings.limits
     decoders = CapacityLimiter(os.cpu_count() or 1)  # each holds a whole picture in memory
     app = FastAPI(
         title="Deepfake face detector",
@@ -111,23 +166,36 @@ def create_app(detect: Detect, model: ModelInfo, limits: Limits | None = None) -
         with spent.on("decode"):
             pictures = [await _decode(data, index, len(files)) for index, data in enumerate(files)]
         with spent.on("detect"):
-            predictions = await asyncio.gather(*(detect(pixels_SSC) for pixels_SSC, _ in pictures))
+            predictions = await asyncio.gather(*(judge.predict(pixels_SSC) for pixels_SSC, _ in pictures))
         results = [
-            Result.of(index, prediction, warnings)
+            Result(
+                index=index,
+                verdict=prediction.verdict,
+                p_fake=prediction.p_fake,
+                confidence=prediction.confidence,
+                thresholds=Thresholds.of(prediction.model),
+                faces=[],
+                size=Size(width=0, height=0),
+                judged=(0, 0, 0, 0),
+                warnings=warnings,
+                model=ModelRef.to(prediction.model),
+                request_id=request_id(request),
+                timing_ms=PictureTiming(decode=0, faces=0, detect=0, explain=0),
+            )
             for index, (prediction, (_, warnings)) in enumerate(zip(predictions, pictures, strict=True))
         ]
         return DetectAnswer(results=results, request_id=request_id(request), timing_ms=spent.timing())
 
     async def _decode(data: bytes, index: int, count: int) -> tuple[Pixels, list[Warning]]:
         try:
-            return await to_thread.run_sync(_to_square, data, model, limits, limiter=decoders)
+            return await to_thread.run_sync(_to_square, data, model(), limits, limiter=decoders)
         except BadImage as error:
             where = f"picture {index + 1} of {count}: " if count > 1 else ""
             raise HTTPException(413 if isinstance(error, TooManyPixels) else 400, f"{where}{error}") from None
 
     @app.get("/v1/model", summary="Which model answers, and how good it is")
     async def show_model() -> ModelAnswer:
-        return ModelAnswer.of(model)
+        return ModelAnswer.of(model(), settings)
 
     @app.get("/healthz", summary="Is the process alive?")
     async def alive() -> Health:
@@ -136,7 +204,7 @@ def create_app(detect: Detect, model: ModelInfo, limits: Limits | None = None) -
     @app.get("/readyz", summary="Does the model answer?", responses=_errors(503))
     async def ready() -> Health:
         try:
-            await asyncio.wait_for(detect(blank(model)), READY_S)
+            await asyncio.wait_for(judge.predict(blank(model())), READY_S)
         except TimeoutError:
             raise Unavailable(f"the model did not answer within {READY_S:g} s") from None
         return Health()
