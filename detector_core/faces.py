@@ -28,7 +28,7 @@ SMALLEST: Final = 40
 """Side of the smallest face that is looked for, pixels of the picture as it is searched; less shows no traces."""
 LARGEST: Final = 1024
 """Pictures with a longer side are searched at this size, which keeps time and memory bounded."""
-FILLS: Final = 0.8
+FILLS: Final = 0.6
 """A face whose crop covers this share of a picture is an aligned portrait, as the data sets have them."""
 
 _LOADING = Lock()
@@ -99,7 +99,7 @@ def fills(image_HWC: Pixels, face: Face) -> bool:
     """Whether a picture is an aligned portrait of a face already, so that a crop would only narrow its frame."""
     left, top, right, bottom = crop_box(image_HWC, face)
     height, width = image_HWC.shape[:2]
-    return (right - left) * (bottom - top) >= FILLS * height * width
+    return bool((right - left) * (bottom - top) >= FILLS * height * width)
 
 
 def warm_up() -> None:

@@ -1,4 +1,4 @@
-"""A picture's file without what it says about its owner: EXIF with places and times, XMP, comments, thumbnails, trailers.
+"""A picture's file without what it says about its owner: EXIF with places and times, XMP, comments, thumbnails, tails.
 
 JPEG and PNG keep their compressed pixels byte for byte, so that the traces a detector lives on stay; anything else, and
 whatever does not decode to the same pixels afterwards, is stored anew as PNG, without loss. The orientation is kept.

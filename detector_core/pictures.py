@@ -19,8 +19,8 @@ from detector_core.errors import BadImage, TooManyPixels, UnreadFormat
 MAX_PIXELS = 50_000_000
 FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "BMP", "TIFF", "GIF")
 MAX_SCANS: Final = 200
-"""Most scans of a JPEG; an encoder writes about ten. Each costs a pass over the picture, and a file of some megabytes has
-room for a million scans of a few bytes."""
+"""Most scans of a JPEG; an encoder writes about ten. Each costs a pass over the picture, and a file of some megabytes
+has room for a million scans of a few bytes."""
 
 Pixels = NDArray[np.uint8]
 
