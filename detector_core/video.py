@@ -84,6 +84,8 @@ def sample(data: bytes, count: int, *, max_s: float, deadline: float = math.inf)
         if not container.streams.video:
             raise BadVideo("the clip has no picture, only sound")
         stream = container.streams.video[0]
+        if stream.codec_context is None:
+            raise BadVideo("the clip's codec is not known")
         if stream.codec_context.width * stream.codec_context.height > MAX_PIXELS:
             raise TooLongVideo(f"frames of {stream.codec_context.width} x {stream.codec_context.height} are too large")
         packets = _packets(container.demux(stream), max_s)
