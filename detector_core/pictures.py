@@ -26,7 +26,17 @@ Pixels = NDArray[np.uint8]
 
 _HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 _TILE_WIDTH, _TILE_HEIGHT = 322, 323
-_DAMAGED = (OSError, SyntaxError, ValueError, EOFError, LookupError, ArithmeticError, TypeError, struct.error)
+_DAMAGED = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    LookupError,
+    ArithmeticError,
+    TypeError,
+    RuntimeError,
+    struct.error,
+)
 """What Pillow raises on damaged files, by format and by what is damaged."""
 
 

@@ -87,6 +87,22 @@ def test_the_orientation_is_applied(format_: str) -> None:
     assert found[28, 8].mean() < 15
 
 
+@pytest.mark.parametrize("format_", FORMATS)
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+def test_damaged_bytes_are_bad_and_nothing_else(format_: str) -> None:
+    draw = np.random.default_rng(0)
+    original = saved(noise(), format_)
+    for _ in range(150):
+        data = bytearray(original)
+        for place in draw.integers(0, min(400, len(data)), 3):
+            data[place] = draw.integers(256)
+        try:
+            assert decode(bytes(data)).ndim == 3
+        except BadImage:
+            continue
+
+
 def test_heic_is_named_and_says_what_to_do() -> None:
     with pytest.raises(UnreadFormat, match="save it as JPEG"):
         decode(struct.pack(">I", 24) + b"ftypheic" + b"\0\0\0\0mif1heic" + b"\0" * 100)
