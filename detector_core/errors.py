@@ -8,7 +8,10 @@
     +-- BadData              a folder, CSV or data set that cannot be used
     |   +-- BadManifest      a prepared data set that is missing, torn or of another format
     |   +-- BadImage         bytes that are not a whole picture
-    |       +-- TooManyPixels    a picture larger than allowed, found before it is decoded
+    |   |   +-- TooManyPixels    a picture larger than allowed, found before it is decoded
+    |   |   +-- UnreadFormat     a picture, but of a format that is not read
+    |   +-- BadVideo     bytes that are not a clip of a known kind
+    |       +-- TooLongVideo     a clip longer or larger than allowed
     +-- NoWeights            pretrained weights that cannot be had
     +-- BrokenArtifact       a model folder or checkpoint that is incomplete or was changed
     +-- TrainingFailed       a run that cannot go on (loss is NaN, ...)
@@ -45,6 +48,18 @@ class BadImage(BadData):
 
 class TooManyPixels(BadImage):
     """A picture larger than allowed; nothing of it was decoded."""
+
+
+class UnreadFormat(BadImage):
+    """A picture of a format that is not read; says what to do."""
+
+
+class BadVideo(BadData):
+    """Bytes that are not a clip of a known kind."""
+
+
+class TooLongVideo(BadVideo):
+    """A clip longer or larger than allowed."""
 
 
 class NoWeights(DetectorError):

@@ -1,11 +1,13 @@
 """Faces in a picture: where they are, and a square crop around one.
 
-MTCNN (Zhang et al. 2016) as facenet-pytorch ships it, weights included; it is what VGGFace2 was cropped with.
+MTCNN (Zhang et al. 2016) as facenet-pytorch ships it, weights included; it is what VGGFace2 was cropped with. It keeps
+nothing between two pictures, so that several threads may search at once.
 """
 
 import io
 from dataclasses import dataclass
 from functools import cache
+from threading import Lock
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -26,6 +28,14 @@ SMALLEST: Final = 40
 """Side of the smallest face that is looked for, pixels of the picture as it is searched; less shows no traces."""
 LARGEST: Final = 1024
 """Pictures with a longer side are searched at this size, which keeps time and memory bounded."""
+FILLS: Final = 0.5
+"""A face whose crop covers this share of a picture is an aligned portrait: of 700 FFHQ and StyleGAN portraits the crop
+covers 62 % or more, half of the time all."""
+
+_LOADING = Lock()
+
+Box = tuple[int, int, int, int]
+"""left, top, right, bottom in pixels, inside the picture."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +77,12 @@ def detect(image_HWC: Pixels) -> list[Face]:
 
 
 def crop(image_HWC: Pixels, face: Face, margin: float = MARGIN) -> Pixels:
+    """The square around a face, see :func:`crop_box`."""
+    left, top, right, bottom = crop_box(image_HWC, face, margin)
+    return image_HWC[top:bottom, left:right]
+
+
+def crop_box(image_HWC: Pixels, face: Face, margin: float = MARGIN) -> Box:
     """The square around a face, ``margin`` of its longer side added, half on each side.
 
     The square is moved into the picture, and shrunk where the picture is smaller; nothing is ever padded, because
@@ -77,7 +93,19 @@ def crop(image_HWC: Pixels, face: Face, margin: float = MARGIN) -> Pixels:
     side = max(1, min(round(face.side * (1 + margin)), height, width))
     x = round(min(max((left + right - side) / 2, 0), width - side))
     y = round(min(max((top + bottom - side) / 2, 0), height - side))
-    return image_HWC[y : y + side, x : x + side]
+    return x, y, x + side, y + side
+
+
+def fills(image_HWC: Pixels, face: Face) -> bool:
+    """Whether a picture is an aligned portrait of a face already, so that a crop would only narrow its frame."""
+    left, top, right, bottom = crop_box(image_HWC, face)
+    height, width = image_HWC.shape[:2]
+    return bool((right - left) * (bottom - top) >= FILLS * height * width)
+
+
+def warm_up() -> None:
+    """Loads the detector, which takes seconds, so that no later call waits for it."""
+    detect(np.full((2 * SMALLEST, 2 * SMALLEST, 3), 128, np.uint8))
 
 
 def save_crop(path: str, data: bytes, *, folder: str, margin: float) -> bytes:
@@ -101,8 +129,13 @@ def crop_name(path: str) -> str:
     return f"{path}.png"
 
 
-@cache
 def _detector() -> "MTCNN":
+    with _LOADING:
+        return _loaded()
+
+
+@cache
+def _loaded() -> "MTCNN":
     from facenet_pytorch import MTCNN  # with PyTorch, which takes seconds
 
     return MTCNN(min_face_size=SMALLEST, keep_all=True).eval()

@@ -26,10 +26,11 @@ from ray.serve.handle import DeploymentHandle
 
 from detector_core import artifacts, registry
 from detector_core.errors import BadConfig, DetectorError, NoRoom
+from detector_core.explain import Heat
 from detector_core.pictures import Pixels
 from detector_core.runtime import Prediction, Predictor, describe
 from serve_app.http import Unavailable, create_app
-from serve_app.schemas import Limits
+from serve_app.schemas import HttpSettings, Limits
 
 NAME = "detector"
 OBJECT_STORE_BYTES = 400 * 2**20
@@ -84,9 +85,13 @@ class Ingress:
         self._detector, self._folder, self._settings = detector, folder, settings
 
     def __serve_build_asgi_app__(self) -> FastAPI:
-        return create_app(self._detect, describe(self._folder), self._settings.limits)
+        info = describe(self._folder)
+        return create_app(self, lambda: info, HttpSettings(limits=self._settings.limits))
 
-    async def _detect(self, pixels_SSC: Pixels) -> Prediction:
+    async def explain(self, image_SSC: Pixels, toward: str) -> Heat:  # noqa: ARG002 -- of the interface
+        raise BadConfig("heat maps are not served yet")
+
+    async def predict(self, pixels_SSC: Pixels) -> Prediction:
         try:
             prediction: Prediction = await self._detector.predict.remote(pixels_SSC)
         except BackPressureError:

@@ -1,87 +1,76 @@
-"""The service as plain FastAPI: bytes -> pictures -> ``detect`` -> JSON. No Ray; tested with a TestClient.
+"""The service as plain FastAPI: bytes -> pictures -> ``judge`` -> JSON. No Ray; tested with a TestClient.
 
-Uploads stay in memory and nothing of them is kept or logged, a file's name least of all. Left out: how ``detect``
-batches and where it runs (``app``).
+Uploads stay in memory; nothing of them is kept or logged, a file's name least of all, unless a user gives a picture as
+feedback. What reads a body is in ``intake``, what becomes of a picture in ``judging``, who may ask in ``guards``. Left
+out: how ``judge`` batches and where it runs (``app``).
 """
 
 import asyncio
-import os
-import re
-import time
-import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
+from typing import Annotated, Any
 
-from anyio import CapacityLimiter, to_thread
-from fastapi import FastAPI, Request
-from fastapi.responses import FileResponse, JSONResponse
+from fastapi import Depends, FastAPI, Query, Request, Security
+from fastapi.middleware.cors import CORSMiddleware
+from fastapi.responses import FileResponse
+from fastapi.security import APIKeyHeader, HTTPBearer
 from fastapi.staticfiles import StaticFiles
-from starlette.datastructures import MutableHeaders, UploadFile
-from starlette.exceptions import HTTPException
-from starlette.formparsers import MultiPartException, MultiPartParser
-from starlette.requests import ClientDisconnect
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from detector_core.errors import BadImage, TooManyPixels
-from detector_core.pictures import Pixels, decode
-from detector_core.preprocess import square
-from detector_core.runtime import ModelInfo, Prediction, blank
-from serve_app.schemas import CODES, DetectAnswer, Error, ErrorAnswer, Health, Limits, ModelAnswer, Result, Warning
+from detector_core import faces as face_search
+from detector_core import feedback
+from detector_core.errors import BadImage, NoRoom, TooManyPixels, UnreadFormat
+from detector_core.runtime import ModelInfo, blank
+from serve_app import bodies, clips, fetch, intake, outer
+from serve_app.answers import Refusal, Unavailable, answer_errors, documented, request_id
+from serve_app.guards import Guard, Keys
+from serve_app.judging import Judge, Judged, Seen, Workers, ask, look
+from serve_app.outer import Answered, Notes, Outer
+from serve_app.schemas import (
+    DetectAnswer,
+    Faces,
+    FeedbackAnswer,
+    Health,
+    HttpSettings,
+    ModelAnswer,
+    ModelRef,
+    PictureTiming,
+    Result,
+    Size,
+    Thresholds,
+    Timing,
+    VideoAnswer,
+    looks_for_faces,
+)
 
-Detect = Callable[[Pixels], Awaitable[Prediction]]
-"""image_SSC of the model's size -> prediction. Raises Unavailable."""
+__all__ = ["Answered", "Judge", "Unavailable", "create_app"]
 
 STATIC = Path(__file__).parent / "static"
-FIELD = "file"
 READY_S = 5.0
-HEADERS = {
-    "Content-Security-Policy": (
-        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src 'self'; "
-        "form-action 'none'; base-uri 'none'; frame-ancestors 'none'"
-    ),
-    "Cache-Control": "no-store",
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Permissions-Policy": "geolocation=(), microphone=()",
-    "Referrer-Policy": "no-referrer",
-    "X-Content-Type-Options": "nosniff",
-}
-_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
-_PICTURE = {"type": "string", "format": "binary"}
-_REQUEST_BODY = {
-    "required": True,
-    "content": {
-        "multipart/form-data": {
-            "schema": {
-                "type": "object",
-                "required": [FIELD],
-                "properties": {FIELD: {"type": "array", "minItems": 1, "items": _PICTURE}},
-            }
-        },
-        "image/*": {"schema": _PICTURE},
-    },
-}
+FULL_RETRY_S = 3600
+_HEADERS = ["Authorization", "X-API-Key", "Content-Type", "X-Request-ID"]
 
 
-class Unavailable(Exception):
-    """The detector cannot take this request now."""
-
-    def __init__(self, message: str, retry_after_s: int = 1) -> None:
-        super().__init__(message)
-        self.retry_after_s = retry_after_s
-
-
-def create_app(detect: Detect, model: ModelInfo, limits: Limits | None = None) -> FastAPI:
+def create_app(
+    judge: Judge,
+    model: Callable[[], ModelInfo],
+    settings: HttpSettings | None = None,
+    observe: Callable[[Answered], None] = lambda _: None,
+) -> FastAPI:
     """The service.
 
     Args:
-        detect: asks the model about one picture.
-        model: what it is; its preprocessing is applied here, so that only small squares travel to ``detect``.
-        limits: what one request may bring.
+        judge: asks the model about one picture.
+        model: what it is now; its preprocessing is applied here, so that only small squares travel to ``judge``.
+        settings: how the operator runs it.
+        observe: is given each answered request.
+
+    Raises:
+        BadConfig: a setting that cannot work, such as a key file that is not there.
     """
-    limits = limits or Limits()
-    decoders = CapacityLimiter(os.cpu_count() or 1)  # each holds a whole picture in memory
+    settings = settings or HttpSettings()
+    limits = settings.limits
+    workers = Workers()
+    store = feedback.Store(settings.feedback_folder, settings.feedback_bytes) if settings.feedback_folder else None
     app = FastAPI(
         title="Deepfake face detector",
         description="Tells photographs of faces from generated ones. Pictures are judged in memory and never kept.",
@@ -89,54 +78,147 @@ def create_app(detect: Detect, model: ModelInfo, limits: Limits | None = None) -
         docs_url=None,
         redoc_url=None,
     )
-    app.add_middleware(_SecurityHeaders)
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_methods=["GET", "POST"],
+            allow_headers=_HEADERS,
+            expose_headers=["Retry-After", "X-Request-ID"],
+        )
+    app.add_middleware(Outer, observe=observe)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
-    _answer_errors(app)
+    answer_errors(app)
+    guarded, refusals = _guard(settings)
+
+    def search(asked: Faces, info: ModelInfo) -> bool:
+        return looks_for_faces(settings.faces if asked == "auto" else asked, info)
+
+    def deadline() -> float:
+        return asyncio.get_running_loop().time() + settings.timeout_s
+
+    async def fetch_picture(url: str) -> bytes:
+        return await fetch.fetch(url, limits.max_bytes)
 
     @app.post(
         "/v1/detect",
         summary="Real or fake?",
-        responses=_errors(400, 413, 415, 422, 503),
-        openapi_extra={"requestBody": _REQUEST_BODY},
+        dependencies=guarded,
+        responses=documented(400, 408, 413, 415, 422, 503, *refusals),
+        openapi_extra={"requestBody": bodies.pictures(settings)},
     )
-    async def detect_pictures(request: Request) -> DetectAnswer:
+    async def detect_pictures(
+        request: Request,
+        explain: Annotated[bool, Query(description="add a heat map of what speaks for the verdict")] = False,
+        faces: Annotated[Faces, Query(description="on: judge each face; off: the whole picture")] = "auto",
+    ) -> DetectAnswer:
         """One result for each picture, in their order.
 
         Send pictures as fields named "file" of a multipart form, or one picture as the body with its own content
         type, such as image/jpeg. JPEG, PNG, WebP, AVIF, BMP, TIFF and GIF are read; of an animation the first frame.
         """
-        spent = _Stopwatch()
-        with spent.on("read"):
-            files = await _read(request, limits)
-        with spent.on("decode"):
-            pictures = [await _decode(data, index, len(files)) for index, data in enumerate(files)]
-        with spent.on("detect"):
-            predictions = await asyncio.gather(*(detect(pixels_SSC) for pixels_SSC, _ in pictures))
+        until, taken = deadline(), outer.notes(request)
+        with taken.on("read"):
+            files = await intake.within(
+                until,
+                intake.read_pictures(
+                    request,
+                    max_bytes=limits.max_bytes,
+                    max_files=limits.max_files,
+                    fetch=fetch_picture if settings.allow_url else None,
+                ),
+            )
+        info = model()
+        seen_and_judged = await intake.unless_gone(
+            request, until, _judge_all(files, info, search(faces, info), explain)
+        )
         results = [
-            Result.of(index, prediction, warnings)
-            for index, (prediction, (_, warnings)) in enumerate(zip(predictions, pictures, strict=True))
+            _result(index, seen, judged, request_id(request), taken)
+            for index, (seen, judged) in enumerate(seen_and_judged)
         ]
-        return DetectAnswer(results=results, request_id=request_id(request), timing_ms=spent.timing())
+        return DetectAnswer(results=results, request_id=request_id(request), timing_ms=_timing(taken))
 
-    async def _decode(data: bytes, index: int, count: int) -> tuple[Pixels, list[Warning]]:
+    async def _judge_all(files: list[bytes], info: ModelInfo, on: bool, explain: bool) -> list[tuple[Seen, Judged]]:
+        looking = (workers.run(look, data, info, limits, on, workers) for data in files)
+        looked = await asyncio.gather(*looking, return_exceptions=True)
+        seen = [_or_refuse(found, index, len(files)) for index, found in enumerate(looked)]
+        judged = await asyncio.gather(*(ask(judge, one.squares, info, explain) for one in seen))
+        return list(zip(seen, judged, strict=True))
+
+    if limits.frames:
+
+        @app.post(
+            "/v1/detect/video",
+            summary="Frames of a short clip",
+            dependencies=guarded,
+            responses=documented(400, 408, 413, 415, 422, 503, *refusals),
+            openapi_extra={"requestBody": bodies.clip()},
+        )
+        async def detect_video(
+            request: Request,
+            frames: Annotated[int, Query(ge=1, le=limits.frames, description="evenly spaced")] = limits.frames,
+            faces: Annotated[Faces, Query(description="on: judge each face; off: the whole frame")] = "auto",
+        ) -> VideoAnswer:
+            """Evenly spaced frames are judged like pictures; the clip's p_fake is the median of those with a face.
+
+            Send the clip as the field "file" of a multipart form, or as the body with its own content type, such as
+            video/mp4. MP4, MOV, WebM, Matroska and AVI are read.
+            """
+            until, taken = deadline(), outer.notes(request)
+            with taken.on("read"):
+                data = await intake.within(until, intake.read_clip(request, max_bytes=limits.max_video_bytes))
+            info = model()
+            judging = clips.judge_clip(
+                data, judge, info, limits, frames, search(faces, info), workers, taken, settings.timeout_s
+            )
+            found = await intake.unless_gone(request, until, judging)
+            return VideoAnswer(**found, request_id=request_id(request), timing_ms=_timing(taken))
+
+    @app.post(
+        "/v1/feedback",
+        status_code=201,
+        summary="Give a picture with its label",
+        dependencies=guarded,
+        responses=documented(400, 404, 408, 413, 415, 422, 503, *refusals),
+        openapi_extra={"requestBody": bodies.gift()},
+    )
+    async def give(request: Request) -> FeedbackAnswer:
+        """Keeps one picture, with the consent of who gives it, so that a later model learns from it.
+
+        Times, places and other metadata in the file are removed before it is stored; its name is never kept.
+        """
+        if store is None:
+            raise Refusal(404, "this service keeps no feedback")
+        until, taken = deadline(), outer.notes(request)
+        with taken.on("read"):
+            form = await intake.within(until, intake.read_form(request, max_bytes=limits.max_bytes, max_files=1))
+        gift = bodies.Gift.read(form)
+        reference = ModelRef.to(model()).model_dump()
+        keeping = workers.run(gift.keep, store, reference, limits.max_pixels, workers)
         try:
-            return await to_thread.run_sync(_to_square, data, model, limits, limiter=decoders)
+            found = await intake.unless_gone(request, until, keeping)
         except BadImage as error:
-            where = f"picture {index + 1} of {count}: " if count > 1 else ""
-            raise HTTPException(413 if isinstance(error, TooManyPixels) else 400, f"{where}{error}") from None
+            raise _refusal(error) from None
+        except NoRoom as error:
+            raise Unavailable(f"no feedback can be kept now: {error}", retry_after_s=FULL_RETRY_S) from None
+        return FeedbackAnswer(id=found, request_id=request_id(request))
 
-    @app.get("/v1/model", summary="Which model answers, and how good it is")
+    @app.get("/v1/model", summary="Which model answers, how good it is, and what this service offers")
     async def show_model() -> ModelAnswer:
-        return ModelAnswer.of(model)
+        return ModelAnswer.of(model(), settings)
 
     @app.get("/healthz", summary="Is the process alive?")
     async def alive() -> Health:
         return Health()
 
-    @app.get("/readyz", summary="Does the model answer?", responses=_errors(503))
+    @app.get("/readyz", summary="Does the model answer?", responses=documented(503))
     async def ready() -> Health:
+        info = model()
         try:
-            await asyncio.wait_for(detect(blank(model)), READY_S)
+            async with asyncio.timeout(READY_S):
+                if search("auto", info):
+                    await workers.run(face_search.warm_up)
+                await judge.predict(blank(info))
         except TimeoutError:
             raise Unavailable(f"the model did not answer within {READY_S:g} s") from None
         return Health()
@@ -152,130 +234,54 @@ def create_app(detect: Detect, model: ModelInfo, limits: Limits | None = None) -
     return app
 
 
-def request_id(request: Request) -> str:
-    """The id that the client, or the proxy before us, gave the request; else a new one, the same on every call."""
-    if not hasattr(request.state, "request_id"):
-        given = request.headers.get("x-request-id", "")
-        request.state.request_id = given if _ID.fullmatch(given) else str(uuid.uuid4())
-    found: str = request.state.request_id
+def _guard(settings: HttpSettings) -> tuple[list[Any], list[int]]:
+    """The dependencies of a guarded route, and the statuses with which they may answer."""
+    keys = Keys(settings.api_keys_file) if settings.api_keys_file else None
+    guard = Guard(keys, settings.rate_per_minute, settings.trusted_proxies)
+    shown = [HTTPBearer(auto_error=False), APIKeyHeader(name="X-API-Key", auto_error=False)] if keys else []
+    statuses = [401] * bool(keys) + [429] * bool(settings.rate_per_minute)
+    return [Depends(guard), *(Security(scheme) for scheme in shown)], statuses
+
+
+def _or_refuse(found: Seen | BaseException, index: int, count: int) -> Seen:
+    if isinstance(found, BadImage):
+        raise _refusal(found, f"picture {index + 1} of {count}: " if count > 1 else "")
+    if isinstance(found, BaseException):
+        raise found
     return found
 
 
-async def _read(request: Request, limits: Limits) -> list[bytes]:
-    """The bytes of each picture of a request, without touching the disk."""
-    content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if content_type.startswith("image/"):
-        return [b"".join([part async for part in _bounded(request, limits.max_bytes)])]
-    if content_type != "multipart/form-data":
-        raise HTTPException(
-            415, f"send a multipart form with a field {FIELD!r}, or one picture as the body with its type: image/jpeg"
-        )
-    parser = MultiPartParser(
-        request.headers,
-        _bounded(request, limits.max_bytes),
-        max_files=limits.max_files,
-        max_fields=limits.max_files,
+def _refusal(error: BadImage, where: str = "") -> Refusal:
+    kinds = ((TooManyPixels, 413), (UnreadFormat, 415))
+    return Refusal(next((status for kind, status in kinds if isinstance(error, kind)), 400), f"{where}{error}")
+
+
+def _result(index: int, seen: Seen, judged: Judged, request: str, taken: Notes) -> Result:
+    spent = {
+        "decode": seen.decode_s,
+        "faces": seen.faces_s,
+        "detect": judged.detect_s,
+        "explain": judged.explain_s,
+    }
+    for stage, seconds in spent.items():
+        taken.add(stage, seconds)
+    taken.judged(judged.verdict, judged.p_fake)
+    return Result(
+        index=index,
+        verdict=judged.verdict,
+        p_fake=judged.p_fake,
+        confidence=judged.confidence,
+        thresholds=Thresholds.of(judged.model),
+        faces=judged.faces,
+        size=Size(width=seen.width, height=seen.height),
+        judged=judged.decided.box if judged.decided else None,
+        warnings=list(seen.warnings),
+        heatmap=judged.heatmap,
+        model=ModelRef.to(judged.model),
+        request_id=request,
+        timing_ms=PictureTiming(**{stage: round(1000 * seconds, 2) for stage, seconds in spent.items()}),
     )
-    parser.spool_max_size = limits.max_bytes + 1  # larger ones would go to a temporary file on disk
-    try:
-        form = await parser.parse()
-    except MultiPartException as error:
-        if error.message.startswith("Too many files"):
-            raise HTTPException(413, f"at most {limits.max_files} pictures a request") from None
-        raise HTTPException(400, f"the form cannot be read: {error.message}") from None
-    try:
-        files = [await item.read() for item in form.getlist(FIELD) if isinstance(item, UploadFile)]
-    finally:
-        await form.close()
-    if not files:
-        raise HTTPException(422, f"the form has no picture in a field named {FIELD!r}")
-    return files
 
 
-async def _bounded(request: Request, max_bytes: int) -> AsyncIterator[bytes]:
-    """The body as it arrives; stops reading at the limit."""
-    too_large = HTTPException(413, f"the request is larger than {max_bytes / 2**20:g} MiB")
-    if int(request.headers.get("content-length") or 0) > max_bytes:
-        raise too_large
-    total = 0
-    async for part in request.stream():
-        total += len(part)
-        if total > max_bytes:
-            raise too_large
-        yield part
-
-
-def _to_square(data: bytes, model: ModelInfo, limits: Limits) -> tuple[Pixels, list[Warning]]:
-    """Bytes -> image_SSC, and what a reader of the verdict should know about the picture. Raises BadImage."""
-    image_HWC = decode(data, max_pixels=limits.max_pixels)
-    height, width = image_HWC.shape[:2]
-    warnings: list[Warning] = []
-    if min(height, width) < model.preprocess.image_size:
-        warnings.append("upscaled")
-    if height != width:
-        warnings.append("cropped")
-    return square(image_HWC, model.preprocess), warnings
-
-
-def _answer_errors(app: FastAPI) -> None:
-    """Every error leaves as ``{"error": {"code", "message", "request_id"}}``."""
-
-    def answer(request: Request, status: int, message: str, headers: dict[str, str] | None = None) -> JSONResponse:
-        error = Error(code=CODES.get(status, "error"), message=message, request_id=request_id(request))
-        return JSONResponse(ErrorAnswer(error=error).model_dump(), status, headers)
-
-    @app.exception_handler(HTTPException)
-    async def refused(request: Request, error: HTTPException) -> JSONResponse:
-        return answer(request, error.status_code, str(error.detail), dict(error.headers or {}))
-
-    @app.exception_handler(Unavailable)
-    async def unavailable(request: Request, error: Unavailable) -> JSONResponse:
-        return answer(request, 503, str(error), {"Retry-After": str(error.retry_after_s)})
-
-    @app.exception_handler(ClientDisconnect)
-    async def gone(request: Request, _: ClientDisconnect) -> JSONResponse:
-        return answer(request, 400, "the connection was closed before the whole request had arrived")
-
-    @app.exception_handler(Exception)
-    async def failed(request: Request, _: Exception) -> JSONResponse:
-        return answer(request, 500, "an error of the service; its log has more under this request_id")
-
-
-def _errors(*statuses: int) -> dict[int | str, dict[str, object]]:
-    return {status: {"model": ErrorAnswer, "description": CODES[status]} for status in statuses}
-
-
-class _SecurityHeaders:
-    """Adds :data:`HEADERS` to every answer."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def send_with_headers(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                MutableHeaders(scope=message).update(HEADERS)
-            await send(message)
-
-        await self._app(scope, receive, send_with_headers)
-
-
-class _Stopwatch:
-    """Milliseconds spent on each stage and in all."""
-
-    def __init__(self) -> None:
-        self._started = time.perf_counter()
-        self._spent: dict[str, float] = {}
-
-    @contextmanager
-    def on(self, stage: str) -> Iterator[None]:
-        before = time.perf_counter()
-        yield
-        self._spent[stage] = _milliseconds_since(before)
-
-    def timing(self) -> dict[str, float]:
-        return {**self._spent, "total": _milliseconds_since(self._started)}
-
-
-def _milliseconds_since(moment: float) -> float:
-    return round(1000 * (time.perf_counter() - moment), 2)
+def _timing(taken: Notes) -> Timing:
+    return Timing(read=round(1000 * taken.seconds.get("read", 0), 2), total=round(1000 * taken.total, 2))

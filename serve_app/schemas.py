@@ -1,37 +1,82 @@
-"""What goes over HTTP, in both directions: the limits of a question and the shape of every answer."""
+"""What goes over HTTP, in both directions: the settings of the service and the shape of every answer."""
 
-from typing import Literal
+from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from detector_core.pictures import MAX_PIXELS
-from detector_core.runtime import ModelInfo, Prediction
+from detector_core.runtime import ModelInfo
 
-Verdict = Literal["real", "uncertain", "fake"]
-Warning = Literal["upscaled", "cropped"]
-"""``upscaled``: smaller than the network's input. ``cropped``: not square, only the centre square was judged."""
+Faces = Literal["auto", "on", "off"]
+Label = Literal["real", "fake"]
+Verdict = Literal["real", "uncertain", "fake", "no_face"]
+Quality = Literal["small", "blurred", "dark"]
+Warning = Literal["recompressed", "upscaled", "several_faces", "cropped"]
+"""``recompressed``: saved with so coarse a JPEG that traces are lost. ``upscaled``: what was judged is smaller than the
+network's input. ``several_faces``: each was judged, the likeliest fake decided. ``cropped``: the picture is not square
+and no face was looked for, or one fills it: the centre square was judged."""
 
 CODES = {
     400: "not_an_image",
+    401: "unauthorized",
     404: "not_found",
     405: "method_not_allowed",
+    408: "too_slow",
     413: "too_large",
     415: "unsupported_media_type",
     422: "no_image",
+    429: "too_many_requests",
     500: "internal",
     503: "unavailable",
 }
-"""The ``code`` of each error status."""
+"""The ``code`` of each error status; :data:`OTHER_CODES` are more precise where a status has several causes."""
+
+OTHER_CODES = {
+    "bad_request": (400, "the body is not the form or JSON that it says it is"),
+    "not_a_video": (400, "the file is not a clip that can be read"),
+    "no_video": (422, "the form has no clip"),
+    "no_consent": (422, "feedback is kept only with consent=true"),
+    "bad_parameter": (422, "a parameter has a value that is not allowed"),
+    "bad_url": (422, "the address may not be asked, or did not give a picture"),
+}
+"""Code -> status and meaning."""
 
 
-class Limits(BaseModel):
-    """What one request may bring."""
-
+class _Frozen(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Limits(_Frozen):
+    """What one request may bring."""
 
     max_bytes: int = Field(20 * 2**20, gt=0, description="of the whole request")
     max_files: int = Field(10, gt=0)
     max_pixels: int = Field(MAX_PIXELS, gt=0, description="of one picture; checked before it is decoded")
+    max_faces: int = Field(5, gt=0, description="judged in one picture, the largest first")
+    max_video_bytes: int = Field(50 * 2**20, gt=0, description="of a request with a clip; 0 frames: no video")
+    max_video_s: float = Field(60, gt=0, description="length of a clip")
+    frames: int = Field(
+        16, ge=0, description="most frames of a clip that are judged, and how many without ?frames=; 0: no video"
+    )
+
+
+class HttpSettings(_Frozen):
+    """How an operator runs the service; the defaults are safe on the open internet."""
+
+    limits: Limits = Limits()
+    timeout_s: float = Field(30, gt=0, description="most seconds of one request, reading it included")
+    faces: Faces = Field(
+        "auto", description="look for faces; auto: unless the model was trained on generated demo data"
+    )
+    allow_url: bool = Field(False, description='answer {"url"}: the service then fetches from public addresses')
+    api_keys_file: str | None = Field(
+        None, description="one key a line, # begins a comment; read again when it changes"
+    )
+    rate_per_minute: int = Field(0, ge=0, description="requests of one client address and replica; 0: no limit")
+    trusted_proxies: list[str] = Field([], description="addresses or networks whose X-Forwarded-For is believed")
+    cors_origins: list[str] = Field([], description="origins whose pages may ask; none by default")
+    feedback_folder: str | None = Field(None, description="keeps what users give; without it there is no feedback")
+    feedback_bytes: int = Field(2**30, gt=0, description="most that the feedback folder may hold")
 
 
 class ModelRef(BaseModel):
@@ -40,6 +85,11 @@ class ModelRef(BaseModel):
     name: str
     version: str
     sha256: str = Field(description="of the weights")
+
+    @classmethod
+    def to(cls, info: ModelInfo) -> "ModelRef":
+        """The reference to a model."""
+        return cls(name=info.name, version=info.version, sha256=info.sha256)
 
 
 class Thresholds(BaseModel):
@@ -54,41 +104,73 @@ class Thresholds(BaseModel):
         return cls(real_below=info.calibration.real_below, fake_above=info.calibration.fake_above)
 
 
+class Size(BaseModel):
+    """Pixels of the upright picture: EXIF orientation is applied."""
+
+    width: int
+    height: int
+
+
+Box = tuple[int, int, int, int]
+"""left, top, right, bottom in pixels of the upright picture."""
+_BOX = "left, top, right, bottom in pixels of the upright picture"
+
+
+class FaceAnswer(BaseModel):
+    """One face of a picture."""
+
+    box: Box = Field(description=f"{_BOX}; may reach beyond its edge")
+    judged: Box = Field(description="the square that was judged")
+    score: float = Field(ge=0, le=1, description="of the face detector")
+    p_fake: float = Field(ge=0, le=1)
+    verdict: Verdict
+    quality: list[Quality]
+
+
+class Heatmap(BaseModel):
+    """What in the judged square speaks for a verdict: a greyscale PNG, 255 where it speaks loudest."""
+
+    toward: Label
+    box: Box = Field(description=f"where it lies: {_BOX}")
+    png_base64: str
+
+
+class PictureTiming(BaseModel):
+    """Milliseconds of each stage for one picture."""
+
+    decode: float
+    faces: float
+    detect: float
+    explain: float
+
+
 class Result(BaseModel):
     """The answer about one picture."""
 
-    index: int = Field(description="position of the picture in the request, from 0")
+    index: int = Field(ge=0, description="position of the picture in the request, from 0")
     verdict: Verdict
-    p_fake: float = Field(ge=0, le=1, description="calibrated probability that the picture is fake")
-    confidence: float = Field(
+    p_fake: float | None = Field(
+        ge=0, le=1, description="calibrated probability that the picture is fake; null for no_face"
+    )
+    confidence: float | None = Field(
         ge=0, le=1, description="probability that the verdict is right; for uncertain, of the likelier side"
     )
     thresholds: Thresholds
+    faces: list[FaceAnswer] = Field(description="the largest first; empty where none was looked for or found")
+    size: Size
+    judged: Box | None = Field(description=f"the square that decided the verdict: {_BOX}; null for no_face")
     warnings: list[Warning]
+    heatmap: Heatmap | None = Field(None, description="with ?explain=true, where the network can be explained")
     model: ModelRef
+    request_id: str
+    timing_ms: PictureTiming
     retained: Literal[False] = Field(False, description="nothing of the picture is kept")
-
-    @classmethod
-    def of(cls, index: int, prediction: Prediction, warnings: list[Warning]) -> "Result":
-        """A prediction as it goes over HTTP."""
-        info = prediction.model
-        return cls(
-            index=index,
-            verdict=prediction.verdict,
-            p_fake=prediction.p_fake,
-            confidence=prediction.confidence,
-            thresholds=Thresholds.of(info),
-            warnings=warnings,
-            model=ModelRef(name=info.name, version=info.version, sha256=info.sha256),
-        )
 
 
 class Timing(BaseModel):
     """Where the time of a request went, milliseconds."""
 
     read: float
-    decode: float
-    detect: float
     total: float
 
 
@@ -98,6 +180,40 @@ class DetectAnswer(BaseModel):
     results: list[Result]
     request_id: str
     timing_ms: Timing
+
+
+class FrameAnswer(BaseModel):
+    """One frame of a clip."""
+
+    time_s: float = Field(ge=0, description="from the beginning of the clip")
+    verdict: Verdict
+    p_fake: float | None = Field(ge=0, le=1)
+    faces: list[FaceAnswer]
+
+
+class VideoAnswer(BaseModel):
+    """The answer to ``POST /v1/detect/video``."""
+
+    duration_s: float
+    frames: list[FrameAnswer]
+    verdict: Verdict
+    p_fake: float | None = Field(ge=0, le=1, description="median of the judged frames; null where no frame has a face")
+    share_fake: float | None = Field(ge=0, le=1, description="share of the judged frames that are called fake")
+    judged_frames: int
+    thresholds: Thresholds
+    model: ModelRef
+    warnings: list[Warning]
+    request_id: str
+    timing_ms: Timing
+    retained: Literal[False] = Field(False, description="nothing of the clip is kept")
+
+
+class FeedbackAnswer(BaseModel):
+    """The answer to ``POST /v1/feedback``."""
+
+    id: str = Field(description="name it to have the picture deleted")
+    stored: Literal[True] = True
+    request_id: str
 
 
 class TestFigures(BaseModel):
@@ -112,6 +228,16 @@ class TestFigures(BaseModel):
     reals_flagged: float | None = Field(description="share of the real pictures that were called fake")
 
 
+class Features(BaseModel):
+    """What this service offers."""
+
+    faces: Literal["on", "off"] = Field(description="whether faces are looked for unless ?faces= says otherwise")
+    url: bool
+    feedback: bool
+    video: bool
+    key: bool = Field(description="an API key is needed")
+
+
 class ModelAnswer(ModelRef):
     """The answer to ``GET /v1/model``."""
 
@@ -120,11 +246,14 @@ class ModelAnswer(ModelRef):
     data: str = Field(description="name of the training data")
     generated: bool = Field(description="trained on generated demo data: its verdicts say nothing about photographs")
     image_size: int
+    precision: str = Field(description="of the network's arithmetic")
     thresholds: Thresholds
     test: list[TestFigures]
+    features: Features
+    limits: Limits
 
     @classmethod
-    def of(cls, info: ModelInfo) -> "ModelAnswer":
+    def of(cls, info: ModelInfo, settings: HttpSettings) -> Self:
         """A model as it is shown."""
         return cls(
             name=info.name,
@@ -135,9 +264,23 @@ class ModelAnswer(ModelRef):
             data=info.data,
             generated=info.generated,
             image_size=info.preprocess.image_size,
+            precision=str(getattr(info, "precision", "fp32")),
             thresholds=Thresholds.of(info),
             test=[TestFigures(**figures) for figures in info.test],
+            features=Features(
+                faces="on" if looks_for_faces(settings.faces, info) else "off",
+                url=settings.allow_url,
+                feedback=settings.feedback_folder is not None,
+                video=settings.limits.frames > 0,
+                key=settings.api_keys_file is not None,
+            ),
+            limits=settings.limits,
         )
+
+
+def looks_for_faces(asked: Faces, info: ModelInfo) -> bool:
+    """What ``auto`` means: MTCNN finds no face in the painted portraits of the demo data."""
+    return asked == "on" or (asked == "auto" and not info.generated)
 
 
 class Health(BaseModel):

@@ -1,0 +1,98 @@
+"""detector_core.video: evenly spaced frames from memory, and clips that are refused."""
+
+import time
+
+import av
+import numpy as np
+import pytest
+
+from detector_core import video
+from detector_core.errors import BadVideo, TooLongVideo
+from tests.clips import STEP, clip, sound
+
+
+@pytest.mark.parametrize(
+    ("codec", "container", "gop"),
+    [
+        ("libx264", "mp4", 6),
+        ("libx264", "mp4", 1000),
+        ("libx264", "matroska", 4),
+        ("libvpx-vp9", "webm", 6),
+        ("mpeg4", "mov", 6),
+        ("mpeg4", "avi", 6),
+    ],
+)
+def test_frames_are_evenly_spaced_and_are_those_of_their_time(codec: str, container: str, gop: int) -> None:
+    found = video.sample(clip(25, codec=codec, container=container, gop=gop), 5, max_s=60)
+    frames = list(found.frames)
+    assert found.duration_s == pytest.approx(2.5, abs=0.11)
+    assert [frame.time_s for frame in frames] == pytest.approx([0.25, 0.75, 1.25, 1.75, 2.25], abs=0.11)
+    for frame in frames:
+        assert frame.image_HWC.shape == (48, 64, 3)
+        assert frame.image_HWC.mean() == pytest.approx(STEP * 10 * frame.time_s, abs=STEP + 1)
+
+
+@pytest.mark.parametrize("frames", [1, 2, 3])
+def test_a_clip_of_few_frames_gives_each_once(frames: int) -> None:
+    times = [frame.time_s for frame in video.sample(clip(frames), 16, max_s=60).frames]
+    assert 1 <= len(times) <= frames
+    assert len(set(times)) == len(times)
+
+
+def test_a_rotated_clip_is_turned_upright() -> None:
+    data = bytearray(clip(3))
+    matrix = data.index(bytes.fromhex("00010000" + "0" * 24 + "00010000"), data.index(b"tkhd"))
+    one, minus = 0x10000, 2**32 - 0x10000
+    for place, value in enumerate((0, one, 0, minus, 0)):
+        data[matrix + 4 * place : matrix + 4 * place + 4] = value.to_bytes(4, "big")
+    (frame, *_) = video.sample(bytes(data), 2, max_s=60).frames
+    assert frame.image_HWC.shape == (64, 48, 3)
+
+
+def test_what_is_no_clip_is_refused() -> None:
+    playlist = b"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nfile:///etc/passwd\n"
+    listing = b"ffconcat version 1.0\nfile /etc/passwd\n"
+    for data in (b"", b"text", playlist, listing, b"\x00" * 100, sound(), clip()[:700], b"\x00\x00\x00\x18ftypmp42"):
+        with pytest.raises(BadVideo):
+            list(video.sample(data, 4, max_s=60).frames)
+
+
+def test_a_clip_that_is_too_long_or_too_large_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(TooLongVideo, match="at most 2 s"):
+        video.sample(clip(25), 4, max_s=2)
+    with pytest.raises(TooLongVideo, match="takes too long"):
+        list(video.sample(clip(25), 4, max_s=60, deadline=time.monotonic() - 1).frames)
+    monkeypatch.setattr(video, "MAX_PACKETS", 10)
+    with pytest.raises(TooLongVideo, match="more than 10 frames"):
+        video.sample(clip(25), 4, max_s=60)
+    monkeypatch.setattr(video, "MAX_PIXELS", 1000)
+    with pytest.raises(TooLongVideo, match="64 x 48"):
+        video.sample(clip(25), 4, max_s=60)
+
+
+def test_damaged_bytes_are_bad_or_give_frames_and_nothing_else() -> None:
+    draw = np.random.default_rng(0)
+    originals = [clip(12), clip(12, codec="libvpx-vp9", container="webm"), clip(12, codec="mpeg4", container="avi")]
+    for number in range(90):
+        data = bytearray(originals[number % 3])
+        for place in draw.integers(12, len(data), 8):
+            data[place] = draw.integers(256)
+        try:
+            frames = list(video.sample(bytes(data), 4, max_s=60, deadline=time.monotonic() + 5).frames)
+        except BadVideo:
+            continue
+        assert all(frame.image_HWC.ndim == 3 for frame in frames)
+
+
+def test_nothing_but_memory_is_opened(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = []
+    really = av.open
+
+    def remember(file, *rest, **named):  # type: ignore[no-untyped-def]
+        opened.append(file)
+        return really(file, *rest, **named)
+
+    data = clip(3)
+    monkeypatch.setattr(av, "open", remember)
+    list(video.sample(data, 2, max_s=60).frames)
+    assert all(hasattr(file, "read") for file in opened)

@@ -1,0 +1,21 @@
+"""One tiny model for all tests of the HTTP service."""
+
+from collections.abc import Iterator
+
+import pytest
+from fastapi.testclient import TestClient
+
+from detector_core.runtime import Predictor
+from tests.asking import app_of
+from tests.models import save_model
+
+
+@pytest.fixture(scope="session")
+def predictor(tmp_path_factory: pytest.TempPathFactory) -> Predictor:
+    return Predictor(save_model(tmp_path_factory.mktemp("http") / "tiny-v1"))
+
+
+@pytest.fixture(scope="module")
+def client(predictor: Predictor) -> Iterator[TestClient]:
+    with TestClient(app_of(predictor)) as client:
+        yield client
