@@ -106,7 +106,7 @@ export class Card {
         retry.disabled = false;
         say(words, "error.now");
       });
-    } else if ([0, 500].includes(error.status) || error.status > 500) place.append(retry);
+    } else if ([0, 408, 500].includes(error.status) || error.status > 500) place.append(retry);
     if (error.requestId) place.append(make("p", { className: "quiet", said: "error.request", values: { id: error.requestId } }));
     announce(this.title + ":", text("error.title"), text(key, values));
   }

@@ -3,7 +3,7 @@
 import { Refusal } from "./api.js";
 import { megabytes, number } from "./i18n.js";
 
-const KNOWN = [0, 400, 401, 404, 413, 415, 422, 429, 500, 503];
+const KNOWN = [0, 400, 401, 404, 408, 413, 415, 422, 429, 500, 503];
 const isHeic = (file) => /hei[cf]/i.test(file.type) || /\.hei[cf]$/i.test(file.name);
 
 /** Key and values of the advice for an error about a file. */

@@ -41,8 +41,8 @@ export const TEXTS = {
   "intake.camera": ["Take a photo", "Foto aufnehmen"],
   "intake.paste": ["Paste", "Einfügen"],
   "intake.hint": ["or drop them here, or paste with Ctrl + V", "oder hierher ziehen, oder mit Strg + V einfügen"],
-  "intake.kinds": ["JPEG, PNG, WebP, HEIC or AVIF", "JPEG, PNG, WebP, HEIC oder AVIF"],
-  "intake.kinds.video": ["JPEG, PNG, WebP, HEIC, AVIF, or a short video", "JPEG, PNG, WebP, HEIC, AVIF oder ein kurzes Video"],
+  "intake.kinds": ["JPEG, PNG, WebP or AVIF", "JPEG, PNG, WebP oder AVIF"],
+  "intake.kinds.video": ["JPEG, PNG, WebP, AVIF, or a short video", "JPEG, PNG, WebP, AVIF oder ein kurzes Video"],
   "intake.drop": ["Let go to add", "Zum Hinzufügen loslassen"],
   "intake.nothing": [
     "There was no picture in it, perhaps only a link. Save the picture first, then choose the file.",

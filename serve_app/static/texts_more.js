@@ -77,8 +77,8 @@ export const MORE = {
     "Ich darf dieses Bild weitergeben und stimme zu, dass es gespeichert wird, damit der Detektor daraus lernen kann.",
   ],
   "feedback.stored": [
-    "Stored are: the picture file as it is (with anything hidden in it, such as place and date), your answer, the detector’s verdict, the request number and the time. Not stored are: your name, your address and the name of the file. Without your consent nothing is sent.",
-    "Gespeichert werden: die Bilddatei, wie sie ist (mit allem, was darin steckt, etwa Ort und Datum), Ihre Antwort, das Urteil des Detektors, die Nummer der Anfrage und der Zeitpunkt. Nicht gespeichert werden: Ihr Name, Ihre Adresse und der Name der Datei. Ohne Ihre Zustimmung wird nichts gesendet.",
+    "Stored are: the picture (without date, place and other hidden information in the file), your answer, the detector’s verdict, the model, the number of the request and the time. Not stored are: your name, your address and the name of the file. Without your consent nothing is sent.",
+    "Gespeichert werden: das Bild (ohne Datum, Ort und andere versteckte Angaben in der Datei), Ihre Antwort, das Urteil des Detektors, das Modell, die Nummer der Anfrage und der Zeitpunkt. Nicht gespeichert werden: Ihr Name, Ihre Adresse und der Name der Datei. Ohne Ihre Zustimmung wird nichts gesendet.",
   ],
   "feedback.send": ["Give the picture", "Bild überlassen"],
   "feedback.sending": ["Sending …", "Wird gesendet …"],
@@ -122,6 +122,10 @@ export const MORE = {
   "error.404": [
     "The service no longer offers this. Reload the page.",
     "Der Dienst bietet das nicht mehr an. Laden Sie die Seite neu.",
+  ],
+  "error.408": [
+    "It took too long to arrive. Try again, perhaps with a better connection.",
+    "Die Übertragung hat zu lange gedauert. Versuchen Sie es noch einmal, vielleicht mit besserer Verbindung.",
   ],
   "error.413": [
     "It is larger than this service accepts. Cut out the part with the face and save that. Do not make the picture smaller: shrinking destroys the traces the detector looks for.",
