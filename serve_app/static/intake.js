@@ -21,10 +21,9 @@ export function takeIn(onFiles) {
     });
   }
   // A phone has a camera and no Ctrl-V; elsewhere the button would open a second file dialogue.
-  const coarse = matchMedia("(pointer: coarse)");
-  const showCamera = () => (element("by-camera").hidden = !coarse.matches);
-  coarse.addEventListener("change", showCamera);
-  showCamera();
+  const touch = matchMedia("(pointer: coarse)").matches || navigator.maxTouchPoints > 0;
+  element("by-camera").hidden = !touch;
+  document.body.classList.toggle("touch", touch);
   element("paste").hidden = !navigator.clipboard?.read;
   element("paste").addEventListener("click", pasteButton);
   document.addEventListener("paste", (event) => {

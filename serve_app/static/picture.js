@@ -57,7 +57,7 @@ export class Picture extends Card {
         resolve(image);
       };
       image.onerror = () => {
-        this.stage.replaceChildren(make("p", { className: "unseen", said: "card.unseen" }));
+        this.stage.replaceChildren(make("p", { className: "unseen" }, make("span", { said: "card.unseen" }), " ", make("span", { said: "card.unseen.more" })));
         resolve(image);
       };
       image.src = this.#url;
@@ -83,7 +83,7 @@ export class Picture extends Card {
           one && make("h4", { said: said[0], values: said[1] }),
           has && score(face ?? result, result.thresholds),
           make("p", { className: "help", said: `help.${(face ?? result).verdict}` }),
-          notes([...result.warnings, ...(face?.quality ?? [])]),
+          notes([...result.warnings.filter((code) => !one || code !== "several_faces"), ...(face?.quality ?? [])]),
         ].filter(Boolean),
       );
       this.#overlay.pick(index);

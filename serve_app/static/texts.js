@@ -56,9 +56,10 @@ export const TEXTS = {
   "card.picture": ["Picture {n}", "Bild {n}"],
   "card.video": ["Video {n}", "Video {n}"],
   "card.alt": ["Picture {n}, as you chose it", "Bild {n}, wie Sie es gewählt haben"],
-  "card.unseen": [
-    "Your browser cannot show this file. The service may still be able to read it.",
-    "Ihr Browser kann diese Datei nicht anzeigen. Der Dienst kann sie vielleicht trotzdem lesen.",
+  "card.unseen": ["Your browser cannot show this file.", "Ihr Browser kann diese Datei nicht anzeigen."],
+  "card.unseen.more": [
+    "The service may still be able to read it.",
+    "Der Dienst kann sie vielleicht trotzdem lesen.",
   ],
   "card.remove": ["Remove", "Entfernen"],
   "card.remove.label": ["Remove {name}", "{name} entfernen"],
@@ -131,7 +132,10 @@ export const TEXTS = {
   ],
   "faces.label": ["Faces in this picture", "Gesichter in diesem Bild"],
   "faces.one": ["Face {n}: {percent} generated", "Gesicht {n}: {percent} künstlich"],
-  "faces.note": ["The highest score decides for the picture.", "Der höchste Wert entscheidet für das Bild."],
+  "faces.note": [
+    "Each was judged by itself; the highest score decides for the picture.",
+    "Jedes wurde für sich beurteilt; der höchste Wert entscheidet für das Bild.",
+  ],
 
   "note.title": ["Good to know", "Gut zu wissen"],
   "note.recompressed": [
