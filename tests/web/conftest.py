@@ -56,6 +56,7 @@ def bare_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield address
 
 
+@pytest.fixture
 def open_page(browser: Any) -> Iterator[Any]:
     """Opens pages; fails when one logs an error that is no answer of the service, or asks another host."""
     contexts, complaints, hosts, own = [], [], set(), set()

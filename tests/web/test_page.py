@@ -1,4 +1,4 @@
-"""The page in a real browser: each verdict, each way in, each error, heat map, faces, feedback, a key, both languages."""
+"""The page in a real browser: each verdict, each way in, each error, heat map, faces, feedback, a key."""
 
 import json
 from pathlib import Path
@@ -126,7 +126,7 @@ def refuse(page: Page, status: int, code: str, headers: dict[str, str] | None = 
         (413, "Do not make the picture smaller"),
         (415, "does not read this kind of file"),
         (422, "Choose the file once more"),
-        (500, "not your picture’s fault"),
+        (500, "The service made a mistake"),
     ],
 )
 def test_each_error_says_what_to_do(page: Page, status: int, words: str) -> None:
