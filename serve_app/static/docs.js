@@ -12,14 +12,15 @@ const resolve = (schema) => (schema?.$ref ? api.components.schemas[schema.$ref.s
 function typeOf(schema) {
   if (schema.$ref) return schema.$ref.split("/").pop();
   if (schema.anyOf) return schema.anyOf.map(typeOf).join(" or ");
-  if (schema.type === "array") return `list of ${typeOf(schema.items)}`;
+  if (schema.type === "array") return schema.items ? `list of ${typeOf(schema.items)}` : "list";
   return schema.enum?.join(", ") ?? String(schema.const ?? schema.type);
 }
 
 // Rows of a schema and of every schema it names.
 function rows(schema, prefix = "") {
   return Object.entries(resolve(schema)?.properties ?? {}).flatMap(([name, field]) => {
-    const inner = field.$ref ? field : field.items?.$ref ? field.items : null;
+    const named = [field, field.items, ...(field.anyOf ?? [])].find((one) => one?.$ref);
+    const inner = named && !resolve(named).enum ? named : null;
     const path = `${prefix}${name}`;
     return [
       [path, typeOf(field), field.description ?? ""],
@@ -30,29 +31,40 @@ function rows(schema, prefix = "") {
 
 function table(head, body) {
   const row = (cells, name) => make("tr", "", ...cells.map((cell) => make(name, cell)));
-  return make("table", "", make("thead", "", row(head, "th")), make("tbody", "", ...body.map((r) => row(r, "td"))));
+  const made = make("table", "", make("thead", "", row(head, "th")), make("tbody", "", ...body.map((r) => row(r, "td"))));
+  const scroll = Object.assign(make("div", "", made), { className: "scroll", tabIndex: 0, role: "region" });
+  scroll.setAttribute("aria-label", head.join(", "));
+  return scroll;
 }
 
 function operation(path, method, spec) {
-  const ok = spec.responses["200"]?.content?.["application/json"]?.schema;
-  const errors = Object.entries(spec.responses).filter(([status]) => status !== "200");
+  const isError = ([status]) => Number(status) >= 400;
+  const done = Object.entries(spec.responses).find((entry) => !isError(entry))?.[1];
+  const ok = done?.content?.["application/json"]?.schema;
+  const errors = Object.entries(spec.responses).filter(isError);
+  const asked = (spec.parameters ?? []).filter((one) => one.in === "query");
   const body = Object.keys(spec.requestBody?.content ?? {});
-  return make(
+  const article = make(
     "article",
     "",
     make("h2", "", make("code", `${method.toUpperCase()} ${path}`)),
     make("p", spec.summary),
     ...(spec.description ? [make("p", spec.description)] : []),
     ...(body.length ? [make("p", `Body: ${body.join(" or ")}`)] : []),
+    ...(asked.length
+      ? [table(["Query", "Type", "Meaning"], asked.map((one) => [one.name, typeOf(one.schema), one.description ?? ""]))]
+      : []),
     ...(ok ? [table(["Answer", "Type", "Meaning"], rows(ok))] : []),
     ...(errors.length ? [table(["Error", "Code"], errors.map(([status, { description }]) => [status, description]))] : []),
   );
+  return Object.assign(article, { className: "operation" });
 }
 
 document.getElementById("description").textContent = api.info.description;
 document.getElementById("curl").textContent =
   `curl -F file=@face.jpg ${location.origin}/v1/detect\n` +
-  `curl -H 'Content-Type: image/jpeg' --data-binary @face.jpg ${location.origin}/v1/detect`;
+  `curl -H 'Content-Type: image/jpeg' --data-binary @face.jpg ${location.origin}/v1/detect` +
+  (api.paths["/v1/detect/video"] ? `\ncurl -F file=@clip.mp4 ${location.origin}/v1/detect/video` : "");
 document.getElementById("operations").append(
   ...Object.entries(api.paths).flatMap(([path, methods]) =>
     Object.entries(methods).map(([method, spec]) => operation(path, method, spec)),

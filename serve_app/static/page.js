@@ -1,101 +1,83 @@
-// The page: one picture to POST /v1/detect, its answer in plain words. The picture is shown from memory (blob:) only.
+// Wires the page: languages, what the service is, what comes in, one card for each file.
 
-const element = (id) => document.getElementById(id);
-const percent = (fraction) => `${Math.min(99, Math.max(1, Math.round(100 * fraction)))} %`;
+import * as api from "./api.js";
+import { announceText, element, focusOn, make } from "./dom.js";
+import { current, number, say, share, speak } from "./i18n.js";
+import { kindOf, takeIn } from "./intake.js";
+import { watchKey } from "./key.js";
+import { Picture } from "./picture.js";
+import { Video } from "./video.js";
 
-const HEADLINES = {
-  real: "This looks like a photograph.",
-  fake: "This looks generated.",
-  uncertain: "The detector cannot tell.",
-};
-const MEANINGS = {
-  real: (result) => `Estimated chance that it is a photograph: ${percent(1 - result.p_fake)}.`,
-  fake: (result) => `Estimated chance that it is generated: ${percent(result.p_fake)}.`,
-  uncertain: (result) =>
-    `Estimated chance that it is generated: ${percent(result.p_fake)}. ` +
-    "That is too close for a verdict: another, larger picture of the same person may help.",
-};
-const WARNINGS = {
-  upscaled: "The picture is very small, which makes the answer less reliable.",
-  cropped: "Only the middle square of the picture was judged. For the best answer, cut it to the face.",
-};
+const cards = [];
+const counted = { picture: 0, video: 0 };
 
-let previewUrl = null;
-let asked = 0; // an answer that comes after a newer question is dropped
+function wireLanguage() {
+  document.querySelectorAll("[data-text]").forEach((found) => say(found, found.dataset.text));
+  for (const [id, key] of [["languages", "page.language"], ["intake", "intake.label"]]) say(element(id), key, {}, "aria-label");
+  const buttons = document.querySelectorAll("#languages button");
+  const choose = (language) => {
+    speak(language);
+    buttons.forEach((one) => one.setAttribute("aria-pressed", one.lang === language));
+  };
+  buttons.forEach((one) => one.addEventListener("click", () => choose(one.lang)));
+  choose(current());
+}
 
-async function ask(file) {
-  const question = ++asked;
-  show(file);
-  say("wait", "Looking at the picture …", "");
-  try {
-    const response = await fetch("/v1/detect", { method: "POST", body: form(file) });
-    const answer = await response.json();
-    if (question !== asked) return;
-    if (response.ok) showResult(answer.results[0]);
-    else showError(response.status, answer.error.message);
-  } catch {
-    if (question === asked) say("error", "The service did not answer.", "Check your connection and try again.");
+/** One card for each file; the newest come first, in the order in which they were chosen. */
+function add(files, service, name) {
+  const made = files.map((file) => {
+    const kind = kindOf(file) === "video" ? "video" : "picture";
+    const given = { file, n: ++counted[kind], name: name ?? file.name, service, onRemove: remove };
+    if (kind === "picture") return new Picture(given);
+    return new Video({ ...given, onFrame: (frame, title) => add([frame], service, title) });
+  });
+  cards.unshift(...made);
+  element("cards").prepend(...made.map((card) => card.element));
+  showCount();
+  if (made[0].element.getBoundingClientRect().top > 0.7 * innerHeight || scrollY > 0) {
+    made[0].element.scrollIntoView({ block: "start" });
   }
 }
 
-function form(file) {
-  const data = new FormData();
-  data.append("file", file, "picture"); // the file's own name stays here
-  return data;
+function remove(card) {
+  const place = cards.indexOf(card);
+  cards.splice(place, 1);
+  card.element.remove();
+  card.cancel();
+  card.dispose();
+  showCount();
+  focusOn(cards[Math.min(place, cards.length - 1)]?.heading ?? element("file"));
+  announceText("card.removed", { name: card.title });
 }
 
-function show(file) {
-  if (previewUrl) URL.revokeObjectURL(previewUrl);
-  previewUrl = URL.createObjectURL(file);
-  element("preview").src = previewUrl;
-  element("picture").hidden = false;
+function showCount() {
+  document.body.classList.toggle("has-cards", cards.length > 0);
+  element("results").hidden = cards.length === 0;
+  element("clear").hidden = cards.length < 2;
 }
 
-function showResult(result) {
-  say(result.verdict, HEADLINES[result.verdict], MEANINGS[result.verdict](result), result.warnings);
-  element("meter").value = 100 * result.p_fake;
-  element("scale").hidden = false;
-}
-
-function showError(status, message) {
-  const advice = {
-    400: "This file could not be read as a picture. Choose a JPEG, PNG or WebP file.",
-    413: "This picture is too large. Choose a smaller one.",
-    503: "The service is busy. Try again in a moment.",
-  };
-  say("error", "There is no answer for this file.", advice[status] ?? message);
-}
-
-function say(kind, headline, meaning, warnings = []) {
-  element("verdict").className = kind;
-  element("headline").textContent = headline;
-  element("meaning").textContent = meaning;
-  element("scale").hidden = true;
-  element("warnings").replaceChildren(
-    ...warnings.map((code) => Object.assign(document.createElement("li"), { textContent: WARNINGS[code] ?? code })),
-  );
-  element("verdict").hidden = false;
-}
-
-async function showModel() {
-  const response = await fetch("/v1/model");
-  if (!response.ok) return;
-  const model = await response.json();
-  element("generated").hidden = !model.generated;
-  element("model").textContent = `Model ${model.version}, trained on ${model.data}.`;
-}
-
-const drop = element("drop");
-element("preview").addEventListener("error", () => (element("picture").hidden = true));
-element("file").addEventListener("change", (event) => {
-  if (event.target.files.length) ask(event.target.files[0]);
-  event.target.value = ""; // the same file can be chosen again
-});
-for (const type of ["dragover", "dragleave", "drop"]) {
-  document.addEventListener(type, (event) => {
-    event.preventDefault(); // a picture dropped beside the field must not replace the page
-    drop.classList.toggle("over", type === "dragover");
-    if (type === "drop" && event.dataTransfer.files.length) ask(event.dataTransfer.files[0]);
+function showService(service) {
+  element("demo").hidden = !service.generated;
+  say(element("model"), "model.line", { version: service.version, data: service.data });
+  say(element("kinds"), service.features?.video ? "intake.kinds.video" : "intake.kinds");
+  const exact = (value) => () => (value === null ? "–" : number(value, { maximumFractionDigits: 3 }));
+  const tests = (service.test ?? []).map((test) => {
+    const values = { n: () => number(test.pictures), data: test.data, auc: exact(test.auc) };
+    for (const [name, field] of [["accuracy", "accuracy"], ["passed", "fakes_passed"], ["flagged", "reals_flagged"]]) {
+      values[name] = () => share(test[field]);
+    }
+    return make("li", { said: "model.test", values });
   });
+  element("tests").replaceChildren(...tests);
+  element("how-good").hidden = tests.length === 0;
 }
-showModel();
+
+wireLanguage();
+const asking = api.model();
+takeIn(async (files) => add(files, await asking));
+element("clear").addEventListener("click", () => [...cards].forEach(remove));
+showCount();
+const service = await asking;
+if (service) showService(service);
+watchKey(service?.features?.key);
+document.body.classList.add("ready");

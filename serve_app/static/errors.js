@@ -1,0 +1,40 @@
+// What went wrong -> what to do, as a text's key and values.
+
+import { Refusal } from "./api.js";
+import { megabytes, number } from "./i18n.js";
+
+const KNOWN = [0, 400, 401, 404, 408, 413, 415, 422, 429, 500, 503];
+const isHeic = (file) => /hei[cf]/i.test(file.type) || /\.hei[cf]$/i.test(file.name);
+
+/** Key and values of the advice for an error about a file. */
+export function advice(error, file) {
+  if (!(error instanceof Refusal)) throw error; // a mistake of the page
+  const { status, code, details } = error;
+  if (details) return [`error.413.${code}`, details];
+  const isVideo = file.type.startsWith("video/");
+  if (isVideo && status === 413) return ["error.413.video", {}];
+  if (isVideo && [400, 415, 422].includes(status)) return ["error.video", {}];
+  if ([400, 415].includes(status) && isHeic(file)) return ["error.heic", {}];
+  return [`error.${KNOWN.includes(status) ? status : 500}`, { seconds: error.retryAfterS }];
+}
+
+/** Throws a Refusal for a file that the service would refuse anyway, before any of it is sent. */
+export function checkBytes(file, mostBytes) {
+  if (mostBytes && file.size > mostBytes) {
+    throw tooLarge("bytes", { size: () => megabytes(file.size), most: () => megabytes(mostBytes) });
+  }
+}
+
+export function checkPixels(image, mostPixels) {
+  const pixels = image.naturalWidth * image.naturalHeight;
+  if (mostPixels && pixels > mostPixels) {
+    const mega = (count) => () => number(count / 1e6, { maximumFractionDigits: 0 });
+    throw tooLarge("pixels", { size: mega(pixels), most: mega(mostPixels) });
+  }
+}
+
+export const wrongKind = () => new Refusal(415);
+
+function tooLarge(code, details) {
+  return Object.assign(new Refusal(413, { code }), { details });
+}

@@ -1,0 +1,34 @@
+// What an expert asks for: the numbers behind the words.
+
+import { drawer, make } from "./dom.js";
+import { number, say } from "./i18n.js";
+
+const exact = (value) => () => number(value, { minimumFractionDigits: 4, maximumFractionDigits: 4 });
+const short = (value) => () => number(value, { maximumFractionDigits: 3 });
+
+/** A closed list of numbers about one result. */
+export function expertPart(result, answer) {
+  const { thresholds, size, judged, faces, model } = result;
+  const [left, top, right, bottom] = (judged ?? []).map(Math.round);
+  const rows = [
+    ["p_fake", result.p_fake !== null && ["plain", { value: exact(result.p_fake) }]],
+    ["thresholds", ["expert.thresholds.value", { low: exact(thresholds.real_below), high: exact(thresholds.fake_above) }]],
+    ["size", size && ["expert.size.value", size]],
+    ["judged", judged && ["expert.judged.value", { left, top, right, bottom }]],
+    ["detector", faces.length && ["plain", { value: () => faces.map((face) => short(face.score)()).join(" · ") }]],
+    ["model", ["plain", { value: model.version }]],
+    ["weights", ["plain", { value: model.sha256 }]],
+    ["time", ["plain", { value: () => timing({ ...answer.timing_ms, ...result.timing_ms }) }]],
+    ["request", ["plain", { value: answer.request_id }]],
+  ];
+  const list = make("dl");
+  for (const [name, said] of rows.filter(([, value]) => value)) {
+    list.append(make("dt", { said: `expert.${name}` }), say(make("dd"), ...said));
+  }
+  return drawer("expert.title", list);
+}
+
+const timing = (spent) =>
+  Object.entries(spent)
+    .map(([stage, ms]) => `${stage} ${number(ms, { maximumFractionDigits: 0 })} ms`)
+    .join(" · ");

@@ -1,0 +1,76 @@
+// Every way for a file to get in: choose, photograph, drop, paste.
+
+import { announceText, element } from "./dom.js";
+import { say } from "./i18n.js";
+
+const ENDING = /\.(jpe?g|png|webp|hei[cf]|avif|bmp|tiff?|gif)$/i;
+
+/** What a file is for this page: "picture", "video" or "other". Some systems know no type for HEIC. */
+export function kindOf(file) {
+  if (file.type.startsWith("image/") || (!file.type && ENDING.test(file.name))) return "picture";
+  return file.type.startsWith("video/") ? "video" : "other";
+}
+
+/** Calls onFiles with an array of files whenever some come in. */
+export function takeIn(onFiles) {
+  for (const id of ["file", "camera"]) {
+    element(id).addEventListener("change", (event) => {
+      const files = [...event.target.files];
+      event.target.value = ""; // the same file can be chosen again
+      take(files);
+    });
+  }
+  // A phone has a camera and no Ctrl-V; elsewhere the button would open a second file dialogue.
+  const touch = matchMedia("(pointer: coarse)").matches || navigator.maxTouchPoints > 0;
+  element("by-camera").hidden = !touch;
+  document.body.classList.toggle("touch", touch);
+  element("paste").hidden = !navigator.clipboard?.read;
+  element("paste").addEventListener("click", pasteButton);
+  document.addEventListener("paste", (event) => {
+    if (event.target.matches?.("input[type=password], input[type=text]")) return;
+    take([...(event.clipboardData?.files ?? [])]);
+  });
+  watchDrops();
+
+  function take(files) {
+    element("intake-note").hidden = files.length > 0;
+    if (files.length) onFiles(files);
+    else note("intake.nothing");
+  }
+
+  async function pasteButton() {
+    try {
+      const files = [];
+      for (const item of await navigator.clipboard.read()) {
+        const type = item.types.find((name) => name.startsWith("image/"));
+        if (type) files.push(new File([await item.getType(type)], "", { type }));
+      }
+      if (!files.length) throw new Error("nothing to paste");
+      take(files);
+    } catch {
+      note("intake.clipboard");
+    }
+  }
+
+  function watchDrops() {
+    let depth = 0; // dragenter and dragleave come for every element on the way
+    const over = (on) => element("intake").classList.toggle("over", on);
+    const listen = (type, act) =>
+      document.addEventListener(type, (event) => {
+        event.preventDefault(); // a picture dropped beside the field must not replace the page
+        act(event);
+      });
+    listen("dragenter", () => over(++depth > 0));
+    listen("dragover", () => {});
+    listen("dragleave", () => over((depth = Math.max(0, depth - 1)) > 0));
+    listen("drop", (event) => {
+      over(Boolean((depth = 0)));
+      take([...event.dataTransfer.files]);
+    });
+  }
+}
+
+function note(key) {
+  say(element("intake-note"), key).hidden = false;
+  announceText(key);
+}

@@ -1,0 +1,86 @@
+"""The page in a real Chromium, before the real service with a judge that reads grey levels."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from detector_core import faces as face_search
+from detector_core.runtime import describe
+from serve_app.http import create_app
+from serve_app.schemas import HttpSettings, Limits
+from tests.models import save_model
+from tests.paging import GreyJudge, find_faces, served
+
+CHROMIUM = Path("/usr/bin/chromium")
+LIMITS = Limits(max_bytes=300_000, max_pixels=200_000, frames=5)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    if not CHROMIUM.exists():
+        pytest.skip("no /usr/bin/chromium: apt-get install chromium")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="session")
+def feedback_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("feedback")
+
+
+@pytest.fixture(scope="session")
+def address(tmp_path_factory: pytest.TempPathFactory, feedback_folder: Path) -> Iterator[str]:
+    """A service for photographs that keeps feedback."""
+    info = describe(save_model(tmp_path_factory.mktemp("page") / "tiny-v1", generated=False))
+    settings = HttpSettings(limits=LIMITS, faces="on", feedback_folder=str(feedback_folder))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(face_search, "detect", find_faces)
+        with served(create_app(GreyJudge(info), lambda: info, settings)) as address:
+            yield address
+
+
+@pytest.fixture(scope="session")
+def bare_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A demo model behind a key, without feedback and video."""
+    folder = tmp_path_factory.mktemp("bare")
+    (folder / "keys").write_text("a-long-enough-key-for-a-test\n")
+    info = describe(save_model(folder / "tiny-v1"))
+    settings = HttpSettings(limits=Limits(frames=0), api_keys_file=str(folder / "keys"))
+    with served(create_app(GreyJudge(info), lambda: info, settings)) as address:
+        yield address
+
+
+@pytest.fixture
+def open_page(browser: Any) -> Iterator[Any]:
+    """Opens pages; fails when one logs an error that is no answer of the service, or asks another host."""
+    contexts, complaints, hosts, own = [], [], set(), set()
+
+    def open_(address: str, **options: Any) -> Any:
+        context = browser.new_context(**{"locale": "en-GB", "viewport": {"width": 375, "height": 800}, **options})
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(20_000)
+        page.on("console", lambda message: complaints.append(message.text))
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("request", lambda sent: hosts.add(sent.url.removeprefix("blob:").split("/")[2]))
+        own.add(address.removeprefix("http://"))
+        page.goto(f"{address}/")
+        page.wait_for_selector("body.ready")
+        return page
+
+    yield open_
+    for context in contexts:
+        context.close()
+    assert [text for text in complaints if not text.startswith("Failed to load resource")] == []
+    assert hosts <= own
+
+
+@pytest.fixture
+def page(open_page: Any, address: str) -> Any:
+    return open_page(address)
