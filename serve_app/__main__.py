@@ -2,10 +2,16 @@
 
   python -m serve_app --models models
   python -m serve_app --models models --port 8080 --host 0.0.0.0
+  python -m serve_app --models models --config serve.yaml
 
-Prints the addresses once the model answers, and serves until Ctrl-C or SIGTERM. Starts a private Ray on this machine,
-or joins the one at RAY_ADDRESS. The address 127.0.0.1 is reached from this machine only; --host 0.0.0.0 opens the
-service to the network. For a cluster see serve_app/config.yaml.
+Prints the addresses once the model answers, and serves until Ctrl-C or SIGTERM. A model that is promoted meanwhile is
+taken over within seconds. Starts a private Ray on this machine, or joins the one at RAY_ADDRESS. The address 127.0.0.1
+is reached from this machine only; --host 0.0.0.0 opens the service to the network. --config is a YAML or JSON file with
+fields of serve_app.settings.Settings (keys, limits, feedback, replicas, ...), such as
+
+  http: {api_keys_file: /etc/detector/keys, rate_per_minute: 120}
+
+For a cluster see serve_app/config.yaml.
 """
 
 import argparse
@@ -15,11 +21,16 @@ import secrets
 import signal
 import socket
 import sys
+from pathlib import Path
 from typing import NoReturn
+
+import yaml
+from pydantic import ValidationError
 
 from detector_core import registry
 from detector_core.errors import BadConfig, DetectorError, NoRoom
 from detector_core.runtime import describe
+from serve_app.settings import Settings
 
 DASHBOARD_PORT = 8265
 
@@ -33,6 +44,7 @@ def main(argv: list[str] | None = None) -> NoReturn:
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on [%(default)s]")
     parser.add_argument("--port", type=int, default=8000, help="[%(default)s]")
     parser.add_argument("--dashboard-port", type=int, metavar="PORT", help="of the Ray dashboard [the first free one]")
+    parser.add_argument("--config", metavar="FILE", help="settings of the service as YAML or JSON")
     arguments = parser.parse_args(argv)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stop)
@@ -49,14 +61,14 @@ def main(argv: list[str] | None = None) -> NoReturn:
 def run(arguments: argparse.Namespace) -> None:
     """Checks, serves, and waits for a signal (KeyboardInterrupt)."""
     model = describe(registry.live(arguments.models))
+    settings = read_settings(arguments.config, arguments.models)
     check_port(arguments.host, arguments.port, "--port")
     if arguments.dashboard_port is not None:
         check_port("127.0.0.1", arguments.dashboard_port, "--dashboard-port")
     print(f"starting Ray and the model {model.version} ...", file=sys.stderr, flush=True)
     token = close_private_ray()
-    from serve_app.app import Settings, serving  # Ray reads its settings from the environment when it is imported
+    from serve_app.app import serving  # Ray reads its settings from the environment when it is imported
 
-    settings = Settings(models=arguments.models)
     with serving(
         settings, host=arguments.host, port=arguments.port, dashboard_port=arguments.dashboard_port
     ) as dashboard:
@@ -70,6 +82,22 @@ def run(arguments: argparse.Namespace) -> None:
                 signal.pause()
         finally:
             print("stopping ...", file=sys.stderr, flush=True)
+
+
+def read_settings(path: str | None, models: str) -> Settings:
+    """The settings of --config, on the live model of ``models``. Raises BadConfig."""
+    try:
+        values = yaml.safe_load(Path(path).read_text()) if path else {}
+    except (OSError, yaml.YAMLError) as error:
+        raise BadConfig(f"--config {path} cannot be read: {' '.join(str(error).split())}") from None
+    if not isinstance(values, dict):
+        raise BadConfig(f"--config {path}: fields of serve_app.settings.Settings are expected")
+    try:
+        return Settings(**{**values, "models": models})
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"])
+        raise BadConfig(f"--config {path}: {field}: {first['msg']}") from None
 
 
 def check_port(host: str, port: int, flag: str) -> None:

@@ -3,130 +3,73 @@
   serve run serve_app.app:build models=/srv/models         the live model of MODELS
   serve deploy serve_app/config.yaml                       the same on a cluster, see the file
 
-The only file here that imports Ray. :func:`serving` is what ``python -m serve_app`` does.
+:func:`serving` is what ``python -m serve_app`` does. What the replicas do is in ``deployments``.
 """
 
-import asyncio
 import logging
 import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import ray
-import torch
-from fastapi import FastAPI
-from pydantic import BaseModel, ConfigDict, Field
 from ray import serve
-from ray.exceptions import RayActorError
-from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
-from ray.serve.handle import DeploymentHandle
 
-from detector_core import artifacts, registry
-from detector_core.errors import BadConfig, DetectorError, NoRoom
-from detector_core.explain import Heat
-from detector_core.pictures import Pixels
-from detector_core.runtime import Prediction, Predictor, describe
-from serve_app.http import Unavailable, create_app
-from serve_app.schemas import HttpSettings, Limits
+from detector_core import artifacts, registry, storage
+from detector_core.errors import DetectorError, NoRoom
+from detector_core.runtime import describe
+from serve_app.deployments import Detector, Ingress
+from serve_app.settings import Scale, Settings
+
+__all__ = ["Settings", "build", "serving"]
 
 NAME = "detector"
 OBJECT_STORE_BYTES = 400 * 2**20
 BATCHES_AT_ONCE = 2
 """One in the model while the next one fills."""
+SURGE_PERCENT = 100
+"""A replica is stopped for a new one only once that one answers."""
+REQUEST_LIMIT_S = 60
+"""Of Ray's proxy; ``http.timeout_s`` ends a request before, with an answer of ours."""
 TOO_BUSY = "this machine is too busy"
-
-
-class Settings(BaseModel):
-    """The arguments of :func:`build`: ``key=value`` of ``serve run``, ``args`` of ``serve deploy``."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    models: str | None = Field(None, description="a folder that jobs.promote fills; its live model is served")
-    model: str | None = Field(None, description="instead: one run or model folder")
-    max_batch_size: int = Field(16, ge=1, description="most pictures of one forward pass")
-    batch_wait_s: float = Field(0.005, ge=0, description="how long a batch waits to fill")
-    max_queued: int = Field(64, ge=1, description="pictures that may wait for one ingress; beyond: 503")
-    detectors: int = Field(1, ge=1, description="replicas that hold the model")
-    detector_cpus: float = Field(0.9, ge=0, description="cores of each; with the ingress one core is enough")
-    detector_gpus: float = Field(0, ge=0, description="GPUs of each; a fraction shares one")
-    threads: int = Field(0, ge=0, description="threads of the network; 0: as many as cores, at least one")
-    ingresses: int = Field(1, ge=1, description="replicas that read and decode")
-    ingress_cpus: float = Field(0.1, ge=0)
-    limits: Limits = Limits()
-
-
-@serve.deployment
-class Detector:
-    """Holds the model; judges the pictures of concurrent requests together."""
-
-    def __init__(self, folder: str, settings: Settings) -> None:
-        torch.set_num_threads(settings.threads or max(1, int(settings.detector_cpus)))
-        self._predictor = Predictor(
-            folder, batch_size=settings.max_batch_size, device="cuda" if settings.detector_gpus else "cpu"
-        )
-        self.predict.set_max_batch_size(settings.max_batch_size)
-        self.predict.set_batch_wait_timeout_s(settings.batch_wait_s)
-
-    @serve.batch(max_concurrent_batches=1)
-    async def predict(self, images: list[Pixels]) -> list[Prediction]:
-        """One prediction a picture. In a thread, so that the next batch fills meanwhile."""
-        return await asyncio.to_thread(self._predictor.predict, images)
-
-
-@serve.deployment
-@serve.ingress()
-class Ingress:
-    """Reads, checks and decodes; answers over HTTP."""
-
-    def __init__(self, detector: DeploymentHandle, folder: str, settings: Settings) -> None:
-        self._detector, self._folder, self._settings = detector, folder, settings
-
-    def __serve_build_asgi_app__(self) -> FastAPI:
-        info = describe(self._folder)
-        return create_app(self, lambda: info, HttpSettings(limits=self._settings.limits))
-
-    async def explain(self, image_SSC: Pixels, toward: str) -> Heat:  # noqa: ARG002 -- of the interface
-        raise BadConfig("heat maps are not served yet")
-
-    async def predict(self, pixels_SSC: Pixels) -> Prediction:
-        try:
-            prediction: Prediction = await self._detector.predict.remote(pixels_SSC)
-        except BackPressureError:
-            raise Unavailable("too many pictures are waiting: try again in a moment") from None
-        except (RayActorError, DeploymentUnavailableError):
-            raise Unavailable("the model is being restarted: try again in a moment", retry_after_s=5) from None
-        return prediction
+LOGS = {"encoding": "JSON", "enable_access_log": False}
 
 
 def build(settings: Settings) -> serve.Application:
-    """The application for one model, settled now: every replica serves the same until the next deployment.
+    """The application. Every replica follows the live model by itself (:mod:`serve_app.following`).
 
     Raises:
         BadConfig: no model, or two, were named; nothing was promoted.
         BrokenArtifact: the folder is not a whole model.
     """
-    if (settings.model is None) == (settings.models is None):
-        raise BadConfig("name either models=FOLDER (its live model is served) or model=FOLDER")
-    folder = artifacts.find(settings.model) if settings.model else registry.live(str(settings.models))
-    folder = str(Path(folder).absolute())
+    settings.check()
+    changes = {name: storage.absolute(str(getattr(settings, name))) for name in ("model", "models")}
+    settings = settings.model_copy(update={name: where for name, where in changes.items() if getattr(settings, name)})
+    describe(artifacts.find(settings.model) if settings.model else registry.live(str(settings.models)))
     detector = Detector.options(
-        num_replicas=settings.detectors,
+        **_scaled(settings.detectors),
         ray_actor_options={"num_cpus": settings.detector_cpus, "num_gpus": settings.detector_gpus},
         max_ongoing_requests=BATCHES_AT_ONCE * settings.max_batch_size,
         max_queued_requests=settings.max_queued,
-        graceful_shutdown_wait_loop_s=0.2,
-    ).bind(folder, settings)
+    ).bind(settings)
     return Ingress.options(
-        num_replicas=settings.ingresses,
+        **_scaled(settings.ingresses),
         ray_actor_options={"num_cpus": settings.ingress_cpus},
         # The detector's queue decides what is too much; this one only bounds what a flood may hold in memory.
         max_ongoing_requests=settings.max_queued + 2 * BATCHES_AT_ONCE * settings.max_batch_size,
         max_queued_requests=settings.max_queued,
-        graceful_shutdown_wait_loop_s=0.2,
-    ).bind(detector, folder, settings)
+    ).bind(detector, settings)
+
+
+def _scaled(scale: Scale) -> dict[str, Any]:
+    return {
+        "autoscaling_config": {**scale.model_dump(), "metrics_interval_s": 1.0, "look_back_period_s": 3.0},
+        "max_surge_percent": SURGE_PERCENT,
+        "graceful_shutdown_wait_loop_s": 0.2,
+        "health_check_period_s": 5.0,
+        "logging_config": LOGS,
+    }
 
 
 @contextmanager
@@ -161,7 +104,8 @@ def serving(settings: Settings, *, host: str, port: int, dashboard_port: int | N
     try:
         signal.signal(signal.SIGTERM, on_term)  # ray.init puts its own in place, which exits with another code
         _check_room(settings)
-        serve.start(proxy_location="HeadOnly", http_options={"host": host, "port": port, "request_timeout_s": 60})
+        http = {"host": host, "port": port, "request_timeout_s": REQUEST_LIMIT_S}
+        serve.start(proxy_location="HeadOnly", http_options=http, logging_config=LOGS)
         try:
             serve.run(application, name=NAME, route_prefix="/")
         except RuntimeError as error:
@@ -175,11 +119,7 @@ def serving(settings: Settings, *, host: str, port: int, dashboard_port: int | N
 
 def _check_room(settings: Settings) -> None:
     """Serve would wait for ever."""
-    asked = {
-        "CPU": settings.detectors * settings.detector_cpus + settings.ingresses * settings.ingress_cpus,
-        "GPU": settings.detectors * settings.detector_gpus,
-    }
     has = ray.cluster_resources()
-    for name, amount in asked.items():
+    for name, amount in settings.least().items():
         if amount > has.get(name, 0):
             raise NoRoom(f"the service needs {amount:g} {name}, and this Ray has {has.get(name, 0):g}: ask for less")

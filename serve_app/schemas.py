@@ -42,11 +42,13 @@ OTHER_CODES = {
 """Code -> status and meaning."""
 
 
-class _Frozen(BaseModel):
+class Frozen(BaseModel):
+    """Refuses what it does not know and never changes."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Limits(_Frozen):
+class Limits(Frozen):
     """What one request may bring."""
 
     max_bytes: int = Field(20 * 2**20, gt=0, description="of the whole request")
@@ -60,7 +62,7 @@ class Limits(_Frozen):
     )
 
 
-class HttpSettings(_Frozen):
+class HttpSettings(Frozen):
     """How an operator runs the service; the defaults are safe on the open internet."""
 
     limits: Limits = Limits()

@@ -1,0 +1,103 @@
+"""The two deployments: an ingress that reads, decodes and looks for faces, a detector that judges squares in batches.
+
+They scale apart, each by the requests it has in hand. A detector's queue is bounded; what comes beyond it is refused
+at once. Judging changes nothing, so a picture whose replica died is judged again by another, once.
+"""
+
+import asyncio
+import os
+import time
+
+from fastapi import FastAPI
+from ray import serve
+from ray.exceptions import RayActorError
+from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
+from ray.serve.handle import DeploymentHandle
+
+from detector_core.explain import Heat
+from detector_core.pictures import Pixels
+from detector_core.runtime import Prediction, Predictor, describe
+from serve_app.answers import Unavailable
+from serve_app.following import Following
+from serve_app.http import create_app
+from serve_app.metrics import BatchMetrics, RequestMetrics
+from serve_app.settings import Settings
+
+EXPLAINED_AT_ONCE = 2
+BUSY = "too many pictures are waiting: try again in a moment"
+RESTARTING = "the model is being restarted: try again in a moment"
+RESTART_S = 5
+
+
+@serve.deployment
+class Detector:
+    """Holds the model; judges the pictures of concurrent requests together."""
+
+    def __init__(self, settings: Settings) -> None:
+        threads = settings.threads or int(settings.detector_cpus) or (os.cpu_count() or 1)
+        device = "cuda" if settings.detector_gpus else "cpu"
+        self._following = Following(
+            settings,
+            lambda folder: Predictor(folder, batch_size=settings.max_batch_size, device=device, threads=threads),
+        )
+        self._metrics = BatchMetrics()
+        self._explaining = asyncio.Semaphore(EXPLAINED_AT_ONCE)
+        self.predict.set_max_batch_size(settings.max_batch_size)
+        self.predict.set_batch_wait_timeout_s(settings.batch_wait_s)
+
+    @serve.batch(max_concurrent_batches=1)
+    async def predict(self, images: list[Pixels]) -> list[Prediction]:
+        """One prediction a picture. In a thread, so that the next batch fills meanwhile."""
+        started = time.perf_counter()
+        predictions = await asyncio.to_thread(self._following.current.predict, images)
+        self._metrics.batch(images, time.perf_counter() - started)
+        return predictions
+
+    async def explain(self, image_SSC: Pixels, toward: str) -> Heat:
+        """What in a picture speaks for a label: heat_SS."""
+        async with self._explaining:
+            return await asyncio.to_thread(self._following.current.explain, image_SSC, toward)
+
+
+@serve.deployment
+@serve.ingress()
+class Ingress:
+    """Reads, checks and decodes; answers over HTTP."""
+
+    def __init__(self, detector: DeploymentHandle, settings: Settings) -> None:
+        self._detector, self._settings = detector, settings
+        self._waiting = 0
+
+    def __serve_build_asgi_app__(self) -> FastAPI:
+        self._following = Following(self._settings, describe)
+        self._metrics = RequestMetrics()
+        return create_app(self, lambda: self._following.current, self._settings.http, self._metrics.observe)
+
+    async def predict(self, image_SSC: Pixels) -> Prediction:
+        """Asks a detector. Raises Unavailable."""
+        prediction: Prediction = await self._ask("predict", image_SSC)
+        return prediction
+
+    async def explain(self, image_SSC: Pixels, toward: str) -> Heat:
+        """Asks a detector. Raises Unavailable, BadConfig."""
+        heat: Heat = await self._ask("explain", image_SSC, toward)
+        return heat
+
+    async def _ask(self, method: str, *arguments: object) -> object:
+        self._count(+1)
+        try:
+            for retry in (True, False):
+                try:
+                    return await getattr(self._detector, method).remote(*arguments)
+                except BackPressureError:
+                    raise Unavailable(BUSY) from None
+                except (RayActorError, DeploymentUnavailableError):
+                    if not retry:
+                        raise Unavailable(RESTARTING, retry_after_s=RESTART_S) from None
+            raise AssertionError("unreachable")
+        finally:
+            self._count(-1)
+
+    def _count(self, change: int) -> None:
+        self._waiting += change
+        self._metrics.waiting.set(self._waiting)

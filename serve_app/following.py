@@ -1,0 +1,58 @@
+"""A replica's model: loaded once, and changed in place when another becomes the live one.
+
+Every replica looks at ``MODELS/live`` by itself, so a promotion and a roll-back reach a service however it was
+deployed, without a restart and without a request that fails: the old model answers until the new one has. A version
+that cannot be loaded is reported once, and the old one goes on.
+"""
+
+import logging
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from detector_core import artifacts, registry
+from detector_core.errors import DetectorError
+from serve_app.settings import Settings
+
+T = TypeVar("T")
+_log = logging.getLogger("ray.serve")
+
+
+class Following(Generic[T]):
+    """``current`` is what ``load`` made of the live model's folder.
+
+    Raises:
+        DetectorError: the first model cannot be loaded.
+    """
+
+    def __init__(self, settings: Settings, load: Callable[[Path], T]) -> None:
+        settings.check()
+        self._models, self._load = settings.models, load
+        self._version = registry.history(self._models)[:1] if self._models else []
+        folder = Path(artifacts.find(str(settings.model))) if settings.model else registry.live(str(self._models))
+        self.current = load(folder)
+        self._stopped = threading.Event()
+        if self._models:
+            threading.Thread(target=self._follow, args=(settings.follow_s,), name="follow live", daemon=True).start()
+
+    def stop(self) -> None:
+        """Follows no more."""
+        self._stopped.set()
+
+    def _follow(self, every_s: float) -> None:
+        while not self._stopped.wait(every_s):
+            self.look()
+
+    def look(self) -> None:
+        """Takes over another live version, if there is one."""
+        models = str(self._models)
+        try:
+            version = registry.history(models)[:1]
+            if version == self._version:
+                return
+            self._version = version  # one that is broken is not tried again until `live` names another
+            self.current = self._load(registry.live(models))
+            _log.info("now serving %s", version[0])
+        except (DetectorError, OSError) as error:
+            _log.error("the live model of %s cannot be taken over, the one before goes on: %s", models, error)
