@@ -29,12 +29,12 @@ def browser() -> Iterator[Any]:
         browser.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def feedback_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("feedback")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory, feedback_folder: Path) -> Iterator[str]:
     """A service for photographs that keeps feedback."""
     info = describe(save_model(tmp_path_factory.mktemp("page") / "tiny-v1", generated=False))
@@ -45,7 +45,7 @@ def address(tmp_path_factory: pytest.TempPathFactory, feedback_folder: Path) -> 
             yield address
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def bare_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A demo model behind a key, without feedback and video."""
     folder = tmp_path_factory.mktemp("bare")
