@@ -27,7 +27,7 @@ PRECISIONS = ("int8", "bf16", "fp32")
 """The fastest first."""
 FILE_OF = {"int8": "int8.xml", "bf16": "fp32.xml", "fp32": "fp32.xml"}
 """bf16 is the fp32 file, multiplied in bf16."""
-MULTIPLY_IN = {"int8": "f32", "bf16": "bf16", "fp32": "f32"}
+MULTIPLY_IN = {"int8": "bf16", "bf16": "bf16", "fp32": "f32"}
 """What OpenVINO does with what is not int8. Said always: left to itself it takes bf16 wherever the CPU has it."""
 
 
@@ -53,7 +53,7 @@ class OpenVino:
 
     Args:
         file: the .xml; the .bin lies beside it.
-        precision: one of :data:`PRECISIONS`; bf16 on a CPU without it is fp32.
+        precision: one of :data:`PRECISIONS`; a CPU without bf16 takes fp32 in its place.
         threads: of the computation; 0 leaves it to OpenVINO: the physical cores.
 
     Raises:
@@ -63,7 +63,7 @@ class OpenVino:
     def __init__(self, file: Path, precision: str, threads: int = 0) -> None:
         settings: dict[str, Any] = {
             "PERFORMANCE_HINT": "LATENCY",
-            "INFERENCE_PRECISION_HINT": "f32" if precision == "bf16" and not cpu_has_bf16() else MULTIPLY_IN[precision],
+            "INFERENCE_PRECISION_HINT": MULTIPLY_IN[precision] if cpu_has_bf16() else "f32",
             # Pinned threads of two replicas on one machine would share cores while others idle.
             "ENABLE_CPU_PINNING": False,
         }

@@ -1,7 +1,7 @@
 """A model folder -> a predictor: pictures in, verdicts out, with the preprocessing and thresholds of the model.
 
 OpenVINO on a CPU where promotion exported the network, else torch, which is imported only where it computes: a replica
-without it starts in a third of the time and holds a fraction of the memory. Left out: where models come from
+without it starts sooner and holds a fraction of the memory. Left out: where models come from
 (:mod:`detector_core.registry`) and who asks.
 """
 
