@@ -28,6 +28,22 @@ class Board:
         self.messages: list[Message] = []
         self.failures: dict[str, str] = {}
         self.held: dict[str, list[Any]] = {}
+        self.stopping = False
+        self.stopped: set[str] = set()
+
+    def stop(self) -> None:
+        """Asks every run to write a checkpoint after its step and to end."""
+        self.stopping = True
+
+    def is_stopping(self) -> bool:
+        return self.stopping
+
+    def left(self, run: str) -> None:
+        """A run has ended because it was asked to."""
+        self.stopped.add(run)
+
+    def has_left(self, run: str) -> bool:
+        return run in self.stopped
 
     def post(self, message: Message) -> None:
         self.messages.append(message)
