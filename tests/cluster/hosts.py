@@ -47,7 +47,16 @@ class Host:
         inside = ["nsenter", "--target", str(_first_child(self.process.pid)), "--all"]
         environment = ["env", "-i", "HOME=/tmp/home", "USER=root", "LANG=C.UTF-8", "TERM=dumb"]
         path = f"PATH={PROJECT}/.venv/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-        return [*inside, *environment, path, "RAY_AUTH_MODE=token", "RAY_USAGE_STATS_ENABLED=0", "bash", "-c", f"cd; {line}"]
+        return [
+            *inside,
+            *environment,
+            path,
+            "RAY_AUTH_MODE=token",
+            "RAY_USAGE_STATS_ENABLED=0",
+            "bash",
+            "-c",
+            f"cd; {line}",
+        ]
 
     def processes(self) -> list[str]:
         """The command lines of what runs on this host, but for its sshd and the question itself."""
