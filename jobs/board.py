@@ -11,13 +11,16 @@ from collections.abc import Callable
 from typing import Any
 
 import ray
+import torch
 from tqdm import tqdm
 
+from detector_core.parallel import all_sum
 from jobs.cli import say
 
 Message = dict[str, Any]
 POLL_S = 0.5
 LOG_EVERY_S = 15.0
+ASK_EVERY_S = 0.5
 
 
 @ray.remote(num_cpus=0)
@@ -63,6 +66,24 @@ class Board:
 
     def let_go(self, run: str) -> list[Any]:
         return self.held.pop(run, [])
+
+
+class StopSign:
+    """Whether a run is to stop: its first worker asks the board now and then, all learn the answer in the same step."""
+
+    def __init__(self, board: Any, rank: int, device: torch.device) -> None:
+        self.board, self.rank, self.device = board, rank, device
+        self.answer: Any = None
+        self.since, self.seen = 0.0, False
+
+    def shown(self) -> bool:
+        """Call on every worker after every step."""
+        if self.rank == 0 and not self.seen:
+            if self.answer is None and time.monotonic() - self.since > ASK_EVERY_S:
+                self.answer, self.since = self.board.is_stopping.remote(), time.monotonic()
+            if self.answer is not None and ray.wait([self.answer], timeout=0)[0]:
+                self.seen, self.answer = ray.get(self.answer), None
+        return bool(all_sum(torch.tensor(float(self.seen), device=self.device)))
 
 
 class Watcher:

@@ -19,7 +19,6 @@ from typing import Any
 import ray
 import ray.train
 import ray.train.torch
-import torch
 from pyarrow import fs
 from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, ScalingConfig, UserCallback
 from ray.util import get_current_placement_group
@@ -29,13 +28,13 @@ from detector_core.checkpoint import Progress
 from detector_core.config import RunSpec
 from detector_core.data import Place
 from detector_core.errors import BrokenArtifact, DetectorError, TrainingFailed
-from detector_core.parallel import all_gather, all_sum
+from detector_core.parallel import all_gather
 from detector_core.stepping import StepReport, TrainState, precision
 from detector_core.training import EpochReport, fit
+from jobs.board import StopSign
 from jobs.cli import say
 
 POST_EVERY_S = 0.5
-ASK_EVERY_S = 0.5
 CHECKPOINTS_KEPT = 2
 CHECKPOINT_PREFIX = "checkpoint_"
 
@@ -216,7 +215,7 @@ def _train(request: Request, board: Any) -> None:
     device = str(ray.train.torch.get_device())
     state = _restored(request.name, board, spec, data.fingerprint, device) or TrainState(spec, data.fingerprint, device)
     _tell_places(request.name, board, state.progress)
-    posted, stop = 0.0, _Stop(board, place, state.device)
+    posted, stop = 0.0, StopSign(board, place.rank, state.device)
     how = {"processes": request.processes, "skip_broken": request.skip_broken}
     for report in fit(state, data, place, cache=Path(request.cache) if request.cache else None, **how):
         match report:
@@ -226,7 +225,7 @@ def _train(request: Request, board: Any) -> None:
                     posted = now
                     board.post.remote({"run": request.name, "kind": "step", **asdict(report)})
                 due = request.checkpoint_every and report.step % request.checkpoint_every == 0
-                stopping = stop.asked()
+                stopping = stop.shown()
                 if (due or stopping) and report.step < report.steps:
                     _save(state, place, {"epoch": report.epoch, "step": report.step, "loss": report.loss})
                     if stopping:
@@ -247,23 +246,6 @@ def _tell_places(run: str, board: Any, progress: Progress) -> None:
         workers = f"{len(places)} worker{'s' * (len(places) > 1)} on {', '.join(places)}"
         text = f"{workers}, from epoch {progress.epoch + 1}, step {progress.step + 1}"
         board.post.remote({"run": run, "kind": "note", "text": text})
-
-
-class _Stop:
-    """Whether the run was asked to stop: rank 0 asks the board now and then, all workers learn it in the same step."""
-
-    def __init__(self, board: Any, place: Place, device: torch.device) -> None:
-        self.board, self.place, self.device = board, place, device
-        self.answer, self.since, self.seen = None, 0.0, False
-
-    def asked(self) -> bool:
-        """Call on every worker after every step."""
-        if self.place.rank == 0 and not self.seen:
-            if self.answer is None and time.monotonic() - self.since > ASK_EVERY_S:
-                self.answer, self.since = self.board.is_stopping.remote(), time.monotonic()
-            if self.answer is not None and ray.wait([self.answer], timeout=0)[0]:
-                self.seen, self.answer = ray.get(self.answer), None
-        return bool(all_sum(torch.tensor(float(self.seen), device=self.device)))
 
 
 def _save(state: TrainState, place: Place, metrics: dict[str, Any]) -> None:

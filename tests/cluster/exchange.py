@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 NETWORK_PORT = 29500
-MICRO, STEPS, SIZE, ACCUMULATED = 16, 8, 64, 10
+MICRO, STEPS, SIZE, ACCUMULATED = 16, 5, 64, 10
 ROWS = {
     "1 host, 1 worker with 2 cores": (["one"], 2, ""),
     "1 host, 2 workers with 1 core": (["one", "one"], 1, ""),
@@ -35,7 +35,8 @@ def worker(rank: int, world: int, threads: int) -> dict[str, float]:
 
     torch.set_num_threads(threads)
     torch.manual_seed(0)
-    network: nn.Module = backbones.build(spec_for("resnet68-cutout").model).train()
+    network: nn.Module = backbones.build(spec_for("resnet68-cutout").model)
+    network = network.train().to(memory_format=torch.channels_last)
     parameters = sum(p.numel() for p in network.parameters())
     if world > 1:
         distributed.init_process_group("gloo", rank=rank, world_size=world)
