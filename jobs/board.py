@@ -12,6 +12,7 @@ from typing import Any
 
 import ray
 import torch
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from tqdm import tqdm
 
 from detector_core.parallel import all_sum
@@ -66,6 +67,12 @@ class Board:
 
     def let_go(self, run: str) -> list[Any]:
         return self.held.pop(run, [])
+
+
+def beside_driver() -> dict[str, Any]:
+    """Options of an actor or task that lives and dies with the driver: it holds no core of the driver's node."""
+    here = ray.get_runtime_context().get_node_id()
+    return {"num_cpus": 0, "scheduling_strategy": NodeAffinitySchedulingStrategy(here, soft=False)}
 
 
 class StopSign:

@@ -31,7 +31,7 @@ from detector_core.config import RunSpec
 from detector_core.errors import BadConfig, DetectorError, Refused, TrainingFailed
 from detector_core.variants import VARIANTS
 from jobs import cli, launch, resources, runspec
-from jobs.board import Board, Watcher
+from jobs.board import Board, Watcher, beside_driver
 from jobs.cluster import connect
 from jobs.launch import Request
 from jobs.runlog import RunLog
@@ -141,7 +141,7 @@ def _launch_many(requests: list[Request], board: Any) -> dict[str, dict[str, Any
     unit = "GPU" if requests[0].gpu else "CPU"
     each = requests[0].most_workers * (1 if requests[0].gpu else requests[0].cpus)
     at_once = max(1, int(room.get(unit, 0) // each))
-    remote = ray.remote(num_cpus=0, max_retries=0)(_launch_remotely)
+    remote = ray.remote(max_retries=0)(_launch_remotely).options(**beside_driver())
     waiting, running = list(requests), {}
     results: dict[str, dict[str, Any]] = {}
     failures: list[str] = []
@@ -198,7 +198,7 @@ def _stopped_by_sigterm(board: Any) -> Iterator[None]:
 def _watched(requests: list[Request], data: manifest.Manifest) -> Iterator[Any]:
     """A board whose messages are drawn and logged."""
     logs = {request.name: RunLog(request.folder, RunSpec.from_dict(request.spec), data) for request in requests}
-    board = Board.remote()  # type: ignore[attr-defined]
+    board = Board.options(**beside_driver()).remote()  # type: ignore[attr-defined]
     try:
         with Watcher(board, on_epoch=lambda message: logs[message["run"]].epochs(message["history"])):
             yield board

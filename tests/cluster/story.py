@@ -33,7 +33,7 @@ QUICK = "RAY_health_check_period_ms=1000 RAY_health_check_timeout_ms=3000 RAY_he
 TINY = {
     "model.init": "none",
     "preprocess.image_size": 32,
-    "optim.epochs": 6,
+    "optim.epochs": 14,
     "optim.batch_size": 8,
     "optim.micro_batch": 4,
     "optim.learning_rate": 0.001,
