@@ -5,10 +5,10 @@ made here ends with it. Folders of the machine below /tmp that a host needs (the
 host's own /tmp.
 """
 
-import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,7 +74,7 @@ class Host:
 
 
 class Hosts:
-    """Hosts on one switch, by name; the first line of each ``with`` block's end is that all are off."""
+    """Hosts on one switch, by name, for the length of a ``with`` block; ``root`` is a folder outside /tmp."""
 
     def __init__(self, root: Path, names: list[str]) -> None:
         self.root = root
@@ -139,24 +139,9 @@ def _first_child(pid: int) -> int:
     return int(found[0]) if found else 0
 
 
-def _until(holds: "object", limit_s: float = 20) -> None:
+def _until(holds: Callable[[], bool], limit_s: float = 30) -> None:
     deadline = time.monotonic() + limit_s
-    while not holds():  # type: ignore[operator]
+    while not holds():
         if time.monotonic() > deadline:
             raise TimeoutError("a host did not start")
         time.sleep(0.05)
-
-
-def scratch(parent: str = "/var/tmp") -> Path:
-    """A folder for the hosts' files, outside /tmp, which each host has for itself."""
-    import tempfile
-
-    return Path(tempfile.mkdtemp(prefix="hosts-", dir=parent))
-
-
-def remove(root: Path) -> None:
-    """Removes the hosts' files; binds below it are undone first."""
-    mounts = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
-    for mount in sorted((m for m in mounts if m.startswith(f"{root}/")), reverse=True):
-        subprocess.run(["umount", mount], check=False)
-    shutil.rmtree(root, ignore_errors=True)

@@ -22,5 +22,14 @@ ALONE=(unshare --net --mount --pid --uts --ipc --fork --kill-child --mount-proc)
 "${ALONE[@]}" bash -c 'ip link set lo up && ip link add probe type bridge && mount -t tmpfs none /mnt' 2>/dev/null \
     || skip "this machine does not allow new namespaces with a bridge and mounts"
 
-# Not exec: the shell that waits here passes signals on by dying, and --kill-child ends the rest.
-"${ALONE[@]}" .venv/bin/python -m tests.cluster.story "$@"
+ROOT=$(mktemp -d /var/tmp/hosts-XXXXXX)  # the hosts' disks: not below /tmp, which each host has for itself
+"${ALONE[@]}" .venv/bin/python -m tests.cluster.story "$ROOT" "$@" &
+ALL=$!
+finish() {
+    kill -KILL "$ALL" 2>/dev/null || true   # and with it, by --kill-child, every process of every host
+    wait "$ALL" 2>/dev/null || true
+    for _ in 1 2 3 4 5; do rm -rf "$ROOT" 2>/dev/null && break; sleep 1; done
+}
+trap finish EXIT
+trap 'exit 130' INT TERM
+wait "$ALL"

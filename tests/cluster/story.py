@@ -21,7 +21,7 @@ import yaml
 from detector_core import demo
 from detector_core.variants import spec_for
 from tests.cluster import exchange
-from tests.cluster.hosts import PROJECT, SHARED, Host, Hosts, remove, scratch
+from tests.cluster.hosts import PROJECT, SHARED, Host, Hosts
 
 HEAD, ONE, TWO, LAPTOP = "head", "one", "two", "laptop"
 CLUSTER = f"{SHARED}/cluster.yaml"
@@ -207,20 +207,17 @@ def tell(hosts: Hosts) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Tells the story, or measures; prints a table and one JSON line, and removes every trace."""
-    root = scratch()
-    try:
-        with Hosts(root, [LAPTOP, HEAD, ONE, TWO]) as hosts:
-            if sys.argv[1:] == ["scaling"]:
-                print(json.dumps(exchange.measure(hosts)))
-                return
-            try:
-                result = tell(hosts)
-            except (AssertionError, subprocess.SubprocessError) as error:
-                _explain(error, hosts)
-                sys.exit(1)
-    finally:
-        remove(root)
+    """Tells the story, or measures, with files in the folder that run.sh made; prints a table and one JSON line."""
+    folder, *words = sys.argv[1:]
+    with Hosts(Path(folder), [LAPTOP, HEAD, ONE, TWO]) as hosts:
+        if words == ["scaling"]:
+            print(json.dumps(exchange.measure(hosts)))
+            return
+        try:
+            result = tell(hosts)
+        except (AssertionError, subprocess.SubprocessError) as error:
+            _explain(error, hosts)
+            sys.exit(1)
     for name, seconds in result["seconds"].items():
         print(f"{seconds:7.1f} s  {name}")
     print(json.dumps(result))
