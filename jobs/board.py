@@ -11,13 +11,17 @@ from collections.abc import Callable
 from typing import Any
 
 import ray
+import torch
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from tqdm import tqdm
 
+from detector_core.parallel import all_sum
 from jobs.cli import say
 
 Message = dict[str, Any]
 POLL_S = 0.5
 LOG_EVERY_S = 15.0
+ASK_EVERY_S = 0.5
 
 
 @ray.remote(num_cpus=0)
@@ -28,6 +32,22 @@ class Board:
         self.messages: list[Message] = []
         self.failures: dict[str, str] = {}
         self.held: dict[str, list[Any]] = {}
+        self.stopping = False
+        self.stopped: set[str] = set()
+
+    def stop(self) -> None:
+        """Asks every run to write a checkpoint after its step and to end."""
+        self.stopping = True
+
+    def is_stopping(self) -> bool:
+        return self.stopping
+
+    def left(self, run: str) -> None:
+        """A run has ended because it was asked to."""
+        self.stopped.add(run)
+
+    def has_left(self, run: str) -> bool:
+        return run in self.stopped
 
     def post(self, message: Message) -> None:
         self.messages.append(message)
@@ -47,6 +67,30 @@ class Board:
 
     def let_go(self, run: str) -> list[Any]:
         return self.held.pop(run, [])
+
+
+def beside_driver() -> dict[str, Any]:
+    """Options of an actor or task that lives and dies with the driver: it holds no core of the driver's node."""
+    here = ray.get_runtime_context().get_node_id()
+    return {"num_cpus": 0, "scheduling_strategy": NodeAffinitySchedulingStrategy(here, soft=False)}
+
+
+class StopSign:
+    """Whether a run is to stop: its first worker asks the board now and then, all learn the answer in the same step."""
+
+    def __init__(self, board: Any, rank: int, device: torch.device) -> None:
+        self.board, self.rank, self.device = board, rank, device
+        self.answer: Any = None
+        self.since, self.seen = 0.0, False
+
+    def shown(self) -> bool:
+        """Call on every worker after every step."""
+        if self.rank == 0 and not self.seen:
+            if self.answer is None and time.monotonic() - self.since > ASK_EVERY_S:
+                self.answer, self.since = self.board.is_stopping.remote(), time.monotonic()
+            if self.answer is not None and ray.wait([self.answer], timeout=0)[0]:
+                self.seen, self.answer = ray.get(self.answer), None
+        return bool(all_sum(torch.tensor(float(self.seen), device=self.device)))
 
 
 class Watcher:

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import ray
+from ray._private.state import state as ray_state
 
-from detector_core.errors import NoRoom
+from detector_core.errors import BadConfig, NoRoom
 from jobs.cli import say
 
 OBJECT_STORE_BYTES = 400 * 2**20
@@ -20,6 +21,7 @@ def connect(*, dashboard: bool = False) -> Iterator[None]:
 
     Raises:
         NoRoom: no Ray answers at ``RAY_ADDRESS``.
+        BadConfig: the Ray there has another version, or another Python.
     """
     shared = bool(os.environ.get("RAY_ADDRESS"))
     start = {} if shared else {"include_dashboard": dashboard, "object_store_memory": OBJECT_STORE_BYTES}
@@ -32,6 +34,8 @@ def connect(*, dashboard: bool = False) -> Iterator[None]:
         except ConnectionError as error:
             raise NoRoom(f"no Ray answers at RAY_ADDRESS={os.environ.get('RAY_ADDRESS')}: {error}") from None
         except Exception as error:
+            if "Version mismatch" in str(error):
+                raise BadConfig(_versions(str(error))) from None
             # Ray raises a bare Exception when its processes do not come up within its fixed 30 s.
             ray.shutdown()
             if "timed out" not in str(error):
@@ -49,16 +53,36 @@ def connect(*, dashboard: bool = False) -> Iterator[None]:
         ray.shutdown()
 
 
+def _versions(message: str) -> str:
+    """Ray's four lines about versions as one that says what to do."""
+    words = " ".join(message.removeprefix("Version mismatch:").split())
+    return f"{words}: use one locked environment everywhere (uv sync --locked), or send the job with ray job submit"
+
+
+def could_have() -> dict[str, float]:
+    """Cores, GPUs and the rest of this Ray when its autoscaler has added all the nodes it may; now, without one."""
+    has: dict[str, float] = dict(ray.cluster_resources())
+    for name, most in (ray_state.get_max_resources_from_cluster_config() or {}).items():
+        has[name] = max(has.get(name, 0), most)
+    return has
+
+
 def check_room(*, cpus: float, gpus: float = 0, purpose: str) -> None:
-    """Fails at once where Ray would wait for ever. Call inside :func:`connect`.
+    """Fails at once where Ray would wait for ever, and says it where the autoscaler is waited for.
+
+    Call inside :func:`connect`.
 
     Raises:
-        NoRoom: the cluster as a whole has fewer cores or GPUs than asked.
+        NoRoom: the cluster as a whole has fewer cores or GPUs than asked, with all nodes that it may add.
     """
-    has = ray.cluster_resources()
+    has, most = ray.cluster_resources(), could_have()
     for name, asked in (("CPU", cpus), ("GPU", gpus)):
-        if asked > has.get(name, 0):
+        now, later = has.get(name, 0), most.get(name, 0)
+        if asked > later:
+            grows = f", and {later:g} with every node it may add" if later > now else ""
             raise NoRoom(
-                f"{purpose} needs {asked:g} {name}, and this Ray has {has.get(name, 0):g}: "
+                f"{purpose} needs {asked:g} {name}, and this Ray has {now:g}{grows}: "
                 f"ask for less, or add nodes to the cluster"
             )
+        if asked > now:
+            say(f"{purpose} needs {asked:g} {name}, this Ray has {now:g}: waiting for its autoscaler to add nodes")

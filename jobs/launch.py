@@ -28,13 +28,19 @@ from detector_core.checkpoint import Progress
 from detector_core.config import RunSpec
 from detector_core.data import Place
 from detector_core.errors import BrokenArtifact, DetectorError, TrainingFailed
+from detector_core.parallel import all_gather
 from detector_core.stepping import StepReport, TrainState, precision
 from detector_core.training import EpochReport, fit
+from jobs.board import StopSign
 from jobs.cli import say
 
 POST_EVERY_S = 0.5
 CHECKPOINTS_KEPT = 2
 CHECKPOINT_PREFIX = "checkpoint_"
+
+
+class Stopped(Exception):
+    """The run was asked to end, and has left a checkpoint to go on from."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +91,7 @@ def launch(request: Request, board: Any, callbacks: Sequence[UserCallback] = ())
 
     Raises:
         DetectorError: what the workers found; a model folder is still written when an epoch had finished.
+        Stopped: the board was asked to stop.
         TrainingFailed: workers were lost more often than ``retries``.
     """
     logging.getLogger("ray.train").setLevel(logging.WARNING)
@@ -117,6 +124,8 @@ def launch(request: Request, board: Any, callbacks: Sequence[UserCallback] = ())
         problem = TrainingFailed(reason)
     elif problem:
         say(trace)
+    elif ray.get(board.has_left.remote(request.name)):
+        raise Stopped(f"{request.name} was stopped and has left a checkpoint")
     result = write_model(request, complete=problem is None, seconds=time.monotonic() - started)
     if problem:
         kept = f" (the best model so far is kept in {result['model']})" if result else ""
@@ -205,7 +214,8 @@ def _train(request: Request, board: Any) -> None:
     spec, data = RunSpec.from_dict(request.spec), manifest.load(request.data)
     device = str(ray.train.torch.get_device())
     state = _restored(request.name, board, spec, data.fingerprint, device) or TrainState(spec, data.fingerprint, device)
-    posted = 0.0
+    _tell_places(request.name, board, state.progress)
+    posted, stop = 0.0, StopSign(board, place.rank, state.device)
     how = {"processes": request.processes, "skip_broken": request.skip_broken}
     for report in fit(state, data, place, cache=Path(request.cache) if request.cache else None, **how):
         match report:
@@ -215,14 +225,27 @@ def _train(request: Request, board: Any) -> None:
                     posted = now
                     board.post.remote({"run": request.name, "kind": "step", **asdict(report)})
                 due = request.checkpoint_every and report.step % request.checkpoint_every == 0
-                if due and report.step < report.steps:
+                stopping = stop.shown()
+                if (due or stopping) and report.step < report.steps:
                     _save(state, place, {"epoch": report.epoch, "step": report.step, "loss": report.loss})
+                    if stopping:
+                        ray.get(board.left.remote(request.name))
+                        return
             case EpochReport():
                 history = state.progress.history
                 if place.rank == 0:
                     kind = {"precision": precision(spec.optim, state.device), "broken": len(state.progress.broken)}
                     board.post.remote({"run": request.name, "kind": "epoch", "history": history, **kind})
                 _save(state, place, {**report.to_dict(), **search.kept(history)})
+
+
+def _tell_places(run: str, board: Any, progress: Progress) -> None:
+    """Says on which machines the workers sit, whenever a group of them begins."""
+    places = all_gather(ray.util.get_node_ip_address())
+    if ray.train.get_context().get_world_rank() == 0:
+        workers = f"{len(places)} worker{'s' * (len(places) > 1)} on {', '.join(places)}"
+        text = f"{workers}, from epoch {progress.epoch + 1}, step {progress.step + 1}"
+        board.post.remote({"run": run, "kind": "note", "text": text})
 
 
 def _save(state: TrainState, place: Place, metrics: dict[str, Any]) -> None:

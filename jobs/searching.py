@@ -28,7 +28,7 @@ from detector_core.manifest import Manifest
 from detector_core.search import Trial
 from detector_core.training import EpochReport
 from jobs import launch, resources, runspec
-from jobs.board import Board, Watcher
+from jobs.board import Board, Watcher, beside_driver
 from jobs.cli import say
 from jobs.launch import Request
 from jobs.live import TrialLogs, TrialTable
@@ -107,7 +107,7 @@ def search_rates(plan: Plan, arguments: argparse.Namespace, data: Manifest) -> d
     request = resources.requests(arguments, {plan.name: spec}, at_once=at_once)[0]
     request = dataclasses.replace(request, storage=storage.join(plan.folder, TRIAL_FOLDER))
     say(f"{plan.name}: {plan.trials} trials, {at_once} at once, {plan.workers} workers of {request.cpus} cores each")
-    board = Board.options(name=_board(plan.name)).remote()  # type: ignore[attr-defined]
+    board = Board.options(name=_board(plan.name), **beside_driver()).remote()  # type: ignore[attr-defined]
     with TrialLogs(data, request.storage) as logs, Watcher(board, on_epoch=logs.epochs):
         results = _tuner(plan, request, board, at_once).fit()
     trials = [_collected(result, request) for result in results]

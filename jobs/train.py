@@ -18,6 +18,8 @@ The last line on stdout is one JSON object: run, model, variant, epochs, best_ep
 
 import argparse
 import datetime
+import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
@@ -29,7 +31,7 @@ from detector_core.config import RunSpec
 from detector_core.errors import BadConfig, DetectorError, Refused, TrainingFailed
 from detector_core.variants import VARIANTS
 from jobs import cli, launch, resources, runspec
-from jobs.board import Board, Watcher
+from jobs.board import Board, Watcher, beside_driver
 from jobs.cluster import connect
 from jobs.launch import Request
 from jobs.runlog import RunLog
@@ -78,12 +80,16 @@ def train(
 
     Raises:
         DetectorError: what went wrong in the runs that failed; the others still end.
+        KeyboardInterrupt: SIGTERM came; each run has left a checkpoint.
     """
     for request in requests:
         launch.write_request(request, data.fingerprint)
-    with _watched(requests, data) as board:
+    with _watched(requests, data) as board, _stopped_by_sigterm(board):
         if len(requests) == 1:
-            results = {requests[0].name: launch.launch(requests[0], board)}
+            try:
+                results = {requests[0].name: launch.launch(requests[0], board)}
+            except launch.Stopped:
+                raise KeyboardInterrupt from None
         else:
             results = _launch_many(requests, board)
     if not keep_checkpoints:
@@ -135,7 +141,7 @@ def _launch_many(requests: list[Request], board: Any) -> dict[str, dict[str, Any
     unit = "GPU" if requests[0].gpu else "CPU"
     each = requests[0].most_workers * (1 if requests[0].gpu else requests[0].cpus)
     at_once = max(1, int(room.get(unit, 0) // each))
-    remote = ray.remote(num_cpus=0, max_retries=0)(_launch_remotely)
+    remote = ray.remote(max_retries=0)(_launch_remotely).options(**beside_driver())
     waiting, running = list(requests), {}
     results: dict[str, dict[str, Any]] = {}
     failures: list[str] = []
@@ -148,25 +154,51 @@ def _launch_many(requests: list[Request], board: Any) -> dict[str, dict[str, Any
         outcome = ray.get(done[0])
         if isinstance(outcome, str):
             failures.append(outcome)
-        else:
+        elif outcome is not None:
             results[request.name] = outcome
+        if ray.get(board.is_stopping.remote()):
+            waiting.clear()
+    if ray.get(board.is_stopping.remote()):
+        raise KeyboardInterrupt
     if failures:
         raise TrainingFailed(f"{len(failures)} of {len(requests)} runs failed: {'; '.join(failures)}")
     return results
 
 
-def _launch_remotely(request: Request, board: Any) -> dict[str, Any] | str:
+def _launch_remotely(request: Request, board: Any) -> dict[str, Any] | str | None:
     try:
         return launch.launch(request, board)
+    except launch.Stopped:
+        return None
     except DetectorError as error:
         return f"{request.name}: {error}"
+
+
+@contextmanager
+def _stopped_by_sigterm(board: Any) -> Iterator[None]:
+    """The first SIGTERM, which ``ray job stop`` sends, lets the runs write a checkpoint; a second one ends at once."""
+
+    def ask() -> None:
+        ray.get(board.stop.remote())
+
+    def stop(*_: object) -> None:
+        signal.signal(signal.SIGTERM, before)
+        cli.say("stopping: the step in hand is finished and a checkpoint written; once more ends at once")
+        # Not from the handler itself: it interrupts a call of Ray's in this thread.
+        threading.Thread(target=ask, name="stop", daemon=True).start()
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager
 def _watched(requests: list[Request], data: manifest.Manifest) -> Iterator[Any]:
     """A board whose messages are drawn and logged."""
     logs = {request.name: RunLog(request.folder, RunSpec.from_dict(request.spec), data) for request in requests}
-    board = Board.remote()  # type: ignore[attr-defined]
+    board = Board.options(**beside_driver()).remote()  # type: ignore[attr-defined]
     try:
         with Watcher(board, on_epoch=lambda message: logs[message["run"]].epochs(message["history"])):
             yield board

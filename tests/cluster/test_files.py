@@ -1,0 +1,139 @@
+"""The cluster files against Ray's own schema and validators, and cluster.yaml against a simulated AWS.
+
+moto answers as EC2 and IAM would: keys, network, security group and the instances asked for. It starts no machine,
+pulls no image and runs no command. Left out: Google Cloud beyond the schema (its provider
+needs packages that the lock lacks).
+"""
+
+import re
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from ray.autoscaler._private.util import prepare_config, validate_config
+
+ROOT = Path(__file__).parents[2]
+FILES = {"aws": ROOT / "cluster.yaml"} | {name: ROOT / f"docs/clusters/{name}.yaml" for name in ("gcp", "local")}
+CLOUDS = ["aws", "gcp"]
+
+
+def read(name: str) -> dict[str, Any]:
+    config: dict[str, Any] = yaml.safe_load(FILES[name].read_text())
+    return config
+
+
+def said(config: dict[str, Any], key: str) -> str:
+    return "\n".join(config[key])
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_ray_accepts_the_file(name: str) -> None:
+    validate_config(prepare_config(read(name)))
+
+
+def test_ray_s_validators_see_a_mistake() -> None:
+    broken = read("aws")
+    broken["available_node_types"]["gpu_worker"]["min_wrokers"] = 1
+    with pytest.raises(Exception, match="min_wrokers"):
+        validate_config(prepare_config(broken))
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_cluster_is_closed_and_runs_the_locked_environment(name: str) -> None:
+    config = read(name)
+    head, setup = said(config, "head_start_ray_commands"), said(config, "setup_commands")
+    assert "--dashboard-host=127.0.0.1" in head
+    assert [target for target in config["file_mounts"] if target.endswith("/.ray/auth_token")]
+    assert "RAY_AUTH_MODE=token" in setup + said(config.get("docker", {"run_options": []}), "run_options")
+    assert "uv sync --locked --no-dev" in setup
+    for mounted in config["file_mounts"].values():
+        assert mounted.startswith("~") or (ROOT / mounted).exists(), mounted
+
+
+@pytest.mark.parametrize("name", CLOUDS)
+def test_a_cloud_costs_nothing_while_idle_and_uses_the_lock_s_ray(name: str) -> None:
+    config = read(name)
+    lock = {row["name"]: row["version"] for row in tomllib.loads((ROOT / "uv.lock").read_text())["package"]}
+    images = {config["docker"]["head_image"], config["docker"]["worker_image"]}
+    assert images == {f"rayproject/ray:{lock['ray']}-py311-{kind}" for kind in ("cpu", "gpu")}
+    types = config["available_node_types"]
+    head = types.pop(config["head_node_type"])
+    assert "GPU" not in head["resources"]
+    assert {kind["min_workers"] for kind in types.values()} == {0}
+    assert 0 < config["idle_timeout_minutes"] <= 15
+    scheme = {"aws": "s3", "gcp": "gs"}[name]
+    assert len(re.findall(rf"\b{scheme}://", FILES[name].read_text())) == 1
+
+
+@pytest.fixture
+def aws(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[dict[str, Any]]:
+    """cluster.yaml as ``ray up`` bootstraps it, on an AWS that moto plays."""
+    boto3, moto = pytest.importorskip("boto3"), pytest.importorskip("moto")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "testing")
+    (tmp_path / ".ssh").mkdir()
+    from ray.autoscaler._private.aws import utils
+    from ray.autoscaler._private.aws.node_provider import AWSNodeProvider
+
+    config = prepare_config(read("aws"))
+    with moto.mock_aws():
+        utils.resource_cache.cache_clear()
+        utils.client_cache.cache_clear()
+        region = config["provider"]["region"]
+        name = config["available_node_types"]["head"]["node_config"]["IamInstanceProfile"]["Name"]
+        boto3.client("iam", region_name=region).create_instance_profile(InstanceProfileName=name)
+        yield AWSNodeProvider.bootstrap_config(config)
+        utils.resource_cache.cache_clear()
+        utils.client_cache.cache_clear()
+
+
+def launch(config: dict[str, Any], kind: str) -> dict[str, Any]:
+    """One node of a type, as Ray asks EC2 for it; the instance that moto then knows."""
+    import boto3
+    from ray.autoscaler._private.aws.node_provider import AWSNodeProvider
+    from ray.autoscaler.tags import TAG_RAY_CLUSTER_NAME, TAG_RAY_NODE_KIND, TAG_RAY_USER_NODE_TYPE
+
+    provider = AWSNodeProvider(config["provider"], config["cluster_name"])
+    role = "head" if kind == config["head_node_type"] else "worker"
+    tags = {TAG_RAY_NODE_KIND: role, TAG_RAY_USER_NODE_TYPE: kind}
+    provider.create_node(config["available_node_types"][kind]["node_config"], tags, 1)
+    (node,) = provider.non_terminated_nodes({TAG_RAY_USER_NODE_TYPE: kind})
+    assert provider.node_tags(node)[TAG_RAY_CLUSTER_NAME] == config["cluster_name"]
+    found = boto3.client("ec2", region_name=config["provider"]["region"]).describe_instances(InstanceIds=[node])
+    instance: dict[str, Any] = found["Reservations"][0]["Instances"][0]
+    return instance
+
+
+@pytest.mark.parametrize(
+    ("kind", "instance_type", "spot"),
+    [("head", "m6i.xlarge", False), ("gpu_worker", "g5.2xlarge", True), ("cpu_worker", "m6i.4xlarge", True)],
+)
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_aws_is_asked_for_what_the_file_says(aws: dict[str, Any], kind: str, instance_type: str, spot: bool) -> None:
+    instance = launch(aws, kind)
+    assert instance["InstanceType"] == instance_type
+    assert (instance.get("InstanceLifecycle") == "spot") == spot
+    tags = {tag["Key"]: tag["Value"] for tag in instance["Tags"]}
+    assert tags["project"] == "deepfake-faces"
+    assert tags["ray-node-type"] == ("head" if kind == "head" else "worker")
+    assert instance["IamInstanceProfile"]["Arn"].endswith("/deepfake-faces")
+    assert instance["KeyName"]
+    assert len(instance["SecurityGroups"]) == 1
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_ray_s_security_group_lets_in_ssh_and_its_own_members_only(aws: dict[str, Any]) -> None:
+    import boto3
+
+    (group,) = aws["available_node_types"]["head"]["node_config"]["SecurityGroupIds"]
+    client = boto3.client("ec2", region_name=aws["provider"]["region"])
+    rules = client.describe_security_groups(GroupIds=[group])["SecurityGroups"][0]["IpPermissions"]
+    for rule in rules:
+        if rule["IpRanges"]:
+            assert (rule["FromPort"], rule["ToPort"]) == (22, 22)
+        else:
+            assert [pair["GroupId"] for pair in rule["UserIdGroupPairs"]] == [group]
