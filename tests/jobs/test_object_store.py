@@ -1,0 +1,79 @@
+"""The whole story on an object store: prepare, train, resume after a SIGKILL, evaluate, promote, answer."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pyarrow import fs
+
+from detector_core import manifest, storage
+from detector_core.config import RunSpec
+from tests.s3 import BUCKET, s3_server, use
+
+LIMIT_S = 240
+TOP = f"s3://{BUCKET}"
+RUN = f"{TOP}/runs/one"
+
+
+@pytest.fixture(scope="module")
+def pictures(tiny_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The pictures of the tiny data set on a server of this module; their URI."""
+    with s3_server(tmp_path_factory.mktemp("moto") / "log") as url, pytest.MonkeyPatch.context() as patch:
+        use(patch, url)
+        store, path = storage.locate(f"{TOP}/pictures")
+        fs.copy_files(manifest.load(str(tiny_dataset)).root, path, destination_filesystem=store)
+        yield f"{TOP}/pictures"
+
+
+def start(verb: str, *flags: str) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-m", f"jobs.{verb}", *flags]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def job(verb: str, *flags: str) -> dict[str, Any]:
+    """Runs a job to its end; its result."""
+    process = start(verb, *flags)
+    out, err = process.communicate(timeout=LIMIT_S)
+    assert process.returncode == 0, err
+    result: dict[str, Any] = json.loads(out.splitlines()[-1])
+    return result
+
+
+def lines(uri: str) -> int:
+    return len(storage.read_bytes(uri).splitlines()) if storage.exists(uri) else 0
+
+
+def test_the_whole_story(pictures: str, tiny_spec: RunSpec) -> None:
+    made = job("prepare", pictures, "--out", f"{TOP}/datasets/tiny", "--name", "tiny")
+    assert made["pictures"] == 80
+    assert storage.names(made["dataset"]) == ["audit.json", "dataset.json", "manifest.parquet"]
+
+    spec = f"{TOP}/spec.json"
+    storage.write_bytes(spec, json.dumps(tiny_spec.replace({"optim.epochs": 4}).to_dict()).encode())
+    train = ("timm:test_resnet-cutout", "--spec", spec, "--data", made["dataset"], "--storage", f"{TOP}/runs")
+    train = (*train, "--name", "one", "--cpus", "1", "--checkpoint-every", "2")
+    process = start("train", *train)
+    deadline = time.monotonic() + LIMIT_S
+    while lines(f"{RUN}/metrics.csv") < 1 + 1:
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert not storage.exists(f"{RUN}/model")
+    trained = job("train", *train, "--resume")
+    assert (trained["run"], trained["epochs"], trained["steps"]) == (RUN, 4, 16)
+    assert lines(f"{RUN}/metrics.csv") == 1 + 4
+    assert not [name for name in storage.names(RUN) if name.startswith("checkpoint_2")]
+    assert {"model", "run.json", "metrics.csv", "curves.png", "samples.png", "tensorboard"} <= set(storage.names(RUN))
+
+    judged = job("evaluate", RUN, "--data", made["dataset"], "--workers", "1")
+    assert judged["report"] == f"{RUN}/model/evaluation/test/report.json"
+    assert "report.html" in storage.names(f"{RUN}/model/evaluation/test")
