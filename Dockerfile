@@ -6,7 +6,7 @@
 # For Kubernetes push it and name it in docs/kubernetes/. GPUs need nothing more: torch's wheels bring CUDA, the
 # machine its driver.
 
-FROM ghcr.io/astral-sh/uv:0.9.11 AS uv
+FROM ghcr.io/astral-sh/uv:0.13.9 AS uv
 
 FROM python:3.11.14-slim-bookworm AS environment
 COPY --from=uv /uv /usr/local/bin/uv

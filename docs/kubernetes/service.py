@@ -20,7 +20,7 @@ HERE = Path(__file__).parent
 class _Plain(yaml.SafeDumper):
     """Writes a value twice instead of a reference to it."""
 
-    def ignore_aliases(self, data: Any) -> bool:
+    def ignore_aliases(self, _value: Any) -> bool:
         return True
 
 

@@ -10,13 +10,15 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-from ray._private.runtime_env.packaging import create_package
+from ray._private.runtime_env.packaging import GCS_STORAGE_MAX_SIZE, create_package
 
 from detector_core import manifest
 from tests.s3 import free_port
@@ -148,13 +150,36 @@ def test_without_the_token_nothing_is_run(head: Head) -> None:
 
 
 def test_a_working_directory_that_is_too_large_is_refused(head: Head, tmp_path: Path) -> None:
-    (tmp_path / "weights.bin").write_bytes(secrets.token_bytes(3 * 2**20))
-    # Ray's own limit, 512 MB where nobody says otherwise.
-    small = Head(head.address, {**head.env, "RAY_max_grpc_message_size": str(2**20)})
-    done = small.submit("python", "-c", "print(1)", flags=("--working-dir", str(tmp_path)))
+    with (tmp_path / "weights.bin").open("wb") as file:
+        file.truncate(GCS_STORAGE_MAX_SIZE)  # a hole on the disk, half a gigabyte in the package
+    done = head.submit("python", "-c", "print(1)", flags=("--working-dir", str(tmp_path)))
     assert done.returncode != 0
     assert "exceeds the maximum size" in done.stdout + done.stderr
     assert ".rayignore" in done.stdout + done.stderr
+
+
+@pytest.mark.skipif(shutil.which("prometheus") is None, reason="prometheus is not installed (Debian: prometheus)")
+def test_prometheus_scrapes_the_nodes(head: Head) -> None:
+    port = free_port()
+    command = ["bash", str(ROOT / "docs/monitoring/start.sh"), f"{head.env['HOME']}/session_latest/metrics"]
+    env = {**os.environ, "PROMETHEUS_PORT": str(port), "GRAFANA_PORT": str(free_port())}
+    script = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    try:
+        deadline, health = time.monotonic() + LIMIT_S, "none"
+        while health != "up":
+            assert script.poll() is None, script.communicate()[0]
+            assert time.monotonic() < deadline, health
+            time.sleep(0.5)
+            with suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/api/v1/targets") as answer:
+                targets = json.load(answer)["data"]["activeTargets"]
+                health = targets[0]["health"] if targets else "none"
+        question = f"http://127.0.0.1:{port}/api/v1/query?query=ray_node_cpu_count"
+        with urllib.request.urlopen(question) as answer:
+            assert json.load(answer)["data"]["result"]
+    finally:
+        script.terminate()
+        script.communicate(timeout=30)
+    assert script.returncode == 0
 
 
 @pytest.mark.skipif(UV is None, reason="uv is neither on the PATH nor in .uv/")

@@ -1,7 +1,6 @@
 """The image and the Kubernetes manifests: as far as they can be checked without an engine or a cluster."""
 
 import re
-import runpy
 import subprocess
 import sys
 import tomllib
@@ -98,7 +97,3 @@ def test_what_the_image_copies_is_let_in_and_there() -> None:
     let_in = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
     assert copied == let_in
     assert all((ROOT / name).exists() for name in copied)
-
-
-def test_the_generator_loads_without_side_effects() -> None:
-    assert runpy.run_path(str(KUBERNETES / "service.py"))["service"](MODELS)["kind"] == "RayService"
