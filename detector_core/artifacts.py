@@ -19,17 +19,15 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
-
-import safetensors
-import safetensors.torch
-import torch
+from typing import TYPE_CHECKING, Any
 
 from detector_core import storage
-from detector_core.backbones import build
 from detector_core.config import RunSpec
 from detector_core.errors import BrokenArtifact
 from detector_core.labels import LABELS, TARGET
+
+if TYPE_CHECKING:
+    import torch
 
 FORMAT = 1
 WEIGHTS, ARTIFACT, CALIBRATION, EVALUATION = "model.safetensors", "artifact.json", "calibration.json", "evaluation"
@@ -63,8 +61,10 @@ class Artifact:
     format: int = FORMAT
 
 
-def save(where: str | Path, weights: Mapping[str, torch.Tensor], artifact: Artifact) -> Artifact:
+def save(where: str | Path, weights: "Mapping[str, torch.Tensor]", artifact: Artifact) -> Artifact:
     """Writes a model folder whole or not at all, and returns the artifact with its checksum, date and versions."""
+    import safetensors.torch
+
     with tempfile.TemporaryDirectory(prefix="detector-") as scratch:
         folder = Path(scratch)
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
@@ -106,12 +106,17 @@ def read(model_folder: str | Path) -> Artifact:
     return _parse(values, where)
 
 
-def load(run_or_model: str | Path) -> tuple[torch.nn.Module, Artifact]:
+def load(run_or_model: str | Path) -> "tuple[torch.nn.Module, Artifact]":
     """The network in eval mode on the CPU, and what it is.
 
     Raises:
         BrokenArtifact: a file is missing, changed, or does not fit the network.
     """
+    # Here and not above: what only reads artifact.json does without PyTorch, its 2 s and its memory.
+    import safetensors.torch
+
+    from detector_core.backbones import build
+
     folder = find(run_or_model)
     artifact = read(folder)
     with storage.local_copy(folder) as local:

@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.optimize import minimize_scalar
 from scipy.special import expit
 
 from detector_core import artifacts, storage
@@ -145,6 +144,8 @@ def fit_temperature(is_fake_N: Flags, logit_N: Scores) -> float:
 
     Source: C. Guo et al., "On calibration of modern neural networks", ICML 2017; the targets are J. Platt's (1999).
     """
+    from scipy.optimize import minimize_scalar
+
     fakes = int(is_fake_N.sum())
     target_N = np.where(is_fake_N, (fakes + 1) / (fakes + 2), 1 / (len(is_fake_N) - fakes + 2))
 

@@ -65,7 +65,7 @@ def score(
     pictures = Pictures(rows, root, preprocess)
     logit_N = np.empty(len(rows), dtype=np.float32)
     with torch.inference_mode():
-        for batch in _batches(pictures, batch_size, threads):
+        for batch in batches(pictures, batch_size, threads):
             if batch.broken:
                 raise BadImage(batch.broken[0])
             x_BCHW = normalize(batch.pixels_BSSC.to(device), preprocess)
@@ -85,7 +85,7 @@ def score(
     )
 
 
-def _batches(pictures: Pictures, batch_size: int, threads: int) -> Iterator[Batch]:
+def batches(pictures: Pictures, batch_size: int, threads: int) -> Iterator[Batch]:
     """All pictures in order. Threads will do: decoding and resizing leave Python's lock alone."""
     with ThreadPoolExecutor(threads) as pool:
         waiting: deque[list[Future[Any]]] = deque()

@@ -10,8 +10,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binomtest
-from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
 CONFIDENCE = 0.95
 FALSE_ALARMS = (0.005, 0.01)
@@ -49,6 +47,8 @@ def share(count: int, of: int, reason: str) -> Rate:
     """
     if of == 0:
         return Rate(reason=reason)
+    from scipy.stats import binomtest
+
     interval = binomtest(count, of).proportion_ci(CONFIDENCE, method="wilson")
     return Rate(value=count / of, low=float(interval.low), high=float(interval.high), count=count, of=of)
 
@@ -180,6 +180,8 @@ def ranking(is_fake_N: Flags, score_N: Scores) -> dict[str, Rate]:
     reason = missing_class(len(is_fake_N) - fakes, fakes)
     if reason:
         return {name: Rate(reason=reason) for name in names}
+    from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
+
     alarm, caught, _ = roc_curve(is_fake_N, score_N, drop_intermediate=False)
     values = (
         Rate(value=float(roc_auc_score(is_fake_N, score_N))),
@@ -197,6 +199,8 @@ def curve(is_fake_N: Flags, score_N: Scores) -> dict[str, list[float]]:
     """
     if len(np.unique(is_fake_N)) < 2:
         return {"reals_flagged": [], "fakes_passed": []}
+    from sklearn.metrics import roc_curve
+
     alarm, caught, _ = roc_curve(is_fake_N, score_N)
     return {"reals_flagged": alarm.tolist(), "fakes_passed": (1 - caught).tolist()}
 

@@ -3,7 +3,7 @@
 ::
 
     MODELS/
-      VERSION/      a copy of a model folder, whole, never changed again
+      VERSION/      a copy of a model folder and what promotion added, whole, never changed again
       live          the live version; below it, newest first, those that were live before
 
 ``live`` is replaced by an atomic rename and a version appears whole or not at all: whoever reads MODELS at any moment
@@ -14,11 +14,12 @@ import hashlib
 import json
 import re
 import shutil
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from detector_core import artifacts, calibration, storage
+from detector_core import artifacts, calibration, exported, storage
 from detector_core.errors import BadConfig, BrokenArtifact, Refused
 
 LIVE = "live"
@@ -26,13 +27,22 @@ JUDGED_ON = "test"
 REPORT = "report.json"
 
 
-def promote(run_or_model: str | Path, models: str | Path, *, force: bool = False) -> str:
+def promote(
+    run_or_model: str | Path,
+    models: str | Path,
+    *,
+    force: bool = False,
+    complete: Callable[[Path], object] | None = None,
+    key: str = "",
+) -> str:
     """Copies a model into MODELS and makes it the live one; a model that is live already is left as it is.
 
     Args:
         run_or_model: a run's folder or a model folder, local or a URI.
         models: a local folder; made if need be.
         force: also a model that is worse than the live one.
+        complete: called with the copy before it takes its place, to add files; an error leaves MODELS as it was.
+        key: what ``complete`` depends on; another key makes another version.
 
     Returns:
         The version: the run's name and a checksum of what decides the answers.
@@ -50,12 +60,14 @@ def promote(run_or_model: str | Path, models: str | Path, *, force: bool = False
                 f"{source} has no report of a test split: judge it first with "
                 f"python -m jobs.evaluate {run_or_model} --data DATASET"
             )
-        version, before = _version_of(local), history(models)
+        version, before = _version_of(local, key), history(models)
         if not force and before and before[0] != version and _is_there(models / before[0]):
             _refuse_worse(version, reports, before[0], judgements(models / before[0]))
         if not _is_whole(models / version):
             with storage.replacing(models / version) as beside:
                 shutil.copytree(local, beside)
+                if complete:
+                    complete(beside)
                 _check(beside)
     if before[:1] != [version]:
         _write_history(models, [version, *(name for name in before if name != version)])
@@ -112,6 +124,25 @@ def rollback(models: str | Path) -> str:
     return earlier[0]
 
 
+def prune(models: str | Path, keep: int) -> list[str]:
+    """Removes all but the first ``keep`` of :func:`versions`, never the live one, and returns what was removed.
+
+    Raises:
+        BadConfig: ``keep`` is below 1.
+    """
+    if keep < 1:
+        raise BadConfig(f"--prune is {keep}: it must be 1 or more, the live version is always kept")
+    models = Path(models)
+    removed = [name for name in versions(models)[keep:] if name != next(iter(history(models)), None)]
+    if removed:
+        _write_history(models, [name for name in history(models) if name not in removed])
+    for name in removed:
+        # Out of sight first, so that nobody finds half a version.
+        with tempfile.TemporaryDirectory(prefix=f".{name}.", dir=models) as scratch:
+            (models / name).rename(Path(scratch) / name)
+    return removed
+
+
 def judgements(model_folder: Path) -> dict[str, dict[str, Any]]:
     """The reports of a local model on test splits, by fingerprint of the data; none that is about other weights.
 
@@ -152,8 +183,8 @@ def _refuse_worse(
             )
 
 
-def _version_of(folder: Path) -> str:
-    digest = hashlib.sha256()
+def _version_of(folder: Path, key: str) -> str:
+    digest = hashlib.sha256(key.encode())
     for name in (artifacts.ARTIFACT, artifacts.CALIBRATION):
         path = folder / name
         digest.update(path.read_bytes() if path.exists() else b"")
@@ -165,6 +196,7 @@ def _check(folder: Path) -> None:
     """Raises BrokenArtifact unless everything that serving reads is there, unchanged and fits together."""
     _, artifact = artifacts.load(folder)
     calibration.load(str(folder), artifact.weights_sha256)
+    exported.check(folder, artifact.weights_sha256)
 
 
 def _is_there(folder: Path) -> bool:

@@ -78,7 +78,7 @@ def job(arguments: argparse.Namespace) -> dict[str, Any]:
     _step("prepare", source, "--out", dataset, "--sample", arguments.sample)
     _step("train", VARIANT, "--data", dataset, "--storage", runs, "--name", name, "--workers", WORKERS, *flags)
     report = _step("evaluate", runs / name, "--data", dataset)
-    _step("promote", runs / name, "--to", models)
+    _step("promote", runs / name, "--to", models, "--data", dataset)
     answers = _ask(models, manifest.load(str(dataset)))
     data_name = "your pictures" if arguments.data else "generated demo data"
     for answer in answers:
