@@ -5,6 +5,8 @@ Everything goes through pyarrow's filesystems, which need no further package for
 Writes are atomic: a local file is written beside its name and renamed, an object appears only when it is complete.
 """
 
+import fcntl
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -14,7 +16,7 @@ from pathlib import Path
 from pyarrow import fs
 
 from detector_core import stores
-from detector_core.errors import BadData
+from detector_core.errors import BadConfig, BadData
 
 
 def is_uri(where: str) -> bool:
@@ -134,12 +136,41 @@ def names(where: str | Path) -> list[str]:
     return sorted(info.base_name for info in found)
 
 
+def delete_file(where: str | Path) -> None:
+    """Removes a file; nothing where there is none."""
+    filesystem, path = locate(where)
+    with _named(where):
+        if filesystem.get_file_info(path).type == fs.FileType.File:
+            filesystem.delete_file(path)
+
+
 def delete_folder(where: str | Path) -> None:
     """Removes a folder and all that is in it; nothing where there is none."""
     filesystem, path = locate(where)
     with _named(where):
         if filesystem.get_file_info(path).type == fs.FileType.Directory:
             filesystem.delete_dir(path)
+
+
+def own_folder(name: str) -> Path:
+    """A folder of this user alone below the machine's folder of temporary files.
+
+    Raises:
+        BadConfig: somebody else made it.
+    """
+    folder = Path(tempfile.gettempdir()) / f"{name}-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if folder.is_symlink() or folder.stat().st_uid != os.getuid():
+        raise BadConfig(f"{folder} belongs to somebody else: remove it, or set TMPDIR to a folder of your own")
+    return folder
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Holds a file lock, which a process that dies lets go."""
+    with path.open("w") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        yield
 
 
 def _in_store(where: str | Path) -> bool:

@@ -1,14 +1,16 @@
 """Object stores: what goes in comes out, and what is wrong is said in one line within seconds."""
 
 import socket
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from detector_core import artifacts, manifest, storage, stores
-from detector_core.errors import BadConfig, DetectorError, NoStorage
+from detector_core import artifacts, manifest, registry, storage, stores
+from detector_core.errors import BadConfig, BrokenArtifact, DetectorError, NoStorage, Refused
+from detector_core.runtime import describe
 from tests.models import save_model
 from tests.s3 import BUCKET, free_port, s3_server, use
 
@@ -59,6 +61,56 @@ def test_a_model_is_saved_and_loaded(store: str, tmp_path: Path) -> None:
     storage.write_bytes(broken, b"x")
     with pytest.raises(DetectorError, match=f"{broken} was changed"):
         artifacts.load(storage.join(store, "run"))
+
+
+def test_versions_live_in_a_store(store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    models = storage.join(store, "models")
+    with pytest.raises(BadConfig, match=f"{models} has no live model"):
+        registry.live(models)
+    one = registry.promote(save_model(tmp_path / "one", run="one"), models)
+    two = registry.promote(save_model(tmp_path / "two", seed=1, run="two", auc=0.95), models)
+    assert registry.history(models) == registry.versions(models) == [two, one]
+    assert registry.where_live(models) == storage.join(models, two)
+    assert describe(registry.live(models)).version == two
+    with pytest.raises(Refused, match="is worse than the live"):
+        registry.promote(save_model(tmp_path / "worse", seed=2, run="worse", auc=0.5), models)
+    assert registry.rollback(models) == one
+    copied = registry.live(models)
+    assert copied.name == one
+    assert copied.is_relative_to(tmp_path / "temporary")
+    assert registry.live(models) == copied
+    assert registry.prune(models, 1) == [two]
+    assert registry.versions(models) == [one]
+    assert not storage.exists(storage.join(models, two))
+
+
+def test_a_version_that_is_not_whole_is_never_served(
+    store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    models, model = storage.join(store, "torn"), save_model(tmp_path / "one")
+    put, failing = storage.put_folder, OSError("AWS Error NETWORK_CONNECTION during PutObject operation: gone")
+
+    def breaks_off(local: Path, where: str | Path, last: str) -> None:
+        (local / last).unlink()
+        put(local, where, last)
+        raise failing
+
+    monkeypatch.setattr(storage, "put_folder", breaks_off)
+    with pytest.raises(OSError, match="gone"):
+        registry.promote(model, models)
+    monkeypatch.setattr(storage, "put_folder", put)
+    assert registry.versions(models) == registry.history(models) == []
+    version = registry.promote(model, models)
+    weights = storage.join(models, version, artifacts.WEIGHTS)
+    storage.write_bytes(weights, b"changed")
+    with pytest.raises(BrokenArtifact, match="was changed"):
+        registry.live(models)
+    assert registry.promote(model, models) == version  # mended
+    assert registry.live(models).name == version
 
 
 @pytest.mark.parametrize(

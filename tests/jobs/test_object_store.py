@@ -7,15 +7,17 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from pyarrow import fs
 
 from detector_core import manifest, storage
 from detector_core.config import RunSpec
-from tests.s3 import BUCKET, s3_server, use
+from tests.s3 import BUCKET, free_port, s3_server, use
 
 LIMIT_S = 240
 TOP = f"s3://{BUCKET}"
@@ -50,7 +52,7 @@ def lines(uri: str) -> int:
     return len(storage.read_bytes(uri).splitlines()) if storage.exists(uri) else 0
 
 
-def test_the_whole_story(pictures: str, tiny_spec: RunSpec) -> None:
+def test_the_whole_story(pictures: str, tiny_spec: RunSpec, tmp_path: Path) -> None:
     made = job("prepare", pictures, "--out", f"{TOP}/datasets/tiny", "--name", "tiny")
     assert made["pictures"] == 80
     assert storage.names(made["dataset"]) == ["audit.json", "dataset.json", "manifest.parquet"]
@@ -77,3 +79,33 @@ def test_the_whole_story(pictures: str, tiny_spec: RunSpec) -> None:
     judged = job("evaluate", RUN, "--data", made["dataset"], "--workers", "1")
     assert judged["report"] == f"{RUN}/model/evaluation/test/report.json"
     assert "report.html" in storage.names(f"{RUN}/model/evaluation/test")
+
+    promoted = job("promote", RUN, "--to", f"{TOP}/models")
+    assert promoted["live"] == f"{TOP}/models/{promoted['version']}"
+    assert storage.read_bytes(f"{TOP}/models/live").decode().split() == [promoted["version"]]
+
+    data = manifest.load(made["dataset"])
+    picture = storage.read_bytes(storage.join(data.root, data.split("test")["path"][0]))
+    with served(f"{TOP}/models", tmp_path) as base:
+        answer = httpx.get(f"{base}/v1/model", timeout=60)
+        assert answer.json()["version"] == promoted["version"]
+        answer = httpx.post(f"{base}/v1/detect", files={"file": ("face.jpg", picture, "image/jpeg")}, timeout=60)
+        assert answer.status_code == 200, answer.text
+    assert [path.name for path in tmp_path.glob("deepfake-detector-models-*/*/*")] == [promoted["version"]]
+
+
+@contextmanager
+def served(models: str, temporary: Path) -> Iterator[str]:
+    """The service on a free port until the ``with`` block ends; its base URL."""
+    port = free_port()
+    command = [sys.executable, "-m", "serve_app", "--models", models, "--port", str(port)]
+    env = {**os.environ, "TMPDIR": str(temporary), "RAY_TMPDIR": "/tmp"}
+    service = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
+    try:
+        assert service.stdout
+        said = iter(service.stdout.readline, "")
+        assert any("Ctrl-C" in line for line in said), service.communicate()[1]
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        service.terminate()
+        service.communicate(timeout=LIMIT_S)
