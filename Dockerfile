@@ -17,6 +17,8 @@ RUN --mount=type=cache,target=/root/.cache/uv uv sync --locked --no-default-grou
 
 FROM python:3.11.14-slim-bookworm
 # wget is what KubeRay's own probes call; libgl and libglib are OpenCV's, which albumentations brings.
+# Debian keeps one version of a package, so pinning one breaks later builds.
+# hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends libgl1 libglib2.0-0 tini wget \
     && rm -rf /var/lib/apt/lists/* \
@@ -32,8 +34,8 @@ ENV PATH=/opt/venv/bin:$PATH \
     PYTHONPATH=/srv/detector \
     UV_PROJECT_ENVIRONMENT=/opt/venv \
     RAY_USAGE_STATS_ENABLED=0
-USER ray
+USER 1000
 EXPOSE 8000
-HEALTHCHECK --interval=10s --start-period=90s CMD wget -q -O /dev/null http://127.0.0.1:8000/healthz
+HEALTHCHECK --interval=10s --start-period=90s CMD ["wget", "-q", "-O", "/dev/null", "http://127.0.0.1:8000/healthz"]
 ENTRYPOINT ["tini", "--"]
 CMD ["python", "-m", "serve_app", "--models", "/srv/models", "--host", "0.0.0.0"]
