@@ -1,5 +1,6 @@
 """The whole story on an object store: prepare, train, resume after a SIGKILL, evaluate, promote, answer."""
 
+import importlib
 import json
 import os
 import signal
@@ -15,7 +16,7 @@ import httpx
 import pytest
 from pyarrow import fs
 
-from detector_core import manifest, storage
+from detector_core import manifest, storage, stores
 from detector_core.config import RunSpec
 from tests.s3 import BUCKET, free_port, s3_server, use
 
@@ -109,3 +110,36 @@ def served(models: str, temporary: Path) -> Iterator[str]:
     finally:
         service.terminate()
         service.communicate(timeout=LIMIT_S)
+
+
+@pytest.mark.parametrize(
+    ("verb", "flags"),
+    [
+        ("prepare", [f"{TOP}/pictures", "--out", "{tmp}/data"]),
+        ("train", ["timm:test_resnet", "--init", "none", "--data", f"{TOP}/data", "--storage", "{tmp}/runs"]),
+        ("train", ["timm:test_resnet", "--init", "none", "--image-size", "32", "--data", "{data}", "--storage", TOP]),
+        ("tune", ["timm:test_resnet", "--init", "none", "--image-size", "32", "--data", "{data}", "--storage", TOP]),
+        ("promote", ["{tmp}/runs/one", "--to", f"{TOP}/models"]),
+        ("promote", ["--list", "--to", f"{TOP}/models"]),
+    ],
+)
+def test_a_job_says_in_one_line_that_the_store_is_down(
+    verb: str,
+    flags: list[str],
+    tiny_dataset: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    url = f"http://127.0.0.1:{free_port()}"
+    use(monkeypatch, url)
+    given = [flag.format(tmp=tmp_path, data=tiny_dataset) for flag in flags]
+    started = time.monotonic()
+    with pytest.raises(SystemExit) as ended:
+        importlib.import_module(f"jobs.{verb}").main(given)
+    assert ended.value.code == 1
+    assert time.monotonic() - started < 2 * stores.PATIENCE_S
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert err.splitlines()[-1].startswith(f"error: {TOP} does not answer at {url} (")
+    assert "Traceback" not in err
