@@ -29,12 +29,14 @@ PATIENCE_S = 20
 CONNECT_S, ANSWER_S = 3.0, 5.0
 ATTEMPTS_AT_FIRST, ATTEMPTS = 2, 8
 """At the start an error is the user's and must be told at once; later it is more often the store's, and passes."""
+DETAIL = 160
+"""Characters of what a client says; Google's goes on for lines."""
 _SETTINGS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_REGION", "AWS_DEFAULT_REGION", "AWS_PROFILE",
              "AWS_ACCESS_KEY_ID", "AWS_SESSION_TOKEN", "CLOUD_STORAGE_EMULATOR_ENDPOINT")  # fmt: skip
 _OF_PYARROW = re.compile(r"\?(?:.*&)?(endpoint_override|scheme|region|anonymous|allow_bucket_creation|retry_[a-z_]+)=")
 _CREDENTIALS = re.compile(
     r"ACCESS_DENIED|INVALID_ACCESS_KEY|INVALID_CLIENT_TOKEN|EXPIRED|SIGNATURE|UNRECOGNIZED_CLIENT|HTTP status 40[13]"
-    r"|InvalidToken|ExpiredToken|credential|UNAUTHENTICATED|PERMISSION_DENIED",
+    r"|InvalidToken|ExpiredToken|OAuth2|credential|UNAUTHENTICATED|PERMISSION_DENIED",
     re.IGNORECASE,
 )
 _UNREACHABLE = re.compile(r"NETWORK_CONNECTION|curlCode|UNAVAILABLE|DEADLINE|timed? ?out|EasyPerform", re.IGNORECASE)
@@ -80,13 +82,13 @@ def explain(found: str, uri: str = "the object store") -> str:
     scheme, _, path = uri.partition("://")
     where, renew = _ADVICE.get(scheme, _ADVICE["s3"])
     detail = (found.strip() or "no reason given").splitlines()[0]
-    detail = re.sub(r"^.*?(AWS Error )|\(Request ID: .*?\)|curlCode: \d+, |Details: ", r"\1", detail).strip()
+    detail = re.sub(r"^.*?(AWS Error )|\(Request ID: .*?\)|curlCode: \d+, |Details: ", r"\1", detail).strip()[:DETAIL]
     if _NO_BUCKET.search(found):
         return f"{uri}: there is no bucket {path.partition('/')[0]}: make it, or correct the name"
-    if _UNREACHABLE.search(found):
-        return f"{uri} does not answer at {_endpoint(scheme) or 'its public address'} ({detail}): check {where}"
     if _CREDENTIALS.search(found):
         return f"{uri} refuses these credentials: missing, wrong, expired or not allowed ({detail}); {renew}"
+    if _UNREACHABLE.search(found):
+        return f"{uri} does not answer at {_endpoint(scheme) or 'its public address'} ({detail}): check {where}"
     return f"{uri}: {detail}"
 
 
