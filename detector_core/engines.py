@@ -53,7 +53,7 @@ class OpenVino:
 
     Args:
         file: the .xml; the .bin lies beside it.
-        precision: one of :data:`PRECISIONS`.
+        precision: one of :data:`PRECISIONS`; bf16 on a CPU without it is fp32.
         threads: of the computation; 0 leaves it to OpenVINO: the physical cores.
 
     Raises:
@@ -63,7 +63,7 @@ class OpenVino:
     def __init__(self, file: Path, precision: str, threads: int = 0) -> None:
         settings: dict[str, Any] = {
             "PERFORMANCE_HINT": "LATENCY",
-            "INFERENCE_PRECISION_HINT": MULTIPLY_IN[precision],
+            "INFERENCE_PRECISION_HINT": "f32" if precision == "bf16" and not cpu_has_bf16() else MULTIPLY_IN[precision],
             # Pinned threads of two replicas on one machine would share cores while others idle.
             "ENABLE_CPU_PINNING": False,
         }

@@ -15,7 +15,7 @@ import torch
 
 from detector_core import artifacts, calibration, card, export, exported, gate
 from detector_core.artifacts import Artifact
-from detector_core.engines import PRECISIONS, Engine, OpenVino, Torch, cpu_has_bf16
+from detector_core.engines import FILE_OF, PRECISIONS, Engine, OpenVino, Torch, cpu_has_bf16
 from detector_core.errors import BadConfig, BadData, BrokenArtifact, Refused
 from detector_core.exported import Exported
 from detector_core.gate import BASE, Row
@@ -117,7 +117,7 @@ def _engines(
                 say(f"calibrating int8 on training pictures of {data.name} ...")
                 rows = data.split(CALIBRATION_SPLIT)
                 export.quantize(fp32, export.calibration_pictures(rows, data.root, artifact.spec.preprocess))
-            engines[name] = OpenVino(fp32.with_name(export.FILE_OF[name]), name, threads)
+            engines[name] = OpenVino(fp32.with_name(FILE_OF[name]), name, threads)
         except BadData as error:
             missing.append(Row(precision=name, passed=False, reason=str(error)))
     return engines, missing

@@ -146,8 +146,7 @@ class Predictor:
             passed = {row["precision"] for row in record.table if row["passed"]} if record else set()
             info = replace(info, precision="bf16" if "bf16" in passed else "fp32")
         network = self._load_network()
-        how = {"device": self.device, "batch_size": self.batch_size}
-        return info, Torch(network, info.preprocess, info.precision, **how)
+        return info, Torch(network, info.preprocess, info.precision, device=self.device, batch_size=self.batch_size)
 
     def predict(self, images: Sequence[Pixels]) -> list[Prediction]:
         """One prediction for each image_HWC (uint8 RGB, any size; squares of the model's size are taken as they are).

@@ -123,7 +123,14 @@ def data_of_run(run_or_model: str) -> Manifest | None:
 
 
 def _bar(title: str, pictures: int) -> Callable[[int], object]:
-    return tqdm(total=pictures, desc=title, unit=" pictures").update
+    bar = tqdm(total=pictures, desc=title, unit=" pictures")
+
+    def step(done: int) -> None:
+        bar.update(done)
+        if bar.n >= pictures:
+            bar.close()
+
+    return step
 
 
 def _say_how_it_compares(models: str, now: str, before: str) -> None:

@@ -171,3 +171,36 @@ def test_a_run_name_cannot_leave_the_folder(tmp_path: Path) -> None:
     version = registry.promote(save_model(tmp_path / "a", run="../../evil run"), models)
     assert (models / version).parent == models
     assert json.loads((models / version / artifacts.ARTIFACT).read_text())["run"] == "../../evil run"
+
+
+def test_pruning_keeps_the_live_one_and_the_newest_before_it(tmp_path: Path) -> None:
+    models = tmp_path / "models"
+    a, b, c = (registry.promote(save_model(tmp_path / str(seed), seed=seed), models) for seed in range(3))
+    assert registry.prune(models, 2) == [a]
+    assert registry.versions(models) == [c, b]
+    assert registry.rollback(models) == b
+    assert registry.prune(models, 1) == [c]
+    assert registry.live(models).name == b
+    assert registry.prune(models, 1) == []
+    assert hidden(models) == []
+    assert sorted(path.name for path in models.iterdir()) == sorted(["live", b])
+    with pytest.raises(BadConfig, match="always kept"):
+        registry.prune(models, 0)
+
+
+def test_completing_a_copy_is_part_of_the_whole(tmp_path: Path) -> None:
+    model, models = save_model(tmp_path / "model"), tmp_path / "models"
+
+    def fail(folder: Path) -> None:
+        (folder / "more").touch()
+        raise Refused("no")
+
+    with pytest.raises(Refused, match="no"):
+        registry.promote(model, models, complete=fail)
+    assert registry.versions(models) == []
+    assert hidden(models) == []
+    one = registry.promote(model, models, complete=lambda folder: (folder / "more").touch(), key="a")
+    other = registry.promote(model, models, key="b")
+    assert one != other
+    assert (models / one / "more").exists()
+    assert not (model / "more").exists()

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from detector_core import manifest
 from jobs import promote
 from tests.models import save_model
 
@@ -34,7 +35,8 @@ def test_promote_list_and_roll_back(tmp_path: Path, run: Any) -> None:
     models = tmp_path / "models"
     code, first, _ = run(save_model(tmp_path / "a", run="a"), "--to", models)
     assert code == 0
-    assert first == {"live": str(models / first["version"]), "version": first["version"], "previous": None}
+    live = str(models / first["version"])
+    assert first == {"live": live, "version": first["version"], "previous": None, "precision": "fp32"}
 
     code, second, err = run(save_model(tmp_path / "b", run="b", seed=1, auc=0.95), "--to", models)
     assert code == 0
@@ -48,6 +50,10 @@ def test_promote_list_and_roll_back(tmp_path: Path, run: Any) -> None:
     code, back, _ = run("--rollback", "--to", models)
     assert (code, back["version"], back["previous"]) == (0, first["version"], second["version"])
 
+    code, pruned, err = run("--prune", 1, "--to", models)
+    assert pruned == {"live": live, "versions": [first["version"]], "removed": [second["version"]]}
+    assert second["version"] in err
+
 
 def test_refusals_are_one_line_and_exit_1(tmp_path: Path, run: Any) -> None:
     models, good = tmp_path / "models", save_model(tmp_path / "good")
@@ -60,6 +66,10 @@ def test_refusals_are_one_line_and_exit_1(tmp_path: Path, run: Any) -> None:
         ("--to", models): "RUN_OR_MODEL",
         (good, "--list", "--to", models): "RUN_OR_MODEL",
         (good, "--to", "s3://bucket/models"): "local folder",
+        (good, "--prune", 1, "--to", models): "RUN_OR_MODEL",
+        ("--prune", 0, "--to", models): "always kept",
+        (good, "--to", models, "--precision", "int8"): "--data DATASET",
+        (good, "--to", models, "--data", tmp_path / "nowhere"): "jobs.prepare",
     }
     for arguments, part in lines.items():
         code, result, err = run(*arguments)
@@ -69,6 +79,42 @@ def test_refusals_are_one_line_and_exit_1(tmp_path: Path, run: Any) -> None:
         assert len(err.splitlines()) == 1
     code, forced, _ = run(worse, "--to", models, "--force")
     assert (code, forced["version"].split("-")[0]) == (0, "tiny")
+
+
+def test_the_data_set_of_a_run_is_found(tmp_path: Path, tiny_dataset: Path) -> None:
+    data = manifest.load(str(tiny_dataset))
+    run_folder = tmp_path / "run"
+    save_model(run_folder / "model", data=data.fingerprint)
+    assert promote.data_of_run(str(run_folder)) is None
+    (run_folder / "run.json").write_text(json.dumps({"data": str(tiny_dataset)}))
+    found = promote.data_of_run(str(run_folder))
+    assert found
+    assert found.fingerprint == data.fingerprint
+    (run_folder / "run.json").write_text(json.dumps({"data": str(tmp_path / "moved")}))
+    assert promote.data_of_run(str(run_folder)) is None
+    other = tmp_path / "other"
+    save_model(other / "model", data="d1")
+    (other / "run.json").write_text(json.dumps({"data": str(tiny_dataset)}))
+    assert promote.data_of_run(str(other)) is None
+
+
+def test_promotion_leaves_nothing_in_the_home_folder(tmp_path: Path, tiny_dataset: Path) -> None:
+    """In a process of its own: NNCF keeps its telemetry off wherever pytest is loaded."""
+    home, models = tmp_path / "home", tmp_path / "models"
+    home.mkdir()
+    command = [sys.executable, "-m", "jobs.promote", save_model(tmp_path / "model"), "--to", models]
+    found = subprocess.run(
+        [*map(str, command), "--data", str(tiny_dataset), "--precision", "int8", "--force"],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, "HOME": str(home)},
+    )
+    assert found.returncode == 0, found.stderr
+    assert len(found.stdout.splitlines()) == 1
+    assert json.loads(found.stdout)["precision"] == "int8"
+    assert "-> int8" in found.stderr
+    assert list(home.iterdir()) == []
 
 
 def test_nothing_promoted_is_an_empty_list(tmp_path: Path, run: Any) -> None:

@@ -1,0 +1,91 @@
+"""The bare runtime in process: images/s of torch and of each OpenVINO precision, by batch.
+
+Random weights, pictures of noise, the engines that serving uses: uint8 squares in, logits out. Rows with "fixed" are
+compiled for one batch size; the others take any. "first" is the first pass of a batch size that the engine has not
+seen, which a request pays. The rows run in turns; the median over the rounds counts.
+
+  python -m benchmarks.runtime
+  python -m benchmarks.runtime --image-size 128 --threads 1 --rounds 10
+"""
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from benchmarks.machine import describe
+from detector_core import backbones, export
+from detector_core.engines import FILE_OF, Engine, OpenVino, Torch, openvino
+from detector_core.variants import spec_for
+
+BATCHES = (1, 8, 16)
+CALIBRATED_ON = 8
+FIXED = "bf16"
+
+
+def main() -> None:
+    """Exports, measures in turns and prints the table; the last line is JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--image-size", type=int, default=224, metavar="S")
+    parser.add_argument("--threads", type=int, default=2, metavar="T")
+    parser.add_argument("--rounds", type=int, default=5, metavar="R", help="the median of these counts [5]")
+    given = parser.parse_args()
+    torch.set_num_threads(given.threads)
+    spec = spec_for("resnet68", {"preprocess.image_size": given.image_size})
+    network = backbones.build(spec.model).eval()
+    size = given.image_size
+    pixels = np.random.default_rng(0).integers(0, 256, (max(BATCHES), size, size, 3), dtype=np.uint8)
+    print(describe())
+    with tempfile.TemporaryDirectory(prefix="bench-") as scratch:
+        fp32 = export.export(network, spec.preprocess, Path(scratch))
+        int8 = export.quantize(fp32, pixels[:CALIBRATED_ON])
+        engines: dict[str, dict[int, Engine]] = {
+            "torch eager fp32": dict.fromkeys(BATCHES, Torch(network, spec.preprocess)),
+            "OpenVINO fp32": dict.fromkeys(BATCHES, OpenVino(fp32, "fp32", given.threads)),
+            "OpenVINO bf16": dict.fromkeys(BATCHES, OpenVino(fp32, "bf16", given.threads)),
+            f"OpenVINO {FIXED}, fixed": {
+                batch: OpenVino(_fixed(fp32, batch), FIXED, given.threads) for batch in BATCHES
+            },
+            "OpenVINO int8": dict.fromkeys(BATCHES, OpenVino(int8, "int8", given.threads)),
+        }
+    first = {name: {batch: _seconds(row[batch], pixels[:batch]) for batch in BATCHES} for name, row in engines.items()}
+    seconds: dict[str, dict[int, list[float]]] = {name: {batch: [] for batch in BATCHES} for name in engines}
+    for _ in range(given.rounds):
+        for name, row in engines.items():
+            for batch in BATCHES:
+                seconds[name][batch].append(_seconds(row[batch], pixels[:batch]))
+    print(f"resnet68 at {size} px, {given.threads} threads, images/s (ms of the first pass)")
+    print(f"{'':22}" + "".join(f"{'batch ' + str(batch):>18}" for batch in BATCHES))
+    rates = {
+        name: {batch: batch / statistics.median(values) for batch, values in row.items()}
+        for name, row in seconds.items()
+    }
+    for name, row in rates.items():
+        cells = (f"{rate:.1f} ({1000 * first[name][batch]:.0f})" for batch, rate in row.items())
+        print(f"{name:22}" + "".join(f"{cell:>18}" for cell in cells))
+    print(json.dumps({"images_per_s": rates, "first_s": first}))
+
+
+def _fixed(xml: Path, batch: int) -> Path:
+    """The same file for one batch size."""
+    ov = openvino()
+    model = ov.Core().read_model(str(xml))
+    model.reshape([batch, *(dimension.get_length() for dimension in list(model.input().partial_shape)[1:])])
+    file = xml.with_name(f"{batch}-{FILE_OF[FIXED]}")
+    ov.save_model(model, str(file), compress_to_fp16=False)
+    return file
+
+
+def _seconds(engine: Engine, pixels: np.ndarray) -> float:
+    started = time.perf_counter()
+    engine(pixels)
+    return time.perf_counter() - started
+
+
+if __name__ == "__main__":
+    main()

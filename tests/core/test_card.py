@@ -1,0 +1,50 @@
+import json
+from pathlib import Path
+
+from detector_core.card import card
+from tests.models import save_model
+
+
+def rate(value: float | None) -> dict[str, float | None]:
+    """As reports have it, with an interval."""
+    return {"value": value, "low": 0.2, "high": 0.4} if value is not None else {"value": None, "reason": "no reals"}
+
+
+def test_a_model_of_photographs(tmp_path: Path) -> None:
+    model = save_model(tmp_path / "model", run="faces", generated=False)
+    where = model / "evaluation" / "test" / "report.json"
+    report = json.loads(where.read_text())
+    row = {"accuracy": rate(0.3), "fakes_passed_rate": rate(0.3), "reals_flagged_rate": rate(None)}
+    report |= {
+        "warnings": ["the thresholds were chosen elsewhere"],
+        "robustness": [
+            {"change": "unchanged", "auc": rate(0.95), **row},
+            {"change": "JPEG quality 95", "auc": rate(0.94), **row},
+            {"change": "blur sigma 3", "auc": rate(0.75), **row},
+            {"change": "noise sigma 5", "auc": rate(None), **row},
+        ],
+    }
+    report["rates"]["fakes_passed_rate"] = rate(0.3)
+    where.write_text(json.dumps(report))
+    text = card(model)
+    assert text.startswith("# faces\n")
+    assert "GENERATED" not in text
+    for part in (
+        "| **fakes passed** (a fake is called real) | 30.00 % (20.00-40.00) |",
+        "| **reals flagged** (a real photograph is called fake) | 10.00 % |",
+        "> the thresholds were chosen elsewhere",
+        "p_fake 0.3000, which lets at most 1% of those fakes pass",
+        "| blur sigma 3 | 0.7500 | 30.00 % (20.00-40.00) | 30.00 % (20.00-40.00) | undefined: no reals |",
+        "- blur sigma 3: AUC 0.750 where unchanged pictures have 0.950.",
+        "## What it is for",
+        "50 real and 50 fake pictures",
+    ):
+        assert part in text, part
+    assert "- JPEG quality 95: AUC" not in text
+
+
+def test_generated_data_is_said_loudly_and_what_was_not_judged_is_named(tmp_path: Path) -> None:
+    text = card(save_model(tmp_path / "model"))
+    assert "**GENERATED DEMO DATA. This model has never seen a photograph.**" in text.split("## Data")[0]
+    assert "**were not judged**" in text
+    assert "## Precision" not in text
