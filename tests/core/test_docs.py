@@ -7,9 +7,13 @@ from pathlib import Path
 
 import click
 import pytest
+import torch
 from ray.scripts.scripts import cli as ray_cli
+from torch.utils.flop_counter import FlopCounterMode
 
 import jobs.cli
+from detector_core.backbones import build
+from detector_core.variants import spec_for
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "operate.md").read_text()
@@ -75,6 +79,14 @@ def test_the_flags_of_ray_s_commands_exist(command: str) -> None:
         found = found.commands[words.pop(0)]
     options = {name for parameter in found.params for name in parameter.opts}
     assert [word for word in words if word.startswith("--") and word not in options] == []
+
+
+def test_the_counted_work_of_the_paper_s_network_is_what_the_page_says() -> None:
+    spec = spec_for("resnet68")
+    side = spec.preprocess.image_size
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        build(spec.model, pretrained=False).eval()(torch.zeros(1, 3, side, side))
+    assert f"| {counter.get_total_flops() / 1e9:.1f} at {side} px |" in PAGE
 
 
 def test_every_make_target_and_file_that_is_named_exists() -> None:
