@@ -15,7 +15,7 @@ PORT ?= 8000
 RUNS ?= .demo/runs
 DATA ?=
 
-.PHONY: help demo test lint serve tensorboard clean
+.PHONY: help demo test lint serve tensorboard dashboards clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -34,6 +34,9 @@ serve: $(STAMP)  ## serve the promoted model; MODELS=FOLDER PORT=8000
 
 tensorboard: $(STAMP)  ## look at the runs in TensorBoard; RUNS=FOLDER
 	@exec .venv/bin/tensorboard --logdir "$(RUNS)" --host 127.0.0.1
+
+dashboards:  ## Prometheus and Grafana beside the Ray that runs here, with its panels and ours
+	@exec bash docs/monitoring/start.sh
 
 clean:  ## remove the environment and everything the demo made
 	rm -rf .venv .uv .demo

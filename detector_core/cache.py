@@ -10,14 +10,11 @@ The first process that needs a split fills it under a lock, the others wait for 
 fingerprint and all that shapes the pixels, so one cache serves every run of the same pictures at the same size.
 """
 
-import fcntl
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -65,7 +62,7 @@ def open_split(cache: Path, fingerprint: str, rows: pd.DataFrame, root: str, pre
     """
     folder = cache / _key(fingerprint, rows, preprocess)
     cache.mkdir(parents=True, exist_ok=True)
-    with _locked(folder.with_suffix(".lock")):
+    with storage.locked(folder.with_suffix(".lock")):
         if not (folder / BROKEN).exists():
             _fill(folder, [storage.join(root, path) for path in rows["path"]], preprocess)
     return Decoded(folder)
@@ -102,11 +99,3 @@ def _key(fingerprint: str, rows: pd.DataFrame, preprocess: PreprocessSpec) -> st
     split = hashlib.sha256("\n".join(rows["path"]).encode()).hexdigest()
     parts = f"{fingerprint} {split} {preprocess.image_size} {preprocess.interpolation}"
     return hashlib.sha256(parts.encode()).hexdigest()[:32]
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Holds a file lock, which a process that dies lets go."""
-    with path.open("w") as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
-        yield

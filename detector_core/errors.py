@@ -16,6 +16,7 @@
     +-- BrokenArtifact       a model folder or checkpoint that is incomplete or was changed
     +-- TrainingFailed       a run that cannot go on (loss is NaN, ...)
     +-- Refused              an operation that would do harm, with the flag that allows it
+    +-- NoStorage            an object store that does not answer, refuses, or has no such bucket
     +-- NoRoom               too few cores, GPUs, memory or disk for what was asked
 
 A job prints the message as its last line on stderr and exits 1; the service maps it to a status and a code.
@@ -76,6 +77,10 @@ class TrainingFailed(DetectorError):
 
 class Refused(DetectorError):
     """An operation that would lose or worsen something; names the flag that allows it."""
+
+
+class NoStorage(DetectorError):
+    """An object store that cannot be used; names the URI and what to do."""
 
 
 class NoRoom(DetectorError):

@@ -7,7 +7,9 @@
       live          the live version; below it, newest first, those that were live before
 
 ``live`` is replaced by an atomic rename and a version appears whole or not at all: whoever reads MODELS at any moment
-finds a complete model. Left out: training, judging, and telling a running service.
+finds a complete model. On an object store ``live`` is one small object, put whole, and a version is there once its
+``artifact.json`` is, which is put last; who needs its files gets a copy (:func:`at_hand`). Left out: training, judging,
+and telling a running service.
 """
 
 import hashlib
@@ -16,6 +18,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +28,8 @@ from detector_core.errors import BadConfig, BrokenArtifact, Refused
 LIVE = "live"
 JUDGED_ON = "test"
 REPORT = "report.json"
+COPIES = "deepfake-detector-models"
+"""Where versions from an object store lie on each machine, in its folder of temporary files; may be deleted."""
 
 
 def promote(
@@ -39,7 +44,7 @@ def promote(
 
     Args:
         run_or_model: a run's folder or a model folder, local or a URI.
-        models: a local folder; made if need be.
+        models: a folder or URI; made if need be.
         force: also a model that is worse than the live one.
         complete: called with the copy before it takes its place, to add files; an error leaves MODELS as it was.
         key: what ``complete`` depends on; another key makes another version.
@@ -51,7 +56,7 @@ def promote(
         BrokenArtifact: a file of the model is missing, changed, or does not fit.
         Refused: the model was not judged on a test split, or is worse than the live one on the same data.
     """
-    models, source = Path(models), artifacts.find(run_or_model)
+    source = artifacts.find(run_or_model)
     with storage.local_copy(source) as local:
         _check(local)
         reports = judgements(local)
@@ -61,10 +66,10 @@ def promote(
                 f"python -m jobs.evaluate {run_or_model} --data DATASET"
             )
         version, before = _version_of(local, key), history(models)
-        if not force and before and before[0] != version and _is_there(models / before[0]):
-            _refuse_worse(version, reports, before[0], judgements(models / before[0]))
-        if not _is_whole(models / version):
-            with storage.replacing(models / version) as beside:
+        if not force and before and before[0] != version and _is_there(storage.join(models, before[0])):
+            _refuse_worse(version, reports, before[0], judgements(at_hand(storage.join(models, before[0]))))
+        if not _is_whole(storage.join(models, version)):
+            with _adding(storage.join(models, version)) as beside:
                 shutil.copytree(local, beside)
                 if complete:
                     complete(beside)
@@ -75,35 +80,60 @@ def promote(
 
 
 def live(models: str | Path) -> Path:
-    """The folder of the live model.
+    """The folder of the live model, :func:`at_hand`.
 
     Raises:
         BadConfig: nothing was promoted there.
         BrokenArtifact: the live version is gone.
     """
-    models = Path(models)
+    return at_hand(where_live(models))
+
+
+def where_live(models: str | Path) -> str:
+    """The folder or URI of the live model. Raises as :func:`live` does."""
     names = history(models)
     if not names:
         raise BadConfig(f"{models} has no live model: promote one with python -m jobs.promote RUN --to {models}")
-    if not _is_there(models / names[0]):
+    where = storage.join(models, names[0])
+    if not _is_there(where):
         raise BrokenArtifact(
-            f"{models / LIVE} names {names[0]}, which is not there: promote a model again, or use --rollback"
+            f"{storage.join(models, LIVE)} names {names[0]}, which is not there: promote a model again, "
+            f"or use --rollback"
         )
-    return models / names[0]
+    return where
 
 
-def history(models: Path) -> list[str]:
+def at_hand(where: str | Path) -> Path:
+    """A version as a local folder: itself, or a checked copy of one on an object store, made once on each machine.
+
+    Raises:
+        BrokenArtifact: it is not whole; no copy is kept.
+    """
+    if not storage.is_uri(str(where)):
+        return Path(where)
+    parent, _, version = str(where).rpartition("/")
+    copy = storage.own_folder(COPIES) / hashlib.sha256(parent.encode()).hexdigest()[:16] / version
+    copy.parent.mkdir(exist_ok=True)
+    with storage.locked(copy.with_name(f".{version}.lock")):
+        if not _is_there(copy):
+            with storage.local_copy(where) as local, storage.replacing(copy) as beside:
+                _check(local)
+                shutil.copytree(local, beside)
+    return copy
+
+
+def history(models: str | Path) -> list[str]:
     """The live version, then, newest first, those that were live before; empty when nothing was promoted."""
     try:
-        return (models / LIVE).read_text().split()
+        return storage.read_bytes(storage.join(models, LIVE)).decode().split()
     except FileNotFoundError:
         return []
 
 
 def versions(models: str | Path) -> list[str]:
     """The complete versions in MODELS, the live one and its forerunners first, then the others by name."""
-    models = Path(models)
-    there = [path.parent.name for path in sorted(models.glob(f"[!.]*/{artifacts.ARTIFACT}"))]
+    names = [name for name in storage.names(models) if not name.startswith(".") and name != LIVE]
+    there = [name for name in names if _is_there(storage.join(models, name))]
     once_live = [name for name in history(models) if name in there]
     return [*once_live, *(name for name in there if name not in once_live)]
 
@@ -115,11 +145,11 @@ def rollback(models: str | Path) -> str:
         Refused: there is none.
         BrokenArtifact: it was changed since.
     """
-    models = Path(models)
-    earlier = [name for name in history(models)[1:] if _is_there(models / name)]
+    earlier = [name for name in history(models)[1:] if _is_there(storage.join(models, name))]
     if not earlier:
         raise Refused(f"{models} holds no version that was live before: there is nothing to roll back to")
-    _check(models / earlier[0])
+    with storage.local_copy(storage.join(models, earlier[0])) as local:
+        _check(local)
     _write_history(models, earlier)
     return earlier[0]
 
@@ -132,14 +162,11 @@ def prune(models: str | Path, keep: int) -> list[str]:
     """
     if keep < 1:
         raise BadConfig(f"--prune is {keep}: it must be 1 or more, the live version is always kept")
-    models = Path(models)
     removed = [name for name in versions(models)[keep:] if name != next(iter(history(models)), None)]
     if removed:
         _write_history(models, [name for name in history(models) if name not in removed])
     for name in removed:
-        # Out of sight first, so that nobody finds half a version.
-        with tempfile.TemporaryDirectory(prefix=f".{name}.", dir=models) as scratch:
-            (models / name).rename(Path(scratch) / name)
+        _remove(storage.join(models, name))
     return removed
 
 
@@ -199,17 +226,43 @@ def _check(folder: Path) -> None:
     exported.check(folder, artifact.weights_sha256)
 
 
-def _is_there(folder: Path) -> bool:
-    return (folder / artifacts.ARTIFACT).is_file()
+@contextmanager
+def _adding(where: str) -> Iterator[Path]:
+    """A local folder to fill, which becomes the version at ``where`` without an error."""
+    if not storage.is_uri(where):
+        with storage.replacing(Path(where)) as beside:
+            yield beside
+        return
+    with tempfile.TemporaryDirectory(prefix="detector-") as scratch:
+        folder = Path(scratch) / where.rpartition("/")[2]
+        yield folder
+        _remove(where)
+        storage.put_folder(folder, where, last=artifacts.ARTIFACT)
 
 
-def _is_whole(folder: Path) -> bool:
+def _remove(where: str) -> None:
+    """Removes a version, out of sight first, so that nobody finds half of it."""
+    if storage.is_uri(where):
+        storage.delete_file(storage.join(where, artifacts.ARTIFACT))
+        storage.delete_folder(where)
+        return
+    path = Path(where)
+    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as scratch:
+        path.rename(Path(scratch) / path.name)
+
+
+def _is_there(where: str | Path) -> bool:
+    return storage.exists(storage.join(where, artifacts.ARTIFACT))
+
+
+def _is_whole(where: str) -> bool:
     try:
-        _check(folder)
-    except BrokenArtifact:
+        with storage.local_copy(where) as local:
+            _check(local)
+    except (BrokenArtifact, FileNotFoundError):
         return False
     return True
 
 
-def _write_history(models: Path, names: list[str]) -> None:
-    storage.write_bytes(models / LIVE, "".join(f"{name}\n" for name in names).encode())
+def _write_history(models: str | Path, names: list[str]) -> None:
+    storage.write_bytes(storage.join(models, LIVE), "".join(f"{name}\n" for name in names).encode())

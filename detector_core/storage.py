@@ -1,18 +1,22 @@
 """Places that hold files: a local folder, a shared mount, or an object store (``s3://``, ``gs://``), alike.
 
-Everything goes through pyarrow's filesystems, which need no further package for S3 and Google Cloud Storage.
+Everything goes through pyarrow's filesystems, which need no further package for S3 and Google Cloud Storage;
+:mod:`detector_core.stores` opens these two.
 Writes are atomic: a local file is written beside its name and renamed, an object appears only when it is complete.
 """
 
+import fcntl
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 from pyarrow import fs
 
-from detector_core.errors import BadData
+from detector_core import stores
+from detector_core.errors import BadConfig, BadData
 
 
 def is_uri(where: str) -> bool:
@@ -37,8 +41,12 @@ def locate(where: str | Path) -> tuple[fs.FileSystem, str]:
     """The filesystem of a place and the path in it.
 
     Raises:
-        BadData: a URI whose scheme is not known or whose store cannot be reached.
+        BadConfig: a URI that says more than bucket and path.
+        BadData: a URI whose scheme is not known.
+        NoStorage: an object store that does not answer, refuses, or has no such bucket; tried once a process.
     """
+    if _in_store(where):
+        return stores.locate(absolute(where))
     try:
         found: tuple[fs.FileSystem, str] = fs.FileSystem.from_uri(absolute(where))
     except (ValueError, OSError) as error:
@@ -49,13 +57,14 @@ def locate(where: str | Path) -> tuple[fs.FileSystem, str]:
 def exists(where: str | Path) -> bool:
     """Whether a file or folder is there."""
     filesystem, path = locate(where)
-    return bool(filesystem.get_file_info(path).type != fs.FileType.NotFound)
+    with _named(where):
+        return bool(filesystem.get_file_info(path).type != fs.FileType.NotFound)
 
 
 def read_bytes(where: str | Path) -> bytes:
     """A whole file. Raises FileNotFoundError."""
     filesystem, path = locate(where)
-    with filesystem.open_input_stream(path) as stream:
+    with _named(where), filesystem.open_input_stream(path) as stream:
         return bytes(stream.read())
 
 
@@ -67,9 +76,11 @@ def write_bytes(where: str | Path, data: bytes) -> None:
             beside.write_bytes(data)
         return
     filesystem, path = locate(where)
-    filesystem.create_dir(path.rpartition("/")[0], recursive=True)
-    with filesystem.open_output_stream(path) as stream:
-        stream.write(data)
+    with _named(where):
+        if not _in_store(where):  # an object needs no folder
+            filesystem.create_dir(path.rpartition("/")[0], recursive=True)
+        with filesystem.open_output_stream(path) as stream:
+            stream.write(data)
 
 
 @contextmanager
@@ -112,5 +123,60 @@ def local_copy(where: str | Path) -> Iterator[Path]:
         return
     with tempfile.TemporaryDirectory(prefix="detector-") as scratch:
         filesystem, path = locate(where)
-        fs.copy_files(path, scratch, source_filesystem=filesystem)
+        with _named(where):
+            fs.copy_files(path, scratch, source_filesystem=filesystem)
         yield Path(scratch)
+
+
+def names(where: str | Path) -> list[str]:
+    """The names of the files and folders in a folder, in order; none where there is no such folder."""
+    filesystem, path = locate(where)
+    with _named(where):
+        found = filesystem.get_file_info(fs.FileSelector(path, allow_not_found=True))
+    return sorted(info.base_name for info in found)
+
+
+def delete_file(where: str | Path) -> None:
+    """Removes a file; nothing where there is none."""
+    filesystem, path = locate(where)
+    with _named(where):
+        if filesystem.get_file_info(path).type == fs.FileType.File:
+            filesystem.delete_file(path)
+
+
+def delete_folder(where: str | Path) -> None:
+    """Removes a folder and all that is in it; nothing where there is none."""
+    filesystem, path = locate(where)
+    with _named(where):
+        if filesystem.get_file_info(path).type == fs.FileType.Directory:
+            filesystem.delete_dir(path)
+
+
+def own_folder(name: str) -> Path:
+    """A folder of this user alone below the machine's folder of temporary files.
+
+    Raises:
+        BadConfig: somebody else made it.
+    """
+    folder = Path(tempfile.gettempdir()) / f"{name}-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if folder.is_symlink() or folder.stat().st_uid != os.getuid():
+        raise BadConfig(f"{folder} belongs to somebody else: remove it, or set TMPDIR to a folder of your own")
+    return folder
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Holds a file lock, which a process that dies lets go."""
+    with path.open("w") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        yield
+
+
+def _in_store(where: str | Path) -> bool:
+    return str(where).partition("://")[0] in stores.SCHEMES and is_uri(str(where))
+
+
+def _named(where: str | Path) -> AbstractContextManager[None]:
+    """Errors of an object store in one line; those of a disk as they are."""
+    return stores.named(absolute(where)) if _in_store(where) else nullcontext()

@@ -14,6 +14,7 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
+from detector_core import stores
 from detector_core.errors import DetectorError
 
 Job = Callable[[argparse.Namespace], dict[str, Any]]
@@ -42,6 +43,8 @@ def run(job: Job, arguments: argparse.Namespace) -> NoReturn:
         except DetectorError as error:
             _fail(str(error))
         except OSError as error:
+            if stores.is_store_error(error):  # from deep within a library: the client's own words
+                _fail(f"{stores.explain(str(error))}; run the same command again to go on")
             if error.errno != errno.ENOSPC:
                 raise
             _fail(f"the disk is full ({error.filename or 'while writing'}): free some space and run it again")

@@ -105,7 +105,7 @@ def launch(request: Request, board: Any, callbacks: Sequence[UserCallback] = ())
         ),
         run_config=RunConfig(
             name=request.name,
-            storage_path=request.storage,
+            **storage_of(request.storage),
             checkpoint_config=CheckpointConfig(num_to_keep=CHECKPOINTS_KEPT),
             failure_config=FailureConfig(max_failures=request.retries),
             callbacks=list(callbacks),
@@ -133,6 +133,14 @@ def launch(request: Request, board: Any, callbacks: Sequence[UserCallback] = ())
     if result is None:
         raise TrainingFailed(f"{request.name} ended without a whole checkpoint in {request.folder}")
     return result
+
+
+def storage_of(where: str) -> dict[str, Any]:
+    """Where a run config of Ray keeps its files: an object store as we open it, with our time-outs."""
+    if not storage.is_uri(where):
+        return {"storage_path": where}
+    filesystem, path = storage.locate(where)
+    return {"storage_path": path, "storage_filesystem": filesystem}
 
 
 def write_model(request: Request, *, complete: bool, seconds: float) -> dict[str, Any] | None:

@@ -37,7 +37,6 @@ import numpy as np
 import pandas as pd
 import ray
 from numpy.typing import NDArray
-from pyarrow import fs
 from tqdm import tqdm
 
 from detector_core import faces, manifest, storage
@@ -139,9 +138,8 @@ class Parts:
         self.home, self.folder = storage.join(dataset, PARTS), storage.join(dataset, PARTS, f"{key}-{CHUNK}")
 
     def done(self) -> set[int]:
-        filesystem, path = storage.locate(self.folder)
-        found = filesystem.get_file_info(fs.FileSelector(path, allow_not_found=True))
-        return {int(info.base_name.removesuffix(".parquet")) for info in found if info.extension == "parquet"}
+        found = (name.partition(".") for name in storage.names(self.folder))
+        return {int(number) for number, _, kind in found if number and kind == "parquet"}
 
     def write(self, number: int, frame: pd.DataFrame) -> None:
         buffer = io.BytesIO()
@@ -153,8 +151,7 @@ class Parts:
         return pd.concat(tables, ignore_index=True)
 
     def remove(self) -> None:
-        filesystem, path = storage.locate(self.home)
-        filesystem.delete_dir(path)
+        storage.delete_folder(self.home)
 
     def _file(self, number: int) -> str:
         return storage.join(self.folder, f"{number:06}.parquet")

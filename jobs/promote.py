@@ -29,7 +29,6 @@ import argparse
 import json
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any, NoReturn
 
 from tqdm import tqdm
@@ -46,7 +45,9 @@ def main(argv: list[str] | None = None) -> NoReturn:
     """The command line."""
     parser = cli.parser("promote", __doc__)
     parser.add_argument("model", metavar="RUN_OR_MODEL", nargs="?", help="what to promote; see above")
-    parser.add_argument("--to", required=True, metavar="MODELS", help="local folder or mount that holds the versions")
+    parser.add_argument(
+        "--to", required=True, metavar="MODELS", help="folder, shared mount or URI that holds the versions"
+    )
     parser.add_argument("--data", metavar="DATASET", help="where precisions are compared [the data set of the run]")
     parser.add_argument(
         "--precision", choices=("auto", *PRECISIONS), default="auto", help="what is served on a CPU [%(default)s]"
@@ -63,12 +64,10 @@ def main(argv: list[str] | None = None) -> NoReturn:
 
 def job(arguments: argparse.Namespace) -> dict[str, Any]:
     """Lists, rolls back, prunes or promotes."""
-    if storage.is_uri(arguments.to):
-        raise BadConfig(f"--to is {arguments.to}: it must be a local folder or a mount, where a rename is atomic")
     without_model = arguments.rollback or arguments.list or arguments.prune is not None
     if bool(arguments.model) == without_model:
         raise BadConfig("name a RUN_OR_MODEL to promote, or give --rollback, --list or --prune without one")
-    models = Path(storage.absolute(arguments.to))
+    models = storage.absolute(arguments.to)
     previous = next(iter(registry.history(models)), None)
     if arguments.prune is not None:
         removed = registry.prune(models, arguments.prune)
@@ -84,17 +83,17 @@ def job(arguments: argparse.Namespace) -> dict[str, Any]:
     else:
         version = _promote(arguments, models)
         if previous not in (None, version):
-            _say_how_it_compares(models / version, models / str(previous))
-    precision = describe(models / version).precision
+            _say_how_it_compares(models, version, str(previous))
+    precision = describe(registry.live(models)).precision
     cli.say(f"live in {models}: {version} in {precision} (before: {previous or 'none'})")
-    return {"live": str(registry.live(models)), "version": version, "previous": previous, "precision": precision}
+    return {"live": registry.where_live(models), "version": version, "previous": previous, "precision": precision}
 
 
-def _listed(models: Path, live: str | None) -> dict[str, Any]:
-    return {"live": live and str(models / live), "versions": registry.versions(models)}
+def _listed(models: str, live: str | None) -> dict[str, Any]:
+    return {"live": live and storage.join(models, live), "versions": registry.versions(models)}
 
 
-def _promote(arguments: argparse.Namespace, models: Path) -> str:
+def _promote(arguments: argparse.Namespace, models: str) -> str:
     from detector_core import promotion  # torch and more, which listing and rolling back need not wait for
 
     data = manifest.load(storage.absolute(arguments.data)) if arguments.data else data_of_run(arguments.model)
@@ -134,14 +133,15 @@ def _bar(title: str, pictures: int) -> Callable[[int], object]:
     return step
 
 
-def _say_how_it_compares(now: Path, before: Path) -> None:
-    if not (before / artifacts.ARTIFACT).exists():
+def _say_how_it_compares(models: str, now: str, before: str) -> None:
+    if before not in registry.versions(models):
         return
-    both = list(registry.compared(registry.judgements(now), registry.judgements(before)))
+    ours, theirs = (registry.judgements(registry.at_hand(storage.join(models, name))) for name in (now, before))
+    both = list(registry.compared(ours, theirs))
     for name, auc, auc_before in both:
-        cli.say(f"AUC on the test split of {name}: {auc:.4f}, {before.name} had {auc_before:.4f}")
+        cli.say(f"AUC on the test split of {name}: {auc:.4f}, {before} had {auc_before:.4f}")
     if not both:
-        cli.say(f"not compared with {before.name}: no data set has judged both")
+        cli.say(f"not compared with {before}: no data set has judged both")
 
 
 if __name__ == "__main__":

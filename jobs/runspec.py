@@ -2,9 +2,9 @@
 
 import argparse
 import json
-from pathlib import Path
 from typing import Any
 
+from detector_core import storage
 from detector_core.config import RunSpec
 from detector_core.errors import BadConfig
 from detector_core.variants import spec_for
@@ -26,7 +26,9 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     for flag, (field, kind, text) in _OVERRIDES.items():
         group.add_argument(flag, type=kind, default=None, metavar=flag[2:].upper(), help=f"{text} [{field}]")
     group.add_argument(
-        "--spec", metavar="FILE", help="a RunSpec as JSON, e.g. best.json of jobs.tune; flags override it"
+        "--spec",
+        metavar="FILE",
+        help="a RunSpec as JSON, a file or URI, e.g. best.json of jobs.tune; flags override it",
     )
     group.add_argument(
         "--set",
@@ -55,10 +57,10 @@ def from_flags(arguments: argparse.Namespace, variant: str) -> RunSpec:
             raise BadConfig(f"--set {item}: write FIELD=VALUE, e.g. --set optim.schedule=cosine")
         changes[field] = _value(text)
     if changes.get("model.init") not in (None, "hub", "none"):
-        changes["model.init"] = str(Path(changes["model.init"]).absolute())
+        changes["model.init"] = storage.absolute(changes["model.init"])
     if not arguments.spec:
         return spec_for(variant, changes)
-    spec = _read(Path(arguments.spec))
+    spec = _read(arguments.spec)
     if spec.variant != variant:
         raise BadConfig(f"--spec {arguments.spec} is for {spec.variant}, and the command says {variant}")
     return spec.replace(changes)
@@ -79,10 +81,10 @@ def _value(text: str) -> Any:
         return text
 
 
-def _read(path: Path) -> RunSpec:
+def _read(where: str) -> RunSpec:
     try:
-        return RunSpec.from_dict(json.loads(path.read_text()))
+        return RunSpec.from_dict(json.loads(storage.read_bytes(where)))
     except FileNotFoundError:
-        raise BadConfig(f"--spec {path}: there is no such file") from None
+        raise BadConfig(f"--spec {where}: there is no such file") from None
     except ValueError as error:
-        raise BadConfig(f"--spec {path} is not JSON: {error}") from None
+        raise BadConfig(f"--spec {where} is not JSON: {error}") from None

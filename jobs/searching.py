@@ -127,9 +127,10 @@ def _tuner(plan: Plan, request: Request, board: Any, at_once: int) -> ray.tune.T
     os.environ["TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S"] = "0"
     trial = ray.tune.with_parameters(_trial, request=asdict(request), fingerprint=plan.fingerprint, board=board)
     trainable = ray.tune.with_resources(trial, DRIVER)
-    experiment = storage.join(plan.folder, TUNE_FOLDER)
-    if ray.tune.Tuner.can_restore(experiment):
-        return ray.tune.Tuner.restore(experiment, trainable=trainable, resume_errored=True)
+    kept = launch.storage_of(plan.folder)
+    experiment, where = storage.join(kept["storage_path"], TUNE_FOLDER), kept.get("storage_filesystem")
+    if ray.tune.Tuner.can_restore(experiment, storage_filesystem=where):
+        return ray.tune.Tuner.restore(experiment, trainable=trainable, resume_errored=True, storage_filesystem=where)
     mode = search.OBJECTIVES[plan.objective]
     metric = f"{search.KEPT}{plan.objective}"
     seed = plan.spec["seed"]
@@ -155,7 +156,7 @@ def _tuner(plan: Plan, request: Request, board: Any, at_once: int) -> ray.tune.T
         ),
         run_config=ray.tune.RunConfig(
             name=TUNE_FOLDER,
-            storage_path=plan.folder,
+            **kept,
             failure_config=ray.tune.FailureConfig(max_failures=TRIAL_RETRIES),
             callbacks=[JsonLoggerCallback(), CSVLoggerCallback(), TrialTable(plan.objective), _CoresBack(plan.name)],
             verbose=0,

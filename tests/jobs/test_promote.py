@@ -65,7 +65,7 @@ def test_refusals_are_one_line_and_exit_1(tmp_path: Path, run: Any) -> None:
         ("--rollback", "--to", models): "nothing to roll back",
         ("--to", models): "RUN_OR_MODEL",
         (good, "--list", "--to", models): "RUN_OR_MODEL",
-        (good, "--to", "s3://bucket/models"): "local folder",
+        (good, "--to", "s3://key:secret@bucket/models"): "AWS_ENDPOINT_URL",
         (good, "--prune", 1, "--to", models): "RUN_OR_MODEL",
         ("--prune", 0, "--to", models): "always kept",
         (good, "--to", models, "--precision", "int8"): "--data DATASET",

@@ -1,0 +1,49 @@
+#!/usr/bin/env bash
+# Prometheus and, where it is installed, Grafana beside the Ray that runs on this machine; until Ctrl-C.
+#
+#   make dashboards                           the newest Ray of this machine
+#   bash docs/monitoring/start.sh FOLDER      another: FOLDER is SESSION/metrics below its --temp-dir
+#
+# Ray writes what both need when its dashboard starts: whom to scrape, and panels. Ours (docs/grafana/*.json) are laid
+# beside them. PROMETHEUS_PORT and GRAFANA_PORT choose other ports than 9090 and 3000; Ray must then be started with
+# RAY_PROMETHEUS_HOST and RAY_GRAFANA_HOST, or its own dashboard shows no charts. Both listen on 127.0.0.1 only.
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+metrics=${1:-${RAY_TMPDIR:-/tmp}/ray/session_latest/metrics}
+prometheus_port=${PROMETHEUS_PORT:-9090} grafana_port=${GRAFANA_PORT:-3000}
+
+fail() { echo "error: $1" >&2; exit 1; }
+[ -f "$metrics/prometheus/prometheus.yml" ] ||
+    fail "$metrics has no prometheus.yml: start a Ray with its dashboard first (make serve, or ray start --head)"
+command -v prometheus > /dev/null ||
+    fail "prometheus is not installed: apt-get install prometheus (then stop its own service), or see prometheus.io"
+
+kept=$(mktemp -d)
+children=()
+stop() {
+    trap '' INT TERM
+    ((${#children[@]} == 0)) || { kill "${children[@]}" 2> /dev/null || true; wait "${children[@]}" 2> /dev/null || true; }
+    rm -rf "$kept"
+}
+trap stop EXIT
+trap 'exit 0' INT TERM
+
+prometheus --config.file="$metrics/prometheus/prometheus.yml" --storage.tsdb.path="$kept/prometheus" \
+    --web.listen-address="127.0.0.1:$prometheus_port" --log.level=warn &
+children+=($!)
+echo "Prometheus  http://127.0.0.1:$prometheus_port"
+
+home=$(for folder in "${GRAFANA_HOME:-}" /usr/share/grafana /opt/homebrew/share/grafana; do
+    [ -n "$folder" ] && [ -d "$folder/public" ] && echo "$folder" && break; done || true)
+if command -v grafana > /dev/null && [ -n "$home" ]; then
+    cp "$here"/../grafana*.json "$here"/../grafana/*.json "$metrics/grafana/dashboards/" 2> /dev/null || true
+    grafana server --homepath "$home" --config "$metrics/grafana/grafana.ini" \
+        cfg:default.server.http_addr=127.0.0.1 cfg:default.server.http_port="$grafana_port" \
+        cfg:default.paths.data="$kept/grafana" cfg:default.log.level=warn &
+    children+=($!)
+    echo "Grafana     http://127.0.0.1:$grafana_port"
+else
+    echo "Grafana is not installed, so there are no panels: see grafana.com/grafana/download (Debian has no package)"
+fi
+echo "stop with Ctrl-C"
+wait -n "${children[@]}" || fail "one of them ended: its last lines are above"

@@ -1,0 +1,193 @@
+"""Object stores: what goes in comes out, and what is wrong is said in one line within seconds."""
+
+import socket
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from detector_core import artifacts, manifest, registry, storage, stores
+from detector_core.errors import BadConfig, BrokenArtifact, DetectorError, NoStorage, Refused
+from detector_core.runtime import describe
+from tests.models import save_model
+from tests.s3 import BUCKET, free_port, s3_server, use
+
+WITHIN_S = stores.PATIENCE_S
+TOP = f"s3://{BUCKET}"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with s3_server(tmp_path_factory.mktemp("moto") / "log") as url:
+        yield url
+
+
+@pytest.fixture
+def store(server: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    use(monkeypatch, server)
+    return TOP
+
+
+def test_files_and_folders_come_back(store: str, tmp_path: Path) -> None:
+    odd = storage.join(store, "odd", "a b?c%20d#e+f.jpg")  # names of pictures are taken as they are
+    storage.write_bytes(odd, b"one")
+    storage.write_bytes(odd, b"two")
+    assert storage.read_bytes(odd) == b"two"
+    assert storage.names(storage.join(store, "odd")) == ["a b?c%20d#e+f.jpg"]
+    assert storage.exists(odd)
+    assert storage.exists(storage.join(store, "odd"))
+    assert not storage.exists(storage.join(store, "odd", "a"))
+    assert storage.names(storage.join(store, "none")) == []
+    with pytest.raises(FileNotFoundError):
+        storage.read_bytes(storage.join(store, "none"))
+    (tmp_path / "folder" / "deep").mkdir(parents=True)
+    for name in ("last.json", "deep/first.bin"):
+        (tmp_path / "folder" / name).write_bytes(name.encode())
+    storage.put_folder(tmp_path / "folder", storage.join(store, "folder"), last="last.json")
+    with storage.local_copy(storage.join(store, "folder")) as local:
+        assert (local / "deep" / "first.bin").read_bytes() == b"deep/first.bin"
+    storage.delete_folder(storage.join(store, "folder"))
+    storage.delete_folder(storage.join(store, "folder"))
+    assert not storage.exists(storage.join(store, "folder", "last.json"))
+
+
+def test_a_model_is_saved_and_loaded(store: str, tmp_path: Path) -> None:
+    storage.put_folder(save_model(tmp_path / "model"), storage.join(store, "run", "model"), last=artifacts.ARTIFACT)
+    _, artifact = artifacts.load(storage.join(store, "run"))
+    assert artifact.run == "tiny"
+    broken = storage.join(store, "run", "model", artifacts.WEIGHTS)
+    storage.write_bytes(broken, b"x")
+    with pytest.raises(DetectorError, match=f"{broken} was changed"):
+        artifacts.load(storage.join(store, "run"))
+
+
+def test_versions_live_in_a_store(store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    models = storage.join(store, "models")
+    with pytest.raises(BadConfig, match=f"{models} has no live model"):
+        registry.live(models)
+    one = registry.promote(save_model(tmp_path / "one", run="one"), models)
+    two = registry.promote(save_model(tmp_path / "two", seed=1, run="two", auc=0.95), models)
+    assert registry.history(models) == registry.versions(models) == [two, one]
+    assert registry.where_live(models) == storage.join(models, two)
+    assert describe(registry.live(models)).version == two
+    with pytest.raises(Refused, match="is worse than the live"):
+        registry.promote(save_model(tmp_path / "worse", seed=2, run="worse", auc=0.5), models)
+    assert registry.rollback(models) == one
+    copied = registry.live(models)
+    assert copied.name == one
+    assert copied.is_relative_to(tmp_path / "temporary")
+    assert registry.live(models) == copied
+    assert registry.prune(models, 1) == [two]
+    assert registry.versions(models) == [one]
+    assert not storage.exists(storage.join(models, two))
+
+
+def test_a_version_that_is_not_whole_is_never_served(
+    store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    models, model = storage.join(store, "torn"), save_model(tmp_path / "one")
+    put, failing = storage.put_folder, OSError("AWS Error NETWORK_CONNECTION during PutObject operation: gone")
+
+    def breaks_off(local: Path, where: str | Path, last: str) -> None:
+        (local / last).unlink()
+        put(local, where, last)
+        raise failing
+
+    monkeypatch.setattr(storage, "put_folder", breaks_off)
+    with pytest.raises(OSError, match="gone"):
+        registry.promote(model, models)
+    monkeypatch.setattr(storage, "put_folder", put)
+    assert registry.versions(models) == registry.history(models) == []
+    version = registry.promote(model, models)
+    weights = storage.join(models, version, artifacts.WEIGHTS)
+    storage.write_bytes(weights, b"changed")
+    with pytest.raises(BrokenArtifact, match="was changed"):
+        registry.live(models)
+    assert registry.promote(model, models) == version  # mended
+    assert registry.live(models).name == version
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "s3://",
+        "s3:///runs",
+        "s3://key:secret@bucket/runs",
+        "s3://bucket/runs?endpoint_override=127.0.0.1:9000&scheme=http",
+        "gs://bucket?retry_limit_seconds=5",
+    ],
+)
+def test_a_uri_is_bucket_and_path_alone(uri: str) -> None:
+    with pytest.raises(BadConfig, match="AWS_ENDPOINT_URL") as told:
+        storage.exists(uri)
+    assert "secret@" not in str(told.value)
+
+
+def refused(uri: str) -> str:
+    """What opening a data set there says, and that it says so in time, in one line, the second time as the first."""
+    started = time.monotonic()
+    with pytest.raises(NoStorage) as told:
+        manifest.load(uri)
+    assert time.monotonic() - started < WITHIN_S
+    assert "\n" not in str(told.value)
+    return str(told.value)
+
+
+@pytest.mark.usefixtures("store")
+def test_a_bucket_that_is_not_there() -> None:
+    assert refused("s3://no-such-bucket/data") == (
+        "s3://no-such-bucket: there is no bucket no-such-bucket: make it, or correct the name"
+    )
+    with pytest.raises(NoStorage):
+        storage.write_bytes("s3://no-such-bucket/data", b"")
+
+
+def test_a_store_that_nobody_serves(monkeypatch: pytest.MonkeyPatch) -> None:
+    url = f"http://127.0.0.1:{free_port()}"
+    use(monkeypatch, url)
+    for _ in range(2):
+        said = refused(f"{TOP}/data")
+        assert said.startswith(f"{TOP} does not answer at {url} (")
+        assert "AWS_ENDPOINT_URL" in said
+
+
+def test_a_store_that_never_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        use(monkeypatch, url)
+        assert f"does not answer at {url}" in refused(f"{TOP}/data")
+
+
+def test_a_name_that_no_one_knows(monkeypatch: pytest.MonkeyPatch) -> None:
+    use(monkeypatch, "http://store.invalid:9000")
+    monkeypatch.setenv("no_proxy", "store.invalid")
+    assert "does not answer at http://store.invalid:9000" in refused(f"{TOP}/data")
+
+
+def test_credentials_that_have_expired(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The calls that are not checked make the bucket.
+    with s3_server(tmp_path / "log", INITIAL_NO_AUTH_ACTION_COUNT="2") as url:
+        use(monkeypatch, url, key="AKIAEXPIRED")
+        assert refused(f"{TOP}/data").startswith(f"{TOP} refuses these credentials: missing, wrong, expired")
+
+
+def test_what_a_store_says_is_put_in_one_line() -> None:
+    said = stores.explain(
+        "When reading information for key 'a' in bucket 'b': AWS Error ACCESS_DENIED during HeadObject operation: "
+        "No response body. (Request ID: x)\nmore",
+        "s3://b/a",
+    )
+    assert said.startswith("s3://b/a refuses these credentials")
+    assert "Request ID" not in said
+    # What an unsigned request is answered.
+    missing = "AWS Error ACCESS_DENIED (HTTP status 403) during HeadBucket operation: No response body."
+    assert "set AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY" in stores.explain(missing, "s3://b")
+    assert stores.explain("google::cloud::Status(UNAVAILABLE: try later)", "gs://b").endswith("check the network")
+    assert stores.is_store_error(OSError("AWS Error SLOW_DOWN during PutObject operation: later"))
+    assert not stores.is_store_error(OSError("No such device"))

@@ -1,0 +1,145 @@
+"""The whole story on an object store: prepare, train, resume after a SIGKILL, evaluate, promote, answer."""
+
+import importlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from pyarrow import fs
+
+from detector_core import manifest, storage, stores
+from detector_core.config import RunSpec
+from tests.s3 import BUCKET, free_port, s3_server, use
+
+LIMIT_S = 240
+TOP = f"s3://{BUCKET}"
+RUN = f"{TOP}/runs/one"
+
+
+@pytest.fixture(scope="module")
+def pictures(tiny_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The pictures of the tiny data set on a server of this module; their URI."""
+    with s3_server(tmp_path_factory.mktemp("moto") / "log") as url, pytest.MonkeyPatch.context() as patch:
+        use(patch, url)
+        store, path = storage.locate(f"{TOP}/pictures")
+        fs.copy_files(manifest.load(str(tiny_dataset)).root, path, destination_filesystem=store)
+        yield f"{TOP}/pictures"
+
+
+def start(verb: str, *flags: str) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-m", f"jobs.{verb}", *flags]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def job(verb: str, *flags: str) -> dict[str, Any]:
+    """Runs a job to its end; its result."""
+    process = start(verb, *flags)
+    out, err = process.communicate(timeout=LIMIT_S)
+    assert process.returncode == 0, err
+    result: dict[str, Any] = json.loads(out.splitlines()[-1])
+    return result
+
+
+def lines(uri: str) -> int:
+    return len(storage.read_bytes(uri).splitlines()) if storage.exists(uri) else 0
+
+
+def test_the_whole_story(pictures: str, tiny_spec: RunSpec, tmp_path: Path) -> None:
+    made = job("prepare", pictures, "--out", f"{TOP}/datasets/tiny", "--name", "tiny")
+    assert made["pictures"] == 80
+    assert storage.names(made["dataset"]) == ["audit.json", "dataset.json", "manifest.parquet"]
+
+    spec = f"{TOP}/spec.json"
+    storage.write_bytes(spec, json.dumps(tiny_spec.replace({"optim.epochs": 4}).to_dict()).encode())
+    train = ("timm:test_resnet-cutout", "--spec", spec, "--data", made["dataset"], "--storage", f"{TOP}/runs")
+    train = (*train, "--name", "one", "--cpus", "1", "--checkpoint-every", "2")
+    process = start("train", *train)
+    deadline = time.monotonic() + LIMIT_S
+    while lines(f"{RUN}/metrics.csv") < 1 + 1:
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert not storage.exists(f"{RUN}/model")
+    trained = job("train", *train, "--resume")
+    assert (trained["run"], trained["epochs"], trained["steps"]) == (RUN, 4, 16)
+    assert lines(f"{RUN}/metrics.csv") == 1 + 4
+    assert not [name for name in storage.names(RUN) if name.startswith("checkpoint_2")]
+    assert {"model", "run.json", "metrics.csv", "curves.png", "samples.png", "tensorboard"} <= set(storage.names(RUN))
+
+    judged = job("evaluate", RUN, "--data", made["dataset"], "--workers", "1")
+    assert judged["report"] == f"{RUN}/model/evaluation/test/report.json"
+    assert "report.html" in storage.names(f"{RUN}/model/evaluation/test")
+
+    promoted = job("promote", RUN, "--to", f"{TOP}/models")
+    assert promoted["live"] == f"{TOP}/models/{promoted['version']}"
+    assert storage.read_bytes(f"{TOP}/models/live").decode().split() == [promoted["version"]]
+
+    data = manifest.load(made["dataset"])
+    picture = storage.read_bytes(storage.join(data.root, data.split("test")["path"][0]))
+    with served(f"{TOP}/models", tmp_path) as base:
+        answer = httpx.get(f"{base}/v1/model", timeout=60)
+        assert answer.json()["version"] == promoted["version"]
+        answer = httpx.post(f"{base}/v1/detect", files={"file": ("face.jpg", picture, "image/jpeg")}, timeout=60)
+        assert answer.status_code == 200, answer.text
+    assert [path.name for path in tmp_path.glob("deepfake-detector-models-*/*/[!.]*")] == [promoted["version"]]
+
+
+@contextmanager
+def served(models: str, temporary: Path) -> Iterator[str]:
+    """The service on a free port until the ``with`` block ends; its base URL."""
+    port = free_port()
+    command = [sys.executable, "-m", "serve_app", "--models", models, "--port", str(port)]
+    env = {**os.environ, "TMPDIR": str(temporary), "RAY_TMPDIR": "/tmp"}
+    service = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
+    try:
+        assert service.stdout
+        said = iter(service.stdout.readline, "")
+        assert any("Ctrl-C" in line for line in said), service.communicate()[1]
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        service.terminate()
+        service.communicate(timeout=LIMIT_S)
+
+
+@pytest.mark.parametrize(
+    ("verb", "flags"),
+    [
+        ("prepare", [f"{TOP}/pictures", "--out", "{tmp}/data"]),
+        ("train", ["timm:test_resnet", "--init", "none", "--data", f"{TOP}/data", "--storage", "{tmp}/runs"]),
+        ("train", ["timm:test_resnet", "--init", "none", "--image-size", "32", "--data", "{data}", "--storage", TOP]),
+        ("tune", ["timm:test_resnet", "--init", "none", "--image-size", "32", "--data", "{data}", "--storage", TOP]),
+        ("promote", ["{tmp}/runs/one", "--to", f"{TOP}/models"]),
+        ("promote", ["--list", "--to", f"{TOP}/models"]),
+    ],
+)
+def test_a_job_says_in_one_line_that_the_store_is_down(
+    verb: str,
+    flags: list[str],
+    tiny_dataset: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    url = f"http://127.0.0.1:{free_port()}"
+    use(monkeypatch, url)
+    given = [flag.format(tmp=tmp_path, data=tiny_dataset) for flag in flags]
+    started = time.monotonic()
+    with pytest.raises(SystemExit) as ended:
+        importlib.import_module(f"jobs.{verb}").main(given)
+    assert ended.value.code == 1
+    assert time.monotonic() - started < 2 * stores.PATIENCE_S
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert err.splitlines()[-1].startswith(f"error: {TOP} does not answer at {url} (")
+    assert "Traceback" not in err
