@@ -13,11 +13,8 @@ ICCV 2017.
 import io
 from collections.abc import Sequence
 
-import numpy as np
 import pandas as pd
 import torch
-from matplotlib.figure import Figure
-from numpy.typing import NDArray
 from torch import nn
 from torch.nn.functional import interpolate
 
@@ -25,6 +22,7 @@ from detector_core import labels, storage
 from detector_core.config import PreprocessSpec
 from detector_core.errors import BadConfig
 from detector_core.labels import FAKE, LABELS, REAL
+from detector_core.pictures import Heat
 from detector_core.preprocess import decode, square, to_input
 
 SIDE = 7
@@ -32,8 +30,6 @@ SIDE = 7
 
 WORST, COLUMNS = "worst.png", 8
 OTHER = {REAL: FAKE, FAKE: REAL}
-
-Heat = NDArray[np.float32]
 
 
 def heat_maps(network: nn.Module, x_BCHW: torch.Tensor, toward: Sequence[str]) -> list[Heat]:
@@ -114,6 +110,8 @@ def worst_sheet(
         scores: columns path, label, p_fake (calibrated).
         root: what the paths are relative to.
     """
+    from matplotlib.figure import Figure  # a service that explains draws no figures
+
     picked = {label: rows for label, rows in most_wrong(scores, COLUMNS).items() if len(rows)}
     figure = Figure(figsize=(1.6 * COLUMNS, 4.0 * len(picked)), layout="constrained")
     axes = figure.subplots(2 * len(picked), COLUMNS, squeeze=False)

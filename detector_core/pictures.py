@@ -23,6 +23,8 @@ MAX_SCANS: Final = 200
 has room for a million scans of a few bytes."""
 
 Pixels = NDArray[np.uint8]
+Heat = NDArray[np.float32]
+"""heat_HW: how much each place of a picture speaks for a label, 0 to 1."""
 
 _HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 _TILE_WIDTH, _TILE_HEIGHT = 322, 323

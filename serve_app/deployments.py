@@ -14,8 +14,7 @@ from ray.exceptions import RayActorError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 from ray.serve.handle import DeploymentHandle
 
-from detector_core.explain import Heat
-from detector_core.pictures import Pixels
+from detector_core.pictures import Heat, Pixels
 from detector_core.runtime import Prediction, Predictor, describe
 from serve_app.answers import Unavailable
 from serve_app.following import Following

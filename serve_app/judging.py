@@ -21,10 +21,9 @@ from PIL import Image
 
 from detector_core import faces, quality
 from detector_core.errors import BadConfig
-from detector_core.explain import Heat
 from detector_core.faces import Box, Face
 from detector_core.labels import FAKE, REAL
-from detector_core.pictures import Pixels, decode, size_of
+from detector_core.pictures import Heat, Pixels, decode, size_of
 from detector_core.preprocess import square
 from detector_core.runtime import ModelInfo, Prediction
 from serve_app.schemas import FaceAnswer, Heatmap, Limits, Quality, Verdict, Warning

@@ -7,8 +7,7 @@ import numpy as np
 from fastapi import FastAPI
 from PIL import Image
 
-from detector_core.explain import Heat
-from detector_core.pictures import Pixels
+from detector_core.pictures import Heat, Pixels
 from detector_core.runtime import Prediction, Predictor
 from serve_app.http import create_app
 from serve_app.schemas import HttpSettings, Limits

@@ -13,9 +13,8 @@ from fastapi import FastAPI
 from PIL import Image
 
 from detector_core.calibration import verdict
-from detector_core.explain import Heat
 from detector_core.faces import Face
-from detector_core.pictures import Pixels
+from detector_core.pictures import Heat, Pixels
 from detector_core.runtime import ModelInfo, Prediction
 from serve_app.http import Unavailable
 
