@@ -13,6 +13,8 @@ from serve_app.schemas import CODES, OTHER_CODES, Error, ErrorAnswer
 
 _ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
+BUSY = "too many pictures are waiting: try again in a moment"
+
 
 class Unavailable(Exception):
     """The detector cannot take this request now."""

@@ -56,9 +56,10 @@ def build(settings: Settings) -> serve.Application:
     return Ingress.options(
         **_scaled(settings.ingresses),
         ray_actor_options={"num_cpus": settings.ingress_cpus},
-        # The detector's queue decides what is too much; this one only bounds what a flood may hold in memory.
-        max_ongoing_requests=settings.max_queued + 2 * BATCHES_AT_ONCE * settings.max_batch_size,
-        max_queued_requests=settings.max_queued,
+        # The ingress itself refuses what is beyond http.max_open, in the form of every other error.
+        max_ongoing_requests=2 * settings.http.max_open,
+        backpressure_config={"status_code": 503, "retry_after_s": 1},
+        max_queued_requests=settings.http.max_open,
     ).bind(detector, settings)
 
 

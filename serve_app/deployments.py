@@ -16,14 +16,13 @@ from ray.serve.handle import DeploymentHandle
 
 from detector_core.pictures import Heat, Pixels
 from detector_core.runtime import Prediction, Predictor, describe
-from serve_app.answers import Unavailable
+from serve_app.answers import BUSY, Unavailable
 from serve_app.following import Following
 from serve_app.http import create_app
 from serve_app.metrics import BatchMetrics, RequestMetrics
 from serve_app.settings import Settings
 
 EXPLAINED_AT_ONCE = 2
-BUSY = "too many pictures are waiting: try again in a moment"
 RESTARTING = "the model is being restarted: try again in a moment"
 RESTART_S = 5
 

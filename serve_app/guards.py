@@ -1,8 +1,9 @@
-"""Who may ask, and how often: API keys from a file, a rate for each client address. Asked before a body is read."""
+"""Who may ask, how often and how many at once: API keys, a rate for each address, room. Asked before a body is read."""
 
 import hmac
 import math
 import time
+from collections.abc import AsyncIterator
 from hashlib import sha256
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from pathlib import Path
@@ -13,7 +14,7 @@ from limits.storage import MemoryStorage
 from limits.strategies import SlidingWindowCounterRateLimiter
 
 from detector_core.errors import BadConfig
-from serve_app.answers import Refusal
+from serve_app.answers import BUSY, Refusal, Unavailable
 
 _LOOK_AGAIN_S = 2.0
 _KEEP_PREFIX = 64
@@ -100,6 +101,23 @@ class Guard:
             if not any(address in network for network in self._trusted):
                 break
         return peer
+
+
+class Room:
+    """A dependency: bounds the requests, and so the bodies in memory, that this process has in hand at once."""
+
+    def __init__(self, most: int) -> None:
+        self._most, self._open = most, 0
+
+    async def __call__(self) -> AsyncIterator[None]:
+        """Raises Unavailable."""
+        if self._open >= self._most:
+            raise Unavailable(BUSY)
+        self._open += 1
+        try:
+            yield
+        finally:
+            self._open -= 1
 
 
 def _key_of(request: Request) -> str:

@@ -22,7 +22,7 @@ from detector_core.errors import BadImage, NoRoom, TooManyPixels, UnreadFormat
 from detector_core.runtime import ModelInfo, blank
 from serve_app import bodies, clips, fetch, intake, outer
 from serve_app.answers import Refusal, Unavailable, answer_errors, documented, request_id
-from serve_app.guards import Guard, Keys
+from serve_app.guards import Guard, Keys, Room
 from serve_app.judging import Judge, Judged, Seen, Workers, ask, look
 from serve_app.outer import Answered, Notes, Outer
 from serve_app.schemas import (
@@ -240,7 +240,7 @@ def _guard(settings: HttpSettings) -> tuple[list[Any], list[int]]:
     guard = Guard(keys, settings.rate_per_minute, settings.trusted_proxies)
     shown = [HTTPBearer(auto_error=False), APIKeyHeader(name="X-API-Key", auto_error=False)] if keys else []
     statuses = [401] * bool(keys) + [429] * bool(settings.rate_per_minute)
-    return [Depends(guard), *(Security(scheme) for scheme in shown)], statuses
+    return [Depends(guard), Depends(Room(settings.max_open)), *(Security(scheme) for scheme in shown)], statuses
 
 
 def _or_refuse(found: Seen | BaseException, index: int, count: int) -> Seen:

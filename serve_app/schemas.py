@@ -67,6 +67,7 @@ class HttpSettings(Frozen):
 
     limits: Limits = Limits()
     timeout_s: float = Field(30, gt=0, description="most seconds of one request, reading it included")
+    max_open: int = Field(128, gt=0, description="requests that one ingress has in hand at once; beyond: 503")
     faces: Faces = Field(
         "auto", description="look for faces; auto: unless the model was trained on generated demo data"
     )

@@ -1,0 +1,108 @@
+"""What operators hold in hands: settings, the file for ``serve deploy``, the panels; and how a replica changes models."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from fastapi.testclient import TestClient
+
+from detector_core import artifacts, registry
+from detector_core.errors import BadConfig
+from detector_core.runtime import Predictor, describe
+from serve_app import metrics
+from serve_app.__main__ import read_settings
+from serve_app.following import Following
+from serve_app.settings import Settings
+from tests.asking import CoreJudge, app_of, error_of, picture
+from tests.models import save_model
+
+ROOT = Path(__file__).parents[2]
+CONFIG = yaml.safe_load((ROOT / "serve_app" / "config.yaml").read_text())
+
+
+def test_the_deployment_file_holds_settings_that_work() -> None:
+    (application,) = CONFIG["applications"]
+    settings = Settings(**application["args"])
+    settings.check()
+    assert settings.detectors.max_replicas > settings.detectors.min_replicas
+    assert settings.http.timeout_s < CONFIG["http_options"]["request_timeout_s"]
+    assert "deployments" not in application
+
+
+def test_every_panel_draws_a_metric_that_there_is() -> None:
+    dashboard = json.loads((ROOT / "docs" / "grafana" / "service.json").read_text())
+    drawn = {target["expr"] for panel in dashboard["panels"] for target in panel.get("targets", [])}
+    named = {name for expression in drawn for name in re.findall(r"ray_(detector_[a-z_]+)", expression)}
+    known = [value for value in vars(metrics).values() if isinstance(value, str) and value.startswith("detector_")]
+    suffixes = ("", "_bucket", "_sum", "_count", "_total")
+    assert named <= {name + suffix for name in known for suffix in suffixes}
+    assert {name for name in known if any(name in one for one in named)} == set(known)
+
+
+def test_a_replica_takes_over_what_is_live_and_keeps_the_old_where_the_new_is_broken(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    models = tmp_path / "models"
+    first = registry.promote(save_model(tmp_path / "a", run="a"), models)
+    following = Following(Settings(models=str(models), follow_s=3600), describe)
+    assert following.current.version == first
+    second = registry.promote(save_model(tmp_path / "b", run="b", seed=1, auc=0.95), models)
+    following.look()
+    assert following.current.version == second
+    third = registry.promote(save_model(tmp_path / "c", run="c", seed=2, auc=0.99), models)
+    (models / third / artifacts.ARTIFACT).write_text("{}")
+    following.look()
+    following.look()
+    assert following.current.version == second
+    assert [record.levelname for record in caplog.records if "goes on" in record.message] == ["ERROR"]
+    registry.rollback(models)
+    registry.rollback(models)
+    following.look()
+    assert following.current.version == first
+    following.stop()
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({}, "name either"),
+        ({"models": "a", "model": "b"}, "name either"),
+        ({"models": "a", "detectors": {"min_replicas": 3, "max_replicas": 2}}, "min_replicas 3"),
+    ],
+)
+def test_settings_that_cannot_work_are_named(values: dict[str, object], said: str) -> None:
+    with pytest.raises(BadConfig, match=said):
+        Settings(**values).check()  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"), [("max_batch: 3", "max_batch"), ("- 1", "fields of"), ("{", "cannot be read"), (None, "No such")]
+)
+def test_a_settings_file_that_cannot_work_is_one_line(tmp_path: Path, text: str | None, said: str) -> None:
+    path = tmp_path / "serve.yaml"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(BadConfig, match=said) as raised:
+        read_settings(str(path), "models")
+    assert "\n" not in str(raised.value)
+    assert str(path) in str(raised.value)
+
+
+def test_what_is_beyond_the_room_is_refused_in_our_form(predictor: Predictor) -> None:
+    """The judge asks again from within a request, when the only place is taken."""
+
+    class Asking(CoreJudge):
+        answers: list[tuple[int, str]]
+
+        async def predict(self, image_SSC):  # type: ignore[no-untyped-def]
+            self.answers = [error_of(client.post("/v1/detect", content=picture(), headers=JPEG))]
+            return await super().predict(image_SSC)
+
+    JPEG = {"Content-Type": "image/jpeg"}
+    judge = Asking(predictor)
+    client = TestClient(app_of(predictor, judge=judge, max_open=1))
+    assert client.post("/v1/detect", content=picture(), headers=JPEG).status_code == 200
+    assert judge.answers == [(503, "unavailable")]
+    assert client.post("/v1/detect", content=picture(), headers=JPEG).status_code == 200
