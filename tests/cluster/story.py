@@ -202,6 +202,9 @@ def tell(hosts: Hosts) -> dict[str, Any]:
         tunnel.wait(30)
         hosts[TWO].link("up")
         story.say(f"ray down -y {CLUSTER}")
+        for name in (ONE, TWO):  # there `ray down` leaves the log monitor behind
+            target = f"-i {hosts.key} -o StrictHostKeyChecking=no root@{hosts[name].address}"
+            story.say(f"ssh -tt {target} bash --login -i -c \"'ray stop'\"")
         ours = [hosts[name] for name in (HEAD, ONE, TWO)]
         until(lambda: not [line for host in ours for line in host.processes()], "an end of all processes", 120)
     return {"seconds": story.seconds, "total_s": round(sum(story.seconds.values()), 1), **found}
