@@ -26,6 +26,7 @@ from tests.cluster.hosts import PROJECT, SHARED, Host, Hosts
 HEAD, ONE, TWO, LAPTOP = "head", "one", "two", "laptop"
 CLUSTER = f"{SHARED}/cluster.yaml"
 LIMIT_S = 240
+PATIENT_S = 480
 DASHBOARD = "http://127.0.0.1:8265"
 SERVE_PORT = 8000
 # A lost host is noticed in about 10 s; Ray's own settings, made for real networks, take about a minute.
@@ -174,7 +175,7 @@ def tell(hosts: Hosts) -> dict[str, Any]:
         pulled = time.monotonic()
         ended = re.compile("SUCCEEDED|FAILED|STOPPED")
         status = f"ray job status --address {DASHBOARD} second"
-        last = until(lambda: ended.search(story.say(status)), "the end of the run")
+        last = until(lambda: ended.search(story.say(status)), "the end of the run", PATIENT_S)
         said = story.log("second")
         assert last[0] == "SUCCEEDED", said
         begun = re.findall(r"(\d) workers? on [\d., ]+, from epoch (\d+), step (\d+)", said)
@@ -201,6 +202,9 @@ def tell(hosts: Hosts) -> dict[str, Any]:
         tunnel.wait(30)
         hosts[TWO].link("up")
         story.say(f"ray down -y {CLUSTER}")
+        for name in (ONE, TWO):  # there `ray down` leaves the log monitor behind
+            target = f"-i {hosts.key} -o StrictHostKeyChecking=no root@{hosts[name].address}"
+            story.say(f"ssh -tt {target} bash --login -i -c \"'ray stop'\"")
         ours = [hosts[name] for name in (HEAD, ONE, TWO)]
         until(lambda: not [line for host in ours for line in host.processes()], "an end of all processes", 120)
     return {"seconds": story.seconds, "total_s": round(sum(story.seconds.values()), 1), **found}
