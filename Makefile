@@ -15,7 +15,7 @@ PORT ?= 8000
 RUNS ?= .demo/runs
 DATA ?=
 
-.PHONY: help demo test lint serve tensorboard dashboards clean
+.PHONY: help demo test hosts lint serve tensorboard dashboards clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -25,6 +25,9 @@ demo: $(STAMP)  ## train, judge, promote and serve a small model, and ask it; DA
 
 test: $(STAMP)  ## every test
 	@$(RUN) -m pytest
+
+hosts: $(STAMP)  ## a cluster of three hosts made of namespaces, over real ssh; needs root
+	@bash tests/cluster/run.sh
 
 lint: $(STAMP)  ## format, lint, types, import rules
 	@.venv/bin/ruff format --check . && .venv/bin/ruff check . && .venv/bin/mypy && .venv/bin/lint-imports
