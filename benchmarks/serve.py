@@ -1,0 +1,243 @@
+"""Answers a second of the service, beside the servers that one would write without it, and the bare runtime.
+
+One table, the same JPEGs of 256 px, network (resnet68, one step from random weights), cores and closed-loop clients for
+every row: each connection asks again as soon as it is answered. Face detection is off, as the peers have none.
+
+  ours           python -m serve_app: Ray Serve, batches, the promoted runtime (int8 by default)
+  LitServe       the same network in torch, eager, fp32, batches of the same size (extra ``bench``)
+  FastAPI        the same in one uvicorn process, a picture at a time
+  bare runtime   what ours computes with, in process, whole batches of ready squares: the ceiling
+
+  python -m benchmarks.serve
+  python -m benchmarks.serve --precision bf16 --connections 1,32 --seconds 20
+
+Where the time goes stands below: a client's wait, of it the service's own clock, of it reading and decoding, of it the
+wait for a batch and the network.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import aiohttp
+
+from benchmarks.machine import describe
+from detector_core import demo, registry
+from detector_core.preprocess import decode, square
+from detector_core.runtime import Predictor
+
+SIZE, STORED_SIZE, BATCH = 224, 256, 16
+COUNTS = {"train": 16, "valid": 8, "test": 8}
+START_S, STOP_S = 300, 90
+SETTINGS = f"{{max_batch_size: {BATCH}, max_queued: 512, http: {{max_open: 512}}, ingresses: {{max_replicas: 1}}}}"
+OURS, LITSERVE, FASTAPI = "ours", "LitServe", "FastAPI"
+
+
+@dataclass
+class Point:
+    """What a number of connections got: seconds of each answer, and the service's own clock where it tells."""
+
+    seconds: list[float] = field(default_factory=list)
+    stages: dict[str, list[float]] = field(default_factory=dict)
+    failed: int = 0
+    rate: float = 0.0
+
+    def quantile(self, share: float) -> float:
+        """Milliseconds."""
+        ordered = sorted(self.seconds)
+        return 1000 * ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+
+
+def main() -> None:
+    """Makes a model, measures every row and prints the tables; the last line is JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--precision", default="int8", choices=("int8", "bf16", "fp32"), help="of ours [int8]")
+    parser.add_argument("--connections", default="1,8,32,128", help="open at once [1,8,32,128]")
+    parser.add_argument("--seconds", type=float, default=12, help="of each point, after a warm-up [12]")
+    parser.add_argument("--rows", default=f"{OURS},{LITSERVE},{FASTAPI}", help="[%(default)s]")
+    given = parser.parse_args()
+    connections = [int(part) for part in given.connections.split(",")]
+    print(describe())
+    with tempfile.TemporaryDirectory(prefix="bench-") as scratch:
+        folder = Path(scratch)
+        pictures = _make(folder, given.precision)
+        live = registry.live(folder / "models")
+        bare = _bare(live, pictures)
+        found: dict[str, dict[int, Point]] = {}
+        for row in given.rows.split(","):
+            port = _free_port()
+            with _server(_command(row, folder, live, port), port):
+                found[row] = {}
+                for count in connections:
+                    found[row][count] = asyncio.run(_load(port, pictures, count, given.seconds))
+                    print(f"  {row}, {count} connections: {found[row][count].rate:.1f} images/s", file=sys.stderr)
+    _print(given.precision, bare, found)
+
+
+def _print(precision: str, bare: dict[str, float], found: dict[str, dict[int, Point]]) -> None:
+    peers = [row for row in found if row != OURS]
+    print(
+        f"resnet68 at {SIZE} px, {STORED_SIZE} px JPEGs, batches up to {BATCH}; ours in {precision}, peers torch fp32"
+    )
+    print(f"bare runtime: {bare['images_per_s']:.1f} images/s in batches, {bare['ms']:.1f} ms for one picture")
+    print(f"{'connections':>11}  {'row':10} {'images/s':>9} {'p50 ms':>8} {'p99 ms':>8}  beside")
+    for count in next(iter(found.values())):
+        for row, points in found.items():
+            point = points[count]
+            beside = [f"{point.rate / found[peer][count].rate:.2f} x {peer}" for peer in peers if row == OURS]
+            beside += [f"{point.rate / bare['images_per_s']:.0%} of the bare runtime"] if row == OURS else []
+            beside += [f"{point.failed} refused"] if point.failed else []
+            cells = f"{point.rate:9.1f} {point.quantile(0.5):8.1f} {point.quantile(0.99):8.1f}"
+            print(f"{count:11}  {row:10} {cells}  {', '.join(beside)}")
+    if OURS in found:
+        print(
+            "where the time of ours goes, mean ms: a client's wait > the service's clock > reading, decoding, detecting"
+        )
+        for count, point in found[OURS].items():
+            means = {name: statistics.mean(values) for name, values in point.stages.items()}
+            wait = 1000 * statistics.mean(point.seconds)
+            print(f"{count:11}  {wait:.1f} > " + ", ".join(f"{name} {value:.1f}" for name, value in means.items()))
+    rows = {
+        row: {
+            count: {"rate": point.rate, "p50": point.quantile(0.5), "p99": point.quantile(0.99)} for count, point in p
+        }
+        for row, p in ((row, points.items()) for row, points in found.items())
+    }
+    print(json.dumps({"bare": bare, "rows": rows}))
+
+
+def _make(folder: Path, precision: str) -> list[bytes]:
+    """Trains a step, judges and promotes, as a user would; returns the test pictures."""
+    source = demo.generate(folder / "pictures", seed=0, size=STORED_SIZE, counts=COUNTS)
+    batch = ["--batch-size", "16", "--micro-batch", "8", "--epochs", "1", "--image-size", str(SIZE)]
+    where = ["--data", str(folder / "data")]
+    run = str(folder / "runs" / "bench")
+    steps = (
+        ["prepare", str(source), "--out", str(folder / "data")],
+        ["train", "resnet68-cutout", *where, "--storage", str(folder / "runs"), "--name", "bench", *batch],
+        ["evaluate", run, *where],
+        [
+            "promote",
+            str(folder / "runs" / "bench"),
+            "--to",
+            str(folder / "models"),
+            "--precision",
+            precision,
+            "--force",
+        ],
+    )
+    for step in steps:
+        done = subprocess.run([sys.executable, "-m", f"jobs.{step[0]}", *step[1:]], capture_output=True, text=True)
+        if done.returncode:
+            raise SystemExit(f"jobs.{step[0]} failed: {done.stderr.strip().splitlines()[-1]}")
+    return [path.read_bytes() for path in sorted(source.rglob("*.jpg")) if "test" in path.parts]
+
+
+def _bare(live: Path, pictures: list[bytes], rounds: int = 5) -> dict[str, float]:
+    predictor = Predictor(live, batch_size=BATCH, threads=os.cpu_count() or 1)
+    squares = [square(decode(data), predictor.info.preprocess) for data in pictures][:BATCH]
+    seconds: dict[int, list[float]] = {1: [], len(squares): []}
+    for count, spent in seconds.items():
+        predictor.predict(squares[:count])
+        for _ in range(rounds):
+            started = time.perf_counter()
+            predictor.predict(squares[:count])
+            spent.append(time.perf_counter() - started)
+    one, many = (statistics.median(spent) for spent in seconds.values())
+    return {"images_per_s": len(squares) / many, "ms": 1000 * one}
+
+
+async def _load(port: int, pictures: list[bytes], connections: int, seconds: float) -> Point:
+    point, url = Point(), f"http://127.0.0.1:{port}/v1/detect"
+    warm = min(5.0, seconds / 2)
+    begin = time.perf_counter() + warm
+    end = begin + seconds
+
+    async def ask_on(session: aiohttp.ClientSession, number: int) -> None:
+        while time.perf_counter() < end:
+            data, started = pictures[number % len(pictures)], time.perf_counter()
+            number += 1
+            form = aiohttp.FormData()
+            form.add_field("file", data, filename="a.jpg", content_type="image/jpeg")
+            async with session.post(url, data=form) as response:
+                body, status = await response.json(), response.status
+            done = time.perf_counter()
+            if not begin <= done <= end:
+                continue
+            if status != 200:
+                point.failed += 1
+                continue
+            point.seconds.append(done - started)
+            if "results" in body:
+                clock = {"service": body["timing_ms"]["total"], **body["results"][0]["timing_ms"]}
+                for name, value in clock.items():
+                    point.stages.setdefault(name, []).append(value)
+
+    connector = aiohttp.TCPConnector(limit=connections)
+    async with aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(120)) as session:
+        await asyncio.gather(*(ask_on(session, number) for number in range(connections)))
+    if not point.seconds:
+        raise SystemExit(f"no answer within {seconds} s at {connections} connections: give more --seconds")
+    point.rate = len(point.seconds) / seconds
+    return point
+
+
+def _command(row: str, folder: Path, live: Path, port: int) -> list[str]:
+    if row == OURS:
+        (folder / "serve.yaml").write_text(SETTINGS)
+        given = ["--models", str(folder / "models"), "--config", str(folder / "serve.yaml")]
+        return ["-m", "serve_app", *given, "--port", str(port)]
+    return ["-m", "benchmarks.peers", row, str(live), str(port), str(BATCH)]
+
+
+@contextlib.contextmanager
+def _server(command: list[str], port: int) -> Iterator[None]:
+    with subprocess.Popen([sys.executable, *command], stdout=subprocess.DEVNULL, start_new_session=True) as process:
+        try:
+            _wait(process, port)
+            yield
+        finally:
+            process.send_signal(signal.SIGINT)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(STOP_S)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+
+
+def _wait(process: "subprocess.Popen[bytes]", port: int) -> None:
+    deadline = time.monotonic() + START_S
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            raise SystemExit("the server ended before it was ready: the lines above say why")
+        with (
+            contextlib.suppress(urllib.error.URLError, ConnectionError, TimeoutError),
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=5),
+        ):
+            return
+        time.sleep(0.5)
+    raise SystemExit(f"the server was not ready within {START_S} s")
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+if __name__ == "__main__":
+    main()
