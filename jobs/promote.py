@@ -19,7 +19,7 @@ does not pass is refused, unless --force is given. Without --data the data set o
 none, and is then served in fp32. The table of precisions is kept in VERSION/runtime.json, and VERSION/MODEL_CARD.md
 says what the model is worth.
 
-A running service keeps its model until it is started or deployed again.
+A running service takes over what becomes live within seconds, without a restart.
 
 The last line on stdout is one JSON object: live, version, previous (what was live before this call, or null),
 precision; with --list live and versions, newest promotion first; with --prune live, versions and removed.

@@ -15,12 +15,14 @@ For a cluster see serve_app/config.yaml.
 """
 
 import argparse
+import contextlib
 import errno
 import os
 import secrets
 import signal
 import socket
 import sys
+import time
 from pathlib import Path
 from typing import NoReturn
 
@@ -78,8 +80,14 @@ def run(arguments: argparse.Namespace) -> None:
             print(f"dashboard  {dashboard}" + (f"   it asks for this token: {token}" if token else ""))
         print("stop with Ctrl-C", flush=True)
         try:
+            told = now = model.version
             while True:
-                signal.pause()
+                time.sleep(settings.follow_s)
+                with contextlib.suppress(DetectorError, OSError):  # the replicas say so in their log
+                    now = next(iter(registry.history(arguments.models)), told)
+                if now != told:
+                    print(f"{now} is live now: the service takes it over", file=sys.stderr, flush=True)
+                    told = now
         finally:
             print("stopping ...", file=sys.stderr, flush=True)
 
@@ -122,6 +130,8 @@ def close_private_ray() -> str | None:
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    for who in ("REPLICA", "HANDLE"):  # how soon replicas tell of their load; Ray's default is 10 s
+        os.environ.setdefault(f"RAY_SERVE_{who}_AUTOSCALING_METRIC_PUSH_INTERVAL_S", "1")
     if os.environ.get("RAY_ADDRESS") or "RAY_AUTH_MODE" in os.environ:
         return None
     os.environ["RAY_AUTH_MODE"], os.environ["RAY_AUTH_TOKEN"] = "token", secrets.token_hex(16)

@@ -32,6 +32,8 @@ SURGE_PERCENT = 100
 """A replica is stopped for a new one only once that one answers."""
 REQUEST_LIMIT_S = 60
 """Of Ray's proxy; ``http.timeout_s`` ends a request before, with an answer of ours."""
+LOOK_BACK_S = 12
+"""The load is averaged over this; Ray wants more than the 10 s at which replicas tell it by default."""
 TOO_BUSY = "this machine is too busy"
 LOGS = {"encoding": "JSON", "enable_access_log": False}
 
@@ -65,7 +67,7 @@ def build(settings: Settings) -> serve.Application:
 
 def _scaled(scale: Scale) -> dict[str, Any]:
     return {
-        "autoscaling_config": {**scale.model_dump(), "metrics_interval_s": 1.0, "look_back_period_s": 3.0},
+        "autoscaling_config": {**scale.model_dump(), "look_back_period_s": LOOK_BACK_S},
         "max_surge_percent": SURGE_PERCENT,
         "graceful_shutdown_wait_loop_s": 0.2,
         "health_check_period_s": 5.0,

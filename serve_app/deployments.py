@@ -23,6 +23,7 @@ from serve_app.metrics import BatchMetrics, RequestMetrics
 from serve_app.settings import Settings
 
 EXPLAINED_AT_ONCE = 2
+"""Heat maps that a detector computes, and an ingress asks for, at once: they must not take the place of verdicts."""
 RESTARTING = "the model is being restarted: try again in a moment"
 RESTART_S = 5
 
@@ -64,7 +65,7 @@ class Ingress:
 
     def __init__(self, detector: DeploymentHandle, settings: Settings) -> None:
         self._detector, self._settings = detector, settings
-        self._waiting = 0
+        self._waiting, self._explaining = 0, asyncio.Semaphore(EXPLAINED_AT_ONCE)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         self._following = Following(self._settings, describe)
@@ -78,7 +79,8 @@ class Ingress:
 
     async def explain(self, image_SSC: Pixels, toward: str) -> Heat:
         """Asks a detector. Raises Unavailable, BadConfig."""
-        heat: Heat = await self._ask("explain", image_SSC, toward)
+        async with self._explaining:
+            heat: Heat = await self._ask("explain", image_SSC, toward)
         return heat
 
     async def _ask(self, method: str, *arguments: object) -> object:

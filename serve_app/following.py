@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from detector_core import artifacts, registry
-from detector_core.errors import DetectorError
+from detector_core.errors import DetectorError, NoStorage
 from serve_app.settings import Settings
 
 T = TypeVar("T")
@@ -45,14 +45,20 @@ class Following(Generic[T]):
             self.look()
 
     def look(self) -> None:
-        """Takes over another live version, if there is one."""
+        """Takes over another live version, if there is one. One that is broken is tried once, a lost store again."""
         models = str(self._models)
         try:
             version = registry.history(models)[:1]
             if version == self._version:
                 return
-            self._version = version  # one that is broken is not tried again until `live` names another
             self.current = self._load(registry.live(models))
-            _log.info("now serving %s", version[0])
-        except (DetectorError, OSError) as error:
+        except (OSError, NoStorage) as error:
+            _log.warning("%s cannot be read now, the model before goes on: %s", models, error)
+            return
+        except DetectorError as error:
             _log.error("the live model of %s cannot be taken over, the one before goes on: %s", models, error)
+        except Exception:  # whatever a runtime raises on a file it cannot use: following must go on, for the next one
+            _log.exception("the live model of %s cannot be loaded, the one before goes on", models)
+        else:
+            _log.info("now serving %s", version[0])
+        self._version = version
