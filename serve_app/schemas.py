@@ -4,6 +4,7 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from detector_core.faces import Box
 from detector_core.pictures import MAX_PIXELS
 from detector_core.runtime import ModelInfo
 
@@ -55,7 +56,7 @@ class Limits(Frozen):
     max_files: int = Field(10, gt=0)
     max_pixels: int = Field(MAX_PIXELS, gt=0, description="of one picture; checked before it is decoded")
     max_faces: int = Field(5, gt=0, description="judged in one picture, the largest first")
-    max_video_bytes: int = Field(50 * 2**20, gt=0, description="of a request with a clip; 0 frames: no video")
+    max_video_bytes: int = Field(50 * 2**20, gt=0, description="of a request with a clip")
     max_video_s: float = Field(60, gt=0, description="length of a clip")
     frames: int = Field(
         16, ge=0, description="most frames of a clip that are judged, and how many without ?frames=; 0: no video"
@@ -114,8 +115,6 @@ class Size(BaseModel):
     height: int
 
 
-Box = tuple[int, int, int, int]
-"""left, top, right, bottom in pixels of the upright picture."""
 _BOX = "left, top, right, bottom in pixels of the upright picture"
 
 
