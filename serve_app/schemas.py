@@ -4,6 +4,7 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from detector_core.faces import Box
 from detector_core.pictures import MAX_PIXELS
 from detector_core.runtime import ModelInfo
 
@@ -12,9 +13,8 @@ Label = Literal["real", "fake"]
 Verdict = Literal["real", "uncertain", "fake", "no_face"]
 Quality = Literal["small", "blurred", "dark"]
 Warning = Literal["recompressed", "upscaled", "several_faces", "cropped"]
-"""``recompressed``: saved with so coarse a JPEG that traces are lost. ``upscaled``: what was judged is smaller than the
-network's input. ``several_faces``: each was judged, the likeliest fake decided. ``cropped``: the picture is not square
-and no face was looked for, or one fills it: the centre square was judged."""
+"""``recompressed``: a JPEG too coarse for traces. ``upscaled``: what was judged is smaller than the network's input.
+``several_faces``: the likeliest fake decided. ``cropped``: of a picture that is not square the centre was judged."""
 
 CODES = {
     400: "not_an_image",
@@ -29,8 +29,7 @@ CODES = {
     500: "internal",
     503: "unavailable",
 }
-"""The ``code`` of each error status; :data:`OTHER_CODES` are more precise where a status has several causes."""
-
+"""The ``code`` of each error status, unless one of :data:`OTHER_CODES` is more precise."""
 OTHER_CODES = {
     "bad_request": (400, "the body is not the form or JSON that it says it is"),
     "not_a_video": (400, "the file is not a clip that can be read"),
@@ -53,7 +52,7 @@ class Limits(_Frozen):
     max_files: int = Field(10, gt=0)
     max_pixels: int = Field(MAX_PIXELS, gt=0, description="of one picture; checked before it is decoded")
     max_faces: int = Field(5, gt=0, description="judged in one picture, the largest first")
-    max_video_bytes: int = Field(50 * 2**20, gt=0, description="of a request with a clip; 0 frames: no video")
+    max_video_bytes: int = Field(50 * 2**20, gt=0, description="of a request with a clip")
     max_video_s: float = Field(60, gt=0, description="length of a clip")
     frames: int = Field(
         16, ge=0, description="most frames of a clip that are judged, and how many without ?frames=; 0: no video"
@@ -111,8 +110,6 @@ class Size(BaseModel):
     height: int
 
 
-Box = tuple[int, int, int, int]
-"""left, top, right, bottom in pixels of the upright picture."""
 _BOX = "left, top, right, bottom in pixels of the upright picture"
 
 

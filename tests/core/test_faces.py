@@ -1,6 +1,7 @@
 """detector_core.faces: where a face is, and its crop."""
 
 import io
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 from PIL import Image
 
 from detector_core.errors import BadImage
-from detector_core.faces import Face, crop, crop_name, detect, save_crop
+from detector_core.faces import Face, crop, crop_name, detect, fills, save_crop
 
 
 def face(*box: float) -> Face:
@@ -59,6 +60,20 @@ def test_faces_are_found_where_they_are_the_largest_first(portrait: Image.Image)
         assert found.score > 0.95
         x, y = found.landmarks.T
         assert ((x > found.box[0]) & (x < found.box[2]) & (y > found.box[1]) & (y < found.box[3])).all()
+
+
+def test_threads_find_the_same_faces(portrait: Image.Image):
+    pictures = [np.asarray(portrait.resize((side, side))) for side in (128, 160, 192, 224)]
+    one_by_one = [[found.box for found in detect(picture)] for picture in pictures]
+    with ThreadPoolExecutor(4) as pool:
+        together = [[found.box for found in faces] for faces in pool.map(detect, pictures * 3)]
+    assert together == one_by_one * 3
+
+
+@pytest.mark.parametrize(("side", "whole"), [(180, True), (140, True), (100, False)])
+def test_a_face_fills_an_aligned_portrait(side, whole):
+    image = np.zeros((256, 256, 3), np.uint8)
+    assert fills(image, face(30, 30, 30 + side, 30 + side)) == whole
 
 
 def test_boxes_of_a_large_picture_are_in_its_own_pixels(portrait: Image.Image):
