@@ -13,9 +13,8 @@ Label = Literal["real", "fake"]
 Verdict = Literal["real", "uncertain", "fake", "no_face"]
 Quality = Literal["small", "blurred", "dark"]
 Warning = Literal["recompressed", "upscaled", "several_faces", "cropped"]
-"""``recompressed``: saved with so coarse a JPEG that traces are lost. ``upscaled``: what was judged is smaller than the
-network's input. ``several_faces``: each was judged, the likeliest fake decided. ``cropped``: the picture is not square
-and no face was looked for, or one fills it: the centre square was judged."""
+"""``recompressed``: a JPEG too coarse for traces. ``upscaled``: what was judged is smaller than the network's input.
+``several_faces``: the likeliest fake decided. ``cropped``: of a picture that is not square the centre was judged."""
 
 CODES = {
     400: "not_an_image",
@@ -30,8 +29,7 @@ CODES = {
     500: "internal",
     503: "unavailable",
 }
-"""The ``code`` of each error status; :data:`OTHER_CODES` are more precise where a status has several causes."""
-
+"""The ``code`` of each error status, unless one of :data:`OTHER_CODES` is more precise."""
 OTHER_CODES = {
     "bad_request": (400, "the body is not the form or JSON that it says it is"),
     "not_a_video": (400, "the file is not a clip that can be read"),
