@@ -17,7 +17,7 @@ CHROMIUM = Path("/usr/bin/chromium")
 LIMITS = Limits(max_bytes=300_000, max_pixels=200_000, frames=5)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     if not CHROMIUM.exists():
         pytest.skip("no /usr/bin/chromium: apt-get install chromium")
