@@ -1,7 +1,7 @@
 """The two deployments: an ingress that reads, decodes and looks for faces, a detector that judges squares in batches.
 
-They scale apart, each by the requests it has in hand. A detector's queue is bounded; what comes beyond it is refused
-at once. Judging changes nothing, so a picture whose replica died is judged again by another, once.
+They scale apart, each by what it has in hand. Each ingress asks about so many pictures at once; what comes on top
+is refused at once. Judging changes nothing, so a picture whose replica died is judged again by another, once.
 """
 
 import asyncio
@@ -84,6 +84,8 @@ class Ingress:
         return heat
 
     async def _ask(self, method: str, *arguments: object) -> object:
+        if self._waiting >= self._settings.max_queued:
+            raise Unavailable(BUSY)
         self._count(+1)
         try:
             for retry in (True, False):

@@ -28,7 +28,7 @@ class Settings(Frozen):
     batch_wait_s: float = Field(
         0.003, gt=0, description="how long a batch waits to fill; above 0, or each has one picture"
     )
-    max_queued: int = Field(64, ge=1, description="pictures that may wait for one ingress; beyond: 503")
+    max_queued: int = Field(64, ge=1, description="pictures that one ingress has asked about at once; beyond: 503")
     detectors: Scale = Scale(target_ongoing_requests=16)
     detector_cpus: float = Field(0.9, ge=0, description="cores of each; with the ingress one core is enough")
     detector_gpus: float = Field(0, ge=0, description="GPUs of each; a fraction shares one")
