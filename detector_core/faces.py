@@ -57,10 +57,11 @@ class Face:
 def detect(image_HWC: Pixels) -> list[Face]:
     """The faces in a picture, the largest first; an empty list where there is none."""
     height, width = image_HWC.shape[:2]
-    if min(height, width) < SMALLEST:
-        return []  # MTCNN raises on pictures smaller than its smallest face
     scale = min(1.0, LARGEST / max(height, width))
-    small = Image.fromarray(image_HWC).resize((round(width * scale), round(height * scale)))
+    size = round(width * scale), round(height * scale)
+    if min(size) < SMALLEST:
+        return []  # MTCNN raises on pictures smaller than its smallest face
+    small = Image.fromarray(image_HWC).resize(size)
     boxes, scores, landmarks = _detector().detect(small, landmarks=True)
     if boxes is None:
         return []

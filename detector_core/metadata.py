@@ -67,7 +67,8 @@ def _jpeg(data: bytes) -> bytes | None:
         end = place + 2 + int.from_bytes(data[place + 2 : place + 4], "big")
         if marker == _SOS:
             end = _end_of_scan(data, end)
-        personal = marker == _COMMENT or (_APP0 < marker <= _APP15 and marker != _APP14)
+        thumbnail = marker == _APP0 and data[place + 4 : place + 8] == b"JFXX"
+        personal = thumbnail or marker == _COMMENT or (_APP0 < marker <= _APP15 and marker != _APP14)
         if not personal:
             kept.append(data[place:end])
         place = end

@@ -59,6 +59,10 @@ def container_of(data: bytes) -> str | None:
     return None
 
 
+UNPACKED, LEAST_UNPACKED = 4, 2**24
+"""Bytes of packets that are held: so many times the file, or as many. Matroska may compress its tracks with zlib."""
+
+
 def sample(data: bytes, count: int, *, max_s: float, deadline: float = math.inf) -> Clip:
     """``count`` evenly spaced frames of a clip (fewer where it has fewer), in order.
 
@@ -88,7 +92,7 @@ def sample(data: bytes, count: int, *, max_s: float, deadline: float = math.inf)
             raise BadVideo("the clip's codec is not known")
         if stream.codec_context.width * stream.codec_context.height > MAX_PIXELS:
             raise TooLongVideo(f"frames of {stream.codec_context.width} x {stream.codec_context.height} are too large")
-        packets = _packets(container.demux(stream), max_s)
+        packets = _packets(container.demux(stream), max_s, max(UNPACKED * len(data), LEAST_UNPACKED))
     except (av.FFmpegError, ValueError, OSError, OverflowError) as error:
         raise BadVideo(f"the clip cannot be read: {_reason(error)}") from None
     shown = [packet for packet in packets if math.isfinite(_time(packet))]
@@ -102,9 +106,12 @@ def sample(data: bytes, count: int, *, max_s: float, deadline: float = math.inf)
     return Clip(duration_s=duration_s, frames=_decoded(stream, packets, wanted, _time(first), deadline))
 
 
-def _packets(demuxed: Iterator["_Packet"], max_s: float) -> list["_Packet"]:
-    found = []
+def _packets(demuxed: Iterator["_Packet"], max_s: float, max_bytes: int) -> list["_Packet"]:
+    found, held = [], 0
     for packet in demuxed:
+        held += packet.size
+        if held > max_bytes:
+            raise TooLongVideo("the clip's tracks are compressed and unpack to too much")
         if packet.size:
             found.append(packet)
         if len(found) > MAX_PACKETS:

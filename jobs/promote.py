@@ -106,7 +106,8 @@ def _promote(arguments: argparse.Namespace, models: str) -> str:
         say=cli.say,
         progress=_bar,
     )
-    key = f"{arguments.precision} {data.fingerprint if data else ''}"
+    # A version that was forced is another one: without --force it must pass the gate again.
+    key = f"{arguments.precision} {data.fingerprint if data else ''}{' forced' if arguments.force else ''}"
     return registry.promote(arguments.model, models, force=arguments.force, complete=complete, key=key)
 
 

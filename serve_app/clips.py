@@ -1,6 +1,5 @@
 """A short clip -> the verdict about each of some frames, and one about the clip."""
 
-import asyncio
 import statistics
 import time
 from typing import Any
@@ -42,7 +41,8 @@ async def judge_clip(
         raise Refusal(413, str(error)) from None
     except BadVideo as error:
         raise Refusal(400, str(error), "not_a_video") from None
-    judged = await asyncio.gather(*(ask(judge, one.squares, model, explain=False) for _, one in seen))
+    # One frame after the other: a clip must not take all the places at the model at once.
+    judged = [await ask(judge, one.squares, model, explain=False) for _, one in seen]
     frames = [
         FrameAnswer(time_s=time_s, verdict=one.verdict, p_fake=one.p_fake, faces=one.faces)
         for (time_s, _), one in zip(seen, judged, strict=True)

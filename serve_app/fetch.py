@@ -20,7 +20,9 @@ TIMEOUT_S = 10.0
 PORTS = (80, 443)
 AGENT = "deepfake-face-detector"
 _MAX_URL = 2048
-_TRANSLATED = (IPv6Network("64:ff9b::/96"), IPv6Network("64:ff9b:1::/48"))
+_ASSIGNED = IPv6Network("2000::/3")
+_NOT_ASKED = (IPv6Network("3fff::/20"),)
+"""For documentation; Python's own tables may be older."""
 
 
 def is_public(address: str) -> bool:
@@ -29,7 +31,9 @@ def is_public(address: str) -> bool:
     if found.version == 6:
         if found.ipv4_mapped is not None:
             found = found.ipv4_mapped
-        elif found.sixtofour or found.teredo or any(found in network for network in _TRANSLATED):
+        elif (
+            found not in _ASSIGNED or found.sixtofour or found.teredo or any(found in network for network in _NOT_ASKED)
+        ):  # translated addresses lie outside
             return False
     return found.is_global and not found.is_multicast
 

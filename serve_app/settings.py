@@ -43,6 +43,12 @@ class Settings(Frozen):
         """Raises BadConfig unless exactly one model is named, and least is not above most."""
         if (self.model is None) == (self.models is None):
             raise BadConfig("name either models=FOLDER (its live model is followed) or model=FOLDER")
+        limits = self.http.limits
+        if self.max_queued < limits.max_files * limits.max_faces:
+            raise BadConfig(
+                f"max_queued is {self.max_queued}: one request may ask about {limits.max_files} files with "
+                f"{limits.max_faces} faces each, which it must hold (http.limits)"
+            )
         for name, scale in (("detectors", self.detectors), ("ingresses", self.ingresses)):
             if scale.min_replicas > scale.max_replicas:
                 raise BadConfig(f"{name}: min_replicas {scale.min_replicas} is above max_replicas {scale.max_replicas}")

@@ -7,7 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
-import time
+import threading
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -71,10 +71,12 @@ def start(models: Path, home: Path, log: Path, *more: str) -> Service:
             text=True,
             env={**environment, MARK: mark, "HOME": str(home)},
         )
-    said, deadline = "", time.monotonic() + START_S
+    said, limit = "", threading.Timer(START_S, process.kill)
+    limit.start()
     assert process.stdout
-    while "Ctrl-C" not in said and time.monotonic() < deadline and (line := process.stdout.readline()):
+    while "Ctrl-C" not in said and (line := process.stdout.readline()):
         said += line
+    limit.cancel()
     return Service(process, port, mark, models, home, said, log)
 
 

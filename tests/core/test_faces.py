@@ -42,7 +42,7 @@ def test_a_crop_is_a_square_inside_the_picture(box, margin, corner, side):
     assert tuple(found[0, 0, :2].tolist()) == corner
 
 
-@pytest.mark.parametrize("size", [(1, 1), (16, 16), (39, 300), (40, 40), (64, 41)])
+@pytest.mark.parametrize("size", [(1, 1), (16, 16), (39, 300), (40, 40), (64, 41), (50, 1500), (45, 50_000)])
 @pytest.mark.parametrize("content", ["flat", "noise"])
 def test_pictures_of_any_size_without_a_face_have_none(size, content):
     noise = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)

@@ -35,6 +35,7 @@ threads: 1
 detectors: {min_replicas: 1, max_replicas: 3, target_ongoing_requests: 2, upscale_delay_s: 1, downscale_delay_s: 3}
 ingresses: {min_replicas: 1, max_replicas: 1}
 ingress_cpus: 0.1
+http: {limits: {max_files: 1, max_faces: 1}}
 """
 RECOVERY_S = 5
 DETECTOR = b"ServeReplica:detector:Detector"
@@ -166,7 +167,12 @@ def test_a_killed_replica_costs_no_answer(service: Service) -> None:
 def test_another_live_model_rolls_out_without_a_failed_request(service: Service, tmp_path: Path) -> None:
     before = registry.live(service.models).name
     better = save_model(tmp_path / "second", run="second", seed=1, auc=0.95)
-    seen = asyncio.run(for_(service, LIGHT, 8, lambda: registry.promote(better, service.models)))
+
+    def roll_out() -> None:
+        now = registry.promote(better, service.models)
+        assert until(lambda: json.loads(service.ask("GET", "/v1/model")[1])["version"] == now, 60)
+
+    seen = asyncio.run(for_(service, LIGHT, 8, roll_out))
     assert seen.wrong == []
     assert set(seen.statuses) == {200}
     assert set(seen.versions) == {before, registry.live(service.models).name}

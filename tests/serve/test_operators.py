@@ -68,6 +68,7 @@ def test_a_replica_takes_over_what_is_live_and_keeps_the_old_where_the_new_is_br
     [
         ({}, "name either"),
         ({"models": "a", "model": "b"}, "name either"),
+        ({"models": "a", "max_queued": 49}, "max_queued is 49"),
         ({"models": "a", "detectors": {"min_replicas": 3, "max_replicas": 2}}, "min_replicas 3"),
     ],
 )
