@@ -14,12 +14,14 @@ from ray.exceptions import RayActorError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 from ray.serve.handle import DeploymentHandle
 
+from detector_core import faces
 from detector_core.pictures import Heat, Pixels
 from detector_core.runtime import Prediction, Predictor, describe
 from serve_app.answers import BUSY, Unavailable
 from serve_app.following import Following
 from serve_app.http import create_app
 from serve_app.metrics import BatchMetrics, RequestMetrics
+from serve_app.schemas import looks_for_faces
 from serve_app.settings import Settings
 
 EXPLAINED_AT_ONCE = 2
@@ -69,6 +71,8 @@ class Ingress:
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         self._following = Following(self._settings, describe)
+        if looks_for_faces(self._settings.http.faces, self._following.current):
+            faces.warm_up()  # it takes seconds: not in the first request
         self._metrics = RequestMetrics()
         return create_app(self, lambda: self._following.current, self._settings.http, self._metrics.observe)
 
