@@ -32,7 +32,7 @@ max_queued: 4
 follow_s: 0.5
 detector_cpus: 0.2
 threads: 1
-detectors: {min_replicas: 1, max_replicas: 3, target_ongoing_requests: 2, upscale_delay_s: 1, downscale_delay_s: 3}
+detectors: {min_replicas: 1, max_replicas: 3, target_ongoing_requests: 0.5, upscale_delay_s: 1, downscale_delay_s: 3}
 ingresses: {min_replicas: 1, max_replicas: 1}
 ingress_cpus: 0.1
 http: {limits: {max_files: 1, max_faces: 1}}
