@@ -129,7 +129,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
         yield service
 
 
-def test_a_flood_is_refused_at_once_and_leaves_no_trace(service: Service) -> None:
+def test_a_flood_is_refused_in_our_form_and_the_service_recovers(service: Service) -> None:
     seen = asyncio.run(for_(service, FLOOD, 6))
     assert seen.wrong == []
     assert set(seen.statuses) == {200, 503}
