@@ -1,0 +1,4 @@
+from pathlib import Path
+
+PAGE = Path("/dev/null")
+def page(outcomes, machine): return ""
