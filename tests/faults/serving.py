@@ -49,7 +49,8 @@ class Seen:
     def lost(self) -> str:
         """In words."""
         parts = [f"{self.what[name]} {name}" for name in (REFUSED, CUT, OTHER) if self.what[name]]
-        parts += [f"the last of them {self.missed[-1] - self.missed[0]:.1f} s after the first"] * (len(self.missed) > 1)
+        if len(self.missed) > 1:
+            parts.append(f"the last of them {self.missed[-1] - self.missed[0]:.1f} s after the first")
         return f"of {self.what.total()} requests: {', '.join(parts) or 'none'}"
 
 
@@ -94,7 +95,9 @@ async def _under_load(service: Service, words: bytes) -> Seen:
     seen, over = Seen(), False
     asking = asyncio.create_task(_ask(service, seen, lambda: over))
     await asyncio.sleep(BEFORE_S)
-    ensure(seen.what[OK] and seen.what.total() == seen.what[OK], f"before anything happened: {seen.lost()} {seen.other}")
+    ensure(
+        seen.what[OK] and seen.what.total() == seen.what[OK], f"before anything happened: {seen.lost()} {seen.other}"
+    )
     victims = _pids(service, words)
     ensure(victims, f"no process like {words.decode()}")
     os.kill(victims[0], signal.SIGKILL)
