@@ -21,14 +21,11 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,6 +36,7 @@ from benchmarks.machine import describe
 from detector_core import demo, registry
 from detector_core.preprocess import decode, square
 from detector_core.runtime import Predictor
+from jobs.loopback import free_port, wait_until_ready
 
 SIZE, STORED_SIZE, BATCH = 224, 256, 16
 COUNTS = {"train": 16, "valid": 8, "test": 8}
@@ -86,7 +84,7 @@ def main() -> None:
         print(f"  bare runtime: {bare['images_per_s']:.1f} images/s", file=sys.stderr)
         found: dict[str, dict[int, Point]] = {}
         for row in given.rows.split(","):
-            port = _free_port()
+            port = free_port()
             with _server(_command(row, folder, live, port), port):
                 found[row] = {}
                 for count in connections:
@@ -219,7 +217,7 @@ def _command(row: str, folder: Path, live: Path, port: int) -> list[str]:
 def _server(command: list[str], port: int) -> Iterator[None]:
     with subprocess.Popen([sys.executable, *command], stdout=subprocess.DEVNULL, start_new_session=True) as process:
         try:
-            _wait(process, port)
+            wait_until_ready(process, f"http://127.0.0.1:{port}/healthz", START_S)
             yield
         finally:
             process.send_signal(signal.SIGINT)
@@ -227,27 +225,6 @@ def _server(command: list[str], port: int) -> Iterator[None]:
                 process.wait(STOP_S)
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
-
-
-def _wait(process: "subprocess.Popen[bytes]", port: int) -> None:
-    deadline = time.monotonic() + START_S
-    while time.monotonic() < deadline:
-        if process.poll() is not None:
-            raise SystemExit("the server ended before it was ready: the lines above say why")
-        with (
-            contextlib.suppress(urllib.error.URLError, ConnectionError, TimeoutError),
-            urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=5),
-        ):
-            return
-        time.sleep(0.5)
-    raise SystemExit(f"the server was not ready within {START_S} s")
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 if __name__ == "__main__":

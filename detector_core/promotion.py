@@ -22,7 +22,6 @@ from detector_core.gate import BASE, Row
 from detector_core.manifest import Manifest
 from detector_core.pictures import Pixels
 
-ASKED = ("auto", *PRECISIONS)
 GATE_SPLIT, CALIBRATION_SPLIT = "valid", "train"
 NOISE_PICTURES, NOISE_DISTANCE = 4, 1e-3
 Say = Callable[[str], object]

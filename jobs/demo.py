@@ -17,11 +17,9 @@ import json
 import shlex
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,6 +31,7 @@ from detector_core import demo, manifest
 from detector_core.errors import DetectorError, NoRoom
 from detector_core.labels import LABELS
 from jobs import cli
+from jobs.loopback import free_port, wait_until_ready
 
 VARIANT = "resnet68-cutout"
 WORKERS = 2
@@ -116,12 +115,12 @@ def _step(verb: str, *arguments: object) -> dict[str, Any]:
 
 def _ask(models: Path, data: manifest.Manifest) -> list[dict[str, Any]]:
     """Serves the live model and sends it the first real and the first fake test picture over HTTP."""
-    port = _free_port()
+    port = free_port()
     command = ["-m", "serve_app", "--models", str(models), "--port", str(port)]
     cli.say(f"\n== python {shlex.join(command)}")
     rows = data.split("test")
     with _child(command, stdout=subprocess.DEVNULL) as server:
-        _wait_until_ready(server, port)
+        wait_until_ready(server, f"http://127.0.0.1:{port}/readyz", READY_S)
         answers = []
         for truth in LABELS:
             path = Path(data.root) / rows[rows["label"] == truth]["path"].iloc[0]
@@ -137,21 +136,6 @@ def _ask(models: Path, data: manifest.Manifest) -> list[dict[str, Any]]:
                 {"file": path.name, "truth": truth, "verdict": result["verdict"], "p_fake": result["p_fake"]}
             )
     return answers
-
-
-def _wait_until_ready(server: "subprocess.Popen[bytes]", port: int) -> None:
-    deadline = time.monotonic() + READY_S
-    while time.monotonic() < deadline:
-        if server.poll() is not None:
-            raise DetectorError("the service ended before it was ready: the line above says why")
-        with (
-            contextlib.suppress(urllib.error.URLError, ConnectionError, TimeoutError),
-            urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=5) as response,
-        ):
-            if response.status == 200:
-                return
-        time.sleep(0.5)
-    raise DetectorError(f"the service on port {port} was not ready within {READY_S} s")
 
 
 @contextlib.contextmanager
@@ -174,13 +158,6 @@ def _die_with_parent() -> None:
     """Linux: SIGTERM to this process when its parent dies, however it dies."""
     pr_set_pdeathsig = 1
     ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 if __name__ == "__main__":

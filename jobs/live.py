@@ -11,7 +11,7 @@ from detector_core import search, storage
 from detector_core.config import RunSpec
 from detector_core.manifest import Manifest
 from detector_core.search import Trial
-from jobs.launch import read_request
+from jobs.request import read_request
 from jobs.runlog import RunLog
 
 LOG_EVERY_S = 15.0

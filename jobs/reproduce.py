@@ -31,9 +31,10 @@ from detector_core.config import RunSpec
 from detector_core.errors import BadConfig
 from detector_core.manifest import Manifest
 from detector_core.variants import VARIANTS
-from jobs import cli, launch, resources, runspec
+from jobs import cli, resources, runspec
 from jobs.cluster import connect
 from jobs.evaluate import judge, report_folder
+from jobs.request import model_folder, read_request
 from jobs.train import finished, train
 
 COMPARISON, PAGE, TABLE, CURVES = "comparison.json", "comparison.html", "table5.csv", "curves.png"
@@ -105,7 +106,7 @@ def specs(arguments: argparse.Namespace) -> dict[str, RunSpec]:
 
 def _is_trained(folder: str, spec: RunSpec, data: Manifest) -> bool:
     """Whether a run has finished; one that was begun otherwise is refused."""
-    return launch.read_request(folder) is not None and finished(folder, spec, data, resume=True) is not None
+    return read_request(folder) is not None and finished(folder, spec, data, resume=True) is not None
 
 
 def _judge(run: str, data: Manifest, *, gpu: bool, robustness: bool) -> None:
@@ -118,17 +119,17 @@ def _judge(run: str, data: Manifest, *, gpu: bool, robustness: bool) -> None:
 
 def _report(run: str, data: Manifest) -> dict[str, Any] | None:
     """The judgement of a run's model as it is now; None where there is none."""
-    where = storage.join(report_folder(launch.model_folder(run), SPLIT, data, own=True), evaluation.REPORT)
+    where = storage.join(report_folder(model_folder(run), SPLIT, data, own=True), evaluation.REPORT)
     if not storage.exists(where):
         return None
     report: dict[str, Any] = json.loads(storage.read_bytes(where))
-    same = report["model"]["weights_sha256"] == artifacts.read(launch.model_folder(run)).weights_sha256
+    same = report["model"]["weights_sha256"] == artifacts.read(model_folder(run)).weights_sha256
     return report if same else None
 
 
 def collect(run: str, data: Manifest) -> Judged:
     """What a trained and judged run left."""
-    model = launch.model_folder(run)
+    model = model_folder(run)
     artifact = artifacts.read(model)
     folder = report_folder(model, SPLIT, data, own=True)
     return Judged(

@@ -12,7 +12,7 @@ from detector_core.config import RunSpec
 from detector_core.data import Place, check_files, plan
 from detector_core.errors import BadConfig
 from jobs.cluster import check_room
-from jobs.launch import Request
+from jobs.request import Request
 
 CACHE = Path(tempfile.gettempdir()) / f"deepfake-detector-cache-{os.getuid()}"
 

@@ -6,10 +6,9 @@ their workers fit, so none waits for another's cores.
 
 import argparse
 import dataclasses
-import json
 import os
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import ray
@@ -21,19 +20,18 @@ from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search.optuna import OptunaSearch
 from ray.util import remove_placement_group
 
-from detector_core import artifacts, search, storage, variants
+from detector_core import search, storage
 from detector_core.config import RunSpec
-from detector_core.errors import Refused, TrainingFailed
 from detector_core.manifest import Manifest
 from detector_core.search import Trial
 from detector_core.training import EpochReport
-from jobs import launch, resources, runspec
+from jobs import checkpoints, launch, resources
 from jobs.board import Board, Watcher, beside_driver
 from jobs.cli import say
-from jobs.launch import Request
 from jobs.live import TrialLogs, TrialTable
+from jobs.plan import Plan, write
+from jobs.request import Request, whole_model, write_request
 
-SEARCH, BEST, TRIALS, PLOT = "search.json", "best.json", "trials.csv", "objective.png"
 TUNE_FOLDER, TRIAL_FOLDER = "tune", "trials"
 TRIAL_RETRIES = 1
 # A trial's process is placed by the memory that it holds, never by cores.
@@ -41,58 +39,6 @@ DRIVER = {"CPU": 0, "memory": 300 * 2**20}
 RATE = "learning_rate"
 STOPPED_WITHIN_S = 5.0
 """By then the controller of a stopped trial is gone: it would replace workers whose group was taken too early."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """What a search is: two with the same plan try the same.
-
-    Attributes:
-        spec: RunSpec as a plain dict; its learning rate is the first that ``loguniform`` tries.
-        rates: the rates of a grid; None for ``loguniform`` with ``samples`` trials.
-    """
-
-    name: str
-    storage: str
-    spec: dict[str, Any]
-    fingerprint: str
-    rates: list[float] | None
-    samples: int | None
-    objective: str
-    scheduler: str
-    workers: int
-
-    @property
-    def folder(self) -> str:
-        """The search's folder."""
-        return storage.join(self.storage, self.name)
-
-    @property
-    def trials(self) -> int:
-        """How many trials it runs."""
-        return len(self.rates) if self.rates else int(self.samples or 0)
-
-
-def claim(plan: Plan, *, resume: bool) -> None:
-    """Marks a name as taken by writing ``search.json``.
-
-    Raises:
-        Refused: the name is taken and ``resume`` was not asked for, or the search was started otherwise.
-    """
-    where = storage.join(plan.folder, SEARCH)
-    if not storage.exists(where):
-        if storage.exists(plan.folder):
-            raise Refused(f"{plan.folder} exists and is not a search: choose another --name")
-        if resume:
-            say(f"{plan.folder}: there is no such search yet, it starts from the beginning")
-        storage.write_bytes(where, json.dumps({"plan": asdict(plan)}, indent=2).encode())
-        return
-    if not resume:
-        raise Refused(f"{plan.folder} exists: choose another --name, or go on with it with --resume")
-    before = {**json.loads(storage.read_bytes(where))["plan"], "storage": plan.storage}  # a mount may have moved
-    changed = runspec.differences(before, asdict(plan))
-    if changed:
-        raise Refused(f"{plan.folder} was started otherwise ({'; '.join(changed)}): use another --name")
 
 
 def search_rates(plan: Plan, arguments: argparse.Namespace, data: Manifest) -> dict[str, Any]:
@@ -116,7 +62,7 @@ def search_rates(plan: Plan, arguments: argparse.Namespace, data: Manifest) -> d
     ray.kill(board)
     if not arguments.keep_checkpoints:
         for trial in trials:
-            launch.delete_checkpoints(dataclasses.replace(request, name=trial.name))
+            checkpoints.delete(dataclasses.replace(request, name=trial.name))
     return write(plan, trials, data.name)
 
 
@@ -219,18 +165,14 @@ def _trial(config: dict[str, Any], request: dict[str, Any], fingerprint: str, bo
     for epoch, row in enumerate(history := _ended(run)):
         ray.tune.report({**row, **search.kept(history[: epoch + 1])})
     if not history:
-        launch.write_request(run, fingerprint)
+        write_request(run, fingerprint)
         launch.launch(run, board, callbacks=[_EpochsToTune()])
 
 
 def _ended(run: Request) -> list[dict[str, Any]]:
     """The history of a run that has its whole model; empty for one that has not."""
-    model = launch.model_folder(run.folder)
-    if not storage.exists(storage.join(model, artifacts.ARTIFACT)):
-        return []
-    training = artifacts.read(model).training
-    history: list[dict[str, Any]] = training["history"]
-    return history if training["complete"] else []
+    artifact = whole_model(run.folder)
+    return artifact.training["history"] if artifact else []
 
 
 def _room(plan: Plan, arguments: argparse.Namespace) -> int:
@@ -257,55 +199,4 @@ def _collected(result: Any, request: Request) -> Trial:
         seconds=round(sum(row["seconds"] for row in history), 1),
         history=history,
         error=failed,
-    )
-
-
-def write(plan: Plan, trials: list[Trial], data_name: str) -> dict[str, Any]:
-    """Writes what a search found, ``search.json`` last; returns the result line.
-
-    Raises:
-        TrainingFailed: no trial ended an epoch; the reasons are in ``trials.csv``.
-    """
-    spec = RunSpec.from_dict(plan.spec)
-    trials = sorted(trials, key=lambda trial: -trial.learning_rate)
-    frame = search.rows(trials, plan.spec)
-    storage.write_bytes(storage.join(plan.folder, TRIALS), frame.to_csv(index=False).encode())
-    table_ii = variants.spec_for(spec.variant).optim.learning_rate if spec.variant in variants.VARIANTS else None
-    title = f"{spec.variant} on {data_name}"
-    plot = search.plot(trials, plan.objective, title, table_ii)
-    storage.write_bytes(storage.join(plan.folder, PLOT), plot)
-    failed = [
-        f"{trial.name} ({trial.learning_rate:g}): {trial.error}" for trial in trials if trial.status == search.FAILED
-    ]
-    for line in failed:
-        say(f"failed trial {line}")
-    say(search.table(trials, plan.objective))
-    best = search.best(trials, plan.objective)
-    if best is None:
-        raise TrainingFailed(f"{plan.folder}: none of {len(trials)} trials has an objective; see {TRIALS}")
-    found = spec.replace({"optim.learning_rate": best.learning_rate})
-    where = storage.join(plan.folder, BEST)
-    storage.write_bytes(where, json.dumps(found.to_dict(), indent=2).encode())
-    result = {
-        "search": plan.folder,
-        "variant": spec.variant,
-        "objective": plan.objective,
-        "best": {"learning_rate": best.learning_rate, plan.objective: best.score(plan.objective), "spec": where},
-        "table_ii": table_ii,
-        "trials": len(trials),
-        "failed": len(failed),
-    }
-    content = {"plan": asdict(plan), "result": result}
-    storage.write_bytes(storage.join(plan.folder, SEARCH), json.dumps(content, indent=2).encode())
-    return result
-
-
-def verdict(result: dict[str, Any]) -> str:
-    """The found rate beside Table II's, for a terminal."""
-    best, table_ii = result["best"], result["table_ii"]
-    paper = f"{table_ii:g}" if table_ii else "-"
-    return (
-        f"{result['variant']}: found {best['learning_rate']:.3g} ({result['objective']} "
-        f"{best[result['objective']]:.4f} on validation), Table II {paper}\n"
-        f"train with it: python -m jobs.train {result['variant']} --spec {best['spec']} ..."
     )

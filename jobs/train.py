@@ -26,14 +26,14 @@ from typing import Any, NoReturn
 
 import ray
 
-from detector_core import artifacts, manifest, storage
+from detector_core import manifest, storage
 from detector_core.config import RunSpec
 from detector_core.errors import BadConfig, DetectorError, Refused, TrainingFailed
 from detector_core.variants import VARIANTS
-from jobs import cli, launch, resources, runspec
+from jobs import checkpoints, cli, launch, resources, runspec
 from jobs.board import Board, Watcher, beside_driver
 from jobs.cluster import connect
-from jobs.launch import Request
+from jobs.request import Request, read_request, summary, whole_model, write_request
 from jobs.runlog import RunLog
 
 ALL = "all"
@@ -83,7 +83,7 @@ def train(
         KeyboardInterrupt: SIGTERM came; each run has left a checkpoint.
     """
     for request in requests:
-        launch.write_request(request, data.fingerprint)
+        write_request(request, data.fingerprint)
     with _watched(requests, data) as board, _stopped_by_sigterm(board):
         if len(requests) == 1:
             try:
@@ -94,7 +94,7 @@ def train(
             results = _launch_many(requests, board)
     if not keep_checkpoints:
         for request in requests:
-            launch.delete_checkpoints(request)
+            checkpoints.delete(request)
     return results
 
 
@@ -104,7 +104,7 @@ def finished(folder: str, spec: RunSpec, data: manifest.Manifest, *, resume: boo
     Raises:
         Refused: the name is taken and ``resume`` was not asked for, or the run was started otherwise.
     """
-    before = launch.read_request(folder)
+    before = read_request(folder)
     if before is None:
         if resume:
             cli.say(f"{folder}: there is no such run yet, it starts from the beginning")
@@ -116,14 +116,11 @@ def finished(folder: str, spec: RunSpec, data: manifest.Manifest, *, resume: boo
         changed.append(f"data set: fingerprint {before['fingerprint'][:12]} then, {data.fingerprint[:12]} now")
     if changed:
         raise Refused(f"{folder} was started otherwise ({'; '.join(changed)}): use another --name")
-    model = launch.model_folder(folder)
-    if not storage.exists(storage.join(model, artifacts.ARTIFACT)):
-        return None
-    artifact = artifacts.read(model)
-    if not artifact.training["complete"]:
+    artifact = whole_model(folder)
+    if artifact is None:
         return None
     cli.say(f"{folder}: already finished")
-    return launch.summary(folder, artifact)
+    return summary(folder, artifact)
 
 
 def _names(arguments: argparse.Namespace, specs: list[RunSpec]) -> list[str]:

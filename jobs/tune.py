@@ -27,8 +27,10 @@ from detector_core.config import RunSpec
 from detector_core.errors import BadConfig
 from detector_core.manifest import Manifest
 from detector_core.variants import VARIANTS
-from jobs import cli, resources, runspec, searching
+from jobs import cli, resources, runspec
 from jobs.cluster import connect
+from jobs.plan import Plan, claim, verdict
+from jobs.searching import search_rates
 from jobs.train import ALL
 
 
@@ -76,23 +78,23 @@ def job(arguments: argparse.Namespace) -> dict[str, Any]:
         raise BadConfig(f"--objective {arguments.objective} needs both classes in the valid split: use val_loss")
     plans = [_plan(arguments, spec, data) for spec in specs]
     for plan in plans:
-        searching.claim(plan, resume=arguments.resume)
+        claim(plan, resume=arguments.resume)
     with connect(dashboard=True):
         results = []
         for plan in plans:
-            found = searching.search_rates(plan, arguments, data)
-            cli.say(searching.verdict(found))
+            found = search_rates(plan, arguments, data)
+            cli.say(verdict(found))
             results.append(found)
     return {"searches": results} if arguments.variant == ALL else results[0]
 
 
-def _plan(arguments: argparse.Namespace, spec: RunSpec, data: Manifest) -> searching.Plan:
+def _plan(arguments: argparse.Namespace, spec: RunSpec, data: Manifest) -> Plan:
     stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
     variant = spec.variant.replace(":", "-")
     many = arguments.variant == ALL
     name = f"{arguments.name or f'tune-all-{stamp}'}-{variant}" if many else arguments.name or f"tune-{variant}-{stamp}"
     grid = arguments.search == "grid"
-    return searching.Plan(
+    return Plan(
         name=name,
         storage=storage.absolute(arguments.storage),
         spec=spec.to_dict(),

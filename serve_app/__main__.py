@@ -34,8 +34,6 @@ from detector_core.errors import BadConfig, DetectorError, NoRoom
 from detector_core.runtime import describe
 from serve_app.settings import Settings
 
-DASHBOARD_PORT = 8265
-
 
 def main(argv: list[str] | None = None) -> NoReturn:
     """The command line."""

@@ -8,7 +8,7 @@ from detector_core.pictures import size_of
 from serve_app.answers import Refusal
 from serve_app.intake import FIELD, Form
 from serve_app.judging import BYTES_A_PIXEL, Workers
-from serve_app.schemas import HttpSettings
+from serve_app.settings import HttpSettings
 
 _FILE = {"type": "string", "format": "binary"}
 _LABELS, _VERDICTS = ("real", "fake"), ("real", "uncertain", "fake", "no_face")

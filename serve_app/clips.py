@@ -11,7 +11,8 @@ from detector_core.runtime import ModelInfo
 from serve_app.answers import Refusal
 from serve_app.judging import BYTES_A_PIXEL, NO_FACE, Judge, Seen, Workers, ask, look_at
 from serve_app.outer import Notes
-from serve_app.schemas import FrameAnswer, Limits, ModelRef, Thresholds
+from serve_app.schemas import FrameAnswer, ModelRef, Thresholds
+from serve_app.settings import Limits
 
 _FRAMES_OPEN = 20
 """What a decoder keeps of the largest frame, with the one that is judged."""

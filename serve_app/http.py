@@ -27,10 +27,8 @@ from serve_app.judging import Judge, Judged, Seen, Workers, ask, look
 from serve_app.outer import Answered, Notes, Outer
 from serve_app.schemas import (
     DetectAnswer,
-    Faces,
     FeedbackAnswer,
     Health,
-    HttpSettings,
     ModelAnswer,
     ModelRef,
     PictureTiming,
@@ -41,6 +39,7 @@ from serve_app.schemas import (
     VideoAnswer,
     looks_for_faces,
 )
+from serve_app.settings import Faces, HttpSettings
 
 __all__ = ["Answered", "Judge", "Unavailable", "create_app"]
 

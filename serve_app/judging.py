@@ -26,7 +26,8 @@ from detector_core.labels import FAKE, REAL
 from detector_core.pictures import Heat, Pixels, decode, size_of
 from detector_core.preprocess import square
 from detector_core.runtime import ModelInfo, Prediction
-from serve_app.schemas import FaceAnswer, Heatmap, Limits, Quality, Verdict, Warning
+from serve_app.schemas import FaceAnswer, Heatmap, Quality, Verdict, Warning
+from serve_app.settings import Limits
 
 OPEN_BYTES = 2**30
 """Memory that pictures may take together while they are decoded, in one process."""

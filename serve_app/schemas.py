@@ -1,14 +1,13 @@
-"""What goes over HTTP, in both directions: the settings of the service and the shape of every answer."""
+"""The shape of every answer over HTTP."""
 
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from detector_core.faces import Box
-from detector_core.pictures import MAX_PIXELS
 from detector_core.runtime import ModelInfo
+from serve_app.settings import Faces, HttpSettings, Limits
 
-Faces = Literal["auto", "on", "off"]
 Label = Literal["real", "fake"]
 Verdict = Literal["real", "uncertain", "fake", "no_face"]
 Quality = Literal["small", "blurred", "dark"]
@@ -39,46 +38,6 @@ OTHER_CODES = {
     "bad_url": (422, "the address may not be asked, or did not give a picture"),
 }
 """Code -> status and meaning."""
-
-
-class Frozen(BaseModel):
-    """Refuses what it does not know and never changes."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Limits(Frozen):
-    """What one request may bring."""
-
-    max_bytes: int = Field(20 * 2**20, gt=0, description="of the whole request")
-    max_files: int = Field(10, gt=0)
-    max_pixels: int = Field(MAX_PIXELS, gt=0, description="of one picture; checked before it is decoded")
-    max_faces: int = Field(5, gt=0, description="judged in one picture, the largest first")
-    max_video_bytes: int = Field(50 * 2**20, gt=0, description="of a request with a clip")
-    max_video_s: float = Field(60, gt=0, description="length of a clip")
-    frames: int = Field(
-        16, ge=0, description="most frames of a clip that are judged, and how many without ?frames=; 0: no video"
-    )
-
-
-class HttpSettings(Frozen):
-    """How an operator runs the service; the defaults are safe on the open internet."""
-
-    limits: Limits = Limits()
-    timeout_s: float = Field(30, gt=0, description="most seconds of one request, reading it included")
-    max_open: int = Field(128, gt=0, description="requests that one ingress has in hand at once; beyond: 503")
-    faces: Faces = Field(
-        "auto", description="look for faces; auto: unless the model was trained on generated demo data"
-    )
-    allow_url: bool = Field(False, description='answer {"url"}: the service then fetches from public addresses')
-    api_keys_file: str | None = Field(
-        None, description="one key a line, # begins a comment; read again when it changes"
-    )
-    rate_per_minute: int = Field(0, ge=0, description="requests of one client address and replica; 0: no limit")
-    trusted_proxies: list[str] = Field([], description="addresses or networks whose X-Forwarded-For is believed")
-    cors_origins: list[str] = Field([], description="origins whose pages may ask; none by default")
-    feedback_folder: str | None = Field(None, description="keeps what users give; without it there is no feedback")
-    feedback_bytes: int = Field(2**30, gt=0, description="most that the feedback folder may hold")
 
 
 class ModelRef(BaseModel):

@@ -1,11 +1,54 @@
 """What an operator may set: the arguments of ``serve_app.app:build``, the ``args`` of ``config.yaml``."""
 
-from pydantic import Field
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
 
 from detector_core.errors import BadConfig
-from serve_app.schemas import Frozen, HttpSettings
+from detector_core.pictures import MAX_PIXELS
 
 LEFT_TO_INGRESSES = 0.1
+Faces = Literal["auto", "on", "off"]
+
+
+class Frozen(BaseModel):
+    """Refuses what it does not know and never changes."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Limits(Frozen):
+    """What one request may bring."""
+
+    max_bytes: int = Field(20 * 2**20, gt=0, description="of the whole request")
+    max_files: int = Field(10, gt=0)
+    max_pixels: int = Field(MAX_PIXELS, gt=0, description="of one picture; checked before it is decoded")
+    max_faces: int = Field(5, gt=0, description="judged in one picture, the largest first")
+    max_video_bytes: int = Field(50 * 2**20, gt=0, description="of a request with a clip")
+    max_video_s: float = Field(60, gt=0, description="length of a clip")
+    frames: int = Field(
+        16, ge=0, description="most frames of a clip that are judged, and how many without ?frames=; 0: no video"
+    )
+
+
+class HttpSettings(Frozen):
+    """How an operator runs the service; the defaults are safe on the open internet."""
+
+    limits: Limits = Limits()
+    timeout_s: float = Field(30, gt=0, description="most seconds of one request, reading it included")
+    max_open: int = Field(128, gt=0, description="requests that one ingress has in hand at once; beyond: 503")
+    faces: Faces = Field(
+        "auto", description="look for faces; auto: unless the model was trained on generated demo data"
+    )
+    allow_url: bool = Field(False, description='answer {"url"}: the service then fetches from public addresses')
+    api_keys_file: str | None = Field(
+        None, description="one key a line, # begins a comment; read again when it changes"
+    )
+    rate_per_minute: int = Field(0, ge=0, description="requests of one client address and replica; 0: no limit")
+    trusted_proxies: list[str] = Field([], description="addresses or networks whose X-Forwarded-For is believed")
+    cors_origins: list[str] = Field([], description="origins whose pages may ask; none by default")
+    feedback_folder: str | None = Field(None, description="keeps what users give; without it there is no feedback")
+    feedback_bytes: int = Field(2**30, gt=0, description="most that the feedback folder may hold")
 
 
 class Scale(Frozen):

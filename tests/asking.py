@@ -10,7 +10,7 @@ from PIL import Image
 from detector_core.pictures import Heat, Pixels
 from detector_core.runtime import Prediction, Predictor
 from serve_app.http import create_app
-from serve_app.schemas import HttpSettings, Limits
+from serve_app.settings import HttpSettings, Limits
 
 LIMITS = Limits(max_bytes=200_000, max_files=3, max_pixels=100_000)
 JPEG = {"Content-Type": "image/jpeg"}

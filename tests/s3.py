@@ -12,16 +12,11 @@ from pathlib import Path
 import pytest
 from pyarrow import fs
 
+from jobs.loopback import free_port
+
 BUCKET = "faces-and-runs"
 STARTS_WITHIN_S = 60
 UNSET = ("AWS_ENDPOINT_URL_S3", "AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_DEFAULT_REGION", "AWS_REGION")
-
-
-def free_port() -> int:
-    """A port of loopback that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @contextmanager

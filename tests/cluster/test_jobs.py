@@ -21,7 +21,7 @@ import pytest
 from ray._private.runtime_env.packaging import create_package
 
 from detector_core import manifest
-from tests.s3 import free_port
+from jobs.loopback import free_port
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent

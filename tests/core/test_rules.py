@@ -20,6 +20,12 @@ def test_import_contracts_hold() -> None:
     assert found.returncode == 0, found.stdout
 
 
+def _printed_by(code: str) -> str:
+    """What a fresh Python prints."""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
 def test_the_core_loads_no_ray_and_no_web_framework() -> None:
     code = (
         "import importlib, pkgutil, sys, detector_core\n"
@@ -27,8 +33,7 @@ def test_the_core_loads_no_ray_and_no_web_framework() -> None:
         "    importlib.import_module(module.name)\n"
         "print([name for name in ('ray', 'fastapi', 'jobs', 'serve_app') if name in sys.modules])"
     )
-    found = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert found.stdout.strip() == "[]"
+    assert _printed_by(code) == "[]"
 
 
 def test_the_paper_s_network_needs_neither_timm_nor_torchvision() -> None:
@@ -37,8 +42,7 @@ def test_the_paper_s_network_needs_neither_timm_nor_torchvision() -> None:
         "backbones.build(ModelSpec(architecture='resnet68', layout=(1, 1, 1, 1)))\n"
         "print([name for name in ('timm', 'torchvision', 'facenet_pytorch') if name in sys.modules])"
     )
-    found = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert found.stdout.strip() == "[]"
+    assert _printed_by(code) == "[]"
 
 
 def test_the_readme_s_table_is_table_ii() -> None:

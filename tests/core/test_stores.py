@@ -11,8 +11,9 @@ import pytest
 from detector_core import artifacts, manifest, registry, storage, stores
 from detector_core.errors import BadConfig, BrokenArtifact, DetectorError, NoStorage, Refused
 from detector_core.runtime import describe
+from jobs.loopback import free_port
 from tests.models import save_model
-from tests.s3 import BUCKET, free_port, s3_server, use
+from tests.s3 import BUCKET, s3_server, use
 
 WITHIN_S = stores.PATIENCE_S
 TOP = f"s3://{BUCKET}"

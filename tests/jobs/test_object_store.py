@@ -18,7 +18,8 @@ from pyarrow import fs
 
 from detector_core import manifest, storage, stores
 from detector_core.config import RunSpec
-from tests.s3 import BUCKET, free_port, s3_server, use
+from jobs.loopback import free_port
+from tests.s3 import BUCKET, s3_server, use
 
 LIMIT_S = 240
 TOP = f"s3://{BUCKET}"

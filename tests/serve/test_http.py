@@ -11,7 +11,7 @@ from PIL import Image
 from detector_core.pictures import decode
 from detector_core.runtime import Predictor
 from serve_app.http import Unavailable
-from serve_app.schemas import Limits
+from serve_app.settings import Limits
 from tests.asking import JPEG, LIMITS, FailingJudge, app_of, error_of, picture
 from tests.models import SIZE
 

@@ -16,7 +16,7 @@ from detector_core.faces import Face
 from detector_core.pictures import Pixels, decode
 from detector_core.preprocess import square
 from detector_core.runtime import Prediction, Predictor
-from serve_app.schemas import Limits
+from serve_app.settings import Limits
 from tests.asking import JPEG, CoreJudge, app_of, picture, saved
 from tests.models import SIZE
 

@@ -13,7 +13,7 @@ from detector_core.faces import Face
 from detector_core.pictures import Pixels
 from detector_core.runtime import Prediction, Predictor
 from serve_app.http import Answered
-from serve_app.schemas import Limits
+from serve_app.settings import Limits
 from tests.asking import CoreJudge, app_of, error_of, picture
 from tests.clips import clip, sound
 

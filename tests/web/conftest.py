@@ -9,7 +9,7 @@ import pytest
 from detector_core import faces as face_search
 from detector_core.runtime import describe
 from serve_app.http import create_app
-from serve_app.schemas import HttpSettings, Limits
+from serve_app.settings import HttpSettings, Limits
 from tests.models import save_model
 from tests.paging import GreyJudge, find_faces, served
 

@@ -1,0 +1,50 @@
+"""The checkpoint folders of a run, as Ray Train leaves them."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from pyarrow import fs
+from ray.train import Checkpoint
+
+from detector_core import checkpoint, storage
+from detector_core.checkpoint import Progress
+from detector_core.errors import BrokenArtifact
+from jobs.cli import say
+from jobs.request import Request
+
+PREFIX = "checkpoint_"
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A checkpoint folder, local or on an object store."""
+
+    filesystem: fs.FileSystem
+    path: str
+
+
+def find(filesystem: fs.FileSystem, run: str) -> list[Folder]:
+    """The checkpoint folders of a run, newest first."""
+    infos = filesystem.get_file_info(fs.FileSelector(run, allow_not_found=True))
+    found = [info.path for info in infos if info.base_name.startswith(PREFIX) and not info.is_file]
+    return [Folder(filesystem, path) for path in sorted(found, reverse=True)]
+
+
+@contextmanager
+def opened(folder: Folder, note: Callable[[str], object] = say) -> Iterator[tuple[Progress | None, Path]]:
+    """A checkpoint as a checked local folder; None for one that is damaged, with a warning."""
+    with Checkpoint(path=folder.path, filesystem=folder.filesystem).as_directory() as local:
+        try:
+            progress = checkpoint.read(Path(local))
+        except BrokenArtifact as error:
+            note(f"passing over a damaged checkpoint: {error}")
+            progress = None
+        yield progress, Path(local)
+
+
+def delete(request: Request) -> None:
+    """Removes a finished run's checkpoints, several times the size of its model."""
+    for folder in find(*storage.locate(request.folder)):
+        folder.filesystem.delete_dir(folder.path)
