@@ -30,6 +30,15 @@ class Form:
     fields: dict[str, str]
 
 
+class _Parser(MultiPartParser):
+    """Knows whether the closing boundary came: without it starlette leaves the last part out and says nothing."""
+
+    whole = False
+
+    def on_end(self) -> None:
+        self.whole = True
+
+
 def content_type(request: Request) -> str:
     """Without parameters, in lower case; empty where none is given."""
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()
@@ -80,7 +89,7 @@ async def read_form(request: Request, *, max_bytes: int, max_files: int) -> Form
     """A multipart form. Raises Refusal."""
     if content_type(request) != _FORM:
         raise Refusal(415, f"send a multipart form with a field {FIELD!r}")
-    parser = MultiPartParser(
+    parser = _Parser(
         request.headers,
         _bounded(request, max_bytes),
         max_files=max_files,
@@ -95,6 +104,8 @@ async def read_form(request: Request, *, max_bytes: int, max_files: int) -> Form
             raise Refusal(413, f"at most {max_files} files a request") from None
         raise Refusal(400, f"the form cannot be read: {error.message}", "bad_request") from None
     try:
+        if not parser.whole:
+            raise Refusal(400, "the form is torn: its closing boundary is missing", "bad_request")
         files = [await item.read() for item in form.getlist(FIELD) if isinstance(item, UploadFile)]
         fields = {name: value for name, value in form.items() if isinstance(value, str)}
     finally:

@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from starlette.datastructures import MutableHeaders
-from starlette.requests import HTTPConnection
+from starlette.requests import ClientDisconnect, HTTPConnection
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve_app.answers import internal, request_id
@@ -124,6 +125,8 @@ class Outer:
         except asyncio.CancelledError:
             status = status or LEFT
             raise
+        except ClientDisconnect:  # while its body was read: nobody waits for this
+            await Response(status_code=LEFT)(scope, receive, send_with_headers)
         except Exception:
             _log.exception("request %s failed", request_id(request))
             if status:

@@ -22,14 +22,22 @@ def tiny_spec() -> RunSpec:
 
 
 def save_model(
-    folder: Path, *, seed: int = 0, run: str = "tiny", auc: float | None = 0.9, data: str = "d1", generated: bool = True
+    folder: Path,
+    *,
+    seed: int = 0,
+    run: str = "tiny",
+    auc: float | None = 0.9,
+    data: str = "d1",
+    generated: bool = True,
+    spec: RunSpec | None = None,
 ) -> Path:
     """A model folder with a calibration and, unless ``auc`` is None, a report of the test split."""
+    spec = spec or tiny_spec()
     torch.manual_seed(seed)
-    network = build(tiny_spec().model, pretrained=False)
+    network = build(spec.model, pretrained=False)
     described = {"name": f"data {data}", "generated": generated, "fingerprint": data, "counts": {}}
     artifact = artifacts.save(
-        folder, network.state_dict(), Artifact(run=run, spec=tiny_spec(), data=described, training={"complete": True})
+        folder, network.state_dict(), Artifact(run=run, spec=spec, data=described, training={"complete": True})
     )
     calibration.save(
         str(folder),

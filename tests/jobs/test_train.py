@@ -3,14 +3,8 @@
 import json
 import os
 import signal
-import subprocess
-import sys
-import time
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
-import pandas as pd
 import pytest
 import torch
 
@@ -18,32 +12,21 @@ from detector_core import artifacts, manifest
 from detector_core.config import RunSpec
 from detector_core.preprocess import to_input
 from jobs.train import main
+from tests.training import (
+    EPOCHS,
+    STEPS,
+    children,
+    command,
+    finish,
+    long_spec,
+    start,
+    train,
+    val_losses,
+    wait_for,
+    wait_until_gone,
+)
 
-LIMIT_S = 240
-EPOCHS, STEPS = 10, 12
 FILES = {"model", "run.json", "metrics.csv", "curves.png", "samples.png", "tensorboard"}
-
-
-def command(spec_file: Path, dataset: Path, runs: Path, name: str, *flags: str) -> list[str]:
-    found = [sys.executable, "-m", "jobs.train", "timm:test_resnet-cutout", "--spec", str(spec_file)]
-    return [*found, "--data", str(dataset), "--storage", str(runs), "--name", name, "--cpus", "1", *flags]
-
-
-def start(spec_file: Path, dataset: Path, runs: Path, name: str, *flags: str) -> "subprocess.Popen[str]":
-    whole = command(spec_file, dataset, runs, name, *flags)
-    return subprocess.Popen(whole, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
-
-
-def finish(process: "subprocess.Popen[str]") -> tuple[int, str, str]:
-    out, err = process.communicate(timeout=LIMIT_S)
-    return process.returncode, out, err
-
-
-def train(spec_file: Path, dataset: Path, runs: Path, name: str, *flags: str) -> dict[str, Any]:
-    code, out, err = finish(start(spec_file, dataset, runs, name, *flags))
-    assert code == 0, err
-    result: dict[str, Any] = json.loads(out.splitlines()[-1])
-    return result
 
 
 def in_process(flags: list[str]) -> int:
@@ -54,58 +37,11 @@ def in_process(flags: list[str]) -> int:
     return ended.value.code
 
 
-def val_losses(run: Path) -> list[float]:
-    return pd.read_csv(run / "metrics.csv")["val_loss"].tolist()
-
-
-def children(pid: int) -> dict[int, str]:
-    """Every process below ``pid`` and its command line."""
-    found, todo = {}, [pid]
-    while todo:
-        for task in Path(f"/proc/{todo.pop()}/task").glob("*/children"):
-            for child in task.read_text().split():
-                found[int(child)] = Path(f"/proc/{child}/cmdline").read_text().replace("\0", " ")
-                todo.append(int(child))
-    return found
-
-
-def wait_for(process: "subprocess.Popen[str]", run: Path, epochs: int) -> None:
-    """Until a run has finished that many epochs."""
-    deadline = time.monotonic() + LIMIT_S
-    while time.monotonic() < deadline and process.poll() is None:
-        if (run / "metrics.csv").exists() and len(val_losses(run)) >= epochs:
-            return
-        time.sleep(0.05)
-    pytest.fail(f"no {epochs} epochs: {process.communicate()[1] if process.poll() is not None else 'timeout'}")
-
-
-def wait_until_gone(pids: Iterable[int], limit_s: float) -> None:
-    """Until none of the processes is left."""
-    deadline = time.monotonic() + limit_s
-    while left := [pid for pid in pids if Path(f"/proc/{pid}").exists()]:
-        assert time.monotonic() < deadline, f"left: {[Path(f'/proc/{pid}/cmdline').read_text() for pid in left]}"
-        time.sleep(0.2)
-
-
 @pytest.fixture(scope="module")
-def long_spec(tiny_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+def broken_off(tiny_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A spec of many short epochs, and an unbroken run of it with two workers."""
-    from detector_core.variants import spec_for
-
     folder = tmp_path_factory.mktemp("long")
-    spec = spec_for(
-        "timm:test_resnet-cutout",
-        {
-            "model.init": "none",
-            "preprocess.image_size": 32,
-            "optim.epochs": EPOCHS,
-            "optim.batch_size": 48 // STEPS,
-            "optim.micro_batch": 2,
-            "optim.learning_rate": 0.0005,
-        },
-    )
-    path = folder / "spec.json"
-    path.write_text(json.dumps(spec.to_dict()))
+    path = long_spec(folder)
     train(path, tiny_dataset, folder, "whole", "--workers", "2")
     return path, folder / "whole"
 
@@ -138,10 +74,10 @@ def test_a_run_leaves_a_model_that_loads(
 
 
 def test_a_killed_worker_and_a_killed_driver_change_nothing(
-    long_spec: tuple[Path, Path], tiny_dataset: Path, tmp_path: Path
+    broken_off: tuple[Path, Path], tiny_dataset: Path, tmp_path: Path
 ) -> None:
     """A worker is lost, then the driver; the newest checkpoint is torn; the curve is that of the unbroken run."""
-    spec, whole = long_spec
+    spec, whole = broken_off
     flags = ("--workers", "2", "--checkpoint-every", "5")
     process = start(spec, tiny_dataset, tmp_path, "killed", *flags)
     wait_for(process, tmp_path / "killed", 2)

@@ -52,7 +52,7 @@ BAD = {
     "empty body": ({"content": b"", "headers": JPEG}, 400, "not_an_image"),
     "empty file": ({"files": {"file": b""}}, 400, "not_an_image"),
     "half a picture": ({"content": picture()[:-200], "headers": JPEG}, 400, "not_an_image"),
-    "torn form": ({"content": b"--b\r\nContent", "headers": BOUNDARY}, 422, "no_image"),
+    "torn form": ({"content": b"--b\r\nContent", "headers": BOUNDARY}, 400, "bad_request"),
     "form without boundary": ({"content": b"x", "headers": {"Content-Type": "multipart/form-data"}}, 400, None),
     "garbage form": ({"content": b"x" * 99, "headers": BOUNDARY}, 400, "bad_request"),
     "too many bytes": ({"content": b"x" * 200_001, "headers": JPEG}, 413, "too_large"),
