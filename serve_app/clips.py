@@ -4,7 +4,7 @@ import statistics
 import time
 from typing import Any
 
-from detector_core import calibration, video
+from detector_core import calibration, decoding, video
 from detector_core.errors import BadVideo, TooLongVideo
 from detector_core.labels import FAKE
 from detector_core.runtime import ModelInfo
@@ -13,9 +13,6 @@ from serve_app.judging import BYTES_A_PIXEL, NO_FACE, Judge, Seen, Workers, ask,
 from serve_app.outer import Notes
 from serve_app.schemas import FrameAnswer, ModelRef, Thresholds
 from serve_app.settings import Limits
-
-_FRAMES_OPEN = 20
-"""What a decoder keeps of the largest frame, with the one that is judged."""
 
 
 async def judge_clip(
@@ -73,9 +70,11 @@ async def judge_clip(
 def _look(
     data: bytes, model: ModelInfo, limits: Limits, count: int, search: bool, workers: Workers, give_up: float
 ) -> tuple[float, list[tuple[float, Seen]]]:
-    """One frame is open at a time; only its squares are kept."""
-    with workers.memory(video.MAX_PIXELS * (BYTES_A_PIXEL + 2 * _FRAMES_OPEN)):
-        clip = video.sample(data, count, max_s=limits.max_video_s, deadline=give_up)
+    """One frame is open at a time, beside what the decoder's own process holds; only its squares are kept."""
+    with (
+        workers.memory(decoding.memory_for(data) + video.MAX_PIXELS * BYTES_A_PIXEL),
+        decoding.sampled(data, count, max_s=limits.max_video_s, deadline=give_up) as clip,
+    ):
         seen = []
         before = time.perf_counter()
         for frame in clip.frames:

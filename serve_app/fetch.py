@@ -8,6 +8,7 @@ redirect is a new address and is checked likewise. Size and time are bounded.
 import asyncio
 import socket
 import ssl
+from collections.abc import Callable
 from functools import cache
 from ipaddress import IPv6Network, ip_address
 
@@ -50,8 +51,8 @@ async def resolve(host: str, port: int) -> list[str]:
     return list(dict.fromkeys(str(entry[4][0]) for entry in found))
 
 
-async def fetch(address: str, max_bytes: int) -> bytes:
-    """What lies behind an address. Raises Refusal: 422 ``bad_url``, 413."""
+async def fetch(address: str, max_bytes: int, take: Callable[[int], None] = lambda _: None) -> bytes:
+    """What lies behind an address; ``take`` hears of its bytes as they arrive. Raises Refusal: 422 ``bad_url``, 413."""
     try:
         async with (
             asyncio.timeout(TIMEOUT_S),
@@ -64,7 +65,7 @@ async def fetch(address: str, max_bytes: int) -> bytes:
                 response = await client.send(await _request(client, url), stream=True)
                 try:
                     if not response.has_redirect_location:
-                        return await _body(response, max_bytes)
+                        return await _body(response, max_bytes, take)
                     address = str(url.join(response.headers["location"]))
                 finally:
                     await response.aclose()
@@ -112,7 +113,7 @@ async def _request(client: httpx.AsyncClient, url: httpx.URL) -> httpx.Request:
     )
 
 
-async def _body(response: httpx.Response, max_bytes: int) -> bytes:
+async def _body(response: httpx.Response, max_bytes: int, take: Callable[[int], None]) -> bytes:
     if response.status_code != 200:
         raise _bad(f"it answered {response.status_code}")
     if "content-encoding" in response.headers and response.headers["content-encoding"] != "identity":
@@ -122,6 +123,7 @@ async def _body(response: httpx.Response, max_bytes: int) -> bytes:
         total += len(part)
         if total > max_bytes:
             raise Refusal(413, f"what lies behind the url is larger than {max_bytes / 2**20:g} MiB")
+        take(len(part))
         parts.append(part)
     return b"".join(parts)
 

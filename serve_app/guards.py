@@ -104,20 +104,55 @@ class Guard:
 
 
 class Room:
-    """A dependency: bounds the requests, and so the bodies in memory, that this process has in hand at once."""
+    """A dependency: bounds the requests, and the bytes of their bodies, that this process has in hand at once.
 
-    def __init__(self, most: int) -> None:
-        self._most, self._open = most, 0
+    A body is counted as it arrives, so that a client that states a large one and sends nothing takes no room; what it
+    states is only held against the room that is left. All of it is given back when the request ends, however it does.
+    """
 
-    async def __call__(self) -> AsyncIterator[None]:
+    def __init__(self, most: int, most_bytes: int) -> None:
+        self._most, self._most_bytes = most, most_bytes
+        self._open = self._bytes = 0
+
+    @property
+    def in_hand(self) -> tuple[int, int]:
+        """Requests and bytes."""
+        return self._open, self._bytes
+
+    async def __call__(self, request: Request) -> AsyncIterator[None]:
         """Raises Unavailable."""
-        if self._open >= self._most:
+        left, stated = self._most_bytes - self._bytes, stated_bytes(request)
+        if self._open >= self._most or left < stated <= self._most_bytes:  # more than all is too large, not too much
             raise Unavailable(BUSY)
+        taken = 0
+
+        def take(count: int) -> None:
+            nonlocal taken
+            if self._bytes + count > self._most_bytes:
+                raise Unavailable(BUSY)
+            taken += count
+            self._bytes += count
+
+        request.state.take = take
         self._open += 1
         try:
             yield
         finally:
             self._open -= 1
+            self._bytes -= taken
+
+
+def take_room(request: Request, count: int) -> None:
+    """Counts bytes that a request holds from now on, where a Room is. Raises Unavailable."""
+    take = getattr(request.state, "take", None)
+    if take:
+        take(count)
+
+
+def stated_bytes(request: Request) -> int:
+    """The length of the body that the request states; 0 where it states none."""
+    stated = request.headers.get("content-length", "")
+    return int(stated) if stated.isdecimal() else 0
 
 
 def _key_of(request: Request) -> str:

@@ -23,7 +23,7 @@ from detector_core.runtime import ModelInfo, blank
 from serve_app import bodies, clips, fetch, intake, outer
 from serve_app.answers import Refusal, Unavailable, answer_errors, documented, request_id
 from serve_app.guards import Guard, Keys, Room
-from serve_app.judging import Judge, Judged, Seen, Workers, ask, look
+from serve_app.judging import Judge, Judged, Seen, Workers, ask, look, together
 from serve_app.outer import Answered, Notes, Outer
 from serve_app.schemas import (
     DetectAnswer,
@@ -96,8 +96,8 @@ def create_app(
     def deadline() -> float:
         return asyncio.get_running_loop().time() + settings.timeout_s
 
-    async def fetch_picture(url: str) -> bytes:
-        return await fetch.fetch(url, limits.max_bytes)
+    async def fetch_picture(url: str, take: Callable[[int], None]) -> bytes:
+        return await fetch.fetch(url, limits.max_bytes, take)
 
     @app.post(
         "/v1/detect",
@@ -138,10 +138,14 @@ def create_app(
         return DetectAnswer(results=results, request_id=request_id(request), timing_ms=_timing(taken))
 
     async def _judge_all(files: list[bytes], info: ModelInfo, on: bool, explain: bool) -> list[tuple[Seen, Judged]]:
-        looking = (workers.run(look, data, info, limits, on, workers) for data in files)
-        looked = await asyncio.gather(*looking, return_exceptions=True)
-        seen = [_or_refuse(found, index, len(files)) for index, found in enumerate(looked)]
-        judged = await asyncio.gather(*(ask(judge, one.squares, info, explain) for one in seen))
+        async def look_at(data: bytes, index: int) -> Seen:
+            try:
+                return await workers.run(look, data, info, limits, on, workers)
+            except BadImage as error:
+                raise _refusal(error, f"picture {index + 1} of {len(files)}: " if len(files) > 1 else "") from None
+
+        seen = await together(look_at(data, index) for index, data in enumerate(files))
+        judged = await together(ask(judge, one.squares, info, explain) for one in seen)
         return list(zip(seen, judged, strict=True))
 
     if limits.frames:
@@ -239,15 +243,11 @@ def _guard(settings: HttpSettings) -> tuple[list[Any], list[int]]:
     guard = Guard(keys, settings.rate_per_minute, settings.trusted_proxies)
     shown = [HTTPBearer(auto_error=False), APIKeyHeader(name="X-API-Key", auto_error=False)] if keys else []
     statuses = [401] * bool(keys) + [429] * bool(settings.rate_per_minute)
-    return [Depends(guard), Depends(Room(settings.max_open)), *(Security(scheme) for scheme in shown)], statuses
-
-
-def _or_refuse(found: Seen | BaseException, index: int, count: int) -> Seen:
-    if isinstance(found, BadImage):
-        raise _refusal(found, f"picture {index + 1} of {count}: " if count > 1 else "")
-    if isinstance(found, BaseException):
-        raise found
-    return found
+    return [
+        Depends(guard),
+        Depends(Room(settings.max_open, settings.room_bytes)),
+        *(Security(scheme) for scheme in shown),
+    ], statuses
 
 
 def _refusal(error: BadImage, where: str = "") -> Refusal:

@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 from fastapi import Request
@@ -12,6 +13,7 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect
 
 from serve_app.answers import Refusal, Unavailable
+from serve_app.guards import stated_bytes, take_room
 
 FIELD = "file"
 RAW = ("application/octet-stream",)
@@ -45,7 +47,11 @@ def content_type(request: Request) -> str:
 
 
 async def read_pictures(
-    request: Request, *, max_bytes: int, max_files: int, fetch: Callable[[str], Awaitable[bytes]] | None
+    request: Request,
+    *,
+    max_bytes: int,
+    max_files: int,
+    fetch: Callable[[str, Callable[[int], None]], Awaitable[bytes]] | None,
 ) -> list[bytes]:
     """One picture as the body, many in a form, or one behind ``{"url"}``. Raises Refusal."""
     kind = content_type(request)
@@ -57,7 +63,8 @@ async def read_pictures(
             raise Refusal(422, f"the form has no picture in a field named {FIELD!r}")
         return form.files
     if kind == _JSON and fetch is not None:
-        return [await fetch(_url_in(await read_raw(request, _JSON_BYTES)))]
+        url = _url_in(await read_raw(request, _JSON_BYTES))
+        return [await fetch(url, partial(take_room, request))]
     if kind == _JSON:
         raise Refusal(415, "this service fetches no addresses: send the picture itself")
     raise Refusal(
@@ -127,14 +134,14 @@ def _url_in(body: bytes) -> str:
 async def _bounded(request: Request, max_bytes: int) -> AsyncIterator[bytes]:
     """The body as it arrives; stops reading at the limit."""
     too_large = Refusal(413, f"the request is larger than {max_bytes / 2**20:g} MiB")
-    stated = request.headers.get("content-length", "")
-    if stated.isdecimal() and int(stated) > max_bytes:
+    if stated_bytes(request) > max_bytes:
         raise too_large
     total = 0
     async for part in request.stream():
         total += len(part)
         if total > max_bytes:
             raise too_large
+        take_room(request, len(part))
         yield part
 
 

@@ -10,10 +10,11 @@ import io
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -96,8 +97,12 @@ class Workers:
         self._changed = threading.Condition()
 
     async def run(self, work: Callable[..., T], *arguments: object) -> T:
-        """Runs in a thread of the pool."""
-        return await asyncio.get_running_loop().run_in_executor(self._pool, work, *arguments)
+        """Runs in a thread of the pool. Cancelled while it waits for one, it lets go of the bytes at once."""
+        held = [partial(work, *arguments)]
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._pool, lambda: held[0]())
+        finally:
+            held.clear()
 
     @contextmanager
     def memory(self, count: int) -> Iterator[None]:
@@ -112,6 +117,16 @@ class Workers:
             with self._changed:
                 self._taken -= count
                 self._changed.notify_all()
+
+
+async def together(works: Iterable[Coroutine[None, None, T]]) -> list[T]:
+    """What each gives, in their order; the first error cancels the others and is raised as it is."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(work) for work in works]
+    except BaseExceptionGroup as errors:
+        raise errors.exceptions[0] from None
+    return [task.result() for task in tasks]
 
 
 def look(data: bytes, model: ModelInfo, limits: Limits, search: bool, workers: Workers) -> Seen:
@@ -185,7 +200,7 @@ async def ask(judge: Judge, squares: tuple[Square, ...], model: ModelInfo, expla
         Unavailable: the model cannot answer now.
     """
     before = time.perf_counter()
-    predictions = await asyncio.gather(*(judge.predict(one.image_SSC) for one in squares))
+    predictions = await together(judge.predict(one.image_SSC) for one in squares)
     detect_s, before = time.perf_counter() - before, time.perf_counter()
     pairs = list(zip(squares, predictions, strict=True))
     decided, worst = max(pairs, key=lambda pair: pair[1].p_fake, default=(None, None))

@@ -1,13 +1,15 @@
 """What an operator may set: the arguments of ``serve_app.app:build``, the ``args`` of ``config.yaml``."""
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from detector_core.errors import BadConfig
 from detector_core.pictures import MAX_PIXELS
 
 LEFT_TO_INGRESSES = 0.1
+LARGEST_AT_ONCE = 8
+"""Requests of the largest size that one process has in hand, unless max_open_bytes says more or less."""
 Faces = Literal["auto", "on", "off"]
 
 
@@ -30,6 +32,11 @@ class Limits(Frozen):
         16, ge=0, description="most frames of a clip that are judged, and how many without ?frames=; 0: no video"
     )
 
+    @property
+    def largest(self) -> int:
+        """Bytes of the largest request."""
+        return max(self.max_bytes, self.max_video_bytes if self.frames else 0)
+
 
 class HttpSettings(Frozen):
     """How an operator runs the service; the defaults are safe on the open internet."""
@@ -37,6 +44,9 @@ class HttpSettings(Frozen):
     limits: Limits = Limits()
     timeout_s: float = Field(30, gt=0, description="most seconds of one request, reading it included")
     max_open: int = Field(128, gt=0, description="requests that one ingress has in hand at once; beyond: 503")
+    max_open_bytes: int = Field(
+        0, ge=0, description="bytes of their bodies, likewise; 0: room for eight of the largest that limits allow"
+    )
     faces: Faces = Field(
         "auto", description="look for faces; auto: unless the model was trained on generated demo data"
     )
@@ -49,6 +59,19 @@ class HttpSettings(Frozen):
     cors_origins: list[str] = Field([], description="origins whose pages may ask; none by default")
     feedback_folder: str | None = Field(None, description="keeps what users give; without it there is no feedback")
     feedback_bytes: int = Field(2**30, gt=0, description="most that the feedback folder may hold")
+
+    @property
+    def room_bytes(self) -> int:
+        """``max_open_bytes``, reckoned where it is 0."""
+        return self.max_open_bytes or LARGEST_AT_ONCE * self.limits.largest
+
+    @model_validator(mode="after")
+    def _holds_the_largest(self) -> Self:
+        if self.room_bytes < self.limits.largest:
+            raise ValueError(
+                f"max_open_bytes is {self.max_open_bytes}: limits allow a request of {self.limits.largest}"
+            )
+        return self
 
 
 class Scale(Frozen):

@@ -1,6 +1,7 @@
 """Clips made in memory: the grey level of a frame says which one it is."""
 
 import io
+import zlib
 from typing import Any
 
 import av
@@ -43,3 +44,38 @@ def sound() -> bytes:
         output.mux(stream.encode(frame))
         output.mux(stream.encode())
     return buffer.getvalue()
+
+
+def states_samples(data: bytes, count: int) -> bytes:
+    """An MP4 whose index says that so many samples of eight bytes lie in its first chunk."""
+    changed = bytearray(data)
+    sizes, chunks = changed.index(b"stsz") + 8, changed.index(b"stsc") + 8
+    changed[sizes : sizes + 8] = (8).to_bytes(4, "big") + count.to_bytes(4, "big")
+    changed[chunks : chunks + 4] = (1).to_bytes(4, "big")
+    changed[chunks + 8 : chunks + 12] = count.to_bytes(4, "big")
+    return bytes(changed)
+
+
+def unpacks(blocks: int, size: int) -> bytes:
+    """A Matroska clip whose blocks are zeros that zlib packed, so many bytes each."""
+    coding = _element("6240", _element("5034", _element("4254", b"\0")))
+    shape = _element("e0", _element("b0", b"\x40"), _element("ba", b"\x40"))
+    track = _element(
+        "ae",
+        *(_element(name, b"\1") for name in ("d7", "73c5", "83")),
+        _element("86", b"V_VP8"),
+        shape,
+        _element("6d80", coding),
+    )
+    packed = zlib.compress(bytes(size))
+    block = (_element("a3", b"\x81" + number.to_bytes(2, "big") + b"\x80" + packed) for number in range(blocks))
+    info = _element("1549a966", _element("2ad7b1", (10**6).to_bytes(4, "big")))
+    cluster = _element("1f43b675", _element("e7", b"\0"), *block)
+    head = _element("1a45dfa3", _element("4282", b"matroska"))
+    return head + _element("18538067", info, _element("1654ae6b", track), cluster)
+
+
+def _element(name: str, *parts: bytes) -> bytes:
+    """One of EBML: its name in hexadecimal, the length in eight bytes, the content."""
+    content = b"".join(parts)
+    return bytes.fromhex(name) + (len(content) | 1 << 56).to_bytes(8, "big") + content

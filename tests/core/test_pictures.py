@@ -212,3 +212,14 @@ def test_the_traces_of_a_jpeg_stay_byte_for_byte(options: dict[str, Any]) -> Non
 def test_what_is_no_picture_is_not_stripped() -> None:
     with pytest.raises(BadImage):
         metadata.stripped(b"text")
+
+
+def test_a_second_picture_in_a_jpeg_goes() -> None:
+    """JFXX: a thumbnail beside JFIF's own header, of what the picture was before it was cut, perhaps."""
+    plain = saved(noise(), "JPEG")
+    small = saved(noise(size=(8, 8)), "JPEG", comment=SECRET)
+    said = b"JFXX\0\x10" + small
+    first = 4 + int.from_bytes(plain[4:6], "big")
+    data = plain[:first] + b"\xff\xe0" + (len(said) + 2).to_bytes(2, "big") + said + plain[first:]
+    assert np.array_equal(decode(data), decode(plain))
+    assert metadata.stripped(data) == (plain, ".jpg")

@@ -8,7 +8,7 @@ import pytest
 
 from detector_core import video
 from detector_core.errors import BadVideo, TooLongVideo
-from tests.clips import STEP, clip, sound
+from tests.clips import STEP, clip, sound, unpacks
 
 
 @pytest.mark.parametrize(
@@ -68,6 +68,16 @@ def test_a_clip_that_is_too_long_or_too_large_is_refused(monkeypatch: pytest.Mon
     monkeypatch.setattr(video, "MAX_PIXELS", 1000)
     with pytest.raises(TooLongVideo, match="64 x 48"):
         video.sample(clip(25), 4, max_s=60)
+
+
+def test_a_track_that_unpacks_to_too_much_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = unpacks(5, 2**22)
+    assert len(data) < 30_000
+    with pytest.raises(TooLongVideo, match="unpack to too much"):
+        video.sample(data, 4, max_s=60)
+    monkeypatch.setattr(video, "LEAST_UNPACKED", 2**25)
+    with pytest.raises(BadVideo, match="no frame of the clip can be decoded"):  # zeros are no picture
+        list(video.sample(data, 4, max_s=60).frames)
 
 
 def test_damaged_bytes_are_bad_or_give_frames_and_nothing_else() -> None:
