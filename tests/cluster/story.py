@@ -1,8 +1,9 @@
 """The life of a cluster of three hosts, told with its times: ``bash tests/cluster/run.sh``.
 
 A laptop brings the cluster up over ssh with docs/clusters/local.yaml, sends jobs through the ssh tunnel to the
-dashboard, stops one and goes on with it, pulls a host's cable while it trains, serves, asks, and takes the cluster
-down. Only addresses, key, the install commands and sizes of the file are changed. Runs inside the namespaces of run.sh.
+dashboard, stops one and goes on with it, pulls a host's cable while it trains, puts it back, serves, asks, and takes
+the cluster down. Only addresses, key, the install commands and sizes of the file are changed. Runs inside the
+namespaces of run.sh.
 """
 
 import json
@@ -11,8 +12,6 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,16 +20,16 @@ import yaml
 from detector_core import demo
 from detector_core.variants import spec_for
 from tests.cluster import exchange
-from tests.cluster.hosts import PROJECT, SHARED, Host, Hosts
+from tests.cluster.hosts import PROJECT, SHARED, Hosts
+from tests.cluster.laptop import DASHBOARD, ENDED, HEAD, LAPTOP, ONE, TWO, Laptop, alive, until
 
-HEAD, ONE, TWO, LAPTOP = "head", "one", "two", "laptop"
 CLUSTER = f"{SHARED}/cluster.yaml"
-LIMIT_S = 240
-PATIENT_S = 480
-DASHBOARD = "http://127.0.0.1:8265"
 SERVE_PORT = 8000
 # A lost host is noticed in about 10 s; Ray's own settings, made for real networks, take about a minute.
-QUICK = "RAY_health_check_period_ms=1000 RAY_health_check_timeout_ms=3000 RAY_health_check_failure_threshold=3"
+QUICK = (
+    "RAY_health_check_period_ms=1000 RAY_health_check_timeout_ms=3000 RAY_health_check_failure_threshold=3 "
+    "AUTOSCALER_UPDATE_INTERVAL_S=1"
+)
 TINY = {
     "model.init": "none",
     "preprocess.image_size": 32,
@@ -39,61 +38,145 @@ TINY = {
     "optim.micro_batch": 4,
     "optim.learning_rate": 0.001,
 }
-EXCLUDE = json.dumps({"excludes": [".venv", ".git", "/docs", "/tests"]})
+DATA, RUNS, MODELS = SHARED / "dataset", SHARED / "runs", SHARED / "models"
+RUN = RUNS / "cut"
+FLAGS = ["timm:test_resnet-cutout", "--spec", SHARED / "spec.json", "--data", DATA, "--storage", RUNS, "--cpus", 1]
+PREPARE = ["python", "-m", "jobs.prepare", SHARED / "pictures", "--out", DATA]
+TRAIN = ["python", "-m", "jobs.train", *FLAGS]
+CUT = [*TRAIN, "--name", RUN.name, "--workers", "1:2", "--checkpoint-every", 5]
+EVALUATE = ["python", "-m", "jobs.evaluate", RUN, "--data", DATA]
+PROMOTE = ["python", "-m", "jobs.promote", RUN, "--to", MODELS, "--precision", "fp32"]
+SERVE = ["python", "-m", "serve_app", "--models", MODELS, "--host", "0.0.0.0", "--port", SERVE_PORT]
 
 
-class Story:
-    """A cluster of the hosts, what is said to it from the laptop, and the seconds of each chapter."""
-
-    def __init__(self, hosts: Hosts) -> None:
-        self.hosts, self.laptop = hosts, hosts[LAPTOP]
-        self.seconds: dict[str, float] = {}
-
-    @contextmanager
-    def chapter(self, name: str) -> Iterator[None]:
-        """Times a step and says how it went."""
-        started = time.monotonic()
-        yield
-        self.seconds[name] = round(time.monotonic() - started, 1)
-        print(f"ok  {self.seconds[name]:6.1f} s  {name}", file=sys.stderr, flush=True)
-
-    def say(self, line: str, *, fails: bool = False, limit_s: float = LIMIT_S) -> str:
-        """Runs a line on the laptop, in the project's folder; what it wrote."""
-        command = self.laptop.command(f"cd {PROJECT}; export RAY_UP_enable_autoscaler_v2=0; {line}")
-        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=limit_s)
-        text = re.sub(r"\x1b\[[0-9;]*m", "", done.stdout)
-        if (done.returncode != 0) != fails:
-            raise AssertionError(f"{line}\nended with {done.returncode}:\n{text[-6000:]}")
-        return text
-
-    def submit(self, *words: object, wait: bool = True, fails: bool = False, name: str = "") -> str:
-        """``ray job submit -- python -m ...`` from the laptop; its log."""
-        entry = shlex.join(["python", "-m", *map(str, words)])
-        flags = f"--submission-id {name} " * bool(name) + "--no-wait " * (not wait)
-        return self.say(
-            f"ray job submit --address {DASHBOARD} --working-dir . --runtime-env-json '{EXCLUDE}' {flags}-- {entry}",
-            fails=fails,
-        )
-
-    def log(self, name: str) -> str:
-        """The log of a job so far."""
-        return self.say(f"ray job logs --address {DASHBOARD} {name}")
-
-    def get(self, url: str, *flags: str) -> int:
-        """The HTTP status of a page as the laptop sees it; 0 without an answer."""
-        line = shlex.join(["curl", "-s", "-o", "/dev/null", "-m", "10", "-w", "%{http_code}", *flags, url])
-        done = subprocess.run(self.laptop.command(line), capture_output=True, text=True, check=False)
-        return int(done.stdout or 0)
+def bring_up(laptop: Laptop) -> None:
+    laptop.say("ray get-auth-token --generate > /dev/null && ray up -y " + CLUSTER)
+    until(lambda: alive(laptop.hosts[ONE]) and alive(laptop.hosts[TWO]), "Ray on both workers")
 
 
-def until(holds: Callable[[], Any], what: str, limit_s: float = LIMIT_S) -> Any:
-    """What ``holds`` returns when it is true at last."""
-    deadline = time.monotonic() + limit_s
-    while not (found := holds()):
-        if time.monotonic() > deadline:
-            raise AssertionError(f"not within {limit_s:g} s: {what}")
-        time.sleep(0.5)
-    return found
+def open_tunnel(laptop: Laptop) -> None:
+    subprocess.Popen(
+        laptop.host.command(f"cd {PROJECT}; exec ray dashboard {CLUSTER}"),
+        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    until(lambda: laptop.get(f"{DASHBOARD}/api/version") == 401, "401 without the token")
+    assert laptop.get(f"{DASHBOARD}/api/version", "-H", laptop.token()) == 200
+    head = laptop.hosts[HEAD].address
+    assert laptop.get(f"http://{head}:8265/") == 0, "the dashboard is open to the network"
+    until(lambda: "2.0 CPU" in laptop.say(f"ray exec {CLUSTER} 'ray status'"), "two cores in the cluster")
+
+
+def prepare(laptop: Laptop) -> None:
+    laptop.submit(*PREPARE)
+
+
+def be_refused(laptop: Laptop) -> None:
+    said = laptop.submit(*TRAIN, "--name", "gpu", "--gpu", fails=True)
+    assert "training with 1 workers needs 1 GPU, and this Ray has 0" in said, said
+    said = laptop.submit(*TRAIN, "--name", "many", "--workers", 3, fails=True)
+    assert "training with 3 workers needs 3 CPU, and this Ray has 2" in said, said
+
+
+def train_and_stop(laptop: Laptop) -> None:
+    laptop.submit(*CUT, wait=False, name="first")
+    until(lambda: epochs(laptop) >= 1, "an epoch")
+    laptop.stop("first")
+    said = laptop.log("first")
+    on_both_hosts(laptop, said)
+    assert "stopped: nothing half-written was left" in said, said
+    assert epochs(laptop) < TINY["optim.epochs"]
+
+
+def tune(laptop: Laptop) -> None:
+    search = ["--name", "rates", "--epochs", 1, "--rates", "1e-3,2e-4"]
+    said = laptop.submit("python", "-m", "jobs.tune", *FLAGS, *search)
+    assert '"failed": 0' in said, said
+
+
+def lose_a_host(laptop: Laptop) -> None:
+    before = epochs(laptop)
+    laptop.submit(*CUT, "--resume", wait=False, name="second")
+    until(lambda: epochs(laptop) > before, "another epoch")
+    laptop.hosts[TWO].link("down")
+    pulled = time.monotonic()
+    for what, words in (("noticed", "marked dead"), ("went_on", "1 worker on")):
+        until(lambda words=words: words in laptop.log("second"), words)
+        laptop.found[f"seconds_until_{what}"] = round(time.monotonic() - pulled, 1)
+    last = until(lambda: ENDED & {laptop.status("second")}, "the end of the run")
+    laptop.found["seconds_until_end"] = round(time.monotonic() - pulled, 1)
+    said = laptop.log("second")
+    assert last == {"SUCCEEDED"}, said
+    begun = re.findall(r"(\d) workers? on [\d., ]+, from epoch (\d+), step (\d+)", said)
+    assert [int(workers) for workers, _, _ in begun] == [2, 1], said
+    assert epochs(laptop) == TINY["optim.epochs"], said
+    laptop.found |= {"resumed_at": begun[0][1:], "went_on_at": begun[1][1:]}
+
+
+def put_the_cable_back(laptop: Laptop) -> None:
+    laptop.hosts[TWO].link("up")
+    until(lambda: alive(laptop.hosts[TWO]), "Ray on the host that was cut off")
+    until(lambda: "2.0 CPU" in laptop.say(f"ray exec {CLUSTER} 'ray status'"), "two cores in the cluster")
+
+
+def judge_and_promote(laptop: Laptop) -> None:
+    laptop.submit(*EVALUATE)
+    laptop.submit(*PROMOTE)
+
+
+def do_all_jobs(laptop: Laptop) -> None:
+    train = [*TRAIN, "--name", RUN.name, "--workers", 2, "--epochs", 2]
+    said = laptop.submit(
+        "sh", "-c", " && ".join(shlex.join(map(str, job)) for job in (PREPARE, train, EVALUATE, PROMOTE))
+    )
+    on_both_hosts(laptop, said)
+
+
+def serve(laptop: Laptop) -> None:
+    laptop.submit(*SERVE, wait=False, name="service")
+    service = f"http://{laptop.hosts[HEAD].address}:{SERVE_PORT}"
+
+    def answers() -> bool:
+        assert laptop.status("service") not in ENDED, laptop.log("service")
+        return laptop.get(f"{service}/readyz") == 200
+
+    until(answers, "the service")
+    picture = SHARED / next((laptop.shared / "pictures").rglob("*.jpg")).relative_to(laptop.shared)
+    ask = f"curl -sS -m 60 --data-binary @{picture} -H 'Content-Type: image/jpeg' '{service}/v1/detect?faces=off'"
+    laptop.found["answer"] = json.loads(laptop.say(ask))["results"][0]["verdict"]
+    laptop.stop("service")
+
+
+def take_down(laptop: Laptop) -> None:
+    # By its exact name and among the laptop's own processes: the tunnel's, and ssh's shared connections.
+    subprocess.run(laptop.host.command("pkill -x ssh"), check=False)
+    laptop.say(f"ray down -y {CLUSTER}")
+    for name in (ONE, TWO):  # there `ray down` leaves the log monitor behind
+        target = f"-i {laptop.hosts.key} -o StrictHostKeyChecking=no root@{laptop.hosts[name].address}"
+        laptop.say(f"ssh -tt {target} bash -ic \"'ray stop'\"")
+    left = [laptop.hosts[name] for name in (HEAD, ONE, TWO)]
+    until(lambda: not [line for host in left for line in host.processes()], "an end of all processes")
+
+
+WHOLE = {
+    "ray up: head over ssh, the head reaches the workers": bring_up,
+    "dashboard: through the tunnel with the token, and no other way": open_tunnel,
+    "prepare, on the workers": prepare,
+    "refused at once: more workers, or GPUs, than there are": be_refused,
+    "train across hosts, ray job stop: it ends with a checkpoint": train_and_stop,
+    "tune two rates": tune,
+    "go on, a cable is pulled, the run completes on what is left": lose_a_host,
+    "the cable is put back, the host joins again by itself": put_the_cable_back,
+    "evaluate and promote": judge_and_promote,
+    "serve: the laptop asks the head about a picture": serve,
+    "ray down: no process is left on any host": take_down,
+}
+SHORT = {
+    "ray up: head over ssh, the head reaches the workers": bring_up,
+    "dashboard: through the tunnel with the token, and no other way": open_tunnel,
+    "one job: prepare, train across hosts, evaluate, promote": do_all_jobs,
+    "serve: the laptop asks the head about a picture": serve,
+    "ray down: no process is left on any host": take_down,
+}
 
 
 def cluster_file(hosts: Hosts) -> dict[str, Any]:
@@ -109,105 +192,30 @@ def cluster_file(hosts: Hosts) -> dict[str, Any]:
     return config
 
 
-def alive(host: Host) -> bool:
-    """Whether a raylet runs on a host."""
-    return any("raylet/raylet" in line for line in host.processes())
-
-
-def epochs(run: Path) -> int:
-    """Epochs that a run has finished."""
-    table = run / "metrics.csv"
+def epochs(laptop: Laptop) -> int:
+    """Epochs that the run has finished."""
+    table = laptop.shared / RUN.relative_to(SHARED) / "metrics.csv"
     return max(0, len(table.read_text().splitlines()) - 1) if table.exists() else 0
 
 
-def tell(hosts: Hosts) -> dict[str, Any]:
-    """The story; what it found."""
-    story, shared = Story(hosts), hosts.root / "shared"
-    (shared / "cluster.yaml").write_text(yaml.safe_dump(cluster_file(hosts)))
-    (shared / "spec.json").write_text(json.dumps(spec_for("timm:test_resnet-cutout", TINY).to_dict()))
-    demo.generate(shared / "pictures", seed=0, size=32, counts={"train": 60, "valid": 12, "test": 12})
-    found: dict[str, Any] = {}
-    run = shared / "runs" / "cut"
-    flags = ["timm:test_resnet-cutout", "--spec", SHARED / "spec.json", "--data", SHARED / "dataset", "--cpus", 1]
-    train = ["jobs.train", *flags, "--storage", SHARED / "runs"]
-    cut = [*train, "--name", "cut", "--workers", "1:2", "--checkpoint-every", 5]
+def on_both_hosts(laptop: Laptop, log: str) -> None:
+    """The log of a training says that its workers sat on both hosts."""
+    places = re.findall(r"2 workers on ([\d., ]+), from", log)
+    assert places, log
+    laptop.found["workers"] = places[0].split(", ")
+    assert set(laptop.found["workers"]) == {laptop.hosts[ONE].address, laptop.hosts[TWO].address}, log
 
-    with story.chapter("ray up: head over ssh, the head reaches the workers"):
-        story.say("ray get-auth-token --generate > /dev/null && ray up -y " + CLUSTER)
-        until(lambda: alive(hosts[ONE]) and alive(hosts[TWO]), "Ray on both workers")
-    tunnel = subprocess.Popen(
-        story.laptop.command(f"cd {PROJECT}; exec ray dashboard {CLUSTER}"),
-        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    with story.chapter("dashboard: through the tunnel with the token, and no other way"):
-        until(lambda: story.get(f"{DASHBOARD}/api/version") == 401, "401 without the token")
-        token = (hosts[LAPTOP].root / "tmp/home/.ray/auth_token").read_text().strip()
-        assert story.get(f"{DASHBOARD}/api/version", "-H", f"Authorization: Bearer {token}") == 200
-        assert story.get(f"http://{hosts[HEAD].address}:8265/") == 0, "the dashboard is open to the network"
-    with story.chapter("prepare, on the workers"):
-        until(lambda: "2.0 CPU" in story.say(f"ray exec {CLUSTER} 'ray status'"), "two cores in the cluster")
-        story.submit("jobs.prepare", SHARED / "pictures", "--out", SHARED / "dataset")
-    with story.chapter("refused at once: more workers, or GPUs, than there are"):
-        said = story.submit(*train, "--name", "gpu", "--gpu", fails=True)
-        assert "training with 1 workers needs 1 GPU, and this Ray has 0" in said, said
-        said = story.submit(*train, "--name", "many", "--workers", 3, fails=True)
-        assert "training with 3 workers needs 3 CPU, and this Ray has 2" in said, said
-    with story.chapter("train across hosts, ray job stop: it ends with a checkpoint"):
-        story.submit(*cut, wait=False, name="first")
-        until(lambda: epochs(run) >= 1, "an epoch")
-        story.say(f"ray job stop --address {DASHBOARD} first")
-        said = story.log("first")
-        places = re.findall(r"2 workers on ([\d., ]+), from", said)
-        assert places, said
-        assert set(places[0].split(", ")) == {hosts[ONE].address, hosts[TWO].address}, said
-        assert "stopped: nothing half-written was left" in said, said
-        assert epochs(run) < TINY["optim.epochs"]
-        found["workers"] = places[0].split(", ")
-    with story.chapter("tune two rates"):
-        said = story.submit("jobs.tune", *flags, "--storage", SHARED / "runs", "--name", "rates", "--epochs", 1,
-                            "--rates", "1e-3,2e-4")  # fmt: skip
-        assert '"failed": 0' in said, said
-    with story.chapter("go on, a cable is pulled, the run completes on what is left"):
-        before = epochs(run)
-        story.submit(*cut, "--resume", wait=False, name="second")
-        until(lambda: epochs(run) > before, "another epoch")
-        hosts[TWO].link("down")
-        pulled = time.monotonic()
-        ended = re.compile("SUCCEEDED|FAILED|STOPPED")
-        status = f"ray job status --address {DASHBOARD} second"
-        last = until(lambda: ended.search(story.say(status)), "the end of the run", PATIENT_S)
-        said = story.log("second")
-        assert last[0] == "SUCCEEDED", said
-        begun = re.findall(r"(\d) workers? on [\d., ]+, from epoch (\d+), step (\d+)", said)
-        assert [int(workers) for workers, _, _ in begun] == [2, 1], said
-        assert epochs(run) == TINY["optim.epochs"], said
-        found |= {"resumed_at": begun[0][1:], "went_on_at": begun[1][1:]}
-        found["seconds_from_cut_to_end"] = round(time.monotonic() - pulled, 1)
-    with story.chapter("evaluate and promote on one host"):
-        story.submit("jobs.evaluate", SHARED / "runs/cut", "--data", SHARED / "dataset")
-        story.submit("jobs.promote", SHARED / "runs/cut", "--to", SHARED / "models")
-    with story.chapter("serve: the laptop asks the head about a picture"):
-        story.submit("serve_app", "--models", SHARED / "models", "--host", "0.0.0.0", "--port", SERVE_PORT,
-                     wait=False, name="service")  # fmt: skip
-        service = f"http://{hosts[HEAD].address}:{SERVE_PORT}"
-        until(lambda: story.get(f"{service}/readyz") == 200, "the service")
-        picture = next((shared / "pictures").rglob("*.jpg"))
-        there = SHARED / picture.relative_to(shared)
-        answer = story.say(f"curl -s --data-binary @{there} -H 'Content-Type: image/jpeg' {service}/v1/detect")
-        found["answer"] = json.loads(answer)["results"][0]["verdict"]
-        story.say(f"ray job stop --address {DASHBOARD} service")
-    with story.chapter("ray down: no process is left on any host"):
-        # By its exact name and among the laptop's own processes: the tunnel's, and ssh's shared connections.
-        subprocess.run(story.laptop.command("pkill -x ssh"), check=False)
-        tunnel.wait(30)
-        hosts[TWO].link("up")
-        story.say(f"ray down -y {CLUSTER}")
-        for name in (ONE, TWO):  # there `ray down` leaves the log monitor behind
-            target = f"-i {hosts.key} -o StrictHostKeyChecking=no root@{hosts[name].address}"
-            story.say(f"ssh -tt {target} bash --login -i -c \"'ray stop'\"")
-        ours = [hosts[name] for name in (HEAD, ONE, TWO)]
-        until(lambda: not [line for host in ours for line in host.processes()], "an end of all processes", 120)
-    return {"seconds": story.seconds, "total_s": round(sum(story.seconds.values()), 1), **found}
+
+def tell(hosts: Hosts, chapters: dict[str, Any]) -> dict[str, Any]:
+    """The story; its times and what it found."""
+    laptop = Laptop(hosts)
+    (laptop.shared / "cluster.yaml").write_text(yaml.safe_dump(cluster_file(hosts)))
+    (laptop.shared / "spec.json").write_text(json.dumps(spec_for("timm:test_resnet-cutout", TINY).to_dict()))
+    demo.generate(laptop.shared / "pictures", seed=0, size=32, counts={"train": 60, "valid": 12, "test": 12})
+    for name, happens in chapters.items():
+        with laptop.chapter(name):
+            happens(laptop)
+    return {"seconds": laptop.seconds, "total_s": round(sum(laptop.seconds.values()), 1), **laptop.found}
 
 
 def main() -> None:
@@ -218,7 +226,7 @@ def main() -> None:
             print(json.dumps(exchange.measure(hosts)))
             return
         try:
-            result = tell(hosts)
+            result = tell(hosts, SHORT if words == ["short"] else WHOLE)
         except (AssertionError, subprocess.SubprocessError) as error:
             _explain(error, hosts)
             sys.exit(1)
