@@ -8,6 +8,8 @@ engine's own (OpenVINO has it in the graph), from the same record. Left out: how
 import sys
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +30,8 @@ PRECISIONS = ("int8", "bf16", "fp32")
 FILE_OF = {"int8": "int8.xml", "bf16": "fp32.xml", "fp32": "fp32.xml"}
 """bf16 is the fp32 file, multiplied in bf16."""
 MULTIPLY_IN = {"int8": "bf16", "bf16": "bf16", "fp32": "f32"}
-"""What OpenVINO does with what is not int8. Said always: left to itself it takes bf16 wherever the CPU has it."""
+"""What OpenVINO does with what is not int8, where the CPU can. Said always: left to itself it takes bf16."""
+EXACT = "f32"
 
 
 def openvino() -> Any:
@@ -48,22 +51,31 @@ def cpu_has_bf16() -> bool:
     return "BF16" in openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
+def arithmetic(precision: str) -> str:
+    """What this CPU multiplies in for a precision: bf16 or f32."""
+    return MULTIPLY_IN[precision] if cpu_has_bf16() else EXACT
+
+
 class OpenVino:
     """An exported file on the CPU; safe to call from several threads, one at a time computes.
 
     Args:
         file: the .xml; the .bin lies beside it.
-        precision: one of :data:`PRECISIONS`; a CPU without bf16 takes fp32 in its place.
+        precision: one of :data:`PRECISIONS`.
         threads: of the computation; 0 leaves it to OpenVINO: the physical cores.
+        multiply_in: bf16 or f32, what it was gated with; None: what ``arithmetic`` says. A CPU without bf16 takes f32.
 
     Raises:
         BrokenArtifact: OpenVINO cannot read the file.
     """
 
-    def __init__(self, file: Path, precision: str, threads: int = 0) -> None:
+    sizes = (1,)
+
+    def __init__(self, file: Path, precision: str, threads: int = 0, multiply_in: str | None = None) -> None:
+        here = arithmetic(precision)
         settings: dict[str, Any] = {
             "PERFORMANCE_HINT": "LATENCY",
-            "INFERENCE_PRECISION_HINT": MULTIPLY_IN[precision] if cpu_has_bf16() else "f32",
+            "INFERENCE_PRECISION_HINT": here if multiply_in in (None, here) else EXACT,
             # Pinned threads of two replicas on one machine would share cores while others idle.
             "ENABLE_CPU_PINNING": False,
         }
@@ -85,8 +97,12 @@ class OpenVino:
 class Torch:
     """A network of torch, in float32, or on a GPU with autocast to bf16 and CUDA graphs.
 
-    The GPU part compiles one graph for each batch size of :func:`sizes`, and fills smaller batches up. It has not run
-    on a GPU yet: the machine it was written on has none.
+    Compiled, it has one graph for each batch size of :func:`sizes`, fills smaller batches up, and computes in a thread
+    of its own, for CUDA graphs belong to the thread that recorded them. :attr:`sizes` are what to warm it up with. The
+    compiled part has run on a CPU only: the machine it was written on has no GPU.
+
+    Args:
+        backend: of ``torch.compile``; None: CUDA graphs on a GPU, and not compiled elsewhere.
     """
 
     def __init__(
@@ -97,31 +113,40 @@ class Torch:
         *,
         device: str = "cpu",
         batch_size: int = 32,
+        backend: Any = None,
     ) -> None:
         import torch
 
         self.preprocess, self.device = preprocess, torch.device(device)
         network = network.to(self.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
-        self._autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=precision == "bf16")
+        self._autocast = partial(torch.autocast, self.device.type, torch.bfloat16, enabled=precision == "bf16")
         self._network: Any = network
-        self._sizes: tuple[int, ...] = ()
-        if self.device.type == "cuda":
-            self._network = torch.compile(network, mode="reduce-overhead", dynamic=False)
-            self._sizes = sizes(batch_size)
+        self.sizes: tuple[int, ...] = (1,)
         self._lock = threading.Lock()
+        self._thread: ThreadPoolExecutor | None = None
+        if backend or self.device.type == "cuda":
+            how: dict[str, Any] = {"backend": backend} if backend else {"mode": "reduce-overhead"}
+            self._network = torch.compile(network, dynamic=False, **how)
+            self.sizes = sizes(batch_size)
+            self._thread = ThreadPoolExecutor(1, thread_name_prefix="network")
 
     def __call__(self, pixels_BSSC: Pixels) -> NDArray[np.float32]:
+        if self._thread is None:
+            with self._lock:
+                return self._compute(pixels_BSSC)
+        found = self._thread.submit(self._compute, filled_up(pixels_BSSC, self.sizes)).result()
+        return found[: len(pixels_BSSC)]
+
+    def _compute(self, pixels_BSSC: Pixels) -> NDArray[np.float32]:
         import torch
 
         from detector_core.preprocess import normalize
 
-        count = len(pixels_BSSC)
-        pixels = torch.from_numpy(filled_up(pixels_BSSC, self._sizes))
-        with self._lock, torch.inference_mode(), self._autocast:
-            x_BCHW = normalize(pixels.to(self.device), self.preprocess)
+        with torch.inference_mode(), self._autocast():
+            x_BCHW = normalize(torch.from_numpy(pixels_BSSC).to(self.device), self.preprocess)
             logit_B = self._network(x_BCHW.contiguous(memory_format=torch.channels_last)).flatten()
             found: NDArray[np.float32] = logit_B.float().cpu().numpy()
-        return found[:count]
+        return found
 
 
 def sizes(batch_size: int) -> tuple[int, ...]:

@@ -34,7 +34,8 @@ class Exported:
         checked_on: data set, split and pictures of the parity gate; empty where it was not run.
         table: one row a precision, see :class:`detector_core.gate.Row`.
         files: sha256 of each exported file by its path in the folder.
-        measured: machine, threads and batch of the images/s.
+        measured: machine, threads and batch of the images/s, and whether its CPU has bf16.
+        multiply_in: bf16 or f32 by precision: what was compared, and what is served on any other machine.
         versions: of the libraries that exported.
     """
 
@@ -46,6 +47,7 @@ class Exported:
     checked_on: dict[str, Any] = field(default_factory=dict)
     measured: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
+    multiply_in: dict[str, str] = field(default_factory=dict)
     format: int = FORMAT
 
 

@@ -15,7 +15,7 @@ import torch
 
 from detector_core import artifacts, calibration, card, export, exported, gate
 from detector_core.artifacts import Artifact
-from detector_core.engines import FILE_OF, PRECISIONS, Engine, OpenVino, Torch, cpu_has_bf16
+from detector_core.engines import FILE_OF, PRECISIONS, Engine, OpenVino, Torch, arithmetic, cpu_has_bf16
 from detector_core.errors import BadConfig, BadData, BrokenArtifact, Refused
 from detector_core.exported import Exported
 from detector_core.gate import BASE, Row
@@ -93,7 +93,13 @@ def complete(
         files=exported.checksums(folder),
         table=[vars(row) for row in table],
         checked_on=checked_on,
-        measured={"machine": machine(), "threads": torch.get_num_threads(), "batch": gate.BATCH},
+        measured={
+            "machine": machine(),
+            "bf16": cpu_has_bf16(),
+            "threads": torch.get_num_threads(),
+            "batch": gate.BATCH,
+        },
+        multiply_in={name: arithmetic(name) for name in PRECISIONS},
         versions={name: version(name) for name in ("openvino", "nncf", "torch")},
     )
     exported.write(folder, record)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from detector_core import artifacts, calibration, exported, registry
 from detector_core.calibration import Calibration, verdict
 from detector_core.config import PreprocessSpec
-from detector_core.engines import Engine, OpenVino, Torch
+from detector_core.engines import EXACT, Engine, OpenVino, Torch
 from detector_core.errors import BrokenArtifact
 from detector_core.labels import FAKE, REAL
 from detector_core.pictures import Pixels
@@ -134,14 +134,17 @@ class Predictor:
         self._folder, self._lock = Path(model_folder), threading.Lock()
         self._network: torch.nn.Module | None = None
         self.info, self._engine = self._load(precision)
-        self.predict([blank(self.info)])  # the first pass is slow: not in a request
+        for count in getattr(self._engine, "sizes", (1,)):  # the first pass of a size is slow: not in a request
+            self.predict([blank(self.info)] * count)
 
     def _load(self, precision: str) -> tuple[ModelInfo, Engine]:
         info = describe(self._folder)
         record = exported.read(self._folder, info.sha256)
         info = replace(info, precision=exported.resolve(record, precision))
         if self.device == "cpu" and record:
-            return info, OpenVino(exported.checked(self._folder, record, info.precision), info.precision, self.threads)
+            file = exported.checked(self._folder, record, info.precision)
+            gated_in = record.multiply_in.get(info.precision, EXACT)  # a record that does not say: the exact one
+            return info, OpenVino(file, info.precision, self.threads, gated_in)
         if info.precision == "int8":  # torch has no int8 here; bf16 was compared with the same verdicts in mind
             passed = {row["precision"] for row in record.table if row["passed"]} if record else set()
             info = replace(info, precision="bf16" if "bf16" in passed else "fp32")

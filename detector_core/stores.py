@@ -36,7 +36,8 @@ _SETTINGS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_REGION", "AWS_DEFAU
 _OF_PYARROW = re.compile(r"\?(?:.*&)?(endpoint_override|scheme|region|anonymous|allow_bucket_creation|retry_[a-z_]+)=")
 _CREDENTIALS = re.compile(
     r"ACCESS_DENIED|INVALID_ACCESS_KEY|INVALID_CLIENT_TOKEN|EXPIRED|SIGNATURE|UNRECOGNIZED_CLIENT|HTTP status 40[13]"
-    r"|InvalidToken|ExpiredToken|OAuth2|credential|UNAUTHENTICATED|PERMISSION_DENIED",
+    # A question by HEAD is answered without a reason: 400 is how S3 says there that a session token has expired.
+    r"|HTTP status 400\) during Head|InvalidToken|ExpiredToken|OAuth2|credential|UNAUTHENTICATED|PERMISSION_DENIED",
     re.IGNORECASE,
 )
 _UNREACHABLE = re.compile(r"NETWORK_CONNECTION|curlCode|UNAVAILABLE|DEADLINE|timed? ?out|EasyPerform", re.IGNORECASE)

@@ -11,6 +11,9 @@ import secrets
 _SETTINGS = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
+    # After a host is lost an elastic run may first ask for the workers of before: Ray's view of the cluster is up to
+    # 20 s old. It then waits this long in vain, with Ray's default 60 s, before it goes on with what is left.
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "20",
     "RAY_USAGE_STATS_ENABLED": "0",
 }
 for _name, _value in _SETTINGS.items():

@@ -24,6 +24,13 @@ class Unavailable(Exception):
         self.retry_after_s = retry_after_s
 
 
+class Busy(Unavailable):
+    """The detector works, and more is waiting than it may take."""
+
+    def __init__(self) -> None:
+        super().__init__(BUSY)
+
+
 class Refusal(HTTPException):
     """A request that is answered with an error; ``code`` where the status has several, see OTHER_CODES."""
 

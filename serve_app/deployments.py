@@ -16,11 +16,12 @@ from ray.serve.handle import DeploymentHandle
 
 from detector_core import faces
 from detector_core.pictures import Heat, Pixels
-from detector_core.runtime import Prediction, Predictor, describe
-from serve_app.answers import BUSY, Unavailable
+from detector_core.runtime import Prediction, Predictor, blank, describe
+from serve_app.answers import Busy, Unavailable
 from serve_app.following import Following
 from serve_app.http import create_app
 from serve_app.metrics import BatchMetrics, RequestMetrics
+from serve_app.readiness import Passes
 from serve_app.schemas import looks_for_faces
 from serve_app.settings import Settings
 
@@ -41,7 +42,7 @@ class Detector:
             settings,
             lambda folder: Predictor(folder, batch_size=settings.max_batch_size, device=device, threads=threads),
         )
-        self._metrics = BatchMetrics()
+        self._metrics, self._passes = BatchMetrics(), Passes()
         self._explaining = asyncio.Semaphore(EXPLAINED_AT_ONCE)
         self.predict.set_max_batch_size(settings.max_batch_size)
         self.predict.set_batch_wait_timeout_s(settings.batch_wait_s)
@@ -50,9 +51,15 @@ class Detector:
     async def predict(self, images: list[Pixels]) -> list[Prediction]:
         """One prediction a picture. In a thread, so that the next batch fills meanwhile."""
         started = time.perf_counter()
-        predictions = await asyncio.to_thread(self._following.current.predict, images)
+        with self._passes.one():
+            predictions = await asyncio.to_thread(self._following.current.predict, images)
         self._metrics.batch(images, time.perf_counter() - started)
         return predictions
+
+    async def check_health(self) -> None:
+        """Asked by Ray Serve, which replaces a replica that raises three times; costs nothing while passes succeed."""
+        predictor = self._following.current
+        await asyncio.to_thread(self._passes.check, lambda: predictor.predict([blank(predictor.info)]))
 
     async def explain(self, image_SSC: Pixels, toward: str) -> Heat:
         """What in a picture speaks for a label: heat_SS."""
@@ -89,14 +96,14 @@ class Ingress:
 
     async def _ask(self, method: str, *arguments: object) -> object:
         if self._waiting >= self._settings.max_queued:
-            raise Unavailable(BUSY)
+            raise Busy
         self._count(+1)
         try:
             for retry in (True, False):
                 try:
                     return await getattr(self._detector, method).remote(*arguments)
                 except BackPressureError:
-                    raise Unavailable(BUSY) from None
+                    raise Busy from None
                 except (RayActorError, DeploymentUnavailableError):
                     if not retry:
                         raise Unavailable(RESTARTING, retry_after_s=RESTART_S) from None

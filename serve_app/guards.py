@@ -14,7 +14,7 @@ from limits.storage import MemoryStorage
 from limits.strategies import SlidingWindowCounterRateLimiter
 
 from detector_core.errors import BadConfig
-from serve_app.answers import BUSY, Refusal, Unavailable
+from serve_app.answers import Busy, Refusal
 
 _LOOK_AGAIN_S = 2.0
 _KEEP_PREFIX = 64
@@ -120,16 +120,16 @@ class Room:
         return self._open, self._bytes
 
     async def __call__(self, request: Request) -> AsyncIterator[None]:
-        """Raises Unavailable."""
+        """Raises Busy."""
         left, stated = self._most_bytes - self._bytes, stated_bytes(request)
         if self._open >= self._most or left < stated <= self._most_bytes:  # more than all is too large, not too much
-            raise Unavailable(BUSY)
+            raise Busy
         taken = 0
 
         def take(count: int) -> None:
             nonlocal taken
             if self._bytes + count > self._most_bytes:
-                raise Unavailable(BUSY)
+                raise Busy
             taken += count
             self._bytes += count
 
@@ -143,7 +143,7 @@ class Room:
 
 
 def take_room(request: Request, count: int) -> None:
-    """Counts bytes that a request holds from now on, where a Room is. Raises Unavailable."""
+    """Counts bytes that a request holds from now on, where a Room is. Raises Busy."""
     take = getattr(request.state, "take", None)
     if take:
         take(count)

@@ -25,6 +25,7 @@ from serve_app.answers import Refusal, Unavailable, answer_errors, documented, r
 from serve_app.guards import Guard, Keys, Room
 from serve_app.judging import Judge, Judged, Seen, Workers, ask, look, together
 from serve_app.outer import Answered, Notes, Outer
+from serve_app.readiness import Readiness, Watched
 from serve_app.schemas import (
     DetectAnswer,
     FeedbackAnswer,
@@ -44,7 +45,6 @@ from serve_app.settings import Faces, HttpSettings
 __all__ = ["Answered", "Judge", "Unavailable", "create_app"]
 
 STATIC = Path(__file__).parent / "static"
-READY_S = 5.0
 FULL_RETRY_S = 3600
 _HEADERS = ["Authorization", "X-API-Key", "Content-Type", "X-Request-ID"]
 
@@ -69,6 +69,7 @@ def create_app(
     settings = settings or HttpSettings()
     limits = settings.limits
     workers = Workers()
+    watched = Watched(judge)
     store = feedback.Store(settings.feedback_folder, settings.feedback_bytes) if settings.feedback_folder else None
     app = FastAPI(
         title="Deepfake face detector",
@@ -92,6 +93,14 @@ def create_app(
 
     def search(asked: Faces, info: ModelInfo) -> bool:
         return looks_for_faces(settings.faces if asked == "auto" else asked, info)
+
+    async def ask_once() -> None:
+        info = model()
+        if search("auto", info):
+            await workers.run(face_search.warm_up)
+        await watched.predict(blank(info))
+
+    readiness = Readiness(watched, ask_once)
 
     def deadline() -> float:
         return asyncio.get_running_loop().time() + settings.timeout_s
@@ -145,7 +154,7 @@ def create_app(
                 raise _refusal(error, f"picture {index + 1} of {len(files)}: " if len(files) > 1 else "") from None
 
         seen = await together(look_at(data, index) for index, data in enumerate(files))
-        judged = await together(ask(judge, one.squares, info, explain) for one in seen)
+        judged = await together(ask(watched, one.squares, info, explain) for one in seen)
         return list(zip(seen, judged, strict=True))
 
     if limits.frames:
@@ -172,7 +181,7 @@ def create_app(
                 data = await intake.within(until, intake.read_clip(request, max_bytes=limits.max_video_bytes))
             info = model()
             judging = clips.judge_clip(
-                data, judge, info, limits, frames, search(faces, info), workers, taken, settings.timeout_s
+                data, watched, info, limits, frames, search(faces, info), workers, taken, settings.timeout_s
             )
             found = await intake.unless_gone(request, until, judging)
             return VideoAnswer(**found, request_id=request_id(request), timing_ms=_timing(taken))
@@ -216,14 +225,7 @@ def create_app(
 
     @app.get("/readyz", summary="Does the model answer?", responses=documented(503))
     async def ready() -> Health:
-        info = model()
-        try:
-            async with asyncio.timeout(READY_S):
-                if search("auto", info):
-                    await workers.run(face_search.warm_up)
-                await judge.predict(blank(info))
-        except TimeoutError:
-            raise Unavailable(f"the model did not answer within {READY_S:g} s") from None
+        await readiness.check()
         return Health()
 
     @app.get("/", include_in_schema=False)

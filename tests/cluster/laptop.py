@@ -93,6 +93,7 @@ def until(holds: Callable[[], Any], what: str, limit_s: float = LIMIT_S) -> Any:
     return found
 
 
-def alive(host: Host) -> bool:
-    """Whether a raylet runs on a host."""
-    return any("raylet/raylet" in line for line in host.processes())
+def raylet(host: Host) -> str:
+    """The process id of Ray's daemon on a host; empty where there is none."""
+    done = subprocess.run(host.command("pgrep -o -x raylet"), capture_output=True, text=True, check=False)
+    return done.stdout.strip()

@@ -21,7 +21,7 @@ from detector_core import demo
 from detector_core.variants import spec_for
 from tests.cluster import exchange
 from tests.cluster.hosts import PROJECT, SHARED, Hosts
-from tests.cluster.laptop import DASHBOARD, ENDED, HEAD, LAPTOP, ONE, TWO, Laptop, alive, until
+from tests.cluster.laptop import DASHBOARD, ENDED, HEAD, LAPTOP, ONE, TWO, Laptop, raylet, until
 
 CLUSTER = f"{SHARED}/cluster.yaml"
 SERVE_PORT = 8000
@@ -51,7 +51,7 @@ SERVE = ["python", "-m", "serve_app", "--models", MODELS, "--host", "0.0.0.0", "
 
 def bring_up(laptop: Laptop) -> None:
     laptop.say("ray get-auth-token --generate > /dev/null && ray up -y " + CLUSTER)
-    until(lambda: alive(laptop.hosts[ONE]) and alive(laptop.hosts[TWO]), "Ray on both workers")
+    until(lambda: raylet(laptop.hosts[ONE]) and raylet(laptop.hosts[TWO]), "Ray on both workers")
 
 
 def open_tunnel(laptop: Laptop) -> None:
@@ -113,8 +113,9 @@ def lose_a_host(laptop: Laptop) -> None:
 
 
 def put_the_cable_back(laptop: Laptop) -> None:
+    without = {"", raylet(laptop.hosts[TWO])}  # cut off, it still believes that it belongs to the cluster
     laptop.hosts[TWO].link("up")
-    until(lambda: alive(laptop.hosts[TWO]), "Ray on the host that was cut off")
+    until(lambda: raylet(laptop.hosts[TWO]) not in without, "a new Ray on the host that was cut off")
     until(lambda: "2.0 CPU" in laptop.say(f"ray exec {CLUSTER} 'ray status'"), "two cores in the cluster")
 
 

@@ -5,9 +5,12 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -220,6 +223,82 @@ def test_calibration_pictures_are_of_both_classes(data: Manifest, monkeypatch: p
     assert export.calibration_pictures(rows, data.root, preprocess).shape == (10, SIZE, SIZE, 3)
     with pytest.raises(BadData, match="no fake picture"):
         export.calibration_pictures(rows[rows["label"] == "real"], data.root, preprocess)
+
+
+def test_a_compiled_network_compiles_nothing_after_its_warm_up_and_computes_in_one_thread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a GPU, with a backend that compiles nothing but counts."""
+    compiled: list[int] = []
+    threads: set[str] = set()
+
+    def backend(graph: torch.fx.GraphModule, inputs: list[torch.Tensor]) -> Callable[..., Any]:
+        compiled.append(max(one.shape[0] for one in inputs if one.dim() == 4 and one.shape[-1] == SIZE))
+
+        def run(*values: torch.Tensor) -> Any:
+            threads.add(threading.current_thread().name)
+            return graph.forward(*values)
+
+        return run
+
+    model = save_model(tmp_path / "model")
+    expected = [one.logit for one in Predictor(model).predict(list(squares(9)))]
+    monkeypatch.setattr("detector_core.runtime.Torch", partial(Torch, backend=backend))
+    predictor = Predictor(model, batch_size=6)
+    assert compiled == [1, 4, 6]
+    with ThreadPoolExecutor(3) as pool:
+        found = list(pool.map(lambda count: predictor.predict(list(squares(9))[:count]), range(1, 10)))
+    assert compiled == [1, 4, 6]
+    assert len(threads) == 1
+    for several in found:
+        assert [one.logit for one in several] == pytest.approx(expected[: len(several)], abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("has_bf16", "precision", "gated_in", "served_in"),
+    [
+        (True, "int8", "bf16", "bf16"),
+        (True, "int8", "f32", "f32"),
+        (True, "int8", None, "f32"),
+        (True, "bf16", "bf16", "bf16"),
+        (True, "fp32", "f32", "f32"),
+        (False, "int8", "bf16", "f32"),
+        (False, "int8", "f32", "f32"),
+    ],
+)
+def test_another_machine_multiplies_as_the_gate_did_or_exactly(
+    version: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    has_bf16: bool,
+    precision: str,
+    gated_in: str | None,
+    served_in: str,
+) -> None:
+    folder = shutil.copytree(version, tmp_path / "copy")
+    record = json.loads((folder / "runtime.json").read_text())
+    record["multiply_in"] = {precision: gated_in} if gated_in else {}
+    (folder / "runtime.json").write_text(json.dumps(record))
+    hints: list[str] = []
+
+    def compile_model(file: str, device: str, settings: dict[str, Any]) -> Any:  # noqa: ARG001 -- of OpenVINO
+        hints.append(settings["INFERENCE_PRECISION_HINT"])
+        raise RuntimeError("not today")
+
+    core = SimpleNamespace(compile_model=compile_model)
+    monkeypatch.setattr("detector_core.engines.cpu_has_bf16", lambda: has_bf16)
+    monkeypatch.setattr("detector_core.engines.openvino", lambda: SimpleNamespace(Core=lambda: core))
+    with pytest.raises(BrokenArtifact, match="not today"):
+        Predictor(folder, precision=precision)
+    assert hints == [served_in]
+
+
+def test_what_the_gate_multiplied_in_is_kept(version: Path) -> None:
+    record = exported.read(version, artifacts.read(version).weights_sha256)
+    assert record
+    fast = "bf16" if cpu_has_bf16() else "f32"
+    assert record.multiply_in == {"int8": fast, "bf16": fast, "fp32": "f32"}
+    assert record.measured["bf16"] is cpu_has_bf16()
 
 
 def test_batches_are_filled_up_to_a_few_sizes() -> None:

@@ -2,8 +2,10 @@
 
 import socket
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -171,11 +173,40 @@ def test_a_name_that_no_one_knows(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "does not answer at http://store.invalid:9000" in refused(f"{TOP}/data")
 
 
-def test_credentials_that_have_expired(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_key_that_the_store_does_not_know(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # The calls that are not checked make the bucket.
     with s3_server(tmp_path / "log", INITIAL_NO_AUTH_ACTION_COUNT="2") as url:
-        use(monkeypatch, url, key="AKIAEXPIRED")
+        use(monkeypatch, url, key="AKIAUNKNOWN")
         assert refused(f"{TOP}/data").startswith(f"{TOP} refuses these credentials: missing, wrong, expired")
+
+
+class _Expired(BaseHTTPRequestHandler):
+    """Answers as S3 does when a session token has expired: 400, with the reason in the body, which HEAD has not."""
+
+    def do_HEAD(self) -> None:
+        self.send_response(400)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_a_session_token_that_has_expired(monkeypatch: pytest.MonkeyPatch) -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Expired) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        use(monkeypatch, f"http://127.0.0.1:{server.server_port}", key="ASIAEXPIRED")
+        monkeypatch.setenv("AWS_SESSION_TOKEN", "old")
+        said = refused(f"{TOP}/data")
+        server.shutdown()
+        thread.join()
+    assert said.startswith(f"{TOP} refuses these credentials: missing, wrong, expired")
+    assert "AWS_SESSION_TOKEN" in said
+    later = (
+        "AWS Error UNKNOWN (HTTP status 400) during PutObject operation: Unable to parse ExceptionName: ExpiredToken"
+    )
+    assert stores.explain(later, TOP).startswith(f"{TOP} refuses these credentials")
 
 
 def test_what_a_store_says_is_put_in_one_line() -> None:
