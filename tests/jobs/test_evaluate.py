@@ -6,6 +6,8 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import Executor, ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +22,7 @@ from jobs import evaluate
 from jobs.cluster import connect
 
 ROOT = Path(__file__).parents[2]
+LIMIT_S = 300
 FILES = (
     "scores.parquet",
     "report.json",
@@ -105,37 +108,39 @@ def test_what_cannot_work_is_one_line_and_no_file(model: Path, tiny_dataset: Pat
     assert not (model / "model" / "evaluation").exists()
 
 
-@pytest.fixture(scope="module")
-def private_ray() -> Iterator[None]:
-    """One Ray for the tests below."""
+@pytest.fixture
+def apart() -> Iterator[Executor]:
+    """A process of its own: Ray ends the process that started it when something goes wrong below."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        yield pool
+
+
+def scores(model: Path, dataset: Path, workers: list[int]) -> list[pd.DataFrame]:
+    """The test split's, with so many workers each time, in batches of five."""
+    evaluate.BATCH = 5
+    data, found = manifest.load(str(dataset)), []
     with connect():
-        yield
+        for count in workers:
+            with evaluate.Scorers(str(model / "model"), data.root, workers=count, gpu=False) as scorers:
+                found.append(scorers.score(data.split("test"), "scoring"))
+    return found
 
 
-@pytest.mark.usefixtures("private_ray")
-class TestScorers:
-    @pytest.fixture(autouse=True)
-    def small_batches(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(evaluate, "BATCH", 5)
+def test_the_same_scores_whatever_the_workers(model: Path, tiny_dataset: Path, apart: Executor) -> None:
+    one, two = apart.submit(scores, model, tiny_dataset, [1, min(2, os.cpu_count() or 1)]).result(LIMIT_S)
+    pd.testing.assert_frame_equal(one, two)
 
-    def score(self, model: Path, dataset: Path, workers: int) -> pd.DataFrame:
-        data = manifest.load(str(dataset))
-        with evaluate.Scorers(str(model / "model"), data.root, workers=workers, gpu=False) as scorers:
-            return scorers.score(data.split("test"), "scoring")
 
-    def test_the_same_scores_whatever_the_workers(self, model: Path, tiny_dataset: Path) -> None:
-        workers = min(2, os.cpu_count() or 1)
-        pd.testing.assert_frame_equal(self.score(model, tiny_dataset, 1), self.score(model, tiny_dataset, workers))
+def test_a_broken_picture_is_named(model: Path, own_dataset: Path, apart: Executor) -> None:
+    data = manifest.load(str(own_dataset))
+    victim = Path(data.root) / data.split("test")["path"][7]
+    victim.write_bytes(b"no picture")
+    with pytest.raises(BadImage, match=str(victim)):
+        apart.submit(scores, model, own_dataset, [1]).result(LIMIT_S)
 
-    def test_a_broken_picture_is_named(self, model: Path, own_dataset: Path) -> None:
-        data = manifest.load(str(own_dataset))
-        victim = Path(data.root) / data.split("test")["path"][7]
-        victim.write_bytes(b"no picture")
-        with pytest.raises(BadImage, match=str(victim)):
-            self.score(model, own_dataset, 1)
 
-    def test_changed_weights_are_refused(self, model: Path, tiny_dataset: Path) -> None:
-        weights = model / "model" / "model.safetensors"
-        weights.write_bytes(weights.read_bytes() + b"x")
-        with pytest.raises(BrokenArtifact, match="was changed"):
-            self.score(model, tiny_dataset, 1)
+def test_changed_weights_are_refused(model: Path, tiny_dataset: Path, apart: Executor) -> None:
+    weights = model / "model" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes() + b"x")
+    with pytest.raises(BrokenArtifact, match="was changed"):
+        apart.submit(scores, model, tiny_dataset, [1]).result(LIMIT_S)

@@ -16,7 +16,6 @@ from tests.training import (
     EPOCHS,
     STEPS,
     children,
-    command,
     finish,
     long_spec,
     start,
@@ -29,14 +28,6 @@ from tests.training import (
 FILES = {"model", "run.json", "metrics.csv", "curves.png", "samples.png", "tensorboard"}
 
 
-def in_process(flags: list[str]) -> int:
-    """The job in this process, which has imported everything already; its exit code."""
-    with pytest.raises(SystemExit) as ended:
-        main(flags)
-    assert isinstance(ended.value.code, int)
-    return ended.value.code
-
-
 @pytest.fixture(scope="module")
 def broken_off(tiny_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A spec of many short epochs, and an unbroken run of it with two workers."""
@@ -47,7 +38,7 @@ def broken_off(tiny_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 def test_a_run_leaves_a_model_that_loads(
-    spec_file: Path, tiny_spec: RunSpec, tiny_dataset: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    spec_file: Path, tiny_spec: RunSpec, tiny_dataset: Path, tmp_path: Path
 ) -> None:
     result = train(spec_file, tiny_dataset, tmp_path, "one")
     run = tmp_path / "one"
@@ -63,14 +54,18 @@ def test_a_run_leaves_a_model_that_loads(
     with torch.inference_mode():
         assert network(to_input(image, artifact.spec.preprocess)[None]).shape == (1, 1)
 
-    same = command(spec_file, tiny_dataset, tmp_path, "one")[3:]
-    assert in_process(same) == 1
-    said = f"error: {run} exists: choose another --name, or go on with it with --resume"
-    assert capfd.readouterr().err.splitlines()[-1] == said
-    assert in_process([*same, "--resume"]) == 0
-    assert json.loads(capfd.readouterr().out.splitlines()[-1]) == result
-    assert in_process([*same, "--resume", "--seed", "4"]) == 1
-    assert "was started otherwise (seed: 0 then, 4 now)" in capfd.readouterr().err.splitlines()[-1]
+    def again(*flags: str) -> tuple[int, str, str]:
+        return finish(start(spec_file, tiny_dataset, tmp_path, "one", *flags))
+
+    code, _, err = again()
+    assert code == 1
+    assert err.splitlines()[-1] == f"error: {run} exists: choose another --name, or go on with it with --resume"
+    code, out, err = again("--resume")
+    assert code == 0, err
+    assert json.loads(out.splitlines()[-1]) == result
+    code, _, err = again("--resume", "--seed", "4")
+    assert code == 1
+    assert "was started otherwise (seed: 0 then, 4 now)" in err.splitlines()[-1]
 
 
 def test_a_killed_worker_and_a_killed_driver_change_nothing(
@@ -113,12 +108,9 @@ def test_a_broken_picture_stops_the_run_at_once_and_is_named(
     assert not (tmp_path / "broken" / "model").exists()
 
 
-def test_too_many_workers_fail_in_seconds(
-    spec_file: Path, tiny_dataset: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    assert in_process([*command(spec_file, tiny_dataset, tmp_path, "bad")[3:], "--workers", "9"]) == 1
-    out, err = capfd.readouterr()
-    assert out == ""
+def test_too_many_workers_fail_in_seconds(spec_file: Path, tiny_dataset: Path, tmp_path: Path) -> None:
+    code, out, err = finish(start(spec_file, tiny_dataset, tmp_path, "bad", "--workers", "9"))
+    assert (code, out) == (1, "")
     assert "training with 9 workers needs 9 CPU, and this Ray has" in err.splitlines()[-1]
     assert not (tmp_path / "bad").exists()
 

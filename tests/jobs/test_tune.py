@@ -25,10 +25,13 @@ def flags(spec_file: Path, dataset: Path, folder: Path, name: str, *more: str) -
     return [VARIANT, "--spec", str(spec_file), *where, "--name", name, "--cpus", "1", *more]
 
 
+def tune(*arguments: str) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-m", "jobs.tune", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S, check=False)
+
+
 def run(*arguments: str) -> dict[str, Any]:
-    done = subprocess.run(
-        [sys.executable, "-m", "jobs.tune", *arguments], capture_output=True, text=True, timeout=LIMIT_S
-    )
+    done = tune(*arguments)
     assert done.returncode == 0, done.stderr
     result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return result
@@ -156,8 +159,8 @@ def test_an_objective_that_needs_both_classes_is_refused(
     assert "needs both classes" in capfd.readouterr().err
 
 
-def test_more_workers_than_cores_are_refused_at_once(
-    tiny_dataset: Path, spec_file: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    assert refused(*flags(spec_file, tiny_dataset, tmp_path, "much", "--workers-per-trial", "12", "--cpus", "9")) == 1
-    assert "needs 108 CPU" in capfd.readouterr().err
+def test_more_workers_than_cores_are_refused_at_once(tiny_dataset: Path, spec_file: Path, tmp_path: Path) -> None:
+    arguments = flags(spec_file, tiny_dataset, tmp_path, "much", "--workers-per-trial", "12", "--cpus", "9")
+    done = tune(*arguments)
+    assert done.returncode == 1
+    assert "needs 108 CPU" in done.stderr

@@ -80,7 +80,7 @@ def test_the_keyboard_alone_is_enough(page: Page) -> None:
     page.keyboard.press("Tab")
     expect(page.locator("#file")).to_be_focused()
     assert page.locator("label[for=file]").evaluate("label => getComputedStyle(label).outlineStyle") == "solid"
-    with page.expect_file_chooser() as chooser:
+    with page.expect_file_chooser(timeout=60_000) as chooser:
         page.keyboard.press("Enter")
     chooser.value.set_files([grey(90)])  # type: ignore[list-item]
     expect(page.get_by_role("heading", name="This looks generated.")).to_be_visible(timeout=20_000)
