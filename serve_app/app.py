@@ -49,21 +49,29 @@ def build(settings: Settings) -> serve.Application:
     changes = {name: storage.absolute(str(getattr(settings, name))) for name in ("model", "models")}
     settings = settings.model_copy(update={name: where for name, where in changes.items() if getattr(settings, name)})
     describe(artifacts.find(settings.model) if settings.model else registry.live(str(settings.models)))
-    detector = Detector.options(
-        **_scaled(settings.detectors),
-        ray_actor_options={"num_cpus": settings.detector_cpus, "num_gpus": settings.detector_gpus},
-        # All that the ingresses may ask: the batches are filled from a queue in the replica. A lower bound would leave
-        # pictures with Serve's router, which looks for a free replica at growing intervals.
-        max_ongoing_requests=max(settings.max_queued, settings.max_batch_size) * settings.ingresses.max_replicas,
-    ).bind(settings)
+    together = settings.layout == "together"
     return Ingress.options(
-        **_scaled(settings.ingresses),
-        ray_actor_options={"num_cpus": settings.ingress_cpus},
+        **_scaled(settings.detectors if together else settings.ingresses),
+        ray_actor_options=_judging(settings) if together else {"num_cpus": settings.ingress_cpus},
         # The ingress itself refuses what is beyond http.max_open, in the form of every other error.
         max_ongoing_requests=2 * settings.http.max_open,
         backpressure_config={"status_code": 503, "retry_after_s": 1},
         max_queued_requests=settings.http.max_open,
-    ).bind(detector, settings)
+    ).bind(None if together else _detector(settings), settings)
+
+
+def _detector(settings: Settings) -> serve.Application:
+    return Detector.options(
+        **_scaled(settings.detectors),
+        ray_actor_options=_judging(settings),
+        # All that the ingresses may ask: the batches are filled from a queue in the replica. A lower bound would leave
+        # pictures with Serve's router, which looks for a free replica at growing intervals.
+        max_ongoing_requests=max(settings.max_queued, settings.max_batch_size) * settings.ingresses.max_replicas,
+    ).bind(settings)
+
+
+def _judging(settings: Settings) -> dict[str, float]:
+    return {"num_cpus": settings.detector_cpus, "num_gpus": settings.detector_gpus}
 
 
 def _scaled(scale: Scale) -> dict[str, Any]:

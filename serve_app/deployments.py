@@ -1,6 +1,7 @@
 """The two deployments: an ingress that reads, decodes and looks for faces, a detector that judges squares in batches.
 
-They scale apart, each by what it has in hand. Each ingress asks about so many pictures at once; what comes on top
+They scale apart, each by what it has in hand; with ``layout: together`` each ingress judges by itself, and there is no
+detector. Each ingress asks about so many pictures at once; what comes on top
 is refused at once. Judging changes nothing, so a picture whose replica died is judged again by another, once.
 """
 
@@ -31,9 +32,8 @@ RESTARTING = "the model is being restarted: try again in a moment"
 RESTART_S = 5
 
 
-@serve.deployment
-class Detector:
-    """Holds the model; judges the pictures of concurrent requests together."""
+class Model:
+    """Judges the pictures of concurrent requests together."""
 
     def __init__(self, settings: Settings) -> None:
         threads = settings.threads or int(settings.detector_cpus) or (os.cpu_count() or 1)
@@ -67,13 +67,17 @@ class Detector:
             return await asyncio.to_thread(self._following.current.explain, image_SSC, toward)
 
 
+Detector = serve.deployment(Model, name="Detector")
+
+
 @serve.deployment
 @serve.ingress()
 class Ingress:
-    """Reads, checks and decodes; answers over HTTP."""
+    """Reads, checks and decodes; answers over HTTP. Judges by itself where there is no detector to ask."""
 
-    def __init__(self, detector: DeploymentHandle, settings: Settings) -> None:
+    def __init__(self, detector: DeploymentHandle | None, settings: Settings) -> None:
         self._detector, self._settings = detector, settings
+        self._model = None if detector else Model(settings)
         self._waiting, self._explaining = 0, asyncio.Semaphore(EXPLAINED_AT_ONCE)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
@@ -94,6 +98,11 @@ class Ingress:
             heat: Heat = await self._ask("explain", image_SSC, toward)
         return heat
 
+    async def check_health(self) -> None:
+        """Asked by Ray Serve; of the model, where it is here."""
+        if self._model:
+            await self._model.check_health()
+
     async def _ask(self, method: str, *arguments: object) -> object:
         if self._waiting >= self._settings.max_queued:
             raise Busy
@@ -101,6 +110,8 @@ class Ingress:
         try:
             for retry in (True, False):
                 try:
+                    if self._model:
+                        return await getattr(self._model, method)(*arguments)
                     return await getattr(self._detector, method).remote(*arguments)
                 except BackPressureError:
                     raise Busy from None

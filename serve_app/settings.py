@@ -95,6 +95,10 @@ class Settings(Frozen):
         0.003, gt=0, description="how long a batch waits to fill; above 0, or each has one picture"
     )
     max_queued: int = Field(64, ge=1, description="pictures that one ingress has asked about at once; beyond: 503")
+    layout: Literal["apart", "together"] = Field(
+        "apart",
+        description="apart: ingresses ask detectors; together: each replica reads and judges, scaled as `detectors`",
+    )
     detectors: Scale = Scale(target_ongoing_requests=16)
     detector_cpus: float = Field(0.9, ge=0, description="cores of each; with the ingress one core is enough")
     detector_gpus: float = Field(0, ge=0, description="GPUs of each; a fraction shares one")
@@ -121,7 +125,8 @@ class Settings(Frozen):
 
     def least(self) -> dict[str, float]:
         """CPUs and GPUs of the least number of replicas."""
+        ingresses = self.ingresses.min_replicas * self.ingress_cpus if self.layout == "apart" else 0
         return {
-            "CPU": self.detectors.min_replicas * self.detector_cpus + self.ingresses.min_replicas * self.ingress_cpus,
+            "CPU": self.detectors.min_replicas * self.detector_cpus + ingresses,
             "GPU": self.detectors.min_replicas * self.detector_gpus,
         }
