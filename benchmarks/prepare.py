@@ -3,6 +3,8 @@
 Pictures are generated: JPEGs of 32 x 32 pixels of noise, in a temporary folder that is removed. Peak memory is the
 high-water mark of resident memory (VmHWM) of the driver and of its largest Ray worker, from /proc, so on Linux only.
 
+The last line is JSON.
+
   python -m benchmarks.prepare --pictures 2200 100000
 """
 
@@ -13,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -119,6 +121,7 @@ def main() -> None:
             f"slope: driver {(last.driver - first.driver) / more:,.0f} bytes a picture, "
             f"worker {(last.worker - first.worker) / more:,.0f} bytes a picture"
         )
+    print(json.dumps({"runs": [asdict(run) for run in runs]}))
 
 
 if __name__ == "__main__":

@@ -4,9 +4,12 @@ One table, the same JPEGs of 256 px, network (resnet68, one step from random wei
 every row: each connection asks again as soon as it is answered. Face detection is off, as the peers have none.
 
   ours           python -m serve_app: Ray Serve, batches, the promoted runtime (int8 by default)
+  together       the same with ``layout: together``: an ingress and a model in one process
   LitServe       the same network in torch, eager, fp32, batches of the same size (extra ``bench``)
   FastAPI        the same in one uvicorn process, a picture at a time
   bare runtime   what ours computes with, in process, whole batches of ready squares: the ceiling
+
+The rows take turns; the median over the rounds counts.
 
   python -m benchmarks.serve
   python -m benchmarks.serve --precision bf16 --connections 1,32 --seconds 20
@@ -27,7 +30,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import aiohttp
@@ -36,17 +39,19 @@ from benchmarks.machine import describe
 from detector_core import demo, registry
 from detector_core.preprocess import decode, square
 from detector_core.runtime import Predictor
+from jobs.cli import say
 from jobs.loopback import free_port, wait_until_ready
 
 SIZE, STORED_SIZE, BATCH = 224, 256, 16
 COUNTS = {"train": 16, "valid": 8, "test": 8}
 START_S, STOP_S = 300, 90
 SETTINGS = (
-    f"{{max_batch_size: {BATCH}, max_queued: 512, http: {{max_open: 512}}, ingresses: {{max_replicas: 1}}, threads: 1, "
-    f"detector_cpus: 0.45, detectors: {{min_replicas: 2, max_replicas: 2}}}}"
+    f"max_batch_size: {BATCH}, max_queued: 512, http: {{max_open: 512}}, ingresses: {{max_replicas: 1}}, threads: 1, "
+    f"detector_cpus: 0.45, detectors: {{min_replicas: 2, max_replicas: 2}}"
 )
 """A detector of one thread on each core: threads of one pass wait for each other, and so for what runs beside them."""
-OURS, LITSERVE, FASTAPI = "ours", "LitServe", "FastAPI"
+OURS, TOGETHER, LITSERVE, FASTAPI = "ours", "together", "LitServe", "FastAPI"
+LAYOUTS = {OURS: "apart", TOGETHER: "together"}
 
 
 @dataclass
@@ -66,13 +71,49 @@ class Point:
         return 1000 * ordered[min(len(ordered) - 1, int(share * len(ordered)))]
 
 
+@dataclass(frozen=True)
+class Row:
+    """The medians over the rounds of a number of connections; milliseconds, None where nothing was answered."""
+
+    rate: float
+    p50: float | None
+    p99: float | None
+    failed: int
+    wait: float | None
+    stages: dict[str, float]
+
+    @classmethod
+    def of(cls, points: list[Point]) -> "Row":
+        """Of one point a round."""
+
+        def quantile(share: float) -> float | None:
+            found = [value for point in points if (value := point.quantile(share)) is not None]
+            return statistics.median(found) if found else None
+
+        seconds = [value for point in points for value in point.seconds]
+        stages = {name for point in points for name in point.stages}
+        return cls(
+            rate=statistics.median(point.rate for point in points),
+            p50=quantile(0.5),
+            p99=quantile(0.99),
+            failed=sum(point.failed for point in points),
+            wait=1000 * statistics.mean(seconds) if seconds else None,
+            stages={
+                name: statistics.mean(v for point in points for v in point.stages.get(name, []))
+                for name in ("service", "decode", "faces", "detect")
+                if name in stages
+            },
+        )
+
+
 def main() -> None:
     """Makes a model, measures every row and prints the tables; the last line is JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--precision", default="int8", choices=("int8", "bf16", "fp32"), help="of ours [int8]")
     parser.add_argument("--connections", default="1,8,32,128", help="open at once [1,8,32,128]")
-    parser.add_argument("--seconds", type=float, default=12, help="of each point, after a warm-up [12]")
-    parser.add_argument("--rows", default=f"{OURS},{LITSERVE},{FASTAPI}", help="[%(default)s]")
+    parser.add_argument("--seconds", type=float, default=8, help="of each point, after a warm-up [8]")
+    parser.add_argument("--rounds", type=int, default=3, metavar="R", help="the median of these counts [3]")
+    parser.add_argument("--rows", default=f"{OURS},{TOGETHER},{LITSERVE},{FASTAPI}", help="[%(default)s]")
     given = parser.parse_args()
     connections = [int(part) for part in given.connections.split(",")]
     print(describe())
@@ -80,53 +121,47 @@ def main() -> None:
         folder = Path(scratch)
         pictures = _make(folder, given.precision)
         live = registry.live(folder / "models")
-        bare = _bare(live, pictures)
-        print(f"  bare runtime: {bare['images_per_s']:.1f} images/s", file=sys.stderr)
-        found: dict[str, dict[int, Point]] = {}
-        for row in given.rows.split(","):
-            port = free_port()
-            with _server(_command(row, folder, live, port), port):
-                found[row] = {}
-                for count in connections:
-                    found[row][count] = asyncio.run(_load(port, pictures, count, given.seconds))
-                    print(f"  {row}, {count} connections: {found[row][count].rate:.1f} images/s", file=sys.stderr)
-    _print(given.precision, bare, found)
+        bare: list[dict[str, float]] = []
+        points: dict[str, dict[int, list[Point]]] = {
+            row: {count: [] for count in connections} for row in given.rows.split(",")
+        }
+        for number in range(given.rounds):
+            bare.append(_bare(live, pictures))
+            say(f"round {number + 1}/{given.rounds}, bare runtime: {bare[-1]['images_per_s']:.1f} images/s")
+            for row, of_row in points.items():
+                port = free_port()
+                with _server(_command(row, folder, live, port), port):
+                    for count, found in of_row.items():
+                        found.append(asyncio.run(_load(port, pictures, count, given.seconds)))
+                        say(f"  {row}, {count} connections: {found[-1].rate:.1f} images/s")
+    rows = {row: {count: Row.of(found) for count, found in of_row.items()} for row, of_row in points.items()}
+    medians = {name: statistics.median(one[name] for one in bare) for name in bare[0]}
+    _print(given.precision, medians, rows)
 
 
-def _print(precision: str, bare: dict[str, float], found: dict[str, dict[int, Point]]) -> None:
-    peers = [row for row in found if row != OURS]
+def _print(precision: str, bare: dict[str, float], rows: dict[str, dict[int, Row]]) -> None:
     print(
         f"resnet68 at {SIZE} px, {STORED_SIZE} px JPEGs, batches up to {BATCH}; ours in {precision}, peers torch fp32"
     )
     print(f"bare runtime: {bare['images_per_s']:.1f} images/s in batches, {bare['ms']:.1f} ms for one picture")
     print(f"{'connections':>11}  {'row':10} {'images/s':>9} {'p50 ms':>8} {'p99 ms':>8}  beside")
-    for count in next(iter(found.values())):
-        for row, points in found.items():
-            point = points[count]
-            rates = {peer: found[peer][count].rate for peer in peers if row == OURS}
-            beside = [f"{point.rate / rate:.2f} x {peer}" for peer, rate in rates.items() if rate]
-            beside += [f"{point.rate / bare['images_per_s']:.0%} of the bare runtime"] if row == OURS else []
-            beside += [f"{point.failed} refused"] if point.failed else []
-            waits = (point.quantile(share) for share in (0.5, 0.99))
-            cells = " ".join([f"{point.rate:9.1f}", *(f"{'none':>8}" if ms is None else f"{ms:8.1f}" for ms in waits)])
-            print(f"{count:11}  {row:10} {cells}  {', '.join(beside)}")
-    if OURS in found:
-        print(
-            "where the time of ours goes, mean ms: a client's wait > the service's clock > reading, decoding, detecting"
-        )
-        for count, point in found[OURS].items():
-            if not point.seconds:
-                continue
-            means = {name: statistics.mean(values) for name, values in point.stages.items()}
-            wait = 1000 * statistics.mean(point.seconds)
-            print(f"{count:11}  {wait:.1f} > " + ", ".join(f"{name} {value:.1f}" for name, value in means.items()))
-    rows = {
-        row: {
-            count: {"rate": point.rate, "p50": point.quantile(0.5), "p99": point.quantile(0.99)} for count, point in p
-        }
-        for row, p in ((row, points.items()) for row, points in found.items())
-    }
-    print(json.dumps({"bare": bare, "rows": rows}))
+    for count in next(iter(rows.values())):
+        for name, of_row in rows.items():
+            row = of_row[count]
+            peers = {peer: rows[peer][count].rate for peer in rows if name in LAYOUTS and peer not in LAYOUTS}
+            beside = [f"{row.rate / rate:.2f} x {peer}" for peer, rate in peers.items() if rate]
+            beside += [f"{row.rate / bare['images_per_s']:.0%} of the bare runtime"] if name in LAYOUTS else []
+            beside += [f"{row.failed} refused"] if row.failed else []
+            waits = " ".join(f"{'none':>8}" if ms is None else f"{ms:8.1f}" for ms in (row.p50, row.p99))
+            print(f"{count:11}  {name:10} {row.rate:9.1f} {waits}  {', '.join(beside)}")
+    print("where the time goes, mean ms: a client's wait > the service's clock > reading, decoding, detecting")
+    ours = [(name, count, row) for name, of_row in rows.items() for count, row in of_row.items() if name in LAYOUTS]
+    for name, count, row in ours:
+        if row.wait is not None:
+            stages = ", ".join(f"{stage} {value:.1f}" for stage, value in row.stages.items())
+            print(f"{count:11}  {name:10} {row.wait:.1f} > {stages}")
+    found = {name: {count: asdict(row) for count, row in of_row.items()} for name, of_row in rows.items()}
+    print(json.dumps({"bare": bare, "rows": found}))
 
 
 def _make(folder: Path, precision: str) -> list[bytes]:
@@ -204,8 +239,8 @@ async def _load(port: int, pictures: list[bytes], connections: int, seconds: flo
 
 
 def _command(row: str, folder: Path, live: Path, port: int) -> list[str]:
-    if row == OURS:
-        (folder / "serve.yaml").write_text(SETTINGS)
+    if row in LAYOUTS:
+        (folder / "serve.yaml").write_text(f"{{layout: {LAYOUTS[row]}, {SETTINGS}}}")
         given = ["--models", str(folder / "models"), "--config", str(folder / "serve.yaml")]
         return ["-m", "serve_app", *given, "--port", str(port)]
     if row == LITSERVE:
