@@ -189,3 +189,68 @@ def test_reliability_and_brier_are_those_of_scikit_learn(given_: tuple[Any, Any]
     assert found["fakes"] == pytest.approx(true)
     assert sum(found["pictures"]) == len(p_fake)
     assert brier(is_fake, p_fake) == pytest.approx(sk.brier_score_loss(is_fake, p_fake))
+
+
+@few
+@given(scored(), st.floats(0, 1), st.floats(0, 1))
+def test_a_higher_threshold_passes_more_and_flags_less(given_: tuple[Any, Any], one: float, other: float) -> None:
+    is_fake, p_fake = given_
+    low, high = (Confusion.at(is_fake, p_fake, threshold) for threshold in sorted((one, other)))
+    assert sum(vars(low).values()) == sum(vars(high).values()) == len(is_fake)
+    assert (low.reals, low.fakes) == (high.reals, high.fakes) == ((~is_fake).sum(), is_fake.sum())
+    assert low.fakes_passed <= high.fakes_passed
+    assert low.reals_flagged >= high.reals_flagged
+
+
+@few
+@given(scored(), st.randoms(use_true_random=False))
+def test_the_order_of_the_pictures_does_not_matter(given_: tuple[Any, Any], random: Any) -> None:
+    is_fake, p_fake = given_
+    order = random.sample(range(len(is_fake)), len(is_fake))
+    assert Confusion.at(is_fake[order], p_fake[order], 0.5) == Confusion.at(is_fake, p_fake, 0.5)
+    assert curve(is_fake[order], p_fake[order]) == curve(is_fake, p_fake)
+    values, shuffled = (ranking(is_fake[rows], p_fake[rows]) for rows in (slice(None), order))
+    assert {name: rate.value for name, rate in shuffled.items()} == pytest.approx(
+        {name: rate.value for name, rate in values.items()}
+    )
+    assert ece(is_fake[order], p_fake[order]) == pytest.approx(ece(is_fake, p_fake))
+    assert brier(is_fake[order], p_fake[order]) == pytest.approx(brier(is_fake, p_fake))
+
+
+@few
+@given(scored())
+def test_only_the_order_of_the_scores_ranks(given_: tuple[Any, Any]) -> None:
+    is_fake, score = given_
+    found = ranking(is_fake, score)
+    assert ranking(is_fake, np.exp(3 * score)) == found
+    auc = found["auc"].value
+    assert auc is not None
+    assert ranking(~is_fake, score)["auc"].value == pytest.approx(1 - auc)
+
+
+@few
+@given(scored())
+def test_the_curve_goes_from_nothing_flagged_to_nothing_passed(given_: tuple[Any, Any]) -> None:
+    found = curve(*given_)
+    flagged, passed = np.array(found["reals_flagged"]), np.array(found["fakes_passed"])
+    assert (flagged[0], passed[0], flagged[-1], passed[-1]) == (0, 1, 1, 0)
+    assert (np.diff(flagged) >= 0).all()
+    assert (np.diff(passed) <= 0).all()
+
+
+@few
+@given(counts, st.integers(1, 500), st.integers(2, 9))
+def test_more_pictures_of_the_same_kind_make_an_interval_narrower(count: int, more: int, times: int) -> None:
+    few_, many = share(count, count + more, ""), share(times * count, times * (count + more), "")
+    assert many.value == pytest.approx(few_.value)
+    assert None not in (few_.low, few_.high, many.low, many.high)
+    assert many.high - many.low < few_.high - few_.low  # type: ignore[operator]
+
+
+@few
+@given(scored(), st.integers(1, 20))
+def test_the_calibration_error_is_no_more_than_the_mean_distance(given_: tuple[Any, Any], bins: int) -> None:
+    is_fake, p_fake = given_
+    assert 0 <= ece(is_fake, p_fake, bins) <= np.abs(p_fake - is_fake).mean() + 1e-12
+    assert ece(is_fake, is_fake.astype(float), bins) == 0
+    assert brier(is_fake, is_fake.astype(float)) == 0
