@@ -12,6 +12,7 @@ from sklearn.calibration import calibration_curve
 from detector_core.metrics import (
     NO_FAKES,
     NO_REALS,
+    RANKING,
     RATES,
     Confusion,
     Rate,
@@ -21,6 +22,7 @@ from detector_core.metrics import (
     ranking,
     reliability,
     share,
+    short,
 )
 
 few = settings(max_examples=30, deadline=None)  # the cores may be busy
@@ -80,7 +82,7 @@ def test_rates_are_those_of_scikit_learn(given_: tuple[Any, Any], threshold: flo
 @given(counts, counts, counts, counts)
 def test_a_rate_is_defined_and_within_its_interval_or_none_with_a_reason(tp: int, fp: int, fn: int, tn: int) -> None:
     rates = Confusion(reals_passed=tp, fakes_passed=fp, reals_flagged=fn, fakes_caught=tn).rates()
-    assert tuple(rates) == RATES
+    assert tuple(rates) == tuple(RATES)
     for rate in rates.values():
         if rate.value is None:
             assert rate.reason
@@ -117,6 +119,13 @@ def test_one_class_leaves_what_needs_two_undefined(fake: bool, reason: str) -> N
     assert {rates[name].reason for name in undefined} == {reason}
     assert set(ranking(is_fake, p_fake).values()) == {Rate(reason=reason)}
     assert curve(is_fake, p_fake) == {"reals_flagged": [], "fakes_passed": []}
+
+
+def test_each_figure_has_a_name_of_its_own_in_every_table() -> None:
+    names = [*map(short, RATES), *RANKING.values()]
+    assert len(set(names)) == len(names)
+    assert (short("f1"), short("specificity"), short("fakes_passed_rate")) == ("F1", "specificity", "fakes passed")
+    assert tuple(ranking(np.array([True, False]), np.array([1.0, 0.0]))) == tuple(RANKING)
 
 
 def test_no_pictures() -> None:
