@@ -15,7 +15,7 @@ PORT ?= 8000
 RUNS ?= .demo/runs
 DATA ?=
 
-.PHONY: help demo test hosts lint serve tensorboard dashboards clean
+.PHONY: help demo test coverage hosts lint serve tensorboard dashboards clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -25,6 +25,12 @@ demo: $(STAMP)  ## train, judge, promote and serve a small model, and ask it; DA
 
 test: $(STAMP)  ## every test
 	@$(RUN) -m pytest
+
+coverage: $(STAMP)  ## which lines of the core its own tests leave out
+	@$(RUN) -m coverage erase
+	@$(RUN) -m coverage run -m pytest tests/core
+	@$(RUN) -m coverage combine --quiet
+	@$(RUN) -m coverage report
 
 hosts: $(STAMP)  ## a cluster of three hosts made of namespaces, over real ssh; needs root
 	@bash tests/cluster/run.sh

@@ -13,20 +13,16 @@ from detector_core.evaluation import percent
 from detector_core.exported import Exported
 from detector_core.gate import Row
 from detector_core.labels import SPLITS
+from detector_core.metrics import RATES
 
 CARD = "MODEL_CARD.md"
 GENERATED = """\
 > **GENERATED DEMO DATA. This model has never seen a photograph.** It was trained on pictures that a program painted,
 > to show that the chain works. Its figures say nothing about photographs; do not judge anyone's picture by it.
 """
-RATES = {
-    "accuracy": "accuracy",
+SPELT_OUT = {
     "fakes_passed_rate": "**fakes passed** (a fake is called real)",
     "reals_flagged_rate": "**reals flagged** (a real photograph is called fake)",
-    "f1": "F1 (real)",
-    "precision": "precision (real)",
-    "specificity": "fakes caught",
-    "sensitivity": "reals passed",
 }
 INTENDED = """\
 ## What it is for
@@ -114,7 +110,11 @@ def _figures(report: dict[str, Any]) -> str:
         "one threshold, `fake` from the upper one on.\n",
         "| figure | |",
         "|---|---|",
-        *(f"| {name} | {percent(report['rates'][key])} |" for key, name in RATES.items() if key in report["rates"]),
+        *(
+            f"| {name} | {percent(report['rates'][key])} |"
+            for key, name in (RATES | SPELT_OUT).items()
+            if key in report["rates"]
+        ),
         f"| AUC | {_number(report['ranking']['auc'])} |",
     ]
     if "three_way" in report:

@@ -20,19 +20,10 @@ from scipy.stats import binomtest
 
 from detector_core import labels
 from detector_core.errors import BadData
-from detector_core.metrics import RATES, Confusion
+from detector_core.metrics import RATES, Confusion, short
 
 NOISE = 0.05
 """A difference with a larger p-value is called within noise."""
-SAID = {
-    "accuracy": "accuracy",
-    "f1": "F1",
-    "precision": "precision",
-    "specificity": "specificity",
-    "sensitivity": "sensitivity",
-    "fakes_passed_rate": "fakes passed",
-    "reals_flagged_rate": "reals flagged",
-}
 PAPER: dict[str, Any] = json.loads(files("detector_core").joinpath("paper.json").read_text())
 
 
@@ -179,7 +170,7 @@ def paper_confusion(variant: str) -> Confusion:
 def misprints(variant: str) -> list[str]:
     """What the paper prints otherwise than its own matrices say, in words."""
     return [
-        f"{SAID[row['metric']]} is printed as {row['printed']}: {row['why']}"
+        f"{short(row['metric'])} is printed as {row['printed']}: {row['why']}"
         for row in PAPER["misprints"]
         if row["variant"] == variant
     ]

@@ -12,7 +12,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from detector_core.comparison import NOISE, PAPER, SAID, Judged, misprints, paper_confusion, table_5
+from detector_core.comparison import NOISE, PAPER, Judged, misprints, paper_confusion, table_5
+from detector_core.metrics import RATES, short
 from detector_core.report import STYLE, image
 
 COLUMNS = 3
@@ -81,7 +82,7 @@ def page(comparison: dict[str, Any], runs: list[Judged], pictures: dict[str, byt
 def text(comparison: dict[str, Any]) -> str:
     """Table V and the winner for a terminal."""
     won = comparison["winner"]
-    shown = table_5(comparison["means"]).rename(columns=SAID)
+    shown = table_5(comparison["means"]).rename(columns={name: short(name) for name in RATES})
     return (
         f"Table V, percent (positive = real; the paper's rows recomputed from its matrices)\n"
         f"{shown.to_string(index=False, float_format='{:.2f}'.format, na_rep='-')}\n"
@@ -113,14 +114,14 @@ def _marked(means: list[dict[str, Any]]) -> pd.DataFrame:
     wrong = {(row["variant"], row["metric"]) for row in PAPER["misprints"]}
     shown = table[["variant", "source"]].astype(str)
     spreads = {mean["variant"]: mean for mean in means if len(mean["seeds"]) > 1}
-    for name, said in SAID.items():
+    for name in RATES:
         cells = []
         for variant, source, value in zip(table["variant"], table["source"], table[name], strict=True):
             star = "*" if source == "paper" and (variant, name) in wrong else ""
             low_high = spreads.get(variant, {}).get(f"{name}_spread") if source == "ours" else None
             spread = f" ({100 * low_high[0]:.2f}-{100 * low_high[1]:.2f})" if low_high else ""
             cells.append("not defined" if math.isnan(value) else f"{value:.3f}{star}{spread}")
-        shown[said] = cells
+        shown[short(name)] = cells
     return shown
 
 

@@ -20,7 +20,19 @@ from detector_core.config import PreprocessSpec
 from detector_core.data import Batch, Pictures, ValidSampler
 from detector_core.errors import BadImage, BrokenArtifact
 from detector_core.labels import FAKE, LABELS, REAL
-from detector_core.metrics import NO_PICTURES, Confusion, brier, curve, ece, ranking, reliability, share
+from detector_core.metrics import (
+    ERRORS,
+    NO_PICTURES,
+    RANKING,
+    RATES,
+    Confusion,
+    brier,
+    curve,
+    ece,
+    ranking,
+    reliability,
+    share,
+)
 from detector_core.preprocess import normalize
 
 FORMAT = 1
@@ -191,15 +203,6 @@ def report(
 
 def table(report: dict[str, Any]) -> str:
     """A report for people: percent with 95 % intervals, both errors by name."""
-    names = {
-        "accuracy": "accuracy",
-        "f1": "F1 (real)",
-        "precision": "precision (real)",
-        "specificity": "specificity: fakes caught",
-        "sensitivity": "sensitivity: reals passed",
-        "fakes_passed_rate": "FAKES PASSED",
-        "reals_flagged_rate": "REALS FLAGGED",
-    }
     title = f"{report['model']['run']} on the {report['split']} split of {report['data']['name']}"
     counts, ranks, three = report["confusion"], report["ranking"], report["three_way"]
     lines = [title, *(f"  !! {warning}" for warning in report["warnings"])]
@@ -209,9 +212,9 @@ def table(report: dict[str, Any]) -> str:
         f"  {'called fake':20}{counts['reals_flagged']:>10,}{counts['fakes_caught']:>10,}",
         f"  called fake from p_fake {report['threshold']:.4f} on; 95 % intervals:",
     ]
-    lines += [f"  {names[name]:30}{percent(rate)}" for name, rate in report["rates"].items()]
-    lines += [f"  {name:30}{number(ranks[key])}" for key, name in _RANKED.items()]
-    lines += [f"  {name:30}{percent(ranks[key])}" for key, name in _CAUGHT.items()]
+    for name, rate in report["rates"].items():
+        lines.append(f"  {RATES[name].upper() if name in ERRORS else RATES[name]:30}{percent(rate)}")
+    lines += [f"  {said:30}{figure(ranks[name])}" for name, said in RANKING.items()]
     calibration = report["calibration"]
     rows = {label: ", ".join(f"{n:,} {v}" for v, n in three["verdicts"][label].items()) for label in LABELS}
     lines += [
@@ -234,13 +237,6 @@ def _changed(row: dict[str, Any]) -> str:
     return f"  {row['change']:30}{cells[0]}{cells[1]:>10}{cells[2]:>9}{cells[3]:>9}"
 
 
-_RANKED = {"auc": "AUC", "average_precision": "average precision (fake)", "eer": "equal error rate"}
-_CAUGHT = {
-    "fakes_caught_at_0.005": "caught at 0.5 % false alarms",
-    "fakes_caught_at_0.01": "caught at 1 % false alarms",
-}
-
-
 def percent(rate: dict[str, Any]) -> str:
     """``98.21 % (97.10-98.90)``, or why there is none."""
     if rate["value"] is None:
@@ -252,3 +248,8 @@ def percent(rate: dict[str, Any]) -> str:
 def number(rate: dict[str, Any]) -> str:
     """Four digits, or why there are none."""
     return f"undefined: {rate['reason']}" if rate["value"] is None else f"{rate['value']:.4f}"
+
+
+def figure(rate: dict[str, Any]) -> str:
+    """Percent for a share, which has an interval; four digits for what is none."""
+    return percent(rate) if "low" in rate else number(rate)

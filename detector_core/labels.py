@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 REAL = "real"
 FAKE = "fake"
 LABELS = (REAL, FAKE)
-POSITIVE = REAL
 
 SPLITS = ("train", "valid", "test")
 

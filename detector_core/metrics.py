@@ -148,16 +148,30 @@ class Confusion:
         return {name: getattr(self, name) for name in RATES}
 
 
-RATES = (
-    "accuracy",
-    "f1",
-    "precision",
-    "specificity",
-    "sensitivity",
-    "fakes_passed_rate",
-    "reals_flagged_rate",
-)
-"""The rates of a Confusion in the order of Table V; its false positive rate is ``fakes_passed_rate``."""
+RATES = {
+    "accuracy": "accuracy",
+    "f1": "F1 (real)",
+    "precision": "precision (real)",
+    "specificity": "specificity (fakes caught)",
+    "sensitivity": "sensitivity (reals passed)",
+    "fakes_passed_rate": "fakes passed",
+    "reals_flagged_rate": "reals flagged",
+}
+"""The rates of a Confusion in the order of Table V, and what they are called wherever they are shown."""
+ERRORS = ("fakes_passed_rate", "reals_flagged_rate")
+"""The two that no page may leave out; the first is the paper's false positive rate, and the graver one."""
+RANKING = {
+    "auc": "AUC",
+    "average_precision": "average precision (fake)",
+    "eer": "equal error rate",
+    **{f"fakes_caught_at_{rate:g}": f"caught at {100 * rate:g} % flagged" for rate in FALSE_ALARMS},
+}
+"""The figures of :func:`ranking`, and what they are called."""
+
+
+def short(name: str) -> str:
+    """What a rate is called in the head of a column: without the words in brackets."""
+    return RATES[name].partition(" (")[0]
 
 
 def missing_class(reals: int, fakes: int) -> str | None:
@@ -176,10 +190,9 @@ def ranking(is_fake_N: Flags, score_N: Scores) -> dict[str, Rate]:
         that share of these reals.
     """
     fakes = int(is_fake_N.sum())
-    names = ["auc", "average_precision", "eer", *(f"fakes_caught_at_{rate:g}" for rate in FALSE_ALARMS)]
     reason = missing_class(len(is_fake_N) - fakes, fakes)
     if reason:
-        return {name: Rate(reason=reason) for name in names}
+        return dict.fromkeys(RANKING, Rate(reason=reason))
     from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
     alarm, caught, _ = roc_curve(is_fake_N, score_N, drop_intermediate=False)
@@ -189,7 +202,7 @@ def ranking(is_fake_N: Flags, score_N: Scores) -> dict[str, Rate]:
         Rate(value=_crossing(alarm, 1 - caught)),
         *(share(round(float(caught[alarm <= rate].max()) * fakes), fakes, NO_FAKES) for rate in FALSE_ALARMS),
     )
-    return dict(zip(names, values, strict=True))
+    return dict(zip(RANKING, values, strict=True))
 
 
 def curve(is_fake_N: Flags, score_N: Scores) -> dict[str, list[float]]:

@@ -13,9 +13,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy.stats import norm
 
-from detector_core.evaluation import number, percent
+from detector_core.evaluation import figure, number, percent
 from detector_core.explain import WORST
 from detector_core.labels import FAKE, LABELS, REAL
+from detector_core.metrics import ERRORS, RANKING, RATES
 
 PAGE = "report.html"
 COLOURS = {REAL: "tab:blue", FAKE: "tab:red"}
@@ -45,9 +46,9 @@ def page(report: dict[str, Any], pictures: dict[str, bytes]) -> str:
         "<h2>One threshold</h2>",
         f"<p>A picture is called fake when p_fake is {report['threshold']:.4f} or more.</p>",
         _confusion(report["confusion"]),
-        _table(("", ""), [(_NAMES[name], percent(rate)) for name, rate in report["rates"].items()]),
+        _table(("", ""), [(RATES[name], percent(rate)) for name, rate in report["rates"].items()]),
         "<h2>Whatever the threshold</h2>",
-        _table(("", ""), [(label, show(report["ranking"][name])) for name, (label, show) in _RANKING.items()]),
+        _table(("", ""), [(said, figure(report["ranking"][name])) for name, said in RANKING.items()]),
         "<h2>Real, uncertain or fake</h2>",
         _three_way(report),
         "<h2>Is p_fake a probability?</h2>",
@@ -85,22 +86,6 @@ td + td, th + th { text-align: right; font-variant-numeric: tabular-nums }
 .warning { background: #b00020; color: white; font-size: 1.4rem; font-weight: bold; padding: .6rem 1rem }
 img { max-width: 100% }
 """
-_NAMES = {
-    "accuracy": "accuracy",
-    "f1": "F1 of real",
-    "precision": "precision of real",
-    "specificity": "specificity (fakes caught)",
-    "sensitivity": "sensitivity (reals passed)",
-    "fakes_passed_rate": "fakes passed",
-    "reals_flagged_rate": "reals flagged",
-}
-_RANKING: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
-    "auc": ("area under the ROC curve", number),
-    "average_precision": ("average precision, detecting fakes", number),
-    "eer": ("equal error rate", percent),
-    "fakes_caught_at_0.005": ("fakes caught with 0.5 % of reals flagged", percent),
-    "fakes_caught_at_0.01": ("fakes caught with 1 % of reals flagged", percent),
-}
 
 
 def _confusion(counts: dict[str, int]) -> str:
@@ -148,14 +133,7 @@ def _calibration(chosen: dict[str, Any]) -> str:
     return f"<p>Temperature {chosen['temperature']:.3f}.</p>" + _table(("", "before", "after"), named)
 
 
-_GRID = {
-    "auc": "AUC",
-    "fakes_caught_at_0.01": "fakes caught at 1 % of reals flagged",
-    "accuracy": "accuracy",
-    "fakes_passed_rate": "fakes passed",
-    "reals_flagged_rate": "reals flagged",
-}
-_LOW_IS_GOOD = ("fakes_passed_rate", "reals_flagged_rate")
+_GRID = {name: (RANKING | RATES)[name] for name in ("auc", "fakes_caught_at_0.01", "accuracy", *ERRORS)}
 
 
 def _robustness(rows: list[dict[str, Any]]) -> str:
@@ -173,7 +151,7 @@ def _heat(name: str, rate: dict[str, Any]) -> str:
     if rate["value"] is None:
         return f"<td>{_escape(number(rate))}</td>"
     # 0.5 is chance for these figures: it is as red as 0.
-    good = (1 - rate["value"] if name in _LOW_IS_GOOD else rate["value"]) * 2 - 1
+    good = (1 - rate["value"] if name in ERRORS else rate["value"]) * 2 - 1
     text = number(rate) if name == "auc" else f"{100 * rate['value']:.2f} %"
     return f'<td style="background:hsl({120 * max(good, 0):.0f} 70% 80%)">{text}</td>'
 

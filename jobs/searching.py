@@ -56,7 +56,7 @@ def search_rates(plan: Plan, arguments: argparse.Namespace, data: Manifest) -> d
     board = Board.options(name=_board(plan.name), **beside_driver()).remote()  # type: ignore[attr-defined]
     with TrialLogs(data, request.storage) as logs, Watcher(board, on_epoch=logs.epochs):
         results = _tuner(plan, request, board, at_once).fit()
-    trials = [_collected(result, request) for result in results]
+    trials = [collected(result, request) for result in results]
     for trial in trials:
         _cores_back(board, trial.name)
     ray.kill(board)
@@ -183,7 +183,7 @@ def _room(plan: Plan, arguments: argparse.Namespace) -> int:
     return min(fits, plan.trials, arguments.max_concurrent or plan.trials)
 
 
-def _collected(result: Any, request: Request) -> Trial:
+def collected(result: Any, request: Request) -> Trial:
     """A trial as Tune recorded it; one that was told twice, after a crash, counts the later time."""
     run = dataclasses.replace(request, name=result.path.rstrip("/").rpartition("/")[2])
     frame = result.metrics_dataframe

@@ -18,7 +18,8 @@ from detector_core.config import RunSpec
 from detector_core.labels import LABELS
 from detector_core.variants import spec_for
 
-settings.register_profile("patient", deadline=None)  # the machine may be busy
+# The machine may be busy, and each run is to see the same examples.
+settings.register_profile("patient", deadline=None, derandomize=True)
 settings.load_profile("patient")
 torch.set_num_threads(1)  # the networks are tiny, and the cores may be busy
 FACES = Path(__file__).parents[1].parent / "shared" / "data" / "faces"

@@ -3,6 +3,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,6 +14,8 @@ from detector_core.calibration import (
     STATED_RATES,
     TEMPERATURES,
     UNCALIBRATED,
+    UNCERTAIN,
+    VERDICTS,
     Calibration,
     choose,
     equal_cost_cut,
@@ -22,6 +25,7 @@ from detector_core.calibration import (
     verdicts,
 )
 from detector_core.errors import BrokenArtifact
+from detector_core.evaluation import judge
 from detector_core.metrics import Confusion
 
 few = settings(max_examples=30, deadline=None)  # the cores may be busy
@@ -88,6 +92,40 @@ def test_the_holding_cut_is_the_highest_that_holds(given_: tuple[Any, Any], rate
     assert np.mean(logit[is_fake] < cut) <= rate
     above = np.sort(logit[is_fake & (logit >= cut)])[0]
     assert np.mean(logit[is_fake] <= above) > rate
+
+
+@few
+@given(split(), st.floats(0, 0.5), st.floats(0, 0.5))
+def test_who_bears_more_fakes_passed_is_told_more_reals(given_: tuple[Any, Any], one: float, other: float) -> None:
+    """The stated rate moves ``real_below`` alone, and more of it never leaves more uncertain."""
+    is_fake, logit = given_
+    strict, lax = (choose(is_fake, logit, chosen_on=WHERE, stated_rate=rate) for rate in sorted((one, other)))
+    assert (strict.temperature, strict.fake_above) == (lax.temperature, lax.fake_above)
+    assert strict.real_below <= lax.real_below <= lax.fake_above
+    uncertain = [(verdicts(chosen.p_fake(logit), chosen) == UNCERTAIN).sum() for chosen in (strict, lax)]
+    assert uncertain[0] >= uncertain[1]
+
+
+@few
+@given(split(), split())
+def test_other_pictures_are_judged_by_thresholds_that_their_labels_do_not_move(
+    valid: tuple[Any, Any], test: tuple[Any, Any]
+) -> None:
+    """Verdicts rise with the score; those of a test split and its coverage are the same whatever its labels."""
+    chosen = choose(*valid, chosen_on=WHERE)
+    is_fake, logit = test
+    found = verdicts(chosen.p_fake(np.sort(logit)), chosen)
+    ranks = [VERDICTS.index(verdict) for verdict in found]
+    assert ranks == sorted(ranks)
+    reports = [
+        judge(pd.DataFrame({"label": np.where(fakes, "fake", "real"), "logit": logit}), chosen)
+        for fakes in (is_fake, ~is_fake)
+    ]
+    for report in reports:
+        assert report["calibration"]["real_below"] == chosen.real_below
+        assert report["threshold"] == report["calibration"]["fake_above"] == chosen.fake_above
+        assert report["three_way"]["coverage"]["count"] == (found != UNCERTAIN).sum()
+    assert reports[0]["three_way"]["verdicts"]["real"] == reports[1]["three_way"]["verdicts"]["fake"]
 
 
 def test_a_small_split_told_apart_without_an_error() -> None:

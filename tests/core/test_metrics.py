@@ -12,6 +12,7 @@ from sklearn.calibration import calibration_curve
 from detector_core.metrics import (
     NO_FAKES,
     NO_REALS,
+    RANKING,
     RATES,
     Confusion,
     Rate,
@@ -21,6 +22,7 @@ from detector_core.metrics import (
     ranking,
     reliability,
     share,
+    short,
 )
 
 few = settings(max_examples=30, deadline=None)  # the cores may be busy
@@ -80,7 +82,7 @@ def test_rates_are_those_of_scikit_learn(given_: tuple[Any, Any], threshold: flo
 @given(counts, counts, counts, counts)
 def test_a_rate_is_defined_and_within_its_interval_or_none_with_a_reason(tp: int, fp: int, fn: int, tn: int) -> None:
     rates = Confusion(reals_passed=tp, fakes_passed=fp, reals_flagged=fn, fakes_caught=tn).rates()
-    assert tuple(rates) == RATES
+    assert tuple(rates) == tuple(RATES)
     for rate in rates.values():
         if rate.value is None:
             assert rate.reason
@@ -117,6 +119,13 @@ def test_one_class_leaves_what_needs_two_undefined(fake: bool, reason: str) -> N
     assert {rates[name].reason for name in undefined} == {reason}
     assert set(ranking(is_fake, p_fake).values()) == {Rate(reason=reason)}
     assert curve(is_fake, p_fake) == {"reals_flagged": [], "fakes_passed": []}
+
+
+def test_each_figure_has_a_name_of_its_own_in_every_table() -> None:
+    names = [*map(short, RATES), *RANKING.values()]
+    assert len(set(names)) == len(names)
+    assert (short("f1"), short("specificity"), short("fakes_passed_rate")) == ("F1", "specificity", "fakes passed")
+    assert tuple(ranking(np.array([True, False]), np.array([1.0, 0.0]))) == tuple(RANKING)
 
 
 def test_no_pictures() -> None:
@@ -189,3 +198,68 @@ def test_reliability_and_brier_are_those_of_scikit_learn(given_: tuple[Any, Any]
     assert found["fakes"] == pytest.approx(true)
     assert sum(found["pictures"]) == len(p_fake)
     assert brier(is_fake, p_fake) == pytest.approx(sk.brier_score_loss(is_fake, p_fake))
+
+
+@few
+@given(scored(), st.floats(0, 1), st.floats(0, 1))
+def test_a_higher_threshold_passes_more_and_flags_less(given_: tuple[Any, Any], one: float, other: float) -> None:
+    is_fake, p_fake = given_
+    low, high = (Confusion.at(is_fake, p_fake, threshold) for threshold in sorted((one, other)))
+    assert sum(vars(low).values()) == sum(vars(high).values()) == len(is_fake)
+    assert (low.reals, low.fakes) == (high.reals, high.fakes) == ((~is_fake).sum(), is_fake.sum())
+    assert low.fakes_passed <= high.fakes_passed
+    assert low.reals_flagged >= high.reals_flagged
+
+
+@few
+@given(scored(), st.randoms(use_true_random=False))
+def test_the_order_of_the_pictures_does_not_matter(given_: tuple[Any, Any], random: Any) -> None:
+    is_fake, p_fake = given_
+    order = random.sample(range(len(is_fake)), len(is_fake))
+    assert Confusion.at(is_fake[order], p_fake[order], 0.5) == Confusion.at(is_fake, p_fake, 0.5)
+    assert curve(is_fake[order], p_fake[order]) == curve(is_fake, p_fake)
+    values, shuffled = (ranking(is_fake[rows], p_fake[rows]) for rows in (slice(None), order))
+    assert {name: rate.value for name, rate in shuffled.items()} == pytest.approx(
+        {name: rate.value for name, rate in values.items()}
+    )
+    assert ece(is_fake[order], p_fake[order]) == pytest.approx(ece(is_fake, p_fake))
+    assert brier(is_fake[order], p_fake[order]) == pytest.approx(brier(is_fake, p_fake))
+
+
+@few
+@given(scored())
+def test_only_the_order_of_the_scores_ranks(given_: tuple[Any, Any]) -> None:
+    is_fake, score = given_
+    found = ranking(is_fake, score)
+    assert ranking(is_fake, np.exp(3 * score)) == found
+    auc = found["auc"].value
+    assert auc is not None
+    assert ranking(~is_fake, score)["auc"].value == pytest.approx(1 - auc)
+
+
+@few
+@given(scored())
+def test_the_curve_goes_from_nothing_flagged_to_nothing_passed(given_: tuple[Any, Any]) -> None:
+    found = curve(*given_)
+    flagged, passed = np.array(found["reals_flagged"]), np.array(found["fakes_passed"])
+    assert (flagged[0], passed[0], flagged[-1], passed[-1]) == (0, 1, 1, 0)
+    assert (np.diff(flagged) >= 0).all()
+    assert (np.diff(passed) <= 0).all()
+
+
+@few
+@given(counts, st.integers(1, 500), st.integers(2, 9))
+def test_more_pictures_of_the_same_kind_make_an_interval_narrower(count: int, more: int, times: int) -> None:
+    few_, many = share(count, count + more, ""), share(times * count, times * (count + more), "")
+    assert many.value == pytest.approx(few_.value)
+    assert None not in (few_.low, few_.high, many.low, many.high)
+    assert many.high - many.low < few_.high - few_.low  # type: ignore[operator]
+
+
+@few
+@given(scored(), st.integers(1, 20))
+def test_the_calibration_error_is_no_more_than_the_mean_distance(given_: tuple[Any, Any], bins: int) -> None:
+    is_fake, p_fake = given_
+    assert 0 <= ece(is_fake, p_fake, bins) <= np.abs(p_fake - is_fake).mean() + 1e-12
+    assert ece(is_fake, is_fake.astype(float), bins) == 0
+    assert brier(is_fake, is_fake.astype(float)) == 0
