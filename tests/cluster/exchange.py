@@ -1,9 +1,10 @@
 """What it costs to train across hosts: ``bash tests/cluster/run.sh scaling``.
 
-resnet68 at 64 px on generated pixels, DDP over gloo, two cores in all in every row: one worker that has both, two
-workers on one host, one worker on each of two hosts, and the same with the link held to 1 Gbit/s. A step is a
-micro-batch of 16 pictures a worker; ``exchange`` is what the all-reduce of its gradients adds to it. The paper's batch
-of 1000 has many micro-batches to one exchange: the last columns reckon with 10 a worker. Ray takes no part in it.
+resnet68 at 64 px on generated pixels, DDP over gloo: one worker with one core, and then two cores in all in every row:
+one worker that has both, two workers on one host, one worker on each of two hosts, and the same with the link held to
+1 Gbit/s. A step is a micro-batch of 16 pictures a worker; ``exchange`` is what the all-reduce of its gradients adds to
+it. The paper's batch of 1000 has many micro-batches to one exchange: the last columns reckon with 10 a worker. Ray
+takes no part in it.
 """
 
 import json
@@ -18,6 +19,7 @@ from typing import Any
 NETWORK_PORT = 29500
 MICRO, STEPS, SIZE, ACCUMULATED = 16, 5, 64, 10
 ROWS = {
+    "1 host, 1 worker with 1 core": (["one"], 1, ""),
     "1 host, 1 worker with 2 cores": (["one"], 2, ""),
     "1 host, 2 workers with 1 core": (["one", "one"], 1, ""),
     "2 hosts, 1 worker each": (["one", "two"], 1, ""),

@@ -2,6 +2,7 @@
 # A cluster of three hosts on one machine, without a cloud: ray up, ray job submit, a host that is cut off, ray down.
 #
 #   bash tests/cluster/run.sh             the whole story (tests/cluster/story.py), with times
+#   bash tests/cluster/run.sh short       the same without the host that is cut off, a search and refusals
 #   bash tests/cluster/run.sh scaling     images a second on one host and on two
 #
 # Every host is a set of Linux namespaces with its own address, name, processes, /tmp and sshd. All of them live inside
@@ -13,8 +14,8 @@ cd "$(dirname "$0")/../.."
 skip() { echo "skipped: $1" >&2; exit 77; }
 
 [ "$(id -u)" = 0 ] || skip "only root may make hosts out of namespaces"
-for tool in unshare ip ssh ssh-keygen rsync; do
-    command -v "$tool" >/dev/null || skip "$tool is not installed (Debian: util-linux iproute2 openssh-client rsync)"
+for tool in unshare ip ssh ssh-keygen rsync curl pgrep; do
+    command -v "$tool" >/dev/null || skip "$tool is not installed (Debian: util-linux iproute2 openssh-client rsync curl procps)"
 done
 [ -x /usr/sbin/sshd ] || skip "sshd is not installed (Debian: openssh-server)"
 [ -e .venv/bin/ray ] || skip "there is no .venv with Ray: run make test, or uv sync --locked"
