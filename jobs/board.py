@@ -94,7 +94,10 @@ class StopSign:
 
 
 class Watcher:
-    """Reads a board until the ``with`` block ends: draws progress, and hands finished epochs to ``on_epoch``."""
+    """Reads a board until the ``with`` block ends: draws progress, and hands finished epochs to ``on_epoch``.
+
+    An error of ``on_epoch`` does not stop the reading; the first is raised when the block ends without one of its own.
+    """
 
     def __init__(self, board: Any, on_epoch: Callable[[Message], None]) -> None:
         self.board, self.on_epoch = board, on_epoch
@@ -102,16 +105,19 @@ class Watcher:
         self.stopping = threading.Event()
         self.thread = threading.Thread(target=self._watch, name="board", daemon=True)
         self.problem: Exception | None = None
+        self.failed: Exception | None = None
 
     def __enter__(self) -> "Watcher":
         self.thread.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self.stopping.set()
         self.thread.join()
         for line in self.lines.values():
             line.close()
+        if self.failed and kind is None:
+            raise self.failed
 
     def _watch(self) -> None:
         try:
@@ -134,7 +140,10 @@ class Watcher:
             self.lines[run] = _Line(run, position=len(self.lines))
         if message["kind"] == "epoch":
             self.lines[run].epoch(message["history"][-1])
-            self.on_epoch(message)
+            try:
+                self.on_epoch(message)
+            except Exception as error:  # a full disk, perhaps: it is raised at the end
+                self.failed = self.failed or error
         else:
             self.lines[run].step(message)
 
