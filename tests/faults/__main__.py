@@ -12,40 +12,16 @@ import json
 import re
 import sys
 import tempfile
-import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
 from benchmarks.machine import describe
 from tests.faults.page import PAGE, page
 from tests.faults.serving import SERVING
-from tests.faults.table import Broken, Fault, Scene, Skipped
+from tests.faults.table import Fault, Scene, make
 from tests.faults.training import TRAINING
 
 FAULTS: tuple[Fault, ...] = (*TRAINING, *SERVING)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Outcome:
-    """What became of a fault: ``held`` is yes, NO or left out; ``lost`` says what was lost, or what went wrong."""
-
-    fault: Fault
-    held: str
-    lost: str
-    seconds: float
-
-
-def make(fault: Fault, scene: Scene) -> Outcome:
-    """Makes one happen."""
-    started = time.monotonic()
-    try:
-        held, lost = "yes", fault.run(scene)
-    except Skipped as reason:
-        held, lost = "left out", str(reason)
-    except (Broken, AssertionError) as error:
-        held, lost = "NO", str(error)
-    return Outcome(fault=fault, held=held, lost=lost, seconds=time.monotonic() - started)
 
 
 def main() -> NoReturn:

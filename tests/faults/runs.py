@@ -15,7 +15,7 @@ from pathlib import Path
 import pandas as pd
 
 from detector_core import storage
-from tests.faults.table import Scene, ensure, last_line, steps_of, went_on
+from tests.faults.table import Broken, Scene, ensure, last_line, steps_of, went_on
 from tests.training import EPOCHS, STEPS, children, finish, start
 
 NEAR = 0.05
@@ -108,7 +108,10 @@ class Story:
                 _until_epochs(run, 2)
                 self.happens(run)
                 happened = time.monotonic()
-                code, out, err = finish(run.process, self.within_s + 120)
+                try:
+                    code, out, err = finish(run.process, self.within_s + 120)
+                except subprocess.TimeoutExpired:
+                    raise Broken(f"it had not ended {self.within_s + 120:.0f} s later") from None
                 took = time.monotonic() - happened
                 if self.says is not None:
                     said = last_line(err)

@@ -1,6 +1,7 @@
 """The faults of training: processes that are killed, disks, stores and files that fail, a clock, memory."""
 
 import contextlib
+import json
 import os
 import subprocess
 import sys
@@ -23,6 +24,8 @@ ORPHANS_S, AGENTS_S = 30, 90
 DISK_MIB = 24
 """Three checkpoints of the tiny network, and a little."""
 FAKETIME = "/usr/lib/*/faketime/libfaketimeMT.so.1"
+LEFT_OUT = 77
+"""The exit code of tests/cluster/run.sh where there can be no hosts."""
 BALLAST_MIB, ROOM_MIB, HELD_S = 3000, 1500, 8
 """What another process takes at once, what is free below Ray's threshold before, and for how long."""
 
@@ -171,6 +174,21 @@ def press(_: Run) -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+def cut_off(_: Scene) -> str:
+    """The story of a cluster of hosts, in one chapter of which a cable is pulled."""
+    script = Path(__file__).parents[1] / "cluster" / "run.sh"
+    done = subprocess.run(["bash", script], capture_output=True, text=True)
+    if done.returncode == LEFT_OUT:
+        raise Skipped(last_line(done.stderr).removeprefix("skipped: "))
+    ensure(done.returncode == 0, done.stderr[-3000:])
+    found = json.loads(last_line(done.stdout))
+    epoch, step = found["went_on_at"]
+    return (
+        f"ended {found['seconds_from_cut_to_end']:.0f} s after the cut, on the host that was left; "
+        f"went on from epoch {epoch}, step {step}; no epoch"
+    )
+
+
 TRAINING = (
     Fault(
         name="a Ray Train worker is killed",
@@ -278,5 +296,13 @@ TRAINING = (
         made=f"Ray's memory monitor set {ROOM_MIB} MiB above what is used, {BALLAST_MIB} MiB taken for {HELD_S} s",
         checked="exit code, epochs, steps, the curve",
         run=Story(happens=press, around=little_memory),
+    ),
+    Fault(
+        name="the network between two hosts is cut",
+        promise="the run goes on with the hosts that are left, from the last checkpoint",
+        made="the cable of one of two hosts made of namespaces is pulled, Ray on both (tests/cluster/run.sh)",
+        checked="the job's end, its epochs, how soon",
+        run=cut_off,
+        elsewhere="tests/cluster/test_hosts.py",
     ),
 )
