@@ -1,6 +1,5 @@
 """The quick faults for real, and the page that holds what all of them did; ``make faults`` makes all."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,8 +13,8 @@ QUICK = [fault for fault in FAULTS if fault.quick]
 
 
 @pytest.fixture(scope="module")
-def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
-    yield Scene(tmp_path_factory.mktemp("faults"))
+def scene(tmp_path_factory: pytest.TempPathFactory) -> Scene:
+    return Scene(tmp_path_factory.mktemp("faults"))
 
 
 @pytest.mark.parametrize("fault", QUICK, ids=[fault.name for fault in QUICK])
