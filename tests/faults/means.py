@@ -5,7 +5,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from detector_core import manifest
-from tests.faults.runs import Place, Run
+from tests.faults.runs import Place, Run, until_epochs
 from tests.faults.table import Scene, Skipped, ensure, last_line, root_only
 from tests.s3 import BUCKET, free_port, s3_server, use
 from tests.training import wait_until_gone
@@ -22,7 +21,6 @@ ORPHANS_S, AGENTS_S = 30, 90
 """Ray's agents first wait a minute for the control store that died with the driver; the rest ends at once."""
 DISK_MIB = 24
 """Three checkpoints of the tiny network, and a little."""
-FAKETIME = "/usr/lib/*/faketime/libfaketimeMT.so.1"
 LEFT_OUT = 77
 """The exit code of tests/cluster/run.sh where there can be no hosts."""
 BALLAST_MIB, ROOM_MIB, HELD_S = 3000, 1500, 8
@@ -134,25 +132,17 @@ DOORS: dict[Path, Door] = {}
 
 @contextmanager
 def false_clock(corner: Path) -> Iterator[Place]:
-    """Processes whose wall clock a file moves."""
-    found = sorted(Path("/").glob(FAKETIME[1:]))
-    if not found:
-        raise Skipped("libfaketime is not installed (Debian: faketime)")
-    (corner / "clock").write_text("+0")
-    faked = {
-        "LD_PRELOAD": str(found[0]),
-        "FAKETIME_TIMESTAMP_FILE": str(corner / "clock"),
-        "FAKETIME_CACHE_DURATION": "1",
-        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-        "FAKETIME_DONT_RESET": "1",
-    }
-    yield Place(where=str(corner / "runs"), env={**os.environ, **faked})
+    """Processes in whose Python a file moves the wall clock."""
+    path = f"{Path(__file__).parent / 'clock'}:{os.environ.get('PYTHONPATH', '')}".rstrip(":")
+    yield Place(
+        where=str(corner / "runs"), env={**os.environ, "PYTHONPATH": path, "FALSE_CLOCK": str(corner / "clock")}
+    )
 
 
-def turn_clock(run: Run, by: str) -> None:
-    """The wall clock of the run jumps; a worker is lost a little later, so that a checkpoint must be found."""
-    (run.corner / "clock").write_text(by)
-    time.sleep(4)
+def turn_clock(run: Run, by_s: int) -> None:
+    """The wall clock of the run jumps; a worker is lost two epochs later, so that a checkpoint must be found."""
+    (run.corner / "clock").write_text(str(by_s))
+    until_epochs(run, 4)
     run.kill("RayTrainWorker")
 
 

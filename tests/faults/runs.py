@@ -105,7 +105,7 @@ class Story:
 
             run = Run(corner, dataset, place.where, flags, begin())
             try:
-                _until_epochs(run, 2)
+                until_epochs(run, 2)
                 self.happens(run)
                 happened = time.monotonic()
                 try:
@@ -155,9 +155,11 @@ def losses_of(folder: str) -> list[float]:
     return losses
 
 
-def _until_epochs(run: Run, count: int) -> None:
+def until_epochs(run: Run, count: int) -> None:
+    """Until it has finished so many."""
     deadline = time.monotonic() + 300
     while len(losses_of(run.folder)) < count:
-        ensure(run.process.poll() is None, "it ended before anything happened")
+        if run.process.poll() is not None:
+            raise Broken(f"it ended after {len(losses_of(run.folder))} epochs: {run.process.communicate()[1][-2000:]}")
         ensure(time.monotonic() < deadline, f"no {count} epochs within 300 s")
         time.sleep(0.05)

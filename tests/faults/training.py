@@ -117,16 +117,16 @@ TRAINING = (
     Fault(
         name="the clock jumps back a day",
         promise="the run goes on, from the newest checkpoint, not from the one with the latest date",
-        made="libfaketime turns the wall clock of all its processes; a worker is killed 4 s later",
+        made="the wall clock that Python sees in all its processes is turned; a worker is killed two epochs later",
         checked="exit code, epochs, steps, the curve",
-        run=Story(happens=partial(turn_clock, by="-1d"), around=false_clock),
+        run=Story(happens=partial(turn_clock, by_s=-86400), around=false_clock),
     ),
     Fault(
         name="the clock jumps forward a day",
         promise="the run goes on",
-        made="libfaketime turns the wall clock of all its processes; a worker is killed 4 s later",
+        made="the wall clock that Python sees in all its processes is turned; a worker is killed two epochs later",
         checked="exit code, epochs, steps, the curve",
-        run=Story(happens=partial(turn_clock, by="+1d"), around=false_clock),
+        run=Story(happens=partial(turn_clock, by_s=86400), around=false_clock),
     ),
     Fault(
         name="memory is short",
