@@ -173,6 +173,6 @@ def cut_off(_: Scene) -> str:
     found = json.loads(last_line(done.stdout))
     epoch, step = found["went_on_at"]
     return (
-        f"ended {found['seconds_from_cut_to_end']:.0f} s after the cut, on the host that was left; "
-        f"went on from epoch {epoch}, step {step}; no epoch"
+        f"the lost host was noticed after {found['seconds_until_noticed']:.0f} s, the run went on after "
+        f"{found['seconds_until_went_on']:.0f} s on the host that was left, from epoch {epoch}, step {step}; no epoch"
     )
