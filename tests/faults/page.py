@@ -44,4 +44,4 @@ def _test(fault: Fault) -> str:
 
 
 def _cell(text: str) -> str:
-    return text.splitlines()[0].replace("|", "/")
+    return text.partition("\n")[0].replace("|", "/")
