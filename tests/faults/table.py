@@ -49,7 +49,7 @@ class Fault:
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What became of a fault: ``held`` is yes, NO, left out or not made; ``lost`` says what was lost, or what went wrong."""
+    """What became of a fault: ``held`` is yes, NO, left out or not made; ``lost`` what was lost, or went wrong."""
 
     fault: Fault
     held: str
