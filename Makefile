@@ -15,7 +15,7 @@ PORT ?= 8000
 RUNS ?= .demo/runs
 DATA ?=
 
-.PHONY: help demo test coverage hosts lint serve tensorboard dashboards clean
+.PHONY: help demo test coverage hosts faults soak lint serve tensorboard dashboards clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -34,6 +34,12 @@ coverage: $(STAMP)  ## which lines of the core its own tests leave out
 
 hosts: $(STAMP)  ## a cluster of three hosts made of namespaces, over real ssh; needs root
 	@bash tests/cluster/run.sh
+
+faults: $(STAMP)  ## break everything on purpose, one thing after another; writes docs/reliability.md
+	@$(RUN) -m tests.faults
+
+soak: $(STAMP)  ## an hour of mixed requests and promotions: no failure, memory and open files flat
+	@$(RUN) -m tests.soak
 
 lint: $(STAMP)  ## format, lint, types, import rules
 	@.venv/bin/ruff format --check . && .venv/bin/ruff check . && .venv/bin/mypy && .venv/bin/lint-imports

@@ -18,6 +18,7 @@
     +-- Refused              an operation that would do harm, with the flag that allows it
     +-- NoStorage            an object store that does not answer, refuses, or has no such bucket
     +-- NoRoom               too few cores, GPUs, memory or disk for what was asked
+    +-- LostRay              the cluster broke down under a job
 
 A job prints the message as its last line on stderr and exits 1; the service maps it to a status and a code.
 """
@@ -85,3 +86,7 @@ class NoStorage(DetectorError):
 
 class NoRoom(DetectorError):
     """Too few resources; names what was asked and what exists."""
+
+
+class LostRay(DetectorError):
+    """The cluster broke down under a job; says how to go on."""

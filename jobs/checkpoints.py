@@ -1,5 +1,7 @@
 """The checkpoint folders of a run, as Ray Train leaves them."""
 
+import json
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,10 +28,21 @@ class Folder:
 
 
 def find(filesystem: fs.FileSystem, run: str) -> list[Folder]:
-    """The checkpoint folders of a run, newest first."""
+    """The checkpoint folders of a run, the furthest first: their names are dates, and a clock may have jumped."""
     infos = filesystem.get_file_info(fs.FileSelector(run, allow_not_found=True))
     found = [info.path for info in infos if info.base_name.startswith(PREFIX) and not info.is_file]
-    return [Folder(filesystem, path) for path in sorted(found, reverse=True)]
+    folders = [Folder(filesystem, path) for path in sorted(found, reverse=True)]
+    return sorted(folders, key=_position, reverse=True)
+
+
+def _position(folder: Folder) -> tuple[float, float]:
+    """Finished epochs and steps of a checkpoint; beyond all others where it does not say, so that it is noticed."""
+    try:
+        with folder.filesystem.open_input_stream(f"{folder.path}/{checkpoint.CHECKPOINT}") as stream:
+            values = json.loads(stream.read())
+        return values["epoch"], values["step"]
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return math.inf, math.inf
 
 
 @contextmanager

@@ -2,25 +2,42 @@
 
 import os
 import signal
+import socket
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import ray
+import ray.exceptions
 from ray._private.state import state as ray_state
 
-from detector_core.errors import BadConfig, NoRoom
+from detector_core.errors import BadConfig, LostRay, NoRoom
 from jobs.cli import say
 
 OBJECT_STORE_BYTES = 400 * 2**20
 START_ATTEMPTS = 3
+LOOK_EVERY_S, HEAD_GONE_S = 2.0, 45.0
+BROKE_DOWN = (
+    ray.exceptions.RayActorError,
+    ray.exceptions.RaySystemError,
+    ray.exceptions.ObjectLostError,
+    ray.exceptions.LocalRayletDiedError,
+    ray.exceptions.NodeDiedError,
+)
+"""What a dead node, or a dead process of ours on one, raises in whoever asked it; a bug in a task is none of these."""
+GO_ON = "start Ray again if need be, then the same command, with --resume where the job has it"
 
 
 @contextmanager
 def connect(*, dashboard: bool = False) -> Iterator[None]:
     """Connects to Ray, or starts a private one, for the length of a ``with`` block.
 
+    A job whose Ray is lost ends: with an error from within the block where Ray raises one, else by itself.
+
     Raises:
         NoRoom: no Ray answers at ``RAY_ADDRESS``.
+        LostRay: Ray broke down under the job.
         BadConfig: the Ray there has another version, or another Python.
     """
     shared = bool(os.environ.get("RAY_ADDRESS"))
@@ -47,10 +64,35 @@ def connect(*, dashboard: bool = False) -> Iterator[None]:
     if dashboard and context.dashboard_url:
         token = "" if shared else os.environ.get("RAY_AUTH_TOKEN", "")
         say(f"Ray dashboard: http://{context.dashboard_url}" + (f" (it asks for this token: {token})" if token else ""))
+    ended = threading.Event()
+    threading.Thread(
+        target=_watch, args=(ray.get_runtime_context().gcs_address, ended), name="head", daemon=True
+    ).start()
     try:
         yield
+    except BROKE_DOWN as error:
+        raise LostRay(f"Ray broke down under the job ({_first_line(error)}): {GO_ON}") from None
     finally:
+        ended.set()
         ray.shutdown()
+
+
+def _watch(head: str, ended: threading.Event) -> None:
+    """Ends this process when the head has not answered for HEAD_GONE_S; Ray does after a minute, in its own words."""
+    host, _, port = head.rpartition(":")
+    answered = time.monotonic()
+    while not ended.wait(LOOK_EVERY_S):
+        try:
+            socket.create_connection((host, int(port)), timeout=LOOK_EVERY_S).close()
+            answered = time.monotonic()
+        except OSError:
+            if time.monotonic() - answered > HEAD_GONE_S:
+                say(f"error: the head of Ray at {head} is gone: {GO_ON}")
+                os._exit(1)  # nothing that asks Ray, the end of the block neither, would come back
+
+
+def _first_line(error: Exception) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 def _versions(message: str) -> str:

@@ -41,6 +41,7 @@ def launch(request: Request, board: Any, callbacks: Sequence[UserCallback] = ())
         TrainingFailed: workers were lost more often than ``retries``.
     """
     logging.getLogger("ray.train").setLevel(logging.WARNING)
+    data = manifest.load(request.data).describe()  # now: at the end of a long run it may be gone
     trainer = ray.train.torch.TorchTrainer(
         worker.work,
         train_loop_config={"request": asdict(request), "board": board},
@@ -72,7 +73,7 @@ def launch(request: Request, board: Any, callbacks: Sequence[UserCallback] = ())
         say(trace)
     elif ray.get(board.has_left.remote(request.name)):
         raise Stopped(f"{request.name} was stopped and has left a checkpoint")
-    result = write_model(request, complete=problem is None, seconds=time.monotonic() - started)
+    result = write_model(request, data, complete=problem is None, seconds=time.monotonic() - started)
     if problem:
         kept = f" (the best model so far is kept in {result['model']})" if result else ""
         raise TrainingFailed(f"{problem}{kept}")
@@ -89,8 +90,12 @@ def storage_of(where: str) -> dict[str, Any]:
     return {"storage_path": path, "storage_filesystem": filesystem}
 
 
-def write_model(request: Request, *, complete: bool, seconds: float) -> dict[str, Any] | None:
-    """Writes the model folder from the newest whole checkpoint; None before an epoch has finished."""
+def write_model(request: Request, data: dict[str, Any], *, complete: bool, seconds: float) -> dict[str, Any] | None:
+    """Writes the model folder from the newest whole checkpoint; None before an epoch has finished.
+
+    Args:
+        data: what the artifact says of the data set.
+    """
     for folder in checkpoints.find(*storage.locate(request.folder)):
         with checkpoints.opened(folder) as (progress, local):
             best = checkpoint.read_best(local) if progress is not None else None
@@ -109,7 +114,7 @@ def write_model(request: Request, *, complete: bool, seconds: float) -> dict[str
             artifact = artifacts.Artifact(
                 run=request.name,
                 spec=RunSpec.from_dict(progress.spec),
-                data=manifest.load(request.data).describe(),
+                data=data,
                 training=training,
             )
             return summary(request.folder, artifacts.save(model_folder(request.folder), best, artifact))

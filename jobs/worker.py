@@ -45,7 +45,11 @@ def work(config: dict[str, Any]) -> None:
         raise
     except OSError as error:
         if error.errno == errno.ENOSPC:
-            ray.get(board.give_up.remote(request.name, f"the disk is full under {request.storage}: free some space"))
+            ray.get(
+                board.give_up.remote(
+                    request.name, f"the disk is full under {request.storage}: free some space, then --resume"
+                )
+            )
         raise
 
 

@@ -13,6 +13,8 @@ from serve_app.schemas import CODES, OTHER_CODES, Error, ErrorAnswer
 
 _ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
+LEFT = 499
+"""The status, in metrics and log, of a request whose client left before there was an answer."""
 BUSY = "too many pictures are waiting: try again in a moment"
 
 
@@ -81,7 +83,7 @@ def answer_errors(app: FastAPI) -> None:
 
     @app.exception_handler(ClientDisconnect)
     async def gone(request: Request, _: ClientDisconnect) -> JSONResponse:
-        return error(request, 400, "the connection was closed before the answer", "bad_request")
+        return error(request, LEFT, "the connection was closed before the answer", "bad_request")  # read by nobody
 
 
 def documented(*statuses: int) -> dict[int | str, dict[str, object]]:

@@ -11,9 +11,10 @@ import time
 
 from fastapi import FastAPI
 from ray import serve
-from ray.exceptions import RayActorError
+from ray.exceptions import RayActorError, TaskCancelledError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 from ray.serve.handle import DeploymentHandle
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from detector_core import faces
 from detector_core.pictures import Heat, Pixels
@@ -70,6 +71,22 @@ class Model:
 Detector = serve.deployment(Model, name="Detector")
 
 
+class _Leaving:
+    """ASGI says that a client has left where Ray raises: else it would be an error of ours."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def receive_or_leave() -> Message:
+            try:
+                return await receive()
+            except TaskCancelledError:
+                return {"type": "http.disconnect"}
+
+        await self._app(scope, receive_or_leave, send)
+
+
 @serve.deployment
 @serve.ingress()
 class Ingress:
@@ -85,7 +102,9 @@ class Ingress:
         if looks_for_faces(self._settings.http.faces, self._following.current):
             faces.warm_up()  # it takes seconds: not in the first request
         self._metrics = RequestMetrics()
-        return create_app(self, lambda: self._following.current, self._settings.http, self._metrics.observe)
+        app = create_app(self, lambda: self._following.current, self._settings.http, self._metrics.observe)
+        app.add_middleware(_Leaving)
+        return app
 
     async def predict(self, image_SSC: Pixels) -> Prediction:
         """Asks a detector. Raises Unavailable."""

@@ -8,11 +8,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from starlette.datastructures import MutableHeaders
-from starlette.requests import ClientDisconnect, HTTPConnection
-from starlette.responses import Response
+from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serve_app.answers import internal, request_id
+from serve_app.answers import LEFT, internal, request_id
 
 HEADERS = {
     "Content-Security-Policy": (
@@ -28,8 +27,6 @@ HEADERS = {
     "X-Frame-Options": "DENY",
 }
 UNKNOWN = "unknown"
-LEFT = 499
-"""The status of a request whose client left before there was an answer."""
 _log = logging.getLogger("serve_app")
 
 
@@ -125,8 +122,6 @@ class Outer:
         except asyncio.CancelledError:
             status = status or LEFT
             raise
-        except ClientDisconnect:  # while its body was read: nobody waits for this
-            await Response(status_code=LEFT)(scope, receive, send_with_headers)
         except Exception:
             _log.exception("request %s failed", request_id(request))
             if status:

@@ -1,10 +1,12 @@
 """Faults made on purpose, one after another, against the real product: what it promises then, and what was lost.
 
   make faults
-  python -m tests.faults --only "proxy|disk"
+  python -m tests.faults --keep outcomes.json
+  python -m tests.faults --keep outcomes.json --only "proxy|disk"
 
-Prints a table and, as the last line, one JSON object; writes docs/reliability.md after a run of all of them. Exits 1
-when a promise does not hold. A fault that this machine cannot make is left out, and it is said why.
+Prints a table and, as the last line, one JSON object; writes docs/reliability.md unless --only is given alone. Exits 1
+when a promise does not hold. A fault that this machine cannot make is left out, and it is said why. With --keep the
+outcomes are kept in a file: those of --only take the place of older ones.
 """
 
 import argparse
@@ -12,40 +14,16 @@ import json
 import re
 import sys
 import tempfile
-import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
 from benchmarks.machine import describe
 from tests.faults.page import PAGE, page
 from tests.faults.serving import SERVING
-from tests.faults.table import Broken, Fault, Scene, Skipped
+from tests.faults.table import Fault, Outcome, Scene, make
 from tests.faults.training import TRAINING
 
 FAULTS: tuple[Fault, ...] = (*TRAINING, *SERVING)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Outcome:
-    """What became of a fault: ``held`` is yes, NO or left out; ``lost`` says what was lost, or what went wrong."""
-
-    fault: Fault
-    held: str
-    lost: str
-    seconds: float
-
-
-def make(fault: Fault, scene: Scene) -> Outcome:
-    """Makes one happen."""
-    started = time.monotonic()
-    try:
-        held, lost = "yes", fault.run(scene)
-    except Skipped as reason:
-        held, lost = "left out", str(reason)
-    except (Broken, AssertionError) as error:
-        held, lost = "NO", str(error)
-    return Outcome(fault=fault, held=held, lost=lost, seconds=time.monotonic() - started)
 
 
 def main() -> NoReturn:
@@ -53,26 +31,41 @@ def main() -> NoReturn:
     parser = argparse.ArgumentParser(
         prog="python -m tests.faults", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--only", default="", metavar="PATTERN", help="faults whose name fits; the page is not written")
+    parser.add_argument("--only", default="", metavar="PATTERN", help="faults whose name fits")
+    parser.add_argument("--keep", type=Path, metavar="FILE", help="outcomes of earlier calls, and of this one")
     given = parser.parse_args()
     machine = describe()
     print(machine, flush=True)
     chosen = [fault for fault in FAULTS if re.search(given.only, fault.name)]
-    outcomes = []
+    kept = _read(given.keep) if given.keep else {}
     with tempfile.TemporaryDirectory(prefix="faults-") as folder:
         scene = Scene(Path(folder))
         for number, fault in enumerate(chosen, 1):
             print(f"{number}/{len(chosen)} {fault.name} ...", file=sys.stderr, flush=True)
-            outcomes.append(make(fault, scene))
-            print(f"  {outcomes[-1].held}: {outcomes[-1].lost}", file=sys.stderr, flush=True)
+            kept[fault.name] = one = make(fault, scene)
+            print(f"  {one.held} ({one.seconds:.0f} s): {one.lost}", file=sys.stderr, flush=True)
+            if given.keep:
+                given.keep.write_text(json.dumps({name: [o.held, o.lost, o.seconds] for name, o in kept.items()}))
+    outcomes = [kept.get(fault.name, Outcome(fault=fault, held="not made", lost="", seconds=0)) for fault in FAULTS]
     print(f"\n{'fault':42} {'held':9}{'s':>6}  lost")
     for one in outcomes:
-        print(f"{one.fault.name:42} {one.held:9}{one.seconds:6.0f}  {one.lost.splitlines()[0]}")
-    if not given.only:
+        print(f"{one.fault.name:42} {one.held:9}{one.seconds:6.0f}  {one.lost.partition(chr(10))[0]}")
+    if given.keep or not given.only:
         PAGE.write_text(page(outcomes, machine))
     held = {one.fault.name: one.held for one in outcomes}
     print(json.dumps({"faults": held, "broken": [name for name, value in held.items() if value == "NO"]}))
     sys.exit(1 if "NO" in held.values() else 0)
+
+
+def _read(file: Path) -> dict[str, Outcome]:
+    found = json.loads(file.read_text()) if file.exists() else {}
+    return {
+        fault.name: Outcome(
+            fault=fault, held=found[fault.name][0], lost=found[fault.name][1], seconds=found[fault.name][2]
+        )
+        for fault in FAULTS
+        if fault.name in found
+    }
 
 
 if __name__ == "__main__":

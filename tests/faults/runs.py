@@ -15,7 +15,7 @@ from pathlib import Path
 import pandas as pd
 
 from detector_core import storage
-from tests.faults.table import Scene, ensure, last_line, steps_of, went_on
+from tests.faults.table import Broken, Scene, ensure, last_line, steps_of, went_on
 from tests.training import EPOCHS, STEPS, children, finish, start
 
 NEAR = 0.05
@@ -105,10 +105,13 @@ class Story:
 
             run = Run(corner, dataset, place.where, flags, begin())
             try:
-                _until_epochs(run, 2)
+                until_epochs(run, 2)
                 self.happens(run)
                 happened = time.monotonic()
-                code, out, err = finish(run.process, self.within_s + 120)
+                try:
+                    code, out, err = finish(run.process, self.within_s + 120)
+                except subprocess.TimeoutExpired:
+                    raise Broken(f"it had not ended {self.within_s + 120:.0f} s later") from None
                 took = time.monotonic() - happened
                 if self.says is not None:
                     said = last_line(err)
@@ -152,9 +155,11 @@ def losses_of(folder: str) -> list[float]:
     return losses
 
 
-def _until_epochs(run: Run, count: int) -> None:
+def until_epochs(run: Run, count: int) -> None:
+    """Until it has finished so many."""
     deadline = time.monotonic() + 300
     while len(losses_of(run.folder)) < count:
-        ensure(run.process.poll() is None, "it ended before anything happened")
+        if run.process.poll() is not None:
+            raise Broken(f"it ended after {len(losses_of(run.folder))} epochs: {run.process.communicate()[1][-2000:]}")
         ensure(time.monotonic() < deadline, f"no {count} epochs within 300 s")
         time.sleep(0.05)

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import tempfile
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -44,6 +45,28 @@ class Fault:
     run: Callable[["Scene"], str]
     elsewhere: str = ""
     quick: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What became of a fault: ``held`` is yes, NO, left out or not made; ``lost`` what was lost, or went wrong."""
+
+    fault: Fault
+    held: str
+    lost: str
+    seconds: float
+
+
+def make(fault: Fault, scene: "Scene") -> Outcome:
+    """Makes one happen."""
+    started = time.monotonic()
+    try:
+        held, lost = "yes", fault.run(scene)
+    except Skipped as reason:
+        held, lost = "left out", str(reason)
+    except (Broken, AssertionError) as error:
+        held, lost = "NO", str(error)
+    return Outcome(fault=fault, held=held, lost=lost, seconds=time.monotonic() - started)
 
 
 @dataclass

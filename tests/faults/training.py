@@ -1,175 +1,31 @@
-"""The faults of training: processes that are killed, disks, stores and files that fail, a clock, memory."""
+"""The faults of a training: killed processes, disks, stores and files that fail, a clock, memory, a network."""
 
-import contextlib
-import os
-import subprocess
-import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
 
-import pytest
-
-from detector_core import manifest
-from tests.faults.runs import Place, Run, Story
-from tests.faults.table import Fault, Skipped, root_only
-from tests.s3 import BUCKET, free_port, s3_server, use
-from tests.training import wait_until_gone
-
-ORPHANS_S, AGENTS_S = 30, 90
-"""Ray's agents first wait a minute for the control store that died with the driver; the rest ends at once."""
-DISK_MIB = 24
-"""Three checkpoints of the tiny network, and a little."""
-FAKETIME = "/usr/lib/*/faketime/libfaketimeMT.so.1"
-BALLAST_MIB, ROOM_MIB, HELD_S = 3000, 1500, 8
-"""What another process takes at once, what is free below Ray's threshold before, and for how long."""
-
-
-def orphans_gone(run: Run) -> str:
-    """What a killed driver leaves ends by itself."""
-    agents = {pid for pid, line in run.below.items() if "agent" in line.lower()}
-    wait_until_gone(run.below.keys() - agents, ORPHANS_S)
-    return ""
-
-
-def all_gone(run: Run) -> str:
-    """The agents too."""
-    wait_until_gone(run.below, AGENTS_S)
-    return f"; all its {len(run.below)} processes ended by themselves"
-
-
-def tear(run: Run, name: str = "state.pt") -> None:
-    """Half of a file of the newest checkpoint is lost; nobody writes a newer one any more."""
-    orphans_gone(run)
-    file = run.newest() / name
-    os.truncate(file, file.stat().st_size // 2)
-
-
-def lose_manifest(run: Run) -> None:
-    """The data set's own files are deleted; a worker that is replaced must do without."""
-    for name in (manifest.MANIFEST, manifest.DATASET):
-        (run.dataset / name).unlink()
-
-
-def spoil(run: Run) -> None:
-    """A training picture becomes garbage, and is remembered."""
-    data = manifest.load(str(run.dataset))
-    file = Path(data.root) / data.split("train")["path"].iloc[3]
-    run.told = str(file)
-    file.with_suffix(".kept").write_bytes(file.read_bytes())
-    file.write_bytes(os.urandom(4000))
-
-
-def restore(run: Run) -> None:
-    """The picture is put back."""
-    kept = Path(run.told).with_suffix(".kept")
-    kept.rename(run.told)
-
-
-@contextmanager
-def small_disk(corner: Path) -> Iterator[Place]:
-    """A disk of DISK_MIB."""
-    root_only("mounting a small disk")
-    where = corner / "disk"
-    where.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={DISK_MIB}m", "none", where]).returncode:
-        raise Skipped("this system lets nobody mount a tmpfs")
-    try:
-        yield Place(where=str(where / "runs"), env=dict(os.environ))
-    finally:
-        subprocess.run(["umount", "--lazy", where], check=True)
-
-
-def fill(run: Run) -> None:
-    """Another takes the rest of the disk."""
-    with contextlib.suppress(OSError), (Path(run.where).parent / "ballast").open("wb", buffering=0) as stream:
-        while True:
-            stream.write(b"x" * 65536)
-
-
-def empty(run: Run) -> None:
-    """The disk has room again; what is there is whole."""
-    (Path(run.where).parent / "ballast").unlink()
-
-
-@contextmanager
-def store(corner: Path) -> Iterator[Place]:
-    """An S3 store behind a process that passes its bytes on, so that what it holds outlives that process."""
-    with s3_server(corner / "s3.log") as url, pytest.MonkeyPatch.context() as patch:
-        port = free_port()
-        use(patch, f"http://127.0.0.1:{port}")
-        door = Door(port, int(url.rpartition(":")[2]))
-        door.open()
-        DOORS[corner] = door
-        try:
-            yield Place(where=f"s3://{BUCKET}/runs", env=dict(os.environ))
-        finally:
-            door.kill()
-
-
-class Door:
-    """The process by which a store is reached."""
-
-    def __init__(self, port: int, behind: int) -> None:
-        self.words = [sys.executable, "-m", "tests.faults.door", str(port), str(behind)]
-
-    def open(self) -> None:
-        """Starts it."""
-        self.process = subprocess.Popen(self.words, stdout=subprocess.PIPE)
-        assert self.process.stdout
-        self.process.stdout.readline()
-
-    def kill(self) -> None:
-        """SIGKILL."""
-        self.process.kill()
-        self.process.communicate()
-
-
-DOORS: dict[Path, Door] = {}
-
-
-@contextmanager
-def false_clock(corner: Path) -> Iterator[Place]:
-    """Processes whose wall clock a file moves."""
-    found = sorted(Path("/").glob(FAKETIME[1:]))
-    if not found:
-        raise Skipped("libfaketime is not installed (Debian: faketime)")
-    (corner / "clock").write_text("+0")
-    faked = {
-        "LD_PRELOAD": str(found[0]),
-        "FAKETIME_TIMESTAMP_FILE": str(corner / "clock"),
-        "FAKETIME_CACHE_DURATION": "1",
-        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-        "FAKETIME_DONT_RESET": "1",
-    }
-    yield Place(where=str(corner / "runs"), env={**os.environ, **faked})
-
-
-def turn_clock(run: Run, by: str) -> None:
-    """The wall clock of the run jumps; a worker is lost a little later, so that a checkpoint must be found."""
-    (run.corner / "clock").write_text(by)
-    time.sleep(4)
-    run.kill("RayTrainWorker")
-
-
-@contextmanager
-def little_memory(corner: Path) -> Iterator[Place]:
-    """Ray's memory monitor acts when the machine holds ROOM_MIB more than now."""
-    facts = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
-    total, free = (int(facts[name].split()[0]) / 1024 for name in ("MemTotal", "MemAvailable"))
-    if free < 2 * BALLAST_MIB:
-        raise Skipped(f"only {free:.0f} MiB of memory are free")
-    room = {"RAY_memory_usage_threshold": f"{(total - free + ROOM_MIB) / total:.4f}"}
-    yield Place(where=str(corner / "runs"), env={**os.environ, **room})
-
-
-def press(_: Run) -> None:
-    """Another process takes the memory for some seconds."""
-    code = f"import time; held = b'x' * ({BALLAST_MIB} << 20); time.sleep({HELD_S})"
-    subprocess.run([sys.executable, "-c", code], check=True)
-
+from tests.faults.means import (
+    BALLAST_MIB,
+    DISK_MIB,
+    DOORS,
+    HELD_S,
+    ROOM_MIB,
+    all_gone,
+    cut_off,
+    empty,
+    false_clock,
+    fill,
+    little_memory,
+    lose_manifest,
+    orphans_gone,
+    press,
+    restore,
+    small_disk,
+    spoil,
+    store,
+    tear,
+    turn_clock,
+)
+from tests.faults.runs import Run, Story
+from tests.faults.table import Fault
 
 TRAINING = (
     Fault(
@@ -261,16 +117,16 @@ TRAINING = (
     Fault(
         name="the clock jumps back a day",
         promise="the run goes on, from the newest checkpoint, not from the one with the latest date",
-        made="libfaketime turns the wall clock of all its processes; a worker is killed 4 s later",
+        made="the wall clock that Python sees in all its processes is turned; a worker is killed two epochs later",
         checked="exit code, epochs, steps, the curve",
-        run=Story(happens=partial(turn_clock, by="-1d"), around=false_clock),
+        run=Story(happens=partial(turn_clock, by_s=-86400), around=false_clock),
     ),
     Fault(
         name="the clock jumps forward a day",
         promise="the run goes on",
-        made="libfaketime turns the wall clock of all its processes; a worker is killed 4 s later",
+        made="the wall clock that Python sees in all its processes is turned; a worker is killed two epochs later",
         checked="exit code, epochs, steps, the curve",
-        run=Story(happens=partial(turn_clock, by="+1d"), around=false_clock),
+        run=Story(happens=partial(turn_clock, by_s=86400), around=false_clock),
     ),
     Fault(
         name="memory is short",
@@ -278,5 +134,13 @@ TRAINING = (
         made=f"Ray's memory monitor set {ROOM_MIB} MiB above what is used, {BALLAST_MIB} MiB taken for {HELD_S} s",
         checked="exit code, epochs, steps, the curve",
         run=Story(happens=press, around=little_memory),
+    ),
+    Fault(
+        name="the network between two hosts is cut",
+        promise="the run goes on with the hosts that are left, from the last checkpoint",
+        made="the cable of one of two hosts made of namespaces is pulled, Ray on both (tests/cluster/run.sh)",
+        checked="the job's end, its epochs, how soon",
+        run=cut_off,
+        elsewhere="tests/cluster/test_hosts.py",
     ),
 )

@@ -1,5 +1,7 @@
 """What a job says about the Ray that it finds: versions, and room now and later. Without a Ray."""
 
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -7,6 +9,7 @@ import ray
 
 from detector_core.errors import BadConfig, NoRoom
 from jobs import cluster
+from jobs.loopback import free_port
 
 MISMATCH = (
     "Version mismatch: The cluster was started with:\n    Ray: 2.60.0\n    Python: 3.11.9\n"
@@ -61,3 +64,15 @@ def test_room_that_is_there_needs_no_word(room: Any, capfd: pytest.CaptureFixtur
     room({"CPU": 4.0}, {"CPU": 2})
     cluster.check_room(cpus=4, purpose="training")
     assert capfd.readouterr().err == ""
+
+
+def test_a_head_that_is_gone_ends_the_job_in_one_line() -> None:
+    code = (
+        "import threading; from jobs import cluster; cluster.LOOK_EVERY_S, cluster.HEAD_GONE_S = 0.05, 0.2\n"
+        f"cluster._watch('127.0.0.1:{free_port()}', threading.Event())"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert (found.returncode, found.stdout) == (1, "")
+    assert found.stderr.startswith("error: the head of Ray at 127.0.0.1:")
+    assert "--resume" in found.stderr
+    assert len(found.stderr.splitlines()) == 1

@@ -258,3 +258,13 @@ def test_requests_at_the_same_time_are_answered_apart(predictor: Predictor) -> N
         return [answer.json()["results"][0]["p_fake"] for answer in answers]
 
     assert asyncio.run(run()) == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_client_that_leaves_within_its_body_is_no_error_of_ours(
+    predictor: Predictor, caplog: pytest.LogCaptureFixture
+) -> None:
+    events: list[Answered] = []
+    part = {"type": "http.request", "body": picture()[:100], "more_body": True}
+    call(app_of(predictor, observe=events.append), [part], then_s=0.0)
+    assert [event.status for event in events] == [499]
+    assert caplog.records == []

@@ -44,10 +44,11 @@ LAST = (0.9, 1.0)
 MEMORY_MIB, HANDLES = 200, 40
 """What all processes of the service together may take more at the end than after the warm-up."""
 KEPT = 3
+# The longest time-out that Ray's proxy leaves: what other work beside the service costs is waited for.
 SETTINGS = """
 follow_s: 1
 ingresses: {{min_replicas: 2, max_replicas: 2}}
-http: {{feedback_folder: {folder}/feedback}}
+http: {{feedback_folder: {folder}/feedback, timeout_s: 55}}
 """
 
 
@@ -120,7 +121,7 @@ def _meanwhile(
     promoted, counted = 0, 0
     while time.monotonic() - begun < seconds:
         time.sleep(0.2)
-        if time.monotonic() - begun > (promoted + 1) * every:
+        if seconds - every / 2 > time.monotonic() - begun > (promoted + 1) * every:
             promoted += 1
             version = promote(promoted)
             if not _taken_over(service, version):
