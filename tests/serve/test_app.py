@@ -41,7 +41,7 @@ def test_it_says_where_it_listens(service: Service) -> None:
     assert "<title>" in service.ask("GET", "/")[1]
 
 
-def test_a_picture_gets_the_score_of_the_core(service: Service) -> None:
+def score_is_that_of_the_core(service: Service) -> None:
     buffer = io.BytesIO()
     pixels = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(buffer, "JPEG")
@@ -54,6 +54,22 @@ def test_a_picture_gets_the_score_of_the_core(service: Service) -> None:
     assert result["model"]["version"] == registry.live(service.models).name
     status, body = service.ask("POST", "/v1/detect", b"text", "image/jpeg")
     assert (status, json.loads(body)["error"]["code"]) == (400, "not_an_image")
+
+
+def test_a_picture_gets_the_score_of_the_core(service: Service) -> None:
+    score_is_that_of_the_core(service)
+
+
+def test_one_process_may_read_and_judge(models: Path, tmp_path: Path) -> None:
+    (tmp_path / "serve.yaml").write_text("layout: together")
+    (tmp_path / "home").mkdir()
+    with running(models, tmp_path / "home", tmp_path / "log", "--config", str(tmp_path / "serve.yaml")) as together:
+        score_is_that_of_the_core(together)
+        assert together.ask("GET", "/readyz")[0] == 200
+        titles = [Path(f"/proc/{pid}/cmdline").read_text() for pid in marked(together.mark)]
+    assert [title.partition("\0")[0] for title in titles if "ServeReplica" in title] == [
+        "ray::ServeReplica:detector:Ingress"
+    ]
 
 
 def test_it_stops_cleanly_and_leaves_nothing(service: Service) -> None:
