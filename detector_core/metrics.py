@@ -219,12 +219,11 @@ def curve(is_fake_N: Flags, score_N: Scores) -> dict[str, list[float]]:
 
 
 def _crossing(rising: Scores, falling: Scores) -> float:
-    """The height at which two curves over the same steps meet, by straight lines between the steps."""
+    """The height at which two curves over the same steps meet, by straight lines; they start at 0 and 1."""
     after = int(np.argmax(rising >= falling))
-    before = max(after - 1, 0)
+    before = after - 1
     gap_before, gap_after = falling[before] - rising[before], rising[after] - falling[after]
-    part = gap_before / (gap_before + gap_after) if gap_before + gap_after > 0 else 0.0
-    return float(rising[before] + part * (rising[after] - rising[before]))
+    return float(rising[before] + gap_before / (gap_before + gap_after) * (rising[after] - rising[before]))
 
 
 def brier(is_fake_N: Flags, p_fake_N: Scores) -> float:

@@ -22,7 +22,8 @@ def changed(diff: str, folder: Path) -> Path:
     """A copy of the core and its metrics' tests, with the diff applied; git looks at no repository around it."""
     shutil.copytree(ROOT / "detector_core", folder / "detector_core", ignore=shutil.ignore_patterns("__pycache__"))
     (folder / METRIC_TESTS).parent.mkdir(parents=True)
-    shutil.copy(ROOT / METRIC_TESTS, folder / METRIC_TESTS)
+    for name in (METRIC_TESTS, "tests/scores.py"):
+        shutil.copy(ROOT / name, folder / name)
     subprocess.run(["git", "init", "--quiet", folder], check=True)
     for check in (["--check"], []):
         done = subprocess.run(["git", "apply", *check], cwd=folder, input=diff, capture_output=True, text=True)
