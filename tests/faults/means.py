@@ -23,8 +23,8 @@ DISK_MIB = 40
 """Several checkpoints of the tiny network: what was half-written when the disk was full stays until the run ends."""
 LEFT_OUT = 77
 """The exit code of tests/cluster/run.sh where there can be no hosts."""
-BALLAST_MIB, ROOM_MIB, HELD_S = 3000, 1500, 8
-"""What another process takes at once, what is free below Ray's threshold before, and for how long."""
+BALLAST_MIB, ROOM_MIB, HELD_S = 5000, 3500, 8
+"""What another process takes at once, what is free below Ray's threshold before the run, and for how long."""
 
 
 def orphans_gone(run: Run) -> str:

@@ -22,10 +22,10 @@ class _Like(type):
 
 
 class _False(_real, metaclass=_Like):
-    """A datetime whose now is moved; what it returns is a plain one."""
+    """A datetime whose now is moved; what it makes is a plain one, unless a class was made of it."""
 
     def __new__(cls, *values, **named):  # type: ignore[no-untyped-def]
-        return _real(*values, **named)
+        return _real.__new__(_real if cls is _False else cls, *values, **named)
 
     @classmethod
     def now(cls, tz: datetime.tzinfo | None = None) -> datetime.datetime:  # type: ignore[override]
