@@ -11,7 +11,10 @@ SUITE, BY_HAND = "tests/faults/test_faults.py", "`make faults`"
 HEAD = """# What survives what
 
 Written by `make faults` (`python -m tests.faults`), which makes each fault for real, one after another, against the
-product as it is started by a user; do not edit. {day}, {machine}; other work ran beside it. A training here is
+product as it is started by a user; do not edit. {day}:
+{machine}.
+
+A training here is
 ten epochs of twelve steps of a tiny network, with a checkpoint every five steps; "curve within" compares the
 validation losses of all its epochs with those of a run to which nothing happened. The service has one detector and two
 ingresses, and four clients that ask without a pause.

@@ -30,6 +30,7 @@ ingresses: {min_replicas: 2, max_replicas: 2}
 ingress_cpus: 0.1
 """
 OK, REFUSED, CUT, OTHER = "answered", "refused with 503 and Retry-After", "connections cut", "other answers"
+FAILED = "answered with 500 by Ray's proxy"
 
 
 @dataclass
@@ -48,7 +49,7 @@ class Seen:
 
     def lost(self) -> str:
         """In words."""
-        parts = [f"{self.what[name]} {name}" for name in (REFUSED, CUT, OTHER) if self.what[name]]
+        parts = [f"{self.what[name]} {name}" for name in (REFUSED, CUT, FAILED, OTHER) if self.what[name]]
         if len(self.missed) > 1:
             parts.append(f"the last of them {self.missed[-1] - self.missed[0]:.1f} s after the first")
         return f"of {self.what.total()} requests: {', '.join(parts) or 'none'}"
@@ -69,6 +70,8 @@ async def _ask(service: Service, seen: Seen, until: Callable[[], bool]) -> None:
             if response.status == 503 and "Retry-After" in response.headers and '"error"' in body:
                 seen.note(REFUSED)
                 await asyncio.sleep(0.2)
+            elif response.status == 500 and body == "Internal Server Error":
+                seen.note(FAILED)
             elif response.status != 200:
                 seen.note(OTHER)
                 seen.other = seen.other or f"{response.status} {body[:300]}"
@@ -154,10 +157,10 @@ SERVING = (
     ),
     Fault(
         name="an ingress is killed under load",
-        promise="what it had in hand is lost, the rest is answered",
+        promise="what it had in hand is answered with 500 by Ray's proxy, in words of its own; the rest is answered",
         made="SIGKILL to one of two ingresses",
         checked="every answer, and that there is a new replica",
-        run=partial(killed, words=b"ServeReplica:detector:Ingress", allowed={REFUSED}),
+        run=partial(killed, words=b"ServeReplica:detector:Ingress", allowed={REFUSED, FAILED}),
     ),
     Fault(
         name="the Serve proxy is killed under load",

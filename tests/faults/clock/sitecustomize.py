@@ -1,45 +1,29 @@
 """Python's wall clock, moved by the seconds in the file FALSE_CLOCK: first on PYTHONPATH, every Python reads this.
 
-Only ``time.time``, ``time.time_ns`` and ``datetime`` are moved, not what C++ code asks: waits stay as long as they are.
+Only ``time.time``, ``time.time_ns`` and ``datetime.now`` are moved, not what C++ code asks: waits stay as long as they
+are. The type datetime is of C and cannot be replaced (pandas is built on it), so its method is changed in place.
 """
 
+import ctypes
 import datetime
+import gc
 import os
 import time
 from pathlib import Path
 
 _file = Path(os.environ["FALSE_CLOCK"])
-_time, _time_ns, _real = time.time, time.time_ns, datetime.datetime
+_time, _time_ns, _now = time.time, time.time_ns, datetime.datetime.now
 
 
 def _moved() -> int:
     return int(_file.read_text() or 0) if _file.exists() else 0
 
 
-class _Like(type):
-    def __instancecheck__(cls, instance: object) -> bool:
-        return isinstance(instance, _real)
-
-
-class _False(_real, metaclass=_Like):
-    """A datetime whose now is moved; what it returns is a plain one."""
-
-    def __new__(cls, *values, **named):  # type: ignore[no-untyped-def]
-        return _real(*values, **named)
-
-    @classmethod
-    def now(cls, tz: datetime.tzinfo | None = None) -> datetime.datetime:  # type: ignore[override]
-        return _real.now(tz) + datetime.timedelta(seconds=_moved())
-
-    @classmethod
-    def utcnow(cls) -> datetime.datetime:  # type: ignore[override]
-        return _real.now(datetime.UTC).replace(tzinfo=None) + datetime.timedelta(seconds=_moved())
-
-    @classmethod
-    def today(cls) -> datetime.datetime:  # type: ignore[override]
-        return cls.now()
+def _false_now(cls: type, tz: datetime.tzinfo | None = None) -> datetime.datetime:  # noqa: ARG001 -- a class method
+    return _now(tz) + datetime.timedelta(seconds=_moved())
 
 
 time.time = lambda: _time() + _moved()
 time.time_ns = lambda: _time_ns() + _moved() * 10**9
-datetime.datetime = _False  # type: ignore[misc]
+gc.get_referents(datetime.datetime.__dict__)[0]["now"] = classmethod(_false_now)
+ctypes.pythonapi.PyType_Modified(ctypes.py_object(datetime.datetime))
