@@ -1,6 +1,7 @@
 """docs/reliability.md, from what was seen."""
 
 import datetime
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,13 +12,12 @@ SUITE, BY_HAND = "tests/faults/test_faults.py", "`make faults`"
 HEAD = """# What survives what
 
 Written by `make faults` (`python -m tests.faults`), which makes each fault for real, one after another, against the
-product as it is started by a user; do not edit. {day}:
+product as it is started by a user; do not edit. Last on {day}:
 {machine}.
 
-A training here is
-ten epochs of twelve steps of a tiny network, with a checkpoint every five steps; "curve within" compares the
-validation losses of all its epochs with those of a run to which nothing happened. The service has one detector and two
-ingresses, and four clients that ask without a pause.
+A training here is ten epochs of twelve steps of a tiny network, with a checkpoint every five steps; "curve within"
+compares the validation losses of all its epochs with those of a run to which nothing happened. The service has one
+detector and two ingresses, and four clients that ask without a pause. Seconds are of the whole fault, with all starts.
 
 | what happens | what is promised | held | what was lost | s |
 |---|---|---|---|---|
@@ -38,6 +38,7 @@ def page(outcomes: Sequence[Outcome], machine: str) -> str:
     ]
     how = [f"| {one.fault.name} | {one.fault.made} | {one.fault.checked} | {_test(one.fault)} |" for one in outcomes]
     day = datetime.date.today().isoformat()
+    machine = re.sub(r", load [0-9.]+ before the runs", "", machine)  # outcomes may be kept from earlier calls
     return HEAD.format(day=day, machine=machine) + "\n".join(seen) + "\n" + HOW + "\n".join(how) + "\n"
 
 
