@@ -70,6 +70,8 @@ def connect(*, dashboard: bool = False) -> Iterator[None]:
     ).start()
     try:
         yield
+    except ray.exceptions.OutOfMemoryError:
+        raise LostRay(f"Ray ended this job for want of memory: free some, or ask for fewer workers; {GO_ON}") from None
     except BROKE_DOWN as error:
         raise LostRay(f"Ray broke down under the job ({_first_line(error)}): {GO_ON}") from None
     finally:

@@ -12,7 +12,7 @@ SUITE, BY_HAND = "tests/faults/test_faults.py", "`make faults`"
 HEAD = """# What survives what
 
 Written by `make faults` (`python -m tests.faults`), which makes each fault for real, one after another, against the
-product as it is started by a user; do not edit. Last on {day}:
+product as it is started by a user; do not edit. Last on {day}, rows that were kept from earlier calls included:
 {machine}.
 
 A training here is ten epochs of twelve steps of a tiny network, with a checkpoint every five steps; "curve within"

@@ -130,10 +130,10 @@ TRAINING = (
     ),
     Fault(
         name="memory is short",
-        promise="Ray ends a worker before the machine swaps or the kernel chooses; the run goes on from a checkpoint",
+        promise="Ray ends processes before the kernel does; the run goes on, or says so in one line and --resume does",
         made=f"Ray's memory monitor set {ROOM_MIB} MiB above what is used, {BALLAST_MIB} MiB taken for {HELD_S} s",
-        checked="exit code, epochs, steps, the curve",
-        run=Story(happens=press, around=little_memory),
+        checked="exit code, the line, epochs, steps, the curve, after --resume if need be",
+        run=Story(happens=press, says="error: .*for want of memory", may_go_on=True, around=little_memory),
     ),
     Fault(
         name="the network between two hosts is cut",
