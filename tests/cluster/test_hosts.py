@@ -12,10 +12,13 @@ from typing import Any
 
 import pytest
 
-LIMIT_S = 1800
+LIMIT_S = 1000
 SKIPPED = 77
 ASKED = os.environ.get("HOSTS", "")
-pytestmark = pytest.mark.skipif(not ASKED, reason="takes minutes: set HOSTS=short or HOSTS=1, or run make hosts")
+pytestmark = [
+    pytest.mark.skipif(not ASKED, reason="takes minutes: set HOSTS=short or HOSTS=1, or run make hosts"),
+    pytest.mark.timeout(LIMIT_S + 60),
+]
 
 
 def told(*words: str) -> dict[str, Any]:

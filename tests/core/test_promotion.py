@@ -5,9 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
-import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,11 +13,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from detector_core import artifacts, evaluation, export, exported, manifest, promotion, registry
 from detector_core.config import PreprocessSpec
-from detector_core.engines import OpenVino, Torch, cpu_has_bf16, filled_up, sizes
+from detector_core.engines import OpenVino, cpu_has_bf16
 from detector_core.errors import BadConfig, BadData, BrokenArtifact, Refused
 from detector_core.manifest import Manifest
 from detector_core.runtime import Predictor, describe
@@ -205,17 +202,6 @@ def test_an_export_that_is_another_network_is_refused(tmp_path: Path, monkeypatc
         promotion.complete(save_model(tmp_path / "model"), say=lambda _: None)
 
 
-def test_the_preprocessing_record_is_in_the_graph(tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    network = torch.nn.Sequential(
-        torch.nn.Conv2d(3, 4, 3), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(4, 1)
-    ).eval()
-    preprocess = PreprocessSpec(image_size=20, mean=(0.1, 0.5, 0.9), std=(0.2, 0.4, 0.8), channels="BGR")
-    engine = OpenVino(export.export(network, preprocess, tmp_path), "fp32", threads=1)
-    for count in (1, 3, 2):
-        assert engine(squares(count, 20)) == pytest.approx(Torch(network, preprocess)(squares(count, 20)), abs=1e-5)
-
-
 def test_calibration_pictures_are_of_both_classes(data: Manifest, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(export, "CALIBRATE_ON", 5)
     rows = data.split("train")
@@ -223,35 +209,6 @@ def test_calibration_pictures_are_of_both_classes(data: Manifest, monkeypatch: p
     assert export.calibration_pictures(rows, data.root, preprocess).shape == (10, SIZE, SIZE, 3)
     with pytest.raises(BadData, match="no fake picture"):
         export.calibration_pictures(rows[rows["label"] == "real"], data.root, preprocess)
-
-
-def test_a_compiled_network_compiles_nothing_after_its_warm_up_and_computes_in_one_thread(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As on a GPU, with a backend that compiles nothing but counts."""
-    compiled: list[int] = []
-    threads: set[str] = set()
-
-    def backend(graph: torch.fx.GraphModule, inputs: list[torch.Tensor]) -> Callable[..., Any]:
-        compiled.append(max(one.shape[0] for one in inputs if one.dim() == 4 and one.shape[-1] == SIZE))
-
-        def run(*values: torch.Tensor) -> Any:
-            threads.add(threading.current_thread().name)
-            return graph.forward(*values)
-
-        return run
-
-    model = save_model(tmp_path / "model")
-    expected = [one.logit for one in Predictor(model).predict(list(squares(9)))]
-    monkeypatch.setattr("detector_core.runtime.Torch", partial(Torch, backend=backend))
-    predictor = Predictor(model, batch_size=6)
-    assert compiled == [1, 4, 6]
-    with ThreadPoolExecutor(3) as pool:
-        found = list(pool.map(lambda count: predictor.predict(list(squares(9))[:count]), range(1, 10)))
-    assert compiled == [1, 4, 6]
-    assert len(threads) == 1
-    for several in found:
-        assert [one.logit for one in several] == pytest.approx(expected[: len(several)], abs=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -299,12 +256,3 @@ def test_what_the_gate_multiplied_in_is_kept(version: Path) -> None:
     fast = "bf16" if cpu_has_bf16() else "f32"
     assert record.multiply_in == {"int8": fast, "bf16": fast, "fp32": "f32"}
     assert record.measured["bf16"] is cpu_has_bf16()
-
-
-def test_batches_are_filled_up_to_a_few_sizes() -> None:
-    assert (sizes(1), sizes(16), sizes(32)) == ((1,), (1, 4, 16), (1, 4, 16, 32))
-    full = filled_up(squares(3), sizes(16))
-    assert full.shape[0] == 4
-    assert (full[:3] == squares(3)).all()
-    assert filled_up(squares(5), (4,)).shape[0] == 5
-    assert filled_up(squares(5), ()).shape[0] == 5
