@@ -190,7 +190,7 @@ def test_work_for_a_client_that_left_is_dropped(predictor: Predictor) -> None:
     call(app_of(predictor, judge, observe=events.append), [whole], then_s=1.0)
     assert judge.asked.is_set()
     assert judge.cancelled.is_set()
-    assert events[0].status == 400
+    assert events[0].status == 499
 
 
 def test_an_observer_sees_each_answer_and_no_picture(predictor: Predictor) -> None:

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 pytest.importorskip("playwright")
-from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
 from playwright.sync_api import Page, expect
 
@@ -36,7 +35,6 @@ def test_in_forced_colours_the_verdict_is_still_seen(open_page: Any, address: st
         for part in (".needle", ".zone.fake", "body")
     ]
     assert len(set(colours)) == 3, colours
-    assert Axe().run(page).violations_count == 0
 
 
 def test_with_reduced_motion_nothing_moves(open_page: Any, address: str) -> None:
