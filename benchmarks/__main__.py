@@ -1,6 +1,6 @@
 """Every benchmark, one after the other, and ``benchmarks/RESULTS.md`` with what they printed.
 
-  python -m benchmarks                       all; about 40 minutes on two cores
+  python -m benchmarks                       all
   python -m benchmarks --quick               fewer rounds and shorter points, to see that all of them run
   python -m benchmarks --only serve train    some; the others' sections stay as they were
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from detector_core import artifacts, calibration, exported, registry
 from detector_core.calibration import Calibration, verdict
 from detector_core.config import PreprocessSpec
-from detector_core.engines import EXACT, Engine, OpenVino, Torch
+from detector_core.engines import EXACT, OpenVino, Torch
 from detector_core.errors import BrokenArtifact
 from detector_core.labels import FAKE, REAL
 from detector_core.pictures import Pixels
@@ -134,10 +134,10 @@ class Predictor:
         self._folder, self._lock = Path(model_folder), threading.Lock()
         self._network: torch.nn.Module | None = None
         self.info, self._engine = self._load(precision)
-        for count in getattr(self._engine, "sizes", (1,)):  # the first pass of a size is slow: not in a request
+        for count in self._engine.sizes:  # the first pass of a size is slow: not in a request
             self.predict([blank(self.info)] * count)
 
-    def _load(self, precision: str) -> tuple[ModelInfo, Engine]:
+    def _load(self, precision: str) -> tuple[ModelInfo, OpenVino | Torch]:
         info = describe(self._folder)
         record = exported.read(self._folder, info.sha256)
         info = replace(info, precision=exported.resolve(record, precision))

@@ -1,8 +1,8 @@
 """The two deployments: an ingress that reads, decodes and looks for faces, a detector that judges squares in batches.
 
-They scale apart, each by what it has in hand; with ``layout: together`` each ingress judges by itself, and there is no
-detector. Each ingress asks about so many pictures at once; what comes on top
-is refused at once. Judging changes nothing, so a picture whose replica died is judged again by another, once.
+They scale apart, each by what it has in hand. Each ingress asks about so many pictures at once; what comes on top is
+refused at once. Judging changes nothing, so a picture whose replica died is judged again by another, once. With
+``layout: together`` each ingress judges by itself, and there is no detector.
 """
 
 import asyncio

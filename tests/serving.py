@@ -39,6 +39,17 @@ class Service:
         connection.close()
         return response.status, text
 
+    def pids(self, words: bytes) -> list[int]:
+        """Its processes whose command line has these words."""
+        found = []
+        for pid in marked(self.mark):
+            try:
+                if words in Path(f"/proc/{pid}/cmdline").read_bytes():
+                    found.append(pid)
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+        return found
+
 
 def marked(mark: str) -> list[int]:
     """Processes that carry a mark in their environment."""

@@ -140,13 +140,16 @@ class Story:
 
 
 def _end(run: Run) -> None:
-    below = {**run.below, **children(run.process.pid)} if run.process.poll() is None else run.below
+    """Ends what is left; a process that was noted earlier only if it is still that one, for numbers are used again."""
+    below = dict(run.below)
     if run.process.poll() is None:
+        below |= children(run.process.pid)
         run.process.kill()
         run.process.communicate()
-    for pid in below:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+    for pid, line in below.items():
+        with contextlib.suppress(ProcessLookupError, FileNotFoundError):
+            if Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ") == line:
+                os.kill(pid, signal.SIGKILL)
 
 
 def losses_of(folder: str) -> list[float]:

@@ -82,17 +82,6 @@ async def _ask(service: Service, seen: Seen, until: Callable[[], bool]) -> None:
         await asyncio.gather(*(client(session) for _ in range(CLIENTS)))
 
 
-def _pids(service: Service, words: bytes) -> list[int]:
-    found = []
-    for pid in marked(service.mark):
-        try:
-            if words in Path(f"/proc/{pid}/cmdline").read_bytes():
-                found.append(pid)
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-    return found
-
-
 async def _under_load(service: Service, words: bytes) -> Seen:
     """A process is killed; asked until it answers again, and a while longer."""
     seen, over = Seen(), False
@@ -101,7 +90,7 @@ async def _under_load(service: Service, words: bytes) -> Seen:
     ensure(
         seen.what[OK] and seen.what.total() == seen.what[OK], f"before anything happened: {seen.lost()} {seen.other}"
     )
-    victims = _pids(service, words)
+    victims = service.pids(words)
     ensure(victims, f"no process like {words.decode()}")
     os.kill(victims[0], signal.SIGKILL)
     deadline, calm = time.monotonic() + BACK_S, time.monotonic()
@@ -124,7 +113,7 @@ def killed(scene: Scene, words: bytes, allowed: set[str]) -> str:
         seen = asyncio.run(_under_load(service, words))
         ensure(set(seen.what) <= allowed | {OK}, f"{seen.lost()} {seen.other}")
         ensure(service.process.poll() is None, "the service ended")
-        ensure(_pids(service, words), "it was not started again")
+        ensure(service.pids(words), "it was not started again")
     return seen.lost()
 
 

@@ -88,14 +88,7 @@ async def for_(service: Service, connections: int, seconds: float, meanwhile: An
 
 def detectors(service: Service) -> list[int]:
     """The processes of the replicas that hold the model."""
-    found = []
-    for pid in marked(service.mark):
-        try:
-            if DETECTOR in Path(f"/proc/{pid}/cmdline").read_bytes():
-                found.append(pid)
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-    return found
+    return service.pids(DETECTOR)
 
 
 def memory(service: Service) -> int:
