@@ -78,12 +78,6 @@ TARGETS = (
         least=0.97,
     ),
     Target(
-        benchmark="train",
-        what="our input pipeline beside torchvision's, images/s a core",
-        ratio=_rates("our input", "torchvision input"),
-        least=1,
-    ),
-    Target(
         benchmark="evaluate",
         what="scoring beside the bare forward passes, seconds",
         ratio=lambda values: values["seconds"]["scoring"] / values["seconds"]["bare forward passes"],
