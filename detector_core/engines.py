@@ -34,15 +34,27 @@ MULTIPLY_IN = {"int8": "bf16", "bf16": "bf16", "fp32": "f32"}
 EXACT = "f32"
 
 
-def openvino() -> Any:
-    """The module, imported without its telemetry, which would write to the home directory and ask the network.
+_ONE_CORE = threading.Lock()
 
-    None in ``sys.modules`` makes the import of that package fail, as if it were not installed; OpenVINO and NNCF then
-    use stubs of their own. Everything here that needs either of them comes through this function first.
+
+def openvino() -> Any:
+    """The module, without its telemetry and with one ``Core`` for the whole process.
+
+    None in ``sys.modules`` makes the import of the telemetry, which would write to the home directory and ask the
+    network, fail as if it were not installed; OpenVINO and NNCF then use stubs of their own.
+
+    Each Core brings a signal stack to the thread that made it and unmaps it when it is dropped. Dropped from another
+    thread, or before a younger one, it leaves that thread a stack that is gone, and the next signal that Python handles
+    there (the end of a data loader's worker, say) kills the process. So ``Core()`` gives the same one always, to NNCF
+    as well. Everything here that needs either of them comes through this function first.
     """
     sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
     import openvino as module
 
+    with _ONE_CORE:
+        if isinstance(module.Core, type):
+            core = module.Core()
+            module.Core = lambda: core
     return module
 
 

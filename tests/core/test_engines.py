@@ -1,5 +1,7 @@
 """The engines by themselves: what an exported graph holds, how batches are filled up, what a network compiles."""
 
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -70,3 +72,38 @@ def test_batches_are_filled_up_to_a_few_sizes() -> None:
     assert (full[:3] == squares(3)).all()
     assert filled_up(squares(5), (4,)).shape[0] == 5
     assert filled_up(squares(5), ()).shape[0] == 5
+
+
+SIGNALS = """
+import signal, sys, threading
+from pathlib import Path
+import numpy as np
+from detector_core.engines import OpenVino
+from detector_core.export import quantize
+
+signal.signal(signal.SIGUSR1, lambda *_: print("handled", flush=True))
+file = Path(sys.argv[1])
+one, two = OpenVino(file, "fp32", threads=1), OpenVino(file, "fp32", threads=1)
+del one
+del two
+signal.raise_signal(signal.SIGUSR1)
+engines = [OpenVino(file, "fp32", threads=1)]
+other = threading.Thread(target=engines.clear)
+other.start()
+other.join()
+signal.raise_signal(signal.SIGUSR1)
+quantize(file, np.random.default_rng(0).integers(0, 256, (4, int(sys.argv[2]), int(sys.argv[2]), 3), dtype=np.uint8))
+signal.raise_signal(signal.SIGUSR1)
+"""
+
+
+def test_a_signal_after_engines_are_gone_is_handled(tmp_path: Path) -> None:
+    """In whatever order, and whichever thread, they were dropped; and after NNCF has made its own."""
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 4, 3), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(4, 1)
+    ).eval()
+    file = export.export(network, PreprocessSpec(image_size=20), tmp_path)
+    command = [sys.executable, "-c", SIGNALS, str(file), "20"]
+    found = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert (found.returncode, found.stdout.split()) == (0, ["handled"] * 3), found.stderr[-2000:]
