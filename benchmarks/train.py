@@ -4,6 +4,8 @@ One table, the same pictures, network, batch and number of threads for every row
 over the rounds counts. Each row trains two epochs in a process of its own and reports the second, validation left out.
 
   plain loop      torchvision's ImageFolder, DataLoader and transforms, fp32, Adam: no code of ours but the network
+  timm loop       timm's dataset, loader, transforms and optimizer, channels last, autocast as in our rows: what its
+                  training script is made of (the script itself is in timm's repository, not in its package)
   fit()           detector_core.training.fit in one process, without Ray
   job, 1 worker   python -m jobs.train with one worker that has all the cores
   job, 2 workers  the same with two workers that share them
@@ -26,17 +28,15 @@ import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import torch
-from torch.utils.data import DataLoader
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
+from benchmarks.loops import EPOCHS, Work, plain_loop, timm_loop, torchvision_pipeline
 from benchmarks.machine import describe
 from detector_core import backbones, demo, manifest
 from detector_core.config import RunSpec
@@ -47,62 +47,6 @@ from detector_core.variants import spec_for
 
 VARIANT = "resnet68-cutout"
 STORED_SIZE = 256
-EPOCHS = 2
-
-
-@dataclass(frozen=True, kw_only=True)
-class Work:
-    """What every row does: ``pictures`` a tree of files, ``dataset`` the same prepared."""
-
-    pictures: Path
-    dataset: Path
-    spec: RunSpec
-    threads: int
-    processes: int
-    gpu: bool
-
-
-def plain_loop(work: Work) -> float:
-    """The peer: images a second of a common PyTorch training loop."""
-    from torchvision import datasets, transforms
-
-    torch.set_num_threads(work.threads)
-    device = "cuda" if work.gpu else "cpu"
-    batches = _image_folder(work, transforms, datasets, workers=work.processes)
-    network = backbones.build(work.spec.model).to(device).train()
-    optimizer = torch.optim.Adam(network.parameters(), lr=work.spec.optim.learning_rate)
-    loss_of = torch.nn.BCEWithLogitsLoss()
-    for _ in range(EPOCHS):
-        started, seen = time.perf_counter(), 0
-        for images, labels in batches:
-            optimizer.zero_grad()
-            loss = loss_of(network(images.to(device)).squeeze(1), labels.float().to(device))
-            loss.backward()
-            optimizer.step()
-            seen += len(labels)
-        _ = loss.item()
-        rate = seen / (time.perf_counter() - started)
-    return rate
-
-
-def _image_folder(work: Work, transforms: Any, datasets: Any, *, workers: int) -> "DataLoader[Any]":
-    preprocess = work.spec.preprocess
-    steps = [
-        transforms.Resize((preprocess.image_size, preprocess.image_size)),
-        transforms.RandomHorizontalFlip(),
-        transforms.ColorJitter(brightness=0.1, contrast=0.1),
-        transforms.ToTensor(),
-        transforms.Normalize(preprocess.mean, preprocess.std),
-    ]
-    folder = datasets.ImageFolder(str(work.pictures / "train"), transforms.Compose(steps))
-    return DataLoader(
-        folder,
-        batch_size=work.spec.optim.micro_batch,
-        shuffle=True,
-        num_workers=workers,
-        persistent_workers=workers > 0,
-        pin_memory=work.gpu,
-    )
 
 
 def without_ray(work: Work) -> float:
@@ -139,28 +83,17 @@ def our_pipeline(work: Work) -> float:
     return len(pictures) / (time.perf_counter() - started)
 
 
-def torchvision_pipeline(work: Work) -> float:
-    """The peer: ImageFolder with torchvision's transforms on one core, without cut-out."""
-    from torchvision import datasets, transforms
-
-    torch.set_num_threads(1)
-    folder = _image_folder(work, transforms, datasets, workers=0).dataset
-    started = time.perf_counter()
-    for row in range(len(folder)):  # type: ignore[arg-type]
-        folder[row]
-    return len(folder) / (time.perf_counter() - started)  # type: ignore[arg-type]
-
-
 # row: (what measures it, the row its ratio is taken against)
 ROWS: dict[str, tuple[Callable[[Work], float], str | None]] = {
     "plain loop": (plain_loop, None),
+    "timm loop": (timm_loop, "plain loop"),
     "fit()": (without_ray, "plain loop"),
     "job, 1 worker": (lambda work: job(work, 1), "fit()"),
     "job, 2 workers": (lambda work: job(work, 2), "job, 1 worker"),
     "torchvision input": (torchvision_pipeline, None),
     "our input": (our_pipeline, "torchvision input"),
 }
-TRAINING = tuple(ROWS)[:4]
+TRAINING = tuple(ROWS)[:5]
 
 
 def measure(name: str, work: Work) -> float:

@@ -1,0 +1,128 @@
+"""The loops that ``benchmarks.train`` sets beside ours: the same pictures, network, batch and threads, none of our code
+but the network.
+"""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader
+
+from detector_core import backbones
+from detector_core.config import RunSpec
+from detector_core.stepping import precision
+
+EPOCHS = 2
+"""Of every row; the second counts."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """What every row does: ``pictures`` a tree of files, ``dataset`` the same prepared."""
+
+    pictures: Path
+    dataset: Path
+    spec: RunSpec
+    threads: int
+    processes: int
+    gpu: bool
+
+
+def plain_loop(work: Work) -> float:
+    """The peer: images a second of a common PyTorch training loop."""
+    from torchvision import datasets, transforms
+
+    torch.set_num_threads(work.threads)
+    device = "cuda" if work.gpu else "cpu"
+    batches = _image_folder(work, transforms, datasets, workers=work.processes)
+    network = backbones.build(work.spec.model).to(device).train()
+    optimizer = torch.optim.Adam(network.parameters(), lr=work.spec.optim.learning_rate)
+    loss_of = torch.nn.BCEWithLogitsLoss()
+    for _ in range(EPOCHS):
+        started, seen = time.perf_counter(), 0
+        for images, labels in batches:
+            optimizer.zero_grad()
+            loss = loss_of(network(images.to(device)).squeeze(1), labels.float().to(device))
+            loss.backward()
+            optimizer.step()
+            seen += len(labels)
+        _ = loss.item()
+        rate = seen / (time.perf_counter() - started)
+    return rate
+
+
+def timm_loop(work: Work) -> float:
+    """The peer with timm's parts, in the order in which its training script puts them together."""
+    from timm.data import ImageDataset, create_loader
+    from timm.optim import create_optimizer_v2
+
+    torch.set_num_threads(work.threads)
+    device = torch.device("cuda" if work.gpu else "cpu")
+    preprocess, optim = work.spec.preprocess, work.spec.optim
+    batches = create_loader(
+        ImageDataset(str(work.pictures / "train")),
+        input_size=(3, preprocess.image_size, preprocess.image_size),
+        batch_size=optim.micro_batch,
+        is_training=True,
+        scale=(1, 1),
+        ratio=(1, 1),
+        color_jitter=0.1,
+        mean=preprocess.mean,
+        std=preprocess.std,
+        num_workers=work.processes,
+        persistent_workers=work.processes > 0,
+        pin_memory=work.gpu,
+        device=device,
+        use_prefetcher=work.gpu,
+    )
+    network = backbones.build(work.spec.model).to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+    optimizer = create_optimizer_v2(network, opt="adam", lr=optim.learning_rate)
+    loss_of = torch.nn.BCEWithLogitsLoss()
+    bf16 = precision(optim, device) == "bf16"
+    for _ in range(EPOCHS):
+        started, seen = time.perf_counter(), 0
+        for images, labels in batches:
+            images = images.to(device, memory_format=torch.channels_last)
+            with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
+                loss = loss_of(network(images).squeeze(1), labels.float().to(device))
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            seen += len(labels)
+        _ = loss.item()
+        rate = seen / (time.perf_counter() - started)
+    return rate
+
+
+def _image_folder(work: Work, transforms: Any, datasets: Any, *, workers: int) -> "DataLoader[Any]":
+    preprocess = work.spec.preprocess
+    steps = [
+        transforms.Resize((preprocess.image_size, preprocess.image_size)),
+        transforms.RandomHorizontalFlip(),
+        transforms.ColorJitter(brightness=0.1, contrast=0.1),
+        transforms.ToTensor(),
+        transforms.Normalize(preprocess.mean, preprocess.std),
+    ]
+    folder = datasets.ImageFolder(str(work.pictures / "train"), transforms.Compose(steps))
+    return DataLoader(
+        folder,
+        batch_size=work.spec.optim.micro_batch,
+        shuffle=True,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        pin_memory=work.gpu,
+    )
+
+
+def torchvision_pipeline(work: Work) -> float:
+    """The peer: ImageFolder with torchvision's transforms on one core, without cut-out."""
+    from torchvision import datasets, transforms
+
+    torch.set_num_threads(1)
+    folder = _image_folder(work, transforms, datasets, workers=0).dataset
+    started = time.perf_counter()
+    for row in range(len(folder)):  # type: ignore[arg-type]
+        folder[row]
+    return len(folder) / (time.perf_counter() - started)  # type: ignore[arg-type]
