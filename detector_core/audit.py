@@ -126,7 +126,9 @@ def warnings(result: dict[str, Any]) -> list[str]:
     empty = [split for split in SPLITS if not any(result["counts"][split].values())]
     countable = {
         "groups of identical files called both real and fake: {} (one label is wrong)": exact["across_labels"],
-        "groups of near-identical pictures across splits: {} (test figures will flatter)": near["across_splits"],
+        "groups of near-identical pictures across splits: {} (test figures will flatter; audit.json names them)": near[
+            "across_splits"
+        ],
         "pictures left out because they cannot be used: {} (audit.json has the reasons)": result["unreadable"]["count"],
         "CSV rows without a file: {} (is the copy complete?)": _count(csv, "rows_without_file"),
         "files that no CSV lists: {}": _count(csv, "files_without_row"),

@@ -72,7 +72,7 @@ class _Network:
 
     Attributes:
         make: builds it with random weights.
-        heads: names of its classifying layers.
+        heads: names of its classifying layers, which ``--init FILE`` may leave as they are.
         smallest: least side of its input, pixels.
         from_hub: builds it with the published weights; None where there are none.
         missing: what to do where there are none.
@@ -148,7 +148,7 @@ def smallest_image(spec: ModelSpec) -> int:
 def check_image_size(spec: ModelSpec, image_size: int) -> None:
     """Refuses a picture that the network cannot take.
 
-    A network of timm is tried: one forward pass of shapes without numbers, a second or so.
+    It is tried: one forward pass of shapes without numbers, a second or so.
 
     Raises:
         UnknownVariant: no such network.
@@ -157,8 +157,6 @@ def check_image_size(spec: ModelSpec, image_size: int) -> None:
     network = _network(spec)
     if image_size < network.smallest:
         raise BadConfig(f"image size {image_size} is too small for {spec.architecture}: it needs {network.smallest}")
-    if spec.architecture in _NETWORKS:
-        return
     try:
         with torch.device("meta"), torch.inference_mode():
             logit = network.make(spec).eval()(torch.zeros(1, 3, image_size, image_size))

@@ -12,6 +12,7 @@ import json
 import statistics
 from dataclasses import dataclass
 from importlib.resources import files
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -19,12 +20,26 @@ import pandas as pd
 from scipy.stats import binomtest
 
 from detector_core import labels
+from detector_core.config import RunSpec
 from detector_core.errors import BadData
 from detector_core.metrics import RATES, Confusion, short
+from detector_core.variants import spec_for
 
 NOISE = 0.05
 """A difference with a larger p-value is called within noise."""
 PAPER: dict[str, Any] = json.loads(files("detector_core").joinpath("paper.json").read_text())
+
+
+PAPER_TRAINED_ON = 100_000
+"""Training pictures of the paper (section IV)."""
+SETTINGS = {
+    "epochs": "optim.epochs",
+    "learning rate": "optim.learning_rate",
+    "batch": "optim.batch_size",
+    "image size": "preprocess.image_size",
+    "first weights": "model.init",
+}
+"""What a reader must know before comparing with the paper, and the field of the RunSpec that says it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,18 +47,28 @@ class Judged:
     """One trained and judged run.
 
     Attributes:
+        spec: what it was trained with.
         report: its ``report.json`` on the test split.
         scores: its ``scores.parquet``.
         training: of its ``artifact.json``, with ``best``, the row of ``metrics.csv`` that was kept.
         history: all rows of ``metrics.csv``.
     """
 
-    variant: str
-    seed: int
+    spec: RunSpec
     report: dict[str, Any]
     scores: pd.DataFrame
     training: dict[str, Any]
     history: list[dict[str, Any]]
+
+    @property
+    def variant(self) -> str:
+        """Its name."""
+        return self.spec.variant
+
+    @property
+    def seed(self) -> int:
+        """Of its training."""
+        return self.spec.seed
 
     @property
     def confusion(self) -> Confusion:
@@ -61,7 +86,7 @@ def compare(runs: list[Judged]) -> dict[str, Any]:
 
     Returns:
         ``rows``, one a run: counts, rates with intervals, AUC and cost; ``means``, one a variant: mean and spread over
-        seeds; ``mcnemar``, one a pair of variants (of each one's first seed); ``winner``.
+        seeds; ``mcnemar``, one a pair of variants (of each one's first seed); ``winner``; ``settings``, one a run.
 
     Raises:
         BadData: the runs were judged on different pictures.
@@ -70,7 +95,24 @@ def compare(runs: list[Judged]) -> dict[str, Any]:
     firsts = [next(run for run in runs if run.variant == variant) for variant in variants]
     pairs = [mcnemar(one, other) for one, other in itertools.combinations(firsts, 2)]
     means = [_mean([run for run in runs if run.variant == variant]) for variant in variants]
-    return {"rows": [_row(run) for run in runs], "means": means, "mcnemar": pairs, "winner": winner(means, pairs)}
+    return {
+        "rows": [_row(run) for run in runs],
+        "means": means,
+        "mcnemar": pairs,
+        "winner": winner(means, pairs),
+        "settings": [{"variant": run.variant, "seed": run.seed, **settings(run)} for run in runs],
+    }
+
+
+def settings(run: Judged) -> dict[str, dict[str, Any]]:
+    """Each setting as ``{"ours": ..., "paper": ...}``; where the paper names none, its place has our variant's own."""
+    table = spec_for(run.variant)
+    found = {
+        name: {"ours": attrgetter(field)(run.spec), "paper": attrgetter(field)(table)}
+        for name, field in SETTINGS.items()
+    }
+    trained_on = sum(run.report["data"]["counts"]["train"].values())
+    return {**found, "training pictures": {"ours": trained_on, "paper": PAPER_TRAINED_ON}}
 
 
 def _row(run: Judged) -> dict[str, Any]:

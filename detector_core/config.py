@@ -49,6 +49,14 @@ class _Spec:
             raise BadConfig(f"{cls.__name__}: {error}") from None
 
 
+def _names(values: dict[str, Any], before: str = "") -> list[str]:
+    """The dotted fields of a plain spec."""
+    names: list[str] = []
+    for key, value in values.items():
+        names += _names(value, f"{before}{key}.") if isinstance(value, dict) else [f"{before}{key}"]
+    return names
+
+
 def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
@@ -202,10 +210,13 @@ class RunSpec(_Spec):
         """
         values = self.to_dict()
         for name, value in changes.items():
-            table, *rest = values, *name.split(".")
-            for key in rest[:-1]:
-                table = table.get(key) if isinstance(table, dict) else None  # type: ignore[assignment]
-            if not isinstance(table, dict) or rest[-1] not in table:
-                raise BadConfig(f"RunSpec has no field {name!r}")
-            table[rest[-1]] = value
+            *groups, last = name.split(".")
+            table: Any = values
+            for key in groups:
+                table = table.get(key) if isinstance(table, dict) else None
+            if not isinstance(table, dict) or last not in table:
+                fields = _names(self.to_dict())
+                of_group = [field for field in fields if groups and field.startswith(f"{groups[0]}.")]
+                raise BadConfig(f"RunSpec has no field {name!r}; there are {', '.join(of_group or fields)}")
+            table[last] = value
         return RunSpec.from_dict(values)

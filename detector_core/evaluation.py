@@ -22,7 +22,9 @@ from detector_core.errors import BadImage, BrokenArtifact
 from detector_core.labels import FAKE, LABELS, REAL
 from detector_core.metrics import (
     ERRORS,
+    NO_FAKES,
     NO_PICTURES,
+    NO_REALS,
     RANKING,
     RATES,
     Confusion,
@@ -38,6 +40,7 @@ from detector_core.preprocess import normalize
 FORMAT = 1
 SCORES, REPORT = "scores.parquet", "report.json"
 BATCHES_AHEAD = 2
+AT_HALF = "as it is, at 0.5"
 SEEN_SPLITS = {
     "train": "THE MODEL WAS TRAINED ON THESE PICTURES: THE FIGURES SAY NOTHING ABOUT NEW ONES",
     "valid": "THE WEIGHTS AND THE THRESHOLDS WERE CHOSEN ON THESE PICTURES: THE FIGURES FLATTER",
@@ -113,7 +116,8 @@ def judge(scores: pd.DataFrame, calibration: Calibration) -> dict[str, Any]:
     """What scores are worth, with thresholds chosen before: the figures of ``report.json``.
 
     Returns:
-        ``confusion`` and ``rates`` of the two-way call at ``threshold`` (``fake_above``); ``three_way``, what becomes
+        ``confusion`` and ``rates`` of the two-way call at ``threshold`` (``fake_above``); ``at_half``, the rates of the
+        network as it is at 0.5, without calibration or chosen threshold; ``three_way``, what becomes
         of each class when the verdict may be uncertain; ``ranking`` and ``curve``; ``calibration`` with its error on
         these pictures; ``histogram`` of p_fake per class.
     """
@@ -126,6 +130,7 @@ def judge(scores: pd.DataFrame, calibration: Calibration) -> dict[str, Any]:
         "threshold": calibration.fake_above,
         "confusion": vars(confusion),
         "rates": {name: rate.to_dict() for name, rate in confusion.rates().items()},
+        "at_half": {name: rate.to_dict() for name, rate in Confusion.at(is_fake, expit(logit), 0.5).rates().items()},
         "three_way": three_way(is_fake, p_fake, calibration),
         "ranking": {name: rate.to_dict() for name, rate in ranking(is_fake, logit).items()},
         "curve": curve(is_fake, logit),
@@ -160,8 +165,8 @@ def three_way(is_fake: Any, p_fake: Any, calibration: Calibration) -> dict[str, 
         "verdicts": table,
         "coverage": share(decided, len(truth), NO_PICTURES).to_dict(),
         "accuracy_of_decided": share(int((verdict == truth).sum()), decided, "every verdict is uncertain").to_dict(),
-        "fakes_passed_rate": share(table[FAKE][REAL], int(is_fake.sum()), "there are no fakes").to_dict(),
-        "reals_flagged_rate": share(table[REAL][FAKE], int((~is_fake).sum()), "there are no reals").to_dict(),
+        "fakes_passed_rate": share(table[FAKE][REAL], int(is_fake.sum()), NO_FAKES).to_dict(),
+        "reals_flagged_rate": share(table[REAL][FAKE], int((~is_fake).sum()), NO_REALS).to_dict(),
     }
 
 
@@ -215,6 +220,8 @@ def table(report: dict[str, Any]) -> str:
     for name, rate in report["rates"].items():
         lines.append(f"  {RATES[name].upper() if name in ERRORS else RATES[name]:30}{percent(rate)}")
     lines += [f"  {said:30}{figure(ranks[name])}" for name, said in RANKING.items()]
+    if "at_half" in report:  # not in reports of before
+        lines.append(f"  {AT_HALF}: {half(report)}")
     calibration = report["calibration"]
     rows = {label: ", ".join(f"{n:,} {v}" for v, n in three["verdicts"][label].items()) for label in LABELS}
     lines += [
@@ -229,6 +236,12 @@ def table(report: dict[str, Any]) -> str:
         lines.append(f"  {'changed pictures':30}{'AUC':>8}{'accuracy':>10}{'passed':>9}{'flagged':>9}")
         lines += [_changed(row) for row in report["robustness"]]
     return "\n".join(lines)
+
+
+def half(report: dict[str, Any]) -> str:
+    """The errors of the network as it is, at 0.5."""
+    shown = ("accuracy", *ERRORS)
+    return ", ".join(f"{RATES[name]} {percent(report['at_half'][name])}" for name in shown)
 
 
 def _changed(row: dict[str, Any]) -> str:

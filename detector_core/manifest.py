@@ -103,7 +103,7 @@ def load(dataset: str) -> Manifest:
     except FileNotFoundError as error:
         raise BadManifest(
             f"{dataset} is not a prepared data set ({error.filename or DATASET} is missing): "
-            f"make one with python -m jobs.prepare SOURCE --out {dataset}"
+            f"make one with python -m jobs.prepare PICTURES --out DATASET, and name that DATASET"
         ) from None
     except (ValueError, OSError) as error:
         raise BadManifest(f"{dataset} cannot be read ({error}): prepare it again") from None

@@ -196,13 +196,15 @@ def ranking(is_fake_N: Flags, score_N: Scores) -> dict[str, Rate]:
     from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
     alarm, caught, _ = roc_curve(is_fake_N, score_N, drop_intermediate=False)
-    values = (
-        Rate(value=float(roc_auc_score(is_fake_N, score_N))),
-        Rate(value=float(average_precision_score(is_fake_N, score_N))),
-        Rate(value=_crossing(alarm, 1 - caught)),
-        *(share(round(float(caught[alarm <= rate].max()) * fakes), fakes, NO_FAKES) for rate in FALSE_ALARMS),
-    )
-    return dict(zip(RANKING, values, strict=True))
+    found = {
+        "auc": Rate(value=float(roc_auc_score(is_fake_N, score_N))),
+        "average_precision": Rate(value=float(average_precision_score(is_fake_N, score_N))),
+        "eer": Rate(value=_crossing(alarm, 1 - caught)),
+    }
+    for rate in FALSE_ALARMS:
+        at_most = round(float(caught[alarm <= rate].max()) * fakes)
+        found[f"fakes_caught_at_{rate:g}"] = share(at_most, fakes, NO_FAKES)
+    return {name: found[name] for name in RANKING}
 
 
 def curve(is_fake_N: Flags, score_N: Scores) -> dict[str, list[float]]:

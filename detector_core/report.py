@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy.stats import norm
 
-from detector_core.evaluation import figure, number, percent
+from detector_core.evaluation import AT_HALF, figure, half, number, percent
 from detector_core.explain import WORST
 from detector_core.labels import FAKE, LABELS, REAL
 from detector_core.metrics import ERRORS, RANKING, RATES
@@ -47,6 +47,11 @@ def page(report: dict[str, Any], pictures: dict[str, bytes]) -> str:
         f"<p>A picture is called fake when p_fake is {report['threshold']:.4f} or more.</p>",
         _confusion(report["confusion"]),
         _table(("", ""), [(RATES[name], percent(rate)) for name, rate in report["rates"].items()]),
+        *(
+            [f"<p>The network {AT_HALF}, before calibration: {_escape(half(report))}.</p>"]
+            if "at_half" in report
+            else []
+        ),
         "<h2>Whatever the threshold</h2>",
         _table(("", ""), [(said, figure(report["ranking"][name])) for name, said in RANKING.items()]),
         "<h2>Real, uncertain or fake</h2>",

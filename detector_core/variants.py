@@ -1,7 +1,8 @@
 """The six variants of the paper's comparison, one row each (Table II), and any other timm network.
 
 Source: paper sections III-B and III-F, Table II. The paper gives a batch of 1000 for its own network only; 64 for the
-two pretrained ones is ours. "With cut-out" is a value in a row, never a branch.
+two pretrained ones is ours. "-cutout" at the end of a name gives the
+row its cut-out; nothing else asks for it.
 """
 
 import difflib
@@ -86,7 +87,7 @@ def spec_for(variant: str, overrides: dict[str, Any] | None = None) -> RunSpec:
         hint = f"did you mean {near[0]}? " if near else ""
         raise UnknownVariant(
             f"no variant {variant!r}: {hint}The six of the paper are {', '.join(VARIANTS)}; "
-            f"timm:NAME trains any network of timm"
+            f"beside them {', '.join(_MORE)}; timm:NAME trains any network of timm"
         )
     model, preprocess = ModelSpec(architecture=architecture, init=network.init), network.preprocess
     if variant not in rows:

@@ -120,13 +120,13 @@ def check_room(*, cpus: float, gpus: float = 0, purpose: str) -> None:
         NoRoom: the cluster as a whole has fewer cores or GPUs than asked, with all nodes that it may add.
     """
     has, most = ray.cluster_resources(), could_have()
-    for name, asked in (("CPU", cpus), ("GPU", gpus)):
+    for name, asked in (("GPU", gpus), ("CPU", cpus)):
         now, later = has.get(name, 0), most.get(name, 0)
         if asked > later:
             grows = f", and {later:g} with every node it may add" if later > now else ""
             raise NoRoom(
                 f"{purpose} needs {asked:g} {name}, and this Ray has {now:g}{grows}: "
-                f"ask for less, or add nodes to the cluster"
+                f"ask for less (a job says how in its --help), or add nodes to the cluster"
             )
         if asked > now:
             say(f"{purpose} needs {asked:g} {name}, this Ray has {now:g}: waiting for its autoscaler to add nodes")

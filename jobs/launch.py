@@ -25,6 +25,13 @@ from jobs.request import Request, model_folder, summary
 CHECKPOINTS_KEPT = 2
 
 
+class Trainer(ray.train.torch.TorchTrainer):
+    """Ray's, which would take Ctrl-C for itself and end the run without a checkpoint or a word."""
+
+    def _register_sigint_handler(self, controller: Any) -> None:
+        """Nothing: the job's own handler stays."""
+
+
 class Stopped(Exception):
     """The run was asked to end, and has left a checkpoint to go on from."""
 
@@ -42,7 +49,7 @@ def launch(request: Request, board: Any, callbacks: Sequence[UserCallback] = ())
     """
     logging.getLogger("ray.train").setLevel(logging.WARNING)
     data = manifest.load(request.data).describe()  # now: at the end of a long run it may be gone
-    trainer = ray.train.torch.TorchTrainer(
+    trainer = Trainer(
         worker.work,
         train_loop_config={"request": asdict(request), "board": board},
         scaling_config=ScalingConfig(

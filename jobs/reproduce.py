@@ -3,6 +3,7 @@
   python -m jobs.reproduce --data data/faces --storage runs --workers 4 --gpu
   python -m jobs.reproduce --data data/faces --storage runs --init none --epochs-scale 0.1 --image-scale 0.4
   python -m jobs.reproduce --data data/faces --storage runs --seeds 3 --gpu
+  python -m jobs.reproduce --data data/faces --storage runs --init-of vggface2=vggface2.pt --init-of resnet68=none
 
 Epochs, rates and picture sizes are those of Table II. On a machine without a GPU, --epochs-scale and --image-scale
 shrink them: never below one epoch, never below the smallest picture that a network takes.
@@ -30,7 +31,7 @@ from detector_core.comparison import Judged
 from detector_core.config import RunSpec
 from detector_core.errors import BadConfig
 from detector_core.manifest import Manifest
-from detector_core.variants import VARIANTS
+from detector_core.variants import CUTOUT_SUFFIX, VARIANTS
 from jobs import cli, resources, runspec
 from jobs.cluster import connect
 from jobs.evaluate import judge, report_folder
@@ -39,6 +40,7 @@ from jobs.train import finished, train
 
 COMPARISON, PAGE, TABLE, CURVES = "comparison.json", "comparison.html", "table5.csv", "curves.png"
 SPLIT = "test"
+NETWORKS = tuple(dict.fromkeys(variant.removesuffix(CUTOUT_SUFFIX) for variant in VARIANTS))
 
 
 def main(argv: list[str] | None = None) -> NoReturn:
@@ -48,6 +50,13 @@ def main(argv: list[str] | None = None) -> NoReturn:
     parser.add_argument("--seeds", type=int, default=1, metavar="N", help="runs of each variant, seeds from --seed on")
     parser.add_argument("--epochs-scale", type=float, default=1.0, metavar="F", help="times Table II's epochs [1]")
     parser.add_argument("--image-scale", type=float, default=1.0, metavar="F", help="times each picture size [1]")
+    parser.add_argument(
+        "--init-of",
+        action="append",
+        default=[],
+        metavar="NETWORK=INIT",
+        help=f"--init for one of {', '.join(NETWORKS)}, with and without cut-out; may be repeated",
+    )
     parser.add_argument("--robustness", action="store_true", help="also judge changed pictures, see jobs.evaluate")
     runspec.add_flags(parser)
     resources.add_flags(parser)
@@ -69,6 +78,8 @@ def job(arguments: argparse.Namespace) -> dict[str, Any]:
     resources.check(arguments, list(runs.values()), data)
     place = storage.absolute(arguments.storage)
     todo = {name: spec for name, spec in runs.items() if not _is_trained(storage.join(place, name), spec, data)}
+    for model in {spec.model for spec in todo.values()}:
+        backbones.build(model)  # first weights that cannot be had are named now, not after the first variant
     with connect():
         if todo:
             train(resources.requests(arguments, todo), data, keep_checkpoints=arguments.keep_checkpoints)
@@ -89,9 +100,11 @@ def job(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def specs(arguments: argparse.Namespace) -> dict[str, RunSpec]:
     """The spec of each run by its name, the variants in the order of Table II."""
-    found = {}
+    found, init_of = {}, _init_of(arguments.init_of)
     for variant in VARIANTS:
-        spec = runspec.from_flags(arguments, variant)
+        network = variant.removesuffix(CUTOUT_SUFFIX)
+        own = argparse.Namespace(**{**vars(arguments), "init": init_of.get(network, arguments.init)})
+        spec = runspec.from_flags(own, variant)
         size, epochs = spec.preprocess.image_size, spec.optim.epochs
         scaled = {
             "preprocess.image_size": max(
@@ -101,6 +114,17 @@ def specs(arguments: argparse.Namespace) -> dict[str, RunSpec]:
         }
         for seed in range(spec.seed, spec.seed + arguments.seeds):
             found[f"{arguments.name}-{variant}-{seed}"] = spec.replace({**scaled, "seed": seed})
+    return found
+
+
+def _init_of(items: list[str]) -> dict[str, str]:
+    """--init-of by network."""
+    found = {}
+    for item in items:
+        network, equals, init = item.partition("=")
+        if network not in NETWORKS or not equals or not init:
+            raise BadConfig(f"--init-of {item}: write NETWORK=INIT, the network one of {', '.join(NETWORKS)}")
+        found[network] = init
     return found
 
 
@@ -133,8 +157,7 @@ def collect(run: str, data: Manifest) -> Judged:
     artifact = artifacts.read(model)
     folder = report_folder(model, SPLIT, data, own=True)
     return Judged(
-        variant=artifact.spec.variant,
-        seed=artifact.spec.seed,
+        spec=artifact.spec,
         report=json.loads(storage.read_bytes(storage.join(folder, evaluation.REPORT))),
         scores=pd.read_parquet(io.BytesIO(storage.read_bytes(storage.join(folder, evaluation.SCORES)))),
         training=artifact.training,

@@ -31,7 +31,7 @@ class Request:
     gpu: bool = False
     cpus: int = 1
     processes: int = 0
-    checkpoint_every: int = 100
+    checkpoint_every: int = 50
     retries: int = 3
     skip_broken: bool = False
     cache: str = ""

@@ -1,6 +1,7 @@
 """The flags that say with what to train, the checks before Ray starts, and the requests they make of specs."""
 
 import argparse
+import math
 import os
 import tempfile
 from pathlib import Path
@@ -11,9 +12,11 @@ from detector_core import backbones, manifest, storage
 from detector_core.config import RunSpec
 from detector_core.data import Place, check_files, plan
 from detector_core.errors import BadConfig
+from jobs.cli import say
 from jobs.cluster import check_room
 from jobs.request import Request
 
+FEW_STEPS = 100
 CACHE = Path(tempfile.gettempdir()) / f"deepfake-detector-cache-{os.getuid()}"
 
 
@@ -28,7 +31,7 @@ def add_flags(parser: argparse.ArgumentParser, *, workers: str = "--workers", ca
     group.add_argument("--gpu", action="store_true", help="one GPU for each worker")
     group.add_argument("--cpus", type=int, metavar="N", help="cores for each worker [a fair share of this Ray]")
     group.add_argument("--processes", type=int, metavar="N", help="decoding processes of each worker [by device]")
-    group.add_argument("--checkpoint-every", type=int, default=100, metavar="STEPS", help="within an epoch [100]")
+    group.add_argument("--checkpoint-every", type=int, default=50, metavar="STEPS", help="within an epoch [50]")
     group.add_argument("--keep-checkpoints", action="store_true", help="keep them when the run has finished")
     group.add_argument("--retries", type=int, default=3, metavar="N", help="lost workers that are replaced [3]")
     group.add_argument("--skip-broken", action="store_true", help="leave unreadable pictures out, and list them")
@@ -53,8 +56,19 @@ def check(arguments: argparse.Namespace, specs: list[RunSpec], data: manifest.Ma
     for spec in specs:
         backbones.check_image_size(spec.model, spec.preprocess.image_size)
         plan(len(rows["train"]), spec.optim, spec.seed, Place(workers=most))
+        _say_if_few_steps(len(rows["train"]), spec)
     for split in rows.values():
         check_files(split, data.root)
+
+
+def _say_if_few_steps(pictures: int, spec: RunSpec) -> None:
+    batch, epochs = spec.optim.batch_size, spec.optim.epochs
+    steps = math.ceil(pictures / batch)
+    if steps * epochs < FEW_STEPS <= pictures * epochs:
+        say(
+            f"{spec.variant}: {pictures:,} pictures in batches of {batch:,} are {steps} steps an epoch, "
+            f"{steps * epochs} in all, which teach little: a smaller --batch-size and --micro-batch make more of them"
+        )
 
 
 def requests(arguments: argparse.Namespace, runs: dict[str, RunSpec], *, at_once: int = 1) -> list[Request]:

@@ -11,7 +11,8 @@ is room for. The global batch is the same whatever the number of workers.
 
 The run's folder, STORAGE/NAME, receives model/ (the weights of the epoch with the lowest validation loss),
 metrics.csv, curves.png, samples.png (what the network sees) and tensorboard/. A lost worker is replaced by itself.
-After a crash of this job, or of the machine, run the same command with --resume.
+Ctrl-C finishes the step in hand and writes a checkpoint. After that, a crash of this job, or of the machine, run the
+same command with --resume.
 
 The last line on stdout is one JSON object: run, model, variant, epochs, best_epoch, val_loss, val_auc, ...
 """
@@ -80,11 +81,11 @@ def train(
 
     Raises:
         DetectorError: what went wrong in the runs that failed; the others still end.
-        KeyboardInterrupt: SIGTERM came; each run has left a checkpoint.
+        KeyboardInterrupt: Ctrl-C or SIGTERM came; each run has left a checkpoint.
     """
     for request in requests:
         write_request(request, data.fingerprint)
-    with _watched(requests, data) as board, _stopped_by_sigterm(board):
+    with _watched(requests, data) as board, _stopped_by_signal(board):
         if len(requests) == 1:
             try:
                 results = {requests[0].name: launch.launch(requests[0], board)}
@@ -172,23 +173,27 @@ def _launch_remotely(request: Request, board: Any) -> dict[str, Any] | str | Non
 
 
 @contextmanager
-def _stopped_by_sigterm(board: Any) -> Iterator[None]:
-    """The first SIGTERM, which ``ray job stop`` sends, lets the runs write a checkpoint; a second one ends at once."""
+def _stopped_by_signal(board: Any) -> Iterator[None]:
+    """The first Ctrl-C or SIGTERM (``ray job stop``) lets the runs write a checkpoint; a second one ends at once."""
 
     def ask() -> None:
         ray.get(board.stop.remote())
 
     def stop(*_: object) -> None:
-        signal.signal(signal.SIGTERM, before)
+        restore()
         cli.say("stopping: the step in hand is finished and a checkpoint written; once more ends at once")
         # Not from the handler itself: it interrupts a call of Ray's in this thread.
         threading.Thread(target=ask, name="stop", daemon=True).start()
 
-    before = signal.signal(signal.SIGTERM, stop)
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        restore()
 
 
 @contextmanager

@@ -23,16 +23,16 @@ settings.register_profile("patient", deadline=None, derandomize=True)
 settings.load_profile("patient")
 torch.set_num_threads(1)  # the networks are tiny, and the cores may be busy
 FACES = Path(__file__).parents[1].parent / "shared" / "data" / "faces"
-WITH_RAY = ("jobs", "cluster", "faults", "soak", "serve/test_app.py", "serve/test_load.py", "serve/test_operators.py")
-"""Tests that start Ray: one after the other, as two at once starve each other."""
+ALONE = ("faults", "soak", "serve/test_app.py", "serve/test_load.py", "serve/test_operators.py")
+"""Tests of what holds under load or after a fault: with nothing beside them, which would be a load or a fault too."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Marks them; ``make test`` runs all others in parallel first."""
     for item in items:
         place = item.path.relative_to(Path(__file__).parent).as_posix()
-        if place.startswith(WITH_RAY):
-            item.add_marker("ray")
+        if place.startswith(ALONE):
+            item.add_marker("alone")
 
 
 @pytest.fixture(scope="session")

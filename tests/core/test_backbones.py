@@ -2,13 +2,13 @@ import pytest
 import torch
 from torch import nn
 
-from detector_core import backbones
-from detector_core.backbones import build, check_image_size, preprocess_for, smallest_image
+from detector_core import backbones, variants
+from detector_core.backbones import ARCHITECTURES, build, check_image_size, preprocess_for, smallest_image
 from detector_core.config import ModelSpec, PreprocessSpec
 from detector_core.errors import BadConfig, UnknownVariant
-from detector_core.variants import VARIANTS, spec_for
 
-SIDE = {"inception_resnet_v2": 75, "vggface2": 75, "resnet68": 32, "vggface2_resnet50": 32, "timm:resnet18": 32}
+SMALLEST = {"inception_resnet_v2": 75, "vggface2": 75, "resnet68": 32, "vggface2_resnet50": 32}
+SIDE = {name: smallest_image(ModelSpec(architecture=name)) for name in ARCHITECTURES} | {"timm:resnet18": 32}
 
 
 @pytest.fixture(scope="module", params=SIDE)
@@ -38,8 +38,26 @@ def test_every_parameter_gets_a_gradient(network: tuple[ModelSpec, nn.Module]) -
     assert unused == []
 
 
-def test_the_six_variants_are_known() -> None:
-    assert {spec_for(variant).model.architecture for variant in VARIANTS} <= set(backbones.ARCHITECTURES)
+def test_its_heads_are_layers_of_it(network: tuple[ModelSpec, nn.Module]) -> None:
+    spec, model = network
+    if spec.architecture in ARCHITECTURES:
+        assert set(backbones._NETWORKS[spec.architecture].heads) <= {name for name, _ in model.named_modules()}
+
+
+def test_every_variant_has_a_network_and_every_network_a_variant() -> None:
+    assert {row[0] for row in (variants._TABLE_II | variants._MORE).values()} == set(ARCHITECTURES)
+
+
+def test_what_gives_no_single_logit_is_refused_before_a_worker_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    def flat(_: ModelSpec) -> nn.Module:
+        return nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 1), nn.Flatten(0))
+
+    network = backbones._Network(make=flat, heads=("1",), smallest=32)
+    monkeypatch.setitem(backbones._NETWORKS, "flat", network)
+    with pytest.raises(BadConfig, match="flat gives no single logit"):
+        check_image_size(ModelSpec(architecture="flat"), 32)
+    with pytest.raises(BadConfig, match="flat cannot take an image size of 40"):
+        check_image_size(ModelSpec(architecture="flat"), 40)
 
 
 def test_a_layout_reaches_resnet68() -> None:
@@ -61,12 +79,13 @@ def test_vggface2_resnet50_strides_as_caffe_does() -> None:
     assert {"conv1.weight", "layer1.0.conv1.weight", "layer4.0.downsample.1.running_var", "fc.bias"} <= names
 
 
-@pytest.mark.parametrize("name", [name for name in SIDE if ":" not in name])
+@pytest.mark.parametrize("name", SMALLEST)
 def test_a_picture_too_small_is_refused(name: str) -> None:
     spec = ModelSpec(architecture=name)
-    assert smallest_image(spec) == SIDE[name]
-    with pytest.raises(BadConfig, match=f"image size {SIDE[name] - 1} is too small for {name}: it needs {SIDE[name]}"):
-        check_image_size(spec, SIDE[name] - 1)
+    side = SMALLEST[name]
+    assert smallest_image(spec) == side
+    with pytest.raises(BadConfig, match=f"image size {side - 1} is too small for {name}: it needs {side}"):
+        check_image_size(spec, side - 1)
 
 
 @pytest.mark.parametrize("name", ["inception_resnet_v2", "vggface2"])

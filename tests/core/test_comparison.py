@@ -13,9 +13,14 @@ from detector_core.calibration import UNCALIBRATED
 from detector_core.comparison import Judged, compare, mcnemar, paper_confusion, table_5, winner
 from detector_core.errors import BadData
 from detector_core.metrics import RATES
-from detector_core.variants import VARIANTS
+from detector_core.variants import VARIANTS, spec_for
 
-DATA = {"name": "tiny <b>", "generated": False, "fingerprint": "a" * 64, "counts": {}}
+DATA = {
+    "name": "tiny <b>",
+    "generated": False,
+    "fingerprint": "a" * 64,
+    "counts": {"train": {"real": 50_000, "fake": 50_000}},
+}
 HISTORY = [
     {
         "epoch": epoch,
@@ -37,7 +42,8 @@ def judged(variant: str, called_fake: list[bool], label: list[str], seed: int = 
     model = {"run": variant, "variant": variant, "weights_sha256": "w" * 64, "data": DATA}
     report = evaluation.report(scores, UNCALIBRATED, model=model, data=DATA, split="test")
     training = {"epochs": 3, "seconds": 60.0, "best": HISTORY[-1]}
-    return Judged(variant=variant, seed=seed, report=report, scores=scores, training=training, history=HISTORY)
+    spec = spec_for(variant, {"seed": seed})
+    return Judged(spec=spec, report=report, scores=scores, training=training, history=HISTORY)
 
 
 def as_in_the_paper(variant: str) -> Judged:
@@ -65,8 +71,8 @@ def test_the_paper_s_own_figures_come_out_as_the_paper_s(paper: list[Judged]) ->
 
 def test_mcnemar_by_hand() -> None:
     # 10 pictures that only the first gets right, 2 that only the second does: 2 * (1 + 12 + 66) / 2 ** 12
-    first = judged("a", [False] * 10 + [True] * 2 + [False] * 8, ["real"] * 20)
-    second = judged("b", [True] * 10 + [False] * 2 + [False] * 8, ["real"] * 20)
+    first = judged("resnet68", [False] * 10 + [True] * 2 + [False] * 8, ["real"] * 20)
+    second = judged("vggface2", [True] * 10 + [False] * 2 + [False] * 8, ["real"] * 20)
     found = mcnemar(first, second)
     assert (found["only_first_right"], found["only_second_right"]) == (10, 2)
     assert found["p_value"] == pytest.approx(158 / 4096)
@@ -74,7 +80,7 @@ def test_mcnemar_by_hand() -> None:
     assert found["fakes"]["p_value"] == 1, "there are none"
     with_fakes = [
         judged(name, [False] * 20 + caught, ["real"] * 20 + ["fake"] * 8)
-        for name, caught in (("a", [True] * 8), ("b", [False] * 6 + [True] * 2))
+        for name, caught in (("resnet68", [True] * 8), ("vggface2", [False] * 6 + [True] * 2))
     ]
     assert mcnemar(*with_fakes)["fakes"]["p_value"] == pytest.approx(2 / 2**6)
     shuffled = replace(second, scores=second.scores.sample(frac=1, random_state=0))
@@ -82,8 +88,8 @@ def test_mcnemar_by_hand() -> None:
 
 
 def test_different_pictures_cannot_be_compared() -> None:
-    with pytest.raises(BadData, match="a and b were judged on different pictures"):
-        mcnemar(judged("a", [False], ["real"]), judged("b", [False] * 2, ["real"] * 2))
+    with pytest.raises(BadData, match="resnet68 and vggface2 were judged on different pictures"):
+        mcnemar(judged("resnet68", [False], ["real"]), judged("vggface2", [False] * 2, ["real"] * 2))
 
 
 def mean(variant: str, passed: float | None, accuracy: float) -> dict[str, Any]:
@@ -133,3 +139,15 @@ def test_the_page_marks_every_misprint_and_needs_no_network(paper: list[Judged])
     assert page.words.count("*") == len(comparison.PAPER["misprints"]) + 1  # and the sentence that explains it
     assert "tiny <b>" in page.words
     assert "resnet68-cutout" in comparison_page.text(compare(paper))
+    assert "Not trained as in the paper" not in page.words
+
+
+def test_settings_that_are_not_the_paper_s_stand_first(paper: list[Judged]) -> None:
+    small = {"optim.epochs": 1, "preprocess.image_size": 120}
+    runs = [*paper[:-1], replace(paper[-1], spec=paper[-1].spec.replace(small))]
+    page = Links(comparison_page.page(compare(runs), runs, {}))
+    assert "Not trained as in the paper: other epochs, image size" in page.words
+    assert page.words.index("Not trained") < page.words.index("Table V")
+    assert "120 (224)" in page.words
+    assert "1 (10)" in page.words
+    assert "other epochs, image size" in comparison_page.text(compare(runs))

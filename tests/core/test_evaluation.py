@@ -13,6 +13,7 @@ from detector_core import backbones, evaluation, manifest, storage
 from detector_core.calibration import UNCALIBRATED, Calibration
 from detector_core.config import PreprocessSpec, RunSpec
 from detector_core.errors import BadImage, BrokenArtifact
+from detector_core.metrics import ERRORS
 from detector_core.preprocess import decode, to_input
 
 DATA = {"name": "tiny", "generated": False, "fingerprint": "a" * 64, "counts": {}}
@@ -79,6 +80,10 @@ def test_judgement_by_hand() -> None:
     assert report["pictures"] == {"real": 4, "fake": 5}
     assert report["confusion"] == {"reals_passed": 3, "fakes_passed": 2, "reals_flagged": 1, "fakes_caught": 3}
     assert report["rates"]["fakes_passed_rate"]["value"] == pytest.approx(0.4)
+    half = {name: (rate["count"], rate["of"]) for name, rate in report["at_half"].items() if name in ERRORS}
+    assert half == {"fakes_passed_rate": (1, 5), "reals_flagged_rate": (2, 4)}, (
+        "at 0.5 exactly, p_fake of 0, it is fake"
+    )
     three = report["three_way"]
     assert three["verdicts"] == {
         "real": {"real": 2, "uncertain": 1, "fake": 1},
@@ -100,6 +105,7 @@ def test_one_class_is_null_with_the_reason_and_never_nan(real: list[float], fake
     for figure in (*report["ranking"].values(), report["rates"]["precision"], report["rates"]["f1"]):
         assert figure == {"value": None, "reason": missing}
     assert missing in evaluation.table(report)
+    assert "as it is, at 0.5: accuracy" in evaluation.table(report)
     assert "nan" not in evaluation.table(report)
 
 

@@ -25,7 +25,10 @@ def changed(diff: str, folder: Path) -> Path:
     for name in (METRIC_TESTS, "tests/scores.py"):
         shutil.copy(ROOT / name, folder / name)
     subprocess.run(["git", "init", "--quiet", folder], check=True)
-    for check in (["--check"], []):
+    there = subprocess.run(
+        ["git", "apply", "--reverse", "--check"], cwd=folder, input=diff, capture_output=True, text=True
+    )
+    for check in () if there.returncode == 0 else (["--check"], []):
         done = subprocess.run(["git", "apply", *check], cwd=folder, input=diff, capture_output=True, text=True)
         assert done.returncode == 0, f"docs/extend.md has rotted, mend its diff: {done.stderr}"
     return folder
@@ -87,14 +90,15 @@ import json
 import pandas as pd
 from detector_core import comparison, comparison_page, evaluation, report
 from detector_core.calibration import UNCALIBRATED
-data = {"name": "drawn", "generated": True, "fingerprint": "f", "counts": {}}
+from detector_core.variants import spec_for
+data = {"name": "drawn", "generated": True, "fingerprint": "f", "counts": {"train": {"real": 3, "fake": 2}}}
 model = {"run": "one", "variant": "resnet68", "weights_sha256": "w", "data": data}
 scores = pd.DataFrame({"path": list("abcde"), "label": ["real"] * 3 + ["fake"] * 2, "logit": [-2.0, -1, 1, 2, -2]})
 made = evaluation.report(scores, UNCALIBRATED, model=model, data=data, split="test")
 epoch = {"epoch": 1, "pictures_per_s": 1.0, "peak_memory_bytes": 1}
 training = {"epochs": 1, "seconds": 1.0, "best": epoch}
 rows = scores.assign(p_fake=UNCALIBRATED.p_fake(scores["logit"]))
-run = comparison.Judged(variant="resnet68", seed=0, report=made, scores=rows, training=training, history=[epoch])
+run = comparison.Judged(spec=spec_for("resnet68"), report=made, scores=rows, training=training, history=[epoch])
 compared = comparison.compare([run])
 print(json.dumps({
     "value": made["rates"]["fake_precision"]["value"],

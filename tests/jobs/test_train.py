@@ -96,6 +96,23 @@ def test_a_killed_worker_and_a_killed_driver_change_nothing(
     wait_until_gone(agents, 90)
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_stopped_it_leaves_a_checkpoint(
+    number: signal.Signals, tiny_dataset: Path, tmp_path: Path, broken_off: tuple[Path, Path]
+) -> None:
+    """Ctrl-C goes to every process of the terminal, the stop of a job to the driver."""
+    process = start(broken_off[0], tiny_dataset, tmp_path, "stopped", "--checkpoint-every", "0")
+    wait_for(process, tmp_path / "stopped", 2)
+    before = {path.name for path in (tmp_path / "stopped").glob("checkpoint_2*")}
+    (os.killpg if number == signal.SIGINT else os.kill)(process.pid, number)
+    code, out, err = finish(process)
+    assert (code, out) == (130, ""), err
+    assert "a checkpoint written" in err
+    assert "with --resume" in err.splitlines()[-1]
+    assert {path.name for path in (tmp_path / "stopped").glob("checkpoint_2*")} - before
+    assert not (tmp_path / "stopped" / "model").exists()
+
+
 def test_a_broken_picture_stops_the_run_at_once_and_is_named(
     spec_file: Path, own_dataset: Path, tmp_path: Path
 ) -> None:
