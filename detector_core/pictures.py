@@ -81,8 +81,8 @@ def _opened(data: bytes, max_pixels: int) -> Iterator[Image.Image]:
         if data[4:8] == b"ftyp" and data[8:12] in _HEIC_BRANDS:
             raise UnreadFormat("HEIC pictures are not read: save it as JPEG, or let the phone do so") from None
         raise BadImage(f"not a picture: known formats are {', '.join(FORMATS)}") from None
-    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-        raise TooManyPixels(f"too many pixels: {error}") from None
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
+        raise TooManyPixels(f"more pixels than the {max_pixels:,} allowed") from None
     except _DAMAGED as error:
         raise BadImage(f"damaged picture: {error}") from None
 

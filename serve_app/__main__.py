@@ -34,6 +34,9 @@ from detector_core.errors import BadConfig, DetectorError, NoRoom
 from detector_core.runtime import describe
 from serve_app.settings import Settings
 
+DEPLOY = ("proxy_location", "http_options", "logging_config", "applications")
+"""Fields at the top of a file of ``serve deploy``."""
+
 
 def main(argv: list[str] | None = None) -> NoReturn:
     """The command line."""
@@ -84,7 +87,11 @@ def run(arguments: argparse.Namespace) -> None:
                 with contextlib.suppress(DetectorError, OSError):  # the replicas say so in their log
                     now = next(iter(registry.history(arguments.models)), told)
                 if now != told:
-                    print(f"{now} is live now: the service takes it over", file=sys.stderr, flush=True)
+                    print(
+                        f"{now} is live now: the replicas take it over, /v1/model says when",
+                        file=sys.stderr,
+                        flush=True,
+                    )
                     told = now
         finally:
             print("stopping ...", file=sys.stderr, flush=True)
@@ -103,6 +110,10 @@ def read_settings(path: str | None, models: str) -> Settings:
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "extra_forbidden":
+            known = ", ".join(name for name in Settings.model_fields if name != "models")
+            hint = " (a file of serve deploy? --config reads what stands under its args)" if field in DEPLOY else ""
+            raise BadConfig(f"--config {path}: there is no field {field}{hint}; at the top are {known}") from None
         raise BadConfig(f"--config {path}: {field}: {first['msg']}") from None
 
 

@@ -9,14 +9,16 @@
 import logging
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import ray
 from ray import serve
+from ray._private.state import state as ray_state
 
-from detector_core import artifacts, registry, storage
+from detector_core import artifacts, errors, registry, storage
 from detector_core.errors import DetectorError, NoRoom
 from detector_core.runtime import describe
 from serve_app.deployments import Detector, Ingress
@@ -114,25 +116,42 @@ def serving(settings: Settings, *, host: str, port: int, dashboard_port: int | N
         if "timed out" not in str(error):
             raise
         raise NoRoom(f"Ray did not start in time, {TOO_BUSY}: {str(error).splitlines()[0]}") from None
+    started = False
     try:
         signal.signal(signal.SIGTERM, on_term)  # ray.init puts its own in place, which exits with another code
         _check_room(settings)
         http = {"host": host, "port": port, "request_timeout_s": REQUEST_LIMIT_S}
         serve.start(proxy_location="HeadOnly", http_options=http, logging_config=LOGS)
+        started = True
         try:
             serve.run(application, name=NAME, route_prefix="/")
         except RuntimeError as error:
-            raise DetectorError(f"Ray Serve could not start the service: {error}") from None
+            raise DetectorError(f"Ray Serve could not start the service: {error}{_why()}") from None
         yield f"http://{context.dashboard_url}" if context.dashboard_url else ""
     finally:
-        # On a cluster others may be serving too.
-        serve.delete(NAME) if shared else serve.shutdown()
+        if not shared:
+            serve.shutdown()
+        elif started:  # others may be serving there too
+            serve.delete(NAME)
         ray.shutdown()
 
 
+def _why() -> str:
+    """What a replica said when it could not start, and what to do; empty if none said anything."""
+    deployments = serve.status().applications[NAME].deployments.values()
+    lines = [line.strip() for one in deployments for line in one.message.splitlines() if line.strip()]
+    said = next((line for line in reversed(lines) if f"{errors.__name__}." in line), "")
+    return (
+        f"; {said.rpartition(f'{errors.__name__}.')[2]} (jobs.promote --rollback goes back a version)" if said else ""
+    )
+
+
 def _check_room(settings: Settings) -> None:
-    """Serve would wait for ever."""
-    has = ray.cluster_resources()
+    """Serve would wait for ever where the autoscaler of the cluster, if it has one, may not add what is missing."""
+    has, may_have = ray.cluster_resources(), ray_state.get_max_resources_from_cluster_config() or {}
     for name, amount in settings.least().items():
-        if amount > has.get(name, 0):
-            raise NoRoom(f"the service needs {amount:g} {name}, and this Ray has {has.get(name, 0):g}: ask for less")
+        now = has.get(name, 0)
+        if amount > max(now, may_have.get(name, 0)):
+            raise NoRoom(f"the service needs {amount:g} {name}, and this Ray has {now:g}: ask for less, or add nodes")
+        if amount > now:
+            print(f"the service needs {amount:g} {name}, this Ray has {now:g}: waiting for nodes", file=sys.stderr)

@@ -18,11 +18,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from detector_core import faces
 from detector_core.pictures import Heat, Pixels
-from detector_core.runtime import Prediction, Predictor, blank, describe
+from detector_core.runtime import ModelInfo, Prediction, Predictor, blank, describe
 from serve_app.answers import Busy, Unavailable
 from serve_app.following import Following
 from serve_app.http import create_app
-from serve_app.metrics import BatchMetrics, RequestMetrics
+from serve_app.metrics import BatchMetrics, RequestMetrics, TakeOvers
 from serve_app.readiness import Passes
 from serve_app.schemas import looks_for_faces
 from serve_app.settings import Settings
@@ -42,6 +42,7 @@ class Model:
         self._following = Following(
             settings,
             lambda folder: Predictor(folder, batch_size=settings.max_batch_size, device=device, threads=threads),
+            TakeOvers().count,
         )
         self._metrics, self._passes = BatchMetrics(), Passes()
         self._explaining = asyncio.Semaphore(EXPLAINED_AT_ONCE)
@@ -62,6 +63,10 @@ class Model:
         predictor = self._following.current
         await asyncio.to_thread(self._passes.check, lambda: predictor.predict([blank(predictor.info)]))
 
+    async def model_info(self) -> ModelInfo:
+        """The model that answers."""
+        return self._following.current.info
+
     async def explain(self, image_SSC: Pixels, toward: str) -> Heat:
         """What in a picture speaks for a label: heat_SS."""
         async with self._explaining:
@@ -71,20 +76,26 @@ class Model:
 Detector = serve.deployment(Model, name="Detector")
 
 
-class _Leaving:
-    """ASGI says that a client has left where Ray raises: else it would be an error of ours."""
+class _UnderServe:
+    """What differs under Ray Serve: clients that leave, where Ray raises what ASGI says; a header it adds."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_once(message: Message) -> None:
+            if message["type"] == "http.response.start":  # Serve's proxy adds the same itself
+                kept = [(name, value) for name, value in message["headers"] if name.lower() != b"x-request-id"]
+                message = {**message, "headers": kept}
+            await send(message)
+
         async def receive_or_leave() -> Message:
             try:
                 return await receive()
             except TaskCancelledError:
                 return {"type": "http.disconnect"}
 
-        await self._app(scope, receive_or_leave, send)
+        await self._app(scope, receive_or_leave, send_once)
 
 
 @serve.deployment
@@ -103,7 +114,7 @@ class Ingress:
             faces.warm_up()  # it takes seconds: not in the first request
         self._metrics = RequestMetrics()
         app = create_app(self, lambda: self._following.current, self._settings.http, self._metrics.observe)
-        app.add_middleware(_Leaving)
+        app.add_middleware(_UnderServe)
         return app
 
     async def predict(self, image_SSC: Pixels) -> Prediction:
@@ -116,6 +127,16 @@ class Ingress:
         async with self._explaining:
             heat: Heat = await self._ask("explain", image_SSC, toward)
         return heat
+
+    async def model_info(self) -> ModelInfo:
+        """Of the detector that is asked, which may still have, or keep, the model before. Raises Unavailable."""
+        if self._model:
+            return await self._model.model_info()
+        try:
+            info: ModelInfo = await self._detector.model_info.remote()  # type: ignore[union-attr]
+        except (RayActorError, DeploymentUnavailableError):
+            raise Unavailable(RESTARTING, retry_after_s=RESTART_S) from None
+        return info
 
     async def check_health(self) -> None:
         """Asked by Ray Serve; of the model, where it is here."""

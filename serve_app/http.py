@@ -217,7 +217,7 @@ def create_app(
 
     @app.get("/v1/model", summary="Which model answers, how good it is, and what this service offers")
     async def show_model() -> ModelAnswer:
-        return ModelAnswer.of(model(), settings)
+        return ModelAnswer.of(await judge.model_info(), settings)
 
     @app.get("/healthz", summary="Is the process alive?")
     async def alive() -> Health:

@@ -40,7 +40,7 @@ T = TypeVar("T")
 
 
 class Judge(Protocol):
-    """Asks the model; both raise Unavailable."""
+    """Asks the model; all raise Unavailable."""
 
     async def predict(self, image_SSC: Pixels) -> Prediction:
         """One picture of the model's size."""
@@ -48,6 +48,10 @@ class Judge(Protocol):
 
     async def explain(self, image_SSC: Pixels, toward: str) -> Heat:
         """heat_HW from 0 to 1: what speaks for a label."""
+        ...
+
+    async def model_info(self) -> ModelInfo:
+        """The model that answers."""
         ...
 
 

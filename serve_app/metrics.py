@@ -20,6 +20,7 @@ SCORES = "detector_p_fake"
 BATCH_SIZE = "detector_batch_size"
 MODEL_SECONDS = "detector_model_seconds"
 WAITING = "detector_pictures_waiting"
+TAKE_OVERS = "detector_take_overs"
 _log = logging.getLogger("ray.serve")
 
 
@@ -65,3 +66,14 @@ class BatchMetrics:
         """Counts one forward pass."""
         self._size.observe(len(images))
         self._seconds.observe(max(seconds, 1e-6))
+
+
+class TakeOvers:
+    """Of a detector: new live models that it took over, and those that it could not load."""
+
+    def __init__(self) -> None:
+        self._counter = metrics.Counter(TAKE_OVERS, "live models taken over, or failed to be", ("outcome",))
+
+    def count(self, outcome: str) -> None:
+        """``taken`` or ``failed``."""
+        self._counter.inc(1, {"outcome": outcome})

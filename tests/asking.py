@@ -8,7 +8,7 @@ from fastapi import FastAPI
 from PIL import Image
 
 from detector_core.pictures import Heat, Pixels
-from detector_core.runtime import Prediction, Predictor
+from detector_core.runtime import ModelInfo, Prediction, Predictor
 from serve_app.http import create_app
 from serve_app.settings import HttpSettings, Limits
 
@@ -42,6 +42,9 @@ class CoreJudge:
         side = image_SSC.shape[0]
         return np.tile(np.linspace(0, 1, side, dtype=np.float32), (side, 1))
 
+    async def model_info(self) -> ModelInfo:
+        return self.predictor.info
+
 
 class FailingJudge:
     """Raises what it is given."""
@@ -53,6 +56,9 @@ class FailingJudge:
         raise self.error
 
     async def explain(self, image_SSC: Pixels, toward: str) -> Heat:  # noqa: ARG002 -- of the interface
+        raise self.error
+
+    async def model_info(self) -> ModelInfo:
         raise self.error
 
 

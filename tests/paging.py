@@ -41,6 +41,9 @@ class GreyJudge:
         side = np.linspace(-1, 1, image_SSC.shape[0], dtype=np.float32)
         return np.exp(-4 * (side[:, None] ** 2 + side**2)).astype(np.float32)
 
+    async def model_info(self) -> ModelInfo:
+        return self.info
+
 
 def find_faces(image_HWC: Pixels) -> list[Face]:
     """Stands in for the search, see the sizes above."""

@@ -11,13 +11,15 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import numpy as np
 import pytest
 from PIL import Image
 
-from detector_core import registry
+from detector_core import artifacts, registry
 from detector_core.pictures import decode
 from detector_core.runtime import Predictor
+from jobs.loopback import free_port
 from tests.models import save_model
 from tests.serving import STOP_S, Service, marked, running
 
@@ -40,6 +42,12 @@ def test_it_says_where_it_listens(service: Service) -> None:
         assert part in service.said
     assert service.ask("GET", "/readyz")[0] == 200
     assert "<title>" in service.ask("GET", "/")[1]
+
+
+def test_the_model_that_answers_is_named_and_each_answer_has_one_request_id(service: Service) -> None:
+    answer = httpx.get(f"http://127.0.0.1:{service.port}/v1/model", headers={"X-Request-ID": "mine"}, timeout=60)
+    assert answer.json()["version"] == registry.live(service.models).name
+    assert answer.headers.get_list("X-Request-ID") == ["mine"]
 
 
 def score_is_that_of_the_core(service: Service) -> None:
@@ -87,6 +95,21 @@ def test_it_stops_cleanly_and_leaves_nothing(service: Service) -> None:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         probe.bind(("127.0.0.1", service.port))
+
+
+def test_a_model_that_no_replica_can_load_is_named(tmp_path: Path) -> None:
+    version = registry.promote(save_model(tmp_path / "model"), tmp_path / "models")
+    weights = tmp_path / "models" / version / artifacts.WEIGHTS
+    weights.write_bytes(weights.read_bytes()[:-1])
+    found = subprocess.run(
+        [sys.executable, "-m", "serve_app", "--models", tmp_path / "models", "--port", str(free_port())],
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert found.returncode == 1
+    assert "BrokenArtifact" in found.stderr.splitlines()[-1]
+    assert "--rollback" in found.stderr.splitlines()[-1]
 
 
 def refused(*arguments: object) -> str:
