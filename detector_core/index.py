@@ -108,6 +108,27 @@ def find(source: str) -> Index:
     )
 
 
+def unlabelled(source: str) -> Index:
+    """Lists every picture below a source, whatever its folders are called; ``label`` and ``split`` are None.
+
+    Raises:
+        BadData: no such folder, or no picture in it.
+    """
+    source = storage.absolute(source)
+    filesystem, top = storage.locate(source)
+    if filesystem.get_file_info(top).type != fs.FileType.Directory:
+        raise BadData(
+            f"{source} {'is not a folder' if storage.exists(source) else 'does not exist'}: give one of pictures"
+        )
+    files = _files(filesystem, top)
+    named = files["path"].str.lower().str.endswith(_SUFFIXES)
+    if not named.any():
+        raise BadData(f"{source} has no pictures in it ({', '.join(_SUFFIXES[:6])}, ...)")
+    frame = files[named].assign(label=None, split=None).reset_index(drop=True)
+    ignored = int((~named).sum())
+    return Index(source=source, root=source, flat=True, generated=False, frame=frame, ignored=ignored, csv=None)
+
+
 def draw_splits(
     labels: Sequence[str], group_N: NDArray[np.int64], *, ratio: Sequence[int], seed: int
 ) -> NDArray[np.object_]:

@@ -27,10 +27,8 @@ Interrupted, the same command goes on where it was. On a cluster, every node mus
 import argparse
 import errno
 import functools
-import io
-import itertools
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
 import numpy as np
@@ -42,16 +40,15 @@ from tqdm import tqdm
 from detector_core import faces, manifest, storage
 from detector_core.audit import across_splits, audit, summary
 from detector_core.duplicates import blocks, groups, near_edges, unpack
-from detector_core.errors import BadConfig, BadData, DetectorError
+from detector_core.errors import BadConfig, BadData
 from detector_core.facts import Change, inspect
 from detector_core.index import Index, draw_splits, find
 from detector_core.labels import LABELS
 from jobs import cli
 from jobs.cluster import check_room, connect
+from jobs.parts import CHUNK, Parts, share
 
-CHUNK = 256
-"""Pictures of one task, and of one saved part."""
-PARTS, PICTURES = ".parts", "pictures"
+PICTURES = "pictures"
 RATIO = (5, 1, 1)
 KAGGLE_SET = "xhlulu/140k-real-and-fake-faces"
 
@@ -131,32 +128,6 @@ def prepare(arguments: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-class Parts:
-    """Chunks of facts that are finished, kept beside the data set until it is complete."""
-
-    def __init__(self, dataset: str, key: str) -> None:
-        self.home, self.folder = storage.join(dataset, PARTS), storage.join(dataset, PARTS, f"{key}-{CHUNK}")
-
-    def done(self) -> set[int]:
-        found = (name.partition(".") for name in storage.names(self.folder))
-        return {int(number) for number, _, kind in found if number and kind == "parquet"}
-
-    def write(self, number: int, frame: pd.DataFrame) -> None:
-        buffer = io.BytesIO()
-        frame.to_parquet(buffer, index=False)
-        storage.write_bytes(self._file(number), buffer.getvalue())
-
-    def read(self, count: int) -> pd.DataFrame:
-        tables = (pd.read_parquet(io.BytesIO(storage.read_bytes(self._file(number)))) for number in range(count))
-        return pd.concat(tables, ignore_index=True)
-
-    def remove(self) -> None:
-        storage.delete_folder(self.home)
-
-    def _file(self, number: int) -> str:
-        return storage.join(self.folder, f"{number:06}.parquet")
-
-
 def inspect_all(index: Index, parts: Parts, change: Change | None) -> pd.DataFrame:
     """The facts of every picture, inspected by all cores of the cluster; finished chunks are not done again."""
     paths = index.frame["path"].tolist()
@@ -181,24 +152,6 @@ def near_groups(phashes: pd.Series) -> NDArray[np.int64]:
     found = share(task, calls)
     edges = [edge for _, edge in tqdm(found, total=len(calls), desc="comparing", unit=" blocks")]
     return groups(len(hashes), edges)[number_N]
-
-
-def share(task: Any, calls: Sequence[tuple[Any, ...]]) -> Iterator[tuple[int, Any]]:
-    """Runs a remote function over many arguments, a few more at once than there are cores; yields as they finish."""
-    room = 2 * max(1, int(ray.cluster_resources().get("CPU", 1)))
-    todo, pending = enumerate(calls), {}
-    while True:
-        for number, call in itertools.islice(todo, room - len(pending)):
-            pending[task.remote(*call)] = number
-        if not pending:
-            return
-        (first,), _ = ray.wait(list(pending), num_returns=1)
-        try:
-            result = ray.get(first)
-        except ray.exceptions.RayTaskError as error:
-            # Ray adds the worker's traceback to the message; ours is one line.
-            raise error.cause if isinstance(error.cause, DetectorError | OSError) else error from None
-        yield pending.pop(first), result
 
 
 def check_usable(usable: pd.DataFrame, broken: pd.DataFrame, root: str) -> None:

@@ -21,6 +21,7 @@ from detector_core.facts import inspect
 from detector_core.index import find
 from detector_core.labels import LABELS, SPLITS
 from jobs import prepare
+from jobs.parts import Parts
 
 ROOT = Path(__file__).parents[2]
 
@@ -73,7 +74,7 @@ def test_a_tree_becomes_a_data_set_and_finished_parts_are_not_done_again(tree: P
     first = inspect(index.root, index.frame["path"].tolist())
     marked = first.assign(brightness=first["brightness"].where(first["path"] != "train/real/1.jpg", 255.0))
     marked.loc[marked["path"] == "train/real/1.jpg", "jpeg_quality"] = 42
-    prepare.Parts(str(dataset), index.key).write(0, marked)
+    Parts(str(dataset), index.key).write(0, marked)
 
     done = run(tree, "--out", dataset)
 

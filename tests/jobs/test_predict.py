@@ -1,0 +1,87 @@
+"""Pictures without labels: scored as the service would, broken ones named, and gone on with after an interruption."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from detector_core import registry
+from detector_core.index import unlabelled
+from detector_core.predicting import judge
+from detector_core.preprocess import decode
+from detector_core.runtime import Predictor
+from jobs.parts import Parts
+from tests.conftest import picture
+from tests.models import save_model
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("predict")
+    registry.promote(save_model(folder / "model"), folder / "models")
+    return folder / "models"
+
+
+@pytest.fixture
+def uploads(tmp_path: Path) -> Path:
+    """300 pictures, more than a chunk, in folders of any name; one is torn, one is no picture by its name."""
+    folder = tmp_path / "uploads"
+    for number in range(300):
+        place = folder / f"batch {number % 3}" / f"{number:03}.jpg"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(picture(number, "fake" if number % 2 else "real"))
+    (folder / "batch 1" / "001.jpg").write_bytes(picture(1, "fake")[:300])
+    (folder / "notes.txt").write_text("no picture")
+    return folder
+
+
+def predict(*arguments: object) -> tuple[int, dict[str, Any], str]:
+    command = [sys.executable, "-m", "jobs.predict", *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    return done.returncode, json.loads(done.stdout.splitlines()[-1]) if done.stdout else {}, done.stderr
+
+
+def test_every_picture_gets_the_verdict_of_the_service_and_what_was_done_is_not_done_again(
+    models: Path, uploads: Path, tmp_path: Path
+) -> None:
+    live, index = registry.live(models), unlabelled(str(uploads))
+    paths = index.frame["path"].tolist()
+    marked = judge(str(live), "cpu", index.root, paths[:256]).assign(logit=7.0)
+    Parts(str(tmp_path / "out"), f"{index.key}-{live.name}").write(0, marked)
+
+    code, result, err = predict(uploads, "--models", models, "--out", tmp_path / "out")
+    assert code == 0, err
+    assert (result["pictures"], result["unreadable"], result["model"]) == (300, 1, live.name)
+    assert sum(result["verdicts"].values()) == 299
+    found = pd.read_csv(result["predictions"])
+    assert set(found["path"]) == set(paths)
+    assert found["p_fake"].dropna().is_monotonic_decreasing
+    assert (found["logit"] == 7).sum() == 256, "the chunk that was finished"
+    (broken,) = found[found["error"].notna()]["path"]
+    assert broken == "batch 1/001.jpg"
+    assert found[found["error"].notna()]["verdict"].isna().all()
+    last = found.set_index("path").loc[paths[-1]]
+    (expected,) = Predictor(live).predict([decode((uploads / paths[-1]).read_bytes())])
+    assert last["p_fake"] == pytest.approx(expected.p_fake, abs=1e-3)
+    assert last["verdict"] == expected.verdict
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"predictions.csv", "predictions.json"}
+    summary = json.loads((tmp_path / "out" / "predictions.json").read_text())
+    assert summary["test"][0]["fakes_passed"] is not None
+
+
+def test_what_cannot_work_is_one_line(models: Path, uploads: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    for arguments, words in (
+        ((tmp_path / "empty", "--models", models), "has no pictures in it"),
+        ((tmp_path / "nowhere", "--models", models), "does not exist"),
+        ((uploads, "--models", tmp_path / "none"), "has no live model"),
+        ((uploads, "--models", models, "--version", "other"), f"--version other: {models} has "),
+    ):
+        code, result, err = predict(*arguments, "--out", tmp_path / "out")
+        assert (code, result) == (1, {})
+        assert words in err.splitlines()[-1]
+    assert not (tmp_path / "out").exists()
