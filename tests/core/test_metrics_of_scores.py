@@ -28,6 +28,12 @@ def test_a_threshold_may_flag_exactly_the_share_that_is_allowed() -> None:
     assert RANKING["fakes_caught_at_0.005"] == "caught at 0.5 % flagged"
 
 
+def test_thresholds_on_a_straight_piece_of_the_curve_count_too() -> None:
+    """200 pairs of a fake and a real with the same score: the curve is the diagonal, which has no corner to stop at."""
+    found = ranking(np.array([True, False] * 200), np.repeat(np.arange(200.0), 2))
+    assert [found[name].count for name in ("fakes_caught_at_0.005", "fakes_caught_at_0.01")] == [1, 2]
+
+
 @few
 @given(scored())
 def test_ranking_is_that_of_scikit_learn(given_: tuple[Any, Any]) -> None:
