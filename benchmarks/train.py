@@ -26,6 +26,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -94,6 +95,20 @@ ROWS: dict[str, tuple[Callable[[Work], float], str | None]] = {
     "our input": (our_pipeline, "torchvision input"),
 }
 TRAINING = tuple(ROWS)[:5]
+PROFILED = 10
+
+
+def profile(work: Work, name: str) -> None:
+    """Where one row spends its time: the operators of torch that take most of it, and their share."""
+    torch.set_num_threads(work.threads)
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as seen:
+        started = time.perf_counter()
+        ROWS[name][0](work)
+        wall = time.perf_counter() - started
+    spent = sorted(seen.key_averages(), key=lambda one: -one.self_cpu_time_total)[:PROFILED]
+    print(f"{name}, {EPOCHS} epochs in {wall:.1f} s")
+    for one in spent:
+        print(f"  {one.key:48} {one.self_cpu_time_total / 1e6 / wall:6.1%} {one.count:7,} calls")
 
 
 def measure(name: str, work: Work) -> float:
@@ -123,6 +138,9 @@ def main() -> None:
     parser.add_argument("--precision", default="auto", help="of our rows: auto, fp32 or bf16 [auto]")
     parser.add_argument("--gpu", action="store_true")
     parser.add_argument("--only", nargs="+", choices=ROWS, default=list(ROWS), metavar="ROW", help="some rows")
+    parser.add_argument(
+        "--profile", action="store_true", help="instead: which operators the plain loop and fit() spend their time in"
+    )
     parser.add_argument("--peak-tflops", type=float, metavar="T", help="published peak, to show utilisation")
     given = parser.parse_args()
     spec = spec_for(
@@ -145,6 +163,10 @@ def main() -> None:
     )
     with tempfile.TemporaryDirectory(prefix="bench-") as scratch:
         work = _work(Path(scratch), spec, given.pictures, cores=cores, gpu=given.gpu)
+        if given.profile:
+            for name in ("plain loop", "fit()"):
+                profile(work, name)
+            return
         rates: dict[str, list[float]] = {name: [] for name in given.only}
         with tqdm(total=given.rounds * len(rates), unit="run") as bar:
             for _ in range(given.rounds):
