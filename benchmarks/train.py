@@ -15,6 +15,7 @@ Ratios stand beside the row they are taken against. TFLOP/s are the network's ow
 the forward pass); with --peak-tflops, the published figure of your device and precision, also as utilisation.
 
   python -m benchmarks.train
+  python -m benchmarks.train --profile
   python -m benchmarks.train --gpu --image-size 224 --batch-size 256 --pictures 8192 --peak-tflops 989
 """
 
@@ -25,7 +26,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
