@@ -12,6 +12,7 @@ record names it. A label is what somebody claims: whoever learns from it must ju
 import json
 import secrets
 import shutil
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -22,7 +23,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from detector_core import metadata, storage
-from detector_core.errors import BadData, NoRoom
+from detector_core.errors import BadConfig, BadData, NoRoom
 from detector_core.labels import LABELS
 from detector_core.pictures import MAX_PIXELS, decode
 
@@ -63,7 +64,7 @@ class Store:
     """A folder of gifts.
 
     Args:
-        folder: made on the first gift; several processes may share it.
+        folder: several processes may share it.
         max_bytes: most that the files in it may take together. Processes that share it look at most a minute late.
     """
 
@@ -71,6 +72,14 @@ class Store:
         self._folder, self._max_bytes = Path(folder), max_bytes
         self._lock = threading.Lock()
         self._held, self._counted = 0, -_RECOUNT_S
+
+    def probe(self) -> None:
+        """Writes a file and takes it away. Raises BadConfig where gifts could not be kept."""
+        try:
+            with tempfile.TemporaryFile(dir=_made(self._folder)):
+                pass
+        except OSError as error:
+            raise BadConfig(f"feedback_folder {self._folder} cannot be written to ({error.strerror})") from None
 
     def add(
         self,
@@ -117,11 +126,16 @@ class Store:
             self._held = sum(_size(path) for path in self._folder.rglob("*"))
             self._counted = time.monotonic()
         if self._held + count > self._max_bytes:
-            raise NoRoom(f"the feedback folder holds its {self._max_bytes / 2**20:g} MiB: learn from it and empty it")
+            raise NoRoom(f"the feedback folder holds its {self._max_bytes / 2**20:g} MiB: move its gifts elsewhere")
         there = next(path for path in (self._folder.absolute(), *self._folder.absolute().parents) if path.exists())
         if shutil.disk_usage(there).free < FREE_BYTES + count:
             raise NoRoom("the disk of the feedback folder is nearly full")
         self._held += count
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def _size(path: Path) -> int:

@@ -71,6 +71,8 @@ def create_app(
     workers = Workers()
     watched = Watched(judge)
     store = feedback.Store(settings.feedback_folder, settings.feedback_bytes) if settings.feedback_folder else None
+    if store:
+        store.probe()
     app = FastAPI(
         title="Deepfake face detector",
         description="Tells photographs of faces from generated ones. Pictures are judged in memory and never kept.",

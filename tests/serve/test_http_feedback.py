@@ -7,6 +7,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from detector_core import feedback
+from detector_core.errors import BadConfig
 from detector_core.pictures import decode
 from detector_core.runtime import Predictor
 from tests.asking import app_of, error_of, picture
@@ -59,7 +60,7 @@ REFUSED = {
 def test_what_is_no_gift_is_refused_and_leaves_nothing(client: TestClient, folder: Path, name: str) -> None:
     fields, data, status, code = REFUSED[name]
     assert error_of(give(client, fields, data)) == (status, code)
-    assert not folder.exists()
+    assert list(folder.iterdir()) == []
 
 
 def test_the_body_must_be_a_form_with_a_file(client: TestClient) -> None:
@@ -73,6 +74,12 @@ def test_a_full_folder_is_503(predictor: Predictor, folder: Path) -> None:
     assert error_of(response) == (503, "unavailable")
     assert int(response.headers["Retry-After"]) == 3600
     assert str(folder) not in response.text
+
+
+def test_a_folder_that_cannot_be_written_to_is_said_at_the_start(predictor: Predictor, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(BadConfig, match=r"feedback_folder .*file/gifts cannot be written to"):
+        app_of(predictor, feedback_folder=str(tmp_path / "file" / "gifts"))
 
 
 def test_without_a_folder_there_is_no_feedback(predictor: Predictor) -> None:
