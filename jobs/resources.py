@@ -66,8 +66,8 @@ def _say_if_few_steps(pictures: int, spec: RunSpec) -> None:
     steps = math.ceil(pictures / batch)
     if steps * epochs < FEW_STEPS <= pictures * epochs:
         say(
-            f"{spec.variant}: {pictures:,} pictures in batches of {batch:,} are {steps} steps an epoch, "
-            f"{steps * epochs} in all, which teach little: a smaller --batch-size and --micro-batch make more of them"
+            f"{spec.variant}: {pictures:,} pictures in batches of {batch:,} are {steps} step{'s' * (steps > 1)} "
+            f"an epoch, {steps * epochs} in all, which teach little: a smaller --batch-size and --micro-batch make more of them"
         )
 
 

@@ -74,6 +74,8 @@ def test_six_variants_end_to_end_and_none_is_trained_twice(small_dataset: Path, 
         (["--image-scale", "2"], "--image-scale is 2.0: it must be above 0 and at most 1"),
         (["--seeds", "0"], "--seeds is 0: it must be 1 or more"),
         (["--spec", "best.json"], "does not go with all six"),
+        (["--init-of", "resnet86=none"], "--init-of resnet86=none: write NETWORK=INIT, the network one of inception"),
+        (["--init", "none", "--init-of", "vggface2=nowhere.pt"], "there is no file"),
         (["--data", "nowhere"], "nowhere is not a prepared data set"),
     ],
 )
@@ -94,8 +96,10 @@ def test_scales_never_go_below_what_a_network_takes(tiny_dataset: Path, tmp_path
     resources.add_flags(parser)
     given = parser.parse_args(["--data", str(tiny_dataset), "--storage", str(tmp_path)])
     given.name, given.seeds, given.epochs_scale, given.image_scale = "r", 2, 0.05, 0.01
+    given.init, given.init_of = "none", ["vggface2=hub"]
     found: dict[str, RunSpec] = specs(given)
     assert len(found) == 2 * len(VARIANTS)
     assert [spec.preprocess.image_size for spec in found.values()] == [75] * 8 + [32] * 4
     assert [spec.optim.epochs for spec in found.values()] == [1] * 8 + [5, 5, 1, 1]
+    assert [spec.model.init for spec in found.values()] == ["none"] * 4 + ["hub"] * 4 + ["none"] * 4
     assert [spec.seed for spec in found.values()] == [0, 1] * len(VARIANTS)

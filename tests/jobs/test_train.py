@@ -172,4 +172,14 @@ def test_moved_pictures_are_found_before_ray_starts(
     root.rename(root.with_name("elsewhere"))
     with pytest.raises(SystemExit):
         main(["resnet68", "--data", str(own_dataset), "--storage", str(tmp_path)])
-    assert f"the pictures under {root} were moved" in capfd.readouterr().err.splitlines()[-1]
+    err = capfd.readouterr().err
+    assert f"the pictures under {root} were moved" in err.splitlines()[-1]
+
+
+def test_few_steps_are_said(own_dataset: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    count = len(manifest.load(str(own_dataset)).split("train"))
+    Path(manifest.load(str(own_dataset)).root).rename(tmp_path / "elsewhere")  # so that it ends there
+    with pytest.raises(SystemExit):
+        main(["resnet68-cutout", "--data", str(own_dataset), "--storage", str(tmp_path)])
+    words = f"resnet68-cutout: {count} pictures in batches of 1,000 are 1 step an epoch, 10 in all"
+    assert words in capfd.readouterr().err
