@@ -65,9 +65,10 @@ def _say_if_few_steps(pictures: int, spec: RunSpec) -> None:
     batch, epochs = spec.optim.batch_size, spec.optim.epochs
     steps = math.ceil(pictures / batch)
     if steps * epochs < FEW_STEPS <= pictures * epochs:
+        each = f"{steps} step{'s' * (steps > 1)} an epoch, {steps * epochs} in all"
         say(
-            f"{spec.variant}: {pictures:,} pictures in batches of {batch:,} are {steps} step{'s' * (steps > 1)} "
-            f"an epoch, {steps * epochs} in all, which teach little: a smaller --batch-size and --micro-batch make more of them"
+            f"{spec.variant}: {pictures:,} pictures in batches of {batch:,} are {each}, which teach little: "
+            f"a smaller --batch-size and --micro-batch make more of them"
         )
 
 
