@@ -68,7 +68,7 @@ def timm_loop(work: Work) -> float:
         is_training=True,
         scale=(1, 1),
         ratio=(1, 1),
-        color_jitter=0.1,
+        color_jitter=(0.1, 0.1, 0),  # brightness and contrast, as the others
         mean=preprocess.mean,
         std=preprocess.std,
         num_workers=work.processes,

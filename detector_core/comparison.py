@@ -12,7 +12,6 @@ import json
 import statistics
 from dataclasses import dataclass
 from importlib.resources import files
-from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -40,6 +39,7 @@ SETTINGS = {
     "first weights": "model.init",
 }
 """What a reader must know before comparing with the paper, and the field of the RunSpec that says it."""
+TRAINED_ON = "training pictures"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +86,8 @@ def compare(runs: list[Judged]) -> dict[str, Any]:
 
     Returns:
         ``rows``, one a run: counts, rates with intervals, AUC and cost; ``means``, one a variant: mean and spread over
-        seeds; ``mcnemar``, one a pair of variants (of each one's first seed); ``winner``; ``settings``, one a run.
+        seeds; ``mcnemar``, one a pair of variants (of each one's first seed); ``winner``; ``settings``, one a run;
+        ``otherwise``, what is not as in the variants' rows.
 
     Raises:
         BadData: the runs were judged on different pictures.
@@ -101,18 +102,30 @@ def compare(runs: list[Judged]) -> dict[str, Any]:
         "mcnemar": pairs,
         "winner": winner(means, pairs),
         "settings": [{"variant": run.variant, "seed": run.seed, **settings(run)} for run in runs],
+        "otherwise": sorted({name for run in runs for name in otherwise(run)}),
     }
 
 
 def settings(run: Judged) -> dict[str, dict[str, Any]]:
-    """Each setting as ``{"ours": ..., "paper": ...}``; where the paper names none, its place has our variant's own."""
-    table = spec_for(run.variant)
-    found = {
-        name: {"ours": attrgetter(field)(run.spec), "paper": attrgetter(field)(table)}
-        for name, field in SETTINGS.items()
-    }
-    trained_on = sum(run.report["data"]["counts"]["train"].values())
-    return {**found, "training pictures": {"ours": trained_on, "paper": PAPER_TRAINED_ON}}
+    """Each of SETTINGS as ``{"ours": ..., "row": ...}``; the variant's row is the paper's, ours where it has none."""
+    ours, row = run.spec.flat(), spec_for(run.variant).flat()
+    init = "model.init"
+    ours[init] = ours[init] if ours[init] in ("hub", "none") else "a file"  # its path says nothing to others
+    found = {name: {"ours": ours[field], "row": row[field]} for name, field in SETTINGS.items()}
+    return {**found, TRAINED_ON: {"ours": _trained_on(run), "row": PAPER_TRAINED_ON}}
+
+
+def otherwise(run: Judged) -> list[str]:
+    """Fields of a RunSpec, and TRAINED_ON, in which a run is not its variant's row; seed and micro-batch aside."""
+    ours, row = run.spec.flat(), spec_for(run.variant).flat()
+    found = [field for field in row if ours[field] != row[field] and field not in ("seed", "optim.micro_batch")]
+    if row["model.init"] == "hub" != ours["model.init"] != "none":
+        found.remove("model.init")  # the published weights from a file, as far as one can tell
+    return found + [TRAINED_ON] * (_trained_on(run) != PAPER_TRAINED_ON)
+
+
+def _trained_on(run: Judged) -> int:
+    return sum(run.report["data"]["counts"]["train"].values())
 
 
 def _row(run: Judged) -> dict[str, Any]:

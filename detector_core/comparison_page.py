@@ -53,7 +53,7 @@ def page(comparison: dict[str, Any], runs: list[Judged], pictures: dict[str, byt
     won = comparison["winner"]
     parts = [
         f"<h1>The comparison of the paper, on {_escape(data['name'])}</h1>",
-        *(f'<p class="warning">{_escape(text)}</p>' for text in [*_otherwise(comparison["settings"]), *warnings]),
+        *(f'<p class="warning">{_escape(text)}</p>' for text in [*_otherwise(comparison["otherwise"]), *warnings]),
         f"<p>The fewest fakes passed: <b>{_escape(won['variant'])}</b>{_close(won['within_noise'])}. "
         f"Ties go to the higher accuracy. Each threshold was chosen on the validation split.</p>",
         "<h2>Tables III and IV: what each variant called what</h2>",
@@ -68,7 +68,7 @@ def page(comparison: dict[str, Any], runs: list[Judged], pictures: dict[str, byt
         f"truly passes fewer. Above {NOISE:g} the difference may be chance.</p>",
         _frame(_pairs(comparison["mcnemar"])),
         "<h2>Settings</h2>",
-        "<p>In brackets the paper's, where ours is another. Batches and weights it leaves open are this project's.</p>",
+        "<p>In brackets the variant's row, where another was taken: the paper's, this project's where it has none.</p>",
         _frame(_settings(comparison["settings"])),
         "<h2>Cost</h2>",
         _frame(_cost(comparison["rows"])),
@@ -90,14 +90,13 @@ def text(comparison: dict[str, Any]) -> str:
         f"Table V, percent (positive = real; the paper's rows recomputed from its matrices)\n"
         f"{shown.to_string(index=False, float_format='{:.2f}'.format, na_rep='-')}\n"
         f"fewest fakes passed: {won['variant']}{_close(won['within_noise'])}"
-        + "".join(f"\n{line}" for line in _otherwise(comparison["settings"]))
+        + "".join(f"\n{line}" for line in _otherwise(comparison["otherwise"]))
     )
 
 
-def _otherwise(runs: list[dict[str, Any]]) -> list[str]:
-    """The settings that are not the paper's, in a sentence; none if all are."""
-    names = {name for run in runs for name, value in _values(run).items() if value["ours"] != value["paper"]}
-    return [f"Not trained as in the paper: other {', '.join(sorted(names))}"] if names else []
+def _otherwise(names: list[str]) -> list[str]:
+    """A sentence about the settings that are not the paper's; none if all are."""
+    return [f"Not trained as in the paper: other {', '.join(names)}"] if names else []
 
 
 def _settings(runs: list[dict[str, Any]]) -> pd.DataFrame:
@@ -106,17 +105,14 @@ def _settings(runs: list[dict[str, Any]]) -> pd.DataFrame:
             {
                 "variant": f"{run['variant']}, seed {run['seed']}",
                 **{
-                    name: f"{value['ours']}" + (f" ({value['paper']})" if value["ours"] != value["paper"] else "")
-                    for name, value in _values(run).items()
+                    name: f"{value['ours']}" + (f" ({value['row']})" if value["ours"] != value["row"] else "")
+                    for name, value in run.items()
+                    if name not in ("variant", "seed")
                 },
             }
             for run in runs
         ]
     )
-
-
-def _values(run: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    return {name: value for name, value in run.items() if name not in ("variant", "seed")}
 
 
 def _close(within_noise: list[str]) -> str:

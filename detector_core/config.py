@@ -49,12 +49,11 @@ class _Spec:
             raise BadConfig(f"{cls.__name__}: {error}") from None
 
 
-def _names(values: dict[str, Any], before: str = "") -> list[str]:
-    """The dotted fields of a plain spec."""
-    names: list[str] = []
+def _flat(values: dict[str, Any], before: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
     for key, value in values.items():
-        names += _names(value, f"{before}{key}.") if isinstance(value, dict) else [f"{before}{key}"]
-    return names
+        found |= _flat(value, f"{before}{key}.") if isinstance(value, dict) else {f"{before}{key}": value}
+    return found
 
 
 def _plain(value: Any) -> Any:
@@ -202,6 +201,10 @@ class RunSpec(_Spec):
         _require(bool(self.variant), self, "variant", "a name")
         _require(0 <= self.seed < 2**31, self, "seed", "from 0 to 2147483647")
 
+    def flat(self) -> dict[str, Any]:
+        """Every value by its dotted field, as :meth:`replace` takes them."""
+        return _flat(self.to_dict())
+
     def replace(self, changes: dict[str, Any]) -> "RunSpec":
         """A copy with dotted fields changed: ``spec.replace({"optim.epochs": 3, "seed": 1})``.
 
@@ -215,7 +218,7 @@ class RunSpec(_Spec):
             for key in groups:
                 table = table.get(key) if isinstance(table, dict) else None
             if not isinstance(table, dict) or last not in table:
-                fields = _names(self.to_dict())
+                fields = list(self.flat())
                 of_group = [field for field in fields if groups and field.startswith(f"{groups[0]}.")]
                 raise BadConfig(f"RunSpec has no field {name!r}; there are {', '.join(of_group or fields)}")
             table[last] = value

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from detector_core import registry, storage
-from detector_core.errors import BadImage
+from detector_core.errors import BadData, BadImage
 from detector_core.preprocess import decode, square
 from detector_core.runtime import Predictor
 
@@ -25,6 +25,7 @@ def judge(where: str, device: str, root: str, paths: list[str]) -> pd.DataFrame:
 
     Raises:
         BrokenArtifact: the version is not a whole model.
+        BadData: the store or the disk fails.
     """
     predictor = _predictor(where, device)
     rows: list[dict[str, Any]] = []
@@ -33,11 +34,17 @@ def judge(where: str, device: str, root: str, paths: list[str]) -> pd.DataFrame:
         for path in paths[start : start + BATCH]:
             row = {"path": path, "verdict": None, "p_fake": float("nan"), "logit": float("nan"), "error": None}
             rows.append(row)
+            where_it_is = storage.join(root, path)
             try:
-                image = decode(storage.read_bytes(storage.join(root, path)))
-            except (BadImage, FileNotFoundError) as error:
+                image = decode(storage.read_bytes(where_it_is))
+            except BadImage as error:
                 row["error"] = str(error)
                 continue
+            except (FileNotFoundError, PermissionError) as error:  # gone since it was listed, or not for us
+                row["error"] = f"the file cannot be opened: {error.strerror or error}"
+                continue
+            except OSError as error:
+                raise BadData(f"{where_it_is} cannot be read ({error}): run the same command again to go on") from None
             squares.append(square(image, predictor.info.preprocess))
             read.append(row)
         for row, found in zip(read, predictor.predict(squares), strict=True):

@@ -48,8 +48,8 @@ def run(job: Job, arguments: argparse.Namespace) -> NoReturn:
             if error.errno != errno.ENOSPC:
                 raise
             _fail(f"the disk is full ({error.filename or 'while writing'}): free some space and run it again")
-        except KeyboardInterrupt:
-            say("stopped: nothing half-written was left; run the same command to go on (jobs.train: with --resume)")
+        except KeyboardInterrupt as stopped:
+            say(f"stopped: nothing half-written was left; {stopped or 'run the same command again to go on'}")
             sys.exit(130)
         print(json.dumps(result), file=result_stream, flush=True)
     sys.exit(0)

@@ -4,9 +4,9 @@
   python -m jobs.predict s3://bucket/uploads --models s3://bucket/models --out s3://bucket/scores
   python -m jobs.predict uploads --models models --version first-0a1b2c3d --out scores --gpu
 
-PICTURES is a folder or URI; every picture below it is judged as a whole, by the live model of MODELS or --version, with
-the arithmetic and the thresholds of the service. No face is looked for: crop them first where the model was trained on
-crops (jobs.prepare --faces says how), or ask the service.
+PICTURES is a folder or URI; every picture below it is judged as a whole, by the live model of MODELS or --version, as a
+service on the same device would. No face is looked for: crop them first where the model was trained on crops
+(jobs.prepare --faces says how), or ask the service.
 
 OUT receives predictions.csv, the most suspicious first: path, verdict (real, uncertain or fake), p_fake, logit, and
 error for a picture that cannot be read, which stops nothing; and predictions.json: the model, how good it is, counts.
@@ -59,13 +59,13 @@ def job(arguments: argparse.Namespace) -> dict[str, Any]:
     paths = index.frame["path"].tolist()
     cli.say(f"{len(paths):,} pictures below {index.root}, judged by {model.version}")
     chunks = [paths[start : start + CHUNK] for start in range(0, len(paths), CHUNK)]
-    parts = Parts(out, f"{index.key}-{model.version}")
+    device = "cuda" if arguments.gpu else "cpu"
+    parts = Parts(out, f"{index.key}-{model.version}-{device}")
     done = parts.done()
     todo = [number for number in range(len(chunks)) if number not in done]
     with connect(), tqdm(total=len(paths), initial=sum(len(chunks[n]) for n in done), unit=" pictures") as bar:
         check_room(cpus=1, gpus=int(arguments.gpu), purpose="jobs.predict")
         task = ray.remote(num_cpus=1, num_gpus=int(arguments.gpu))(judge)
-        device = "cuda" if arguments.gpu else "cpu"
         for place, scores in share(task, [(where, device, index.root, chunks[number]) for number in todo]):
             parts.write(todo[place], scores)
             bar.update(len(scores))
@@ -79,7 +79,13 @@ def job(arguments: argparse.Namespace) -> dict[str, Any]:
         "verdicts": counts,
         "unreadable": unreadable,
     }
-    said = {**result, "source": index.root, "calibration": model.calibration.to_dict(), "test": list(model.test)}
+    said = {
+        **result,
+        "source": index.root,
+        "device": device,
+        "calibration": model.calibration.to_dict(),
+        "test": list(model.test),
+    }
     storage.write_bytes(storage.join(out, TABLE), found.to_csv(index=False).encode())
     storage.write_bytes(storage.join(out, SUMMARY), json.dumps(said, indent=2, allow_nan=False).encode())
     parts.remove()

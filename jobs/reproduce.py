@@ -78,7 +78,7 @@ def job(arguments: argparse.Namespace) -> dict[str, Any]:
     resources.check(arguments, list(runs.values()), data)
     place = storage.absolute(arguments.storage)
     todo = {name: spec for name, spec in runs.items() if not _is_trained(storage.join(place, name), spec, data)}
-    for model in {spec.model for spec in todo.values()}:
+    for model in dict.fromkeys(spec.model for spec in todo.values()):
         backbones.build(model)  # first weights that cannot be had are named now, not after the first variant
     with connect():
         if todo:

@@ -53,8 +53,9 @@ def check(arguments: argparse.Namespace, specs: list[RunSpec], data: manifest.Ma
     """
     rows = {split: data.split(split) for split in ("train", "valid")}
     _, most = parse_workers(arguments.workers)
-    for spec in specs:
-        backbones.check_image_size(spec.model, spec.preprocess.image_size)
+    for model, size in dict.fromkeys((spec.model, spec.preprocess.image_size) for spec in specs):
+        backbones.check_image_size(model, size)
+    for spec in {spec.variant: spec for spec in specs}.values():  # seeds change nothing here
         plan(len(rows["train"]), spec.optim, spec.seed, Place(workers=most))
         _say_if_few_steps(len(rows["train"]), spec)
     for split in rows.values():

@@ -11,8 +11,8 @@ is room for. The global batch is the same whatever the number of workers.
 
 The run's folder, STORAGE/NAME, receives model/ (the weights of the epoch with the lowest validation loss),
 metrics.csv, curves.png, samples.png (what the network sees) and tensorboard/. A lost worker is replaced by itself.
-Ctrl-C finishes the step in hand and writes a checkpoint. After that, a crash of this job, or of the machine, run the
-same command with --resume.
+Ctrl-C finishes the step in hand and writes a checkpoint. After that, a crash of this job, or of the machine, the same
+command with --name NAME --resume goes on.
 
 The last line on stdout is one JSON object: run, model, variant, epochs, best_epoch, val_loss, val_auc, ...
 """
@@ -70,7 +70,10 @@ def job(arguments: argparse.Namespace) -> dict[str, Any]:
     if todo:
         with connect():
             requests = resources.requests(arguments, todo)
-            results |= train(requests, data, keep_checkpoints=arguments.keep_checkpoints)
+            try:
+                results |= train(requests, data, keep_checkpoints=arguments.keep_checkpoints)
+            except KeyboardInterrupt:
+                raise KeyboardInterrupt(f"the same command with {_again(arguments, requests)} goes on") from None
     return {"runs": list(results.values())} if arguments.variant == ALL else next(iter(results.values()))  # type: ignore[return-value]
 
 
@@ -131,6 +134,13 @@ def _names(arguments: argparse.Namespace, specs: list[RunSpec]) -> list[str]:
     if arguments.variant == ALL:
         return [f"{arguments.name or f'all-{stamp}'}-{variant}" for variant in variants]
     return [arguments.name or f"{variants[0]}-{stamp}"]
+
+
+def _again(arguments: argparse.Namespace, requests: list[Request]) -> str:
+    """The flags with which a stopped run goes on."""
+    run = requests[0].name
+    variant = RunSpec.from_dict(requests[0].spec).variant
+    return f"--name {run.removesuffix(f'-{variant}') if arguments.variant == ALL else run} --resume"
 
 
 def _launch_many(requests: list[Request], board: Any) -> dict[str, dict[str, Any]]:

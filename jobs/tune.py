@@ -82,7 +82,12 @@ def job(arguments: argparse.Namespace) -> dict[str, Any]:
     with connect(dashboard=True):
         results = []
         for plan in plans:
-            found = search_rates(plan, arguments, data)
+            try:
+                found = search_rates(plan, arguments, data)
+            except KeyboardInterrupt:
+                raise KeyboardInterrupt(
+                    f"the same command with --name {_base(arguments, plan)} --resume goes on"
+                ) from None
             cli.say(verdict(found))
             results.append(found)
     return {"searches": results} if arguments.variant == ALL else results[0]
@@ -105,6 +110,12 @@ def _plan(arguments: argparse.Namespace, spec: RunSpec, data: Manifest) -> Plan:
         scheduler=arguments.scheduler,
         workers=resources.parse_workers(arguments.workers)[0],
     )
+
+
+def _base(arguments: argparse.Namespace, plan: Plan) -> str:
+    """--name of a search, of all six or of one."""
+    variant = RunSpec.from_dict(plan.spec).variant
+    return plan.name.removesuffix(f"-{variant}") if arguments.variant == ALL else plan.name
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from ray import serve
 from ray._private.state import state as ray_state
 
 from detector_core import artifacts, errors, registry, storage
-from detector_core.errors import DetectorError, NoRoom
+from detector_core.errors import BrokenArtifact, DetectorError, NoRoom
 from detector_core.runtime import describe
 from serve_app.deployments import Detector, Ingress
 from serve_app.settings import Scale, Settings
@@ -37,6 +37,8 @@ REQUEST_LIMIT_S = 60
 LOOK_BACK_S = 12
 """The load is averaged over this; Ray wants more than the 10 s at which replicas tell it by default."""
 TOO_BUSY = "this machine is too busy"
+PREFIX = f"{errors.__name__}."
+"""Of the names of our errors in the traceback that a replica leaves."""
 LOGS = {"encoding": "JSON", "enable_access_log": False}
 
 
@@ -138,12 +140,12 @@ def serving(settings: Settings, *, host: str, port: int, dashboard_port: int | N
 
 def _why() -> str:
     """What a replica said when it could not start, and what to do; empty if none said anything."""
-    deployments = serve.status().applications[NAME].deployments.values()
-    lines = [line.strip() for one in deployments for line in one.message.splitlines() if line.strip()]
-    said = next((line for line in reversed(lines) if f"{errors.__name__}." in line), "")
-    return (
-        f"; {said.rpartition(f'{errors.__name__}.')[2]} (jobs.promote --rollback goes back a version)" if said else ""
-    )
+    application = serve.status().applications.get(NAME)
+    deployments = application.deployments.values() if application else ()
+    lines = [line for one in deployments for line in one.message.splitlines()]
+    _, found, said = next((line for line in reversed(lines) if PREFIX in line), "").rpartition(PREFIX)
+    back = " (jobs.promote --rollback goes back a version)" if said.startswith(BrokenArtifact.__name__) else ""
+    return f"; {said.strip()}{back}" if found else ""
 
 
 def _check_room(settings: Settings) -> None:

@@ -8,6 +8,7 @@ refused at once. Judging changes nothing, so a picture whose replica died is jud
 import asyncio
 import os
 import time
+from typing import Any
 
 from fastapi import FastAPI
 from ray import serve
@@ -31,6 +32,7 @@ EXPLAINED_AT_ONCE = 2
 """Heat maps that a detector computes, and an ingress asks for, at once: they must not take the place of verdicts."""
 RESTARTING = "the model is being restarted: try again in a moment"
 RESTART_S = 5
+ID = b"x-request-id"
 
 
 class Model:
@@ -42,7 +44,7 @@ class Model:
         self._following = Following(
             settings,
             lambda folder: Predictor(folder, batch_size=settings.max_batch_size, device=device, threads=threads),
-            TakeOvers().count,
+            TakeOvers().tell,
         )
         self._metrics, self._passes = BatchMetrics(), Passes()
         self._explaining = asyncio.Semaphore(EXPLAINED_AT_ONCE)
@@ -83,9 +85,11 @@ class _UnderServe:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def send_once(message: Message) -> None:
-            if message["type"] == "http.response.start":  # Serve's proxy adds the same itself
-                kept = [(name, value) for name, value in message["headers"] if name.lower() != b"x-request-id"]
+        proxys = [(name, value) for name, value in scope.get("headers", []) if name.lower() == ID]
+
+        async def send_what_proxy_does_not(message: Message) -> None:
+            if message["type"] == "http.response.start":  # Serve's proxy adds the request's own id itself
+                kept = [(name, value) for name, value in message["headers"] if (name.lower(), value) not in proxys]
                 message = {**message, "headers": kept}
             await send(message)
 
@@ -95,7 +99,7 @@ class _UnderServe:
             except TaskCancelledError:
                 return {"type": "http.disconnect"}
 
-        await self._app(scope, receive_or_leave, send_once)
+        await self._app(scope, receive_or_leave, send_what_proxy_does_not)
 
 
 @serve.deployment
@@ -110,6 +114,7 @@ class Ingress:
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         self._following = Following(self._settings, describe)
+        self._known, self._known_until = self._following.current, 0.0
         if looks_for_faces(self._settings.http.faces, self._following.current):
             faces.warm_up()  # it takes seconds: not in the first request
         self._metrics = RequestMetrics()
@@ -129,21 +134,27 @@ class Ingress:
         return heat
 
     async def model_info(self) -> ModelInfo:
-        """Of the detector that is asked, which may still have, or keep, the model before. Raises Unavailable."""
-        if self._model:
-            return await self._model.model_info()
-        try:
-            info: ModelInfo = await self._detector.model_info.remote()  # type: ignore[union-attr]
-        except (RayActorError, DeploymentUnavailableError):
-            raise Unavailable(RESTARTING, retry_after_s=RESTART_S) from None
-        return info
+        """Of the detector that is asked, which may still have, or keep, the model before; as known where all are busy.
+
+        Raises Unavailable.
+        """
+        if time.monotonic() > self._known_until:
+            try:
+                async with asyncio.timeout(RESTART_S):
+                    self._known = await self._ask("model_info")
+                self._known_until = time.monotonic() + self._settings.follow_s
+            except Busy:
+                pass
+            except TimeoutError:
+                raise Unavailable(RESTARTING, retry_after_s=RESTART_S) from None
+        return self._known
 
     async def check_health(self) -> None:
         """Asked by Ray Serve; of the model, where it is here."""
         if self._model:
             await self._model.check_health()
 
-    async def _ask(self, method: str, *arguments: object) -> object:
+    async def _ask(self, method: str, *arguments: object) -> Any:
         if self._waiting >= self._settings.max_queued:
             raise Busy
         self._count(+1)

@@ -23,17 +23,17 @@ class Following(Generic[T]):
     """``current`` is what ``load`` made of the live model's folder.
 
     Args:
-        count: told ``taken`` or ``failed`` of each live model after the first.
+        tell: told of each live model after the first whether it was taken over.
 
     Raises:
         DetectorError: the first model cannot be loaded.
     """
 
     def __init__(
-        self, settings: Settings, load: Callable[[Path], T], count: Callable[[str], None] = lambda _: None
+        self, settings: Settings, load: Callable[[Path], T], tell: Callable[[bool], None] = lambda _: None
     ) -> None:
         settings.check()
-        self._models, self._load, self._count = settings.models, load, count
+        self._models, self._load, self._tell = settings.models, load, tell
         self._version = registry.history(self._models)[:1] if self._models else []
         folder = Path(artifacts.find(str(settings.model))) if settings.model else registry.live(str(self._models))
         self.current = load(folder)
@@ -62,11 +62,11 @@ class Following(Generic[T]):
             return
         except DetectorError as error:
             _log.error("the live model of %s cannot be taken over, the one before goes on: %s", models, error)
-            self._count("failed")
+            self._tell(False)
         except Exception:  # whatever a runtime raises on a file it cannot use: following must go on, for the next one
             _log.exception("the live model of %s cannot be loaded, the one before goes on", models)
-            self._count("failed")
+            self._tell(False)
         else:
             _log.info("now serving %s", version[0])
-            self._count("taken")
+            self._tell(True)
         self._version = version

@@ -207,7 +207,7 @@ def create_app(
         with taken.on("read"):
             form = await intake.within(until, intake.read_form(request, max_bytes=limits.max_bytes, max_files=1))
         gift = bodies.Gift.read(form)
-        reference = ModelRef.to(model()).model_dump()
+        reference = ModelRef.to(await judge.model_info()).model_dump()
         keeping = workers.run(gift.keep, store, reference, limits.max_pixels, workers)
         try:
             found = await intake.unless_gone(request, until, keeping)
@@ -217,7 +217,11 @@ def create_app(
             raise Unavailable(f"no feedback can be kept now: {error}", retry_after_s=FULL_RETRY_S) from None
         return FeedbackAnswer(id=found, request_id=request_id(request))
 
-    @app.get("/v1/model", summary="Which model answers, how good it is, and what this service offers")
+    @app.get(
+        "/v1/model",
+        summary="Which model answers, how good it is, and what this service offers",
+        responses=documented(503),
+    )
     async def show_model() -> ModelAnswer:
         return ModelAnswer.of(await judge.model_info(), settings)
 

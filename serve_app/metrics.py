@@ -20,7 +20,7 @@ SCORES = "detector_p_fake"
 BATCH_SIZE = "detector_batch_size"
 MODEL_SECONDS = "detector_model_seconds"
 WAITING = "detector_pictures_waiting"
-TAKE_OVERS = "detector_take_overs"
+BEHIND = "detector_model_behind"
 _log = logging.getLogger("ray.serve")
 
 
@@ -69,11 +69,12 @@ class BatchMetrics:
 
 
 class TakeOvers:
-    """Of a detector: new live models that it took over, and those that it could not load."""
+    """Of a detector: whether it serves an older model than the live one, because it cannot load that."""
 
     def __init__(self) -> None:
-        self._counter = metrics.Counter(TAKE_OVERS, "live models taken over, or failed to be", ("outcome",))
+        self._behind = metrics.Gauge(BEHIND, "1 while the live model cannot be loaded and the one before is served")
+        self._behind.set(0)
 
-    def count(self, outcome: str) -> None:
-        """``taken`` or ``failed``."""
-        self._counter.inc(1, {"outcome": outcome})
+    def tell(self, taken: bool) -> None:
+        """Of a new live model."""
+        self._behind.set(0 if taken else 1)

@@ -146,8 +146,21 @@ def test_settings_that_are_not_the_paper_s_stand_first(paper: list[Judged]) -> N
     small = {"optim.epochs": 1, "preprocess.image_size": 120}
     runs = [*paper[:-1], replace(paper[-1], spec=paper[-1].spec.replace(small))]
     page = Links(comparison_page.page(compare(runs), runs, {}))
-    assert "Not trained as in the paper: other epochs, image size" in page.words
+    assert "Not trained as in the paper: other optim.epochs, preprocess.image_size" in page.words
     assert page.words.index("Not trained") < page.words.index("Table V")
     assert "120 (224)" in page.words
     assert "1 (10)" in page.words
-    assert "other epochs, image size" in comparison_page.text(compare(runs))
+    assert "other optim.epochs, preprocess.image_size" in comparison_page.text(compare(runs))
+
+
+def test_what_may_differ_from_the_paper_s_settings(paper: list[Judged]) -> None:
+    def other(**fields: Any) -> list[str]:
+        changed = {name.replace("__", "."): value for name, value in fields.items()}
+        return comparison.otherwise(replace(paper[0], spec=paper[0].spec.replace(changed)))
+
+    assert other(seed=3, optim__micro_batch=7, model__init="weights.pt") == []
+    assert other(model__init="none", augment__cutout=0.8, optim__schedule="cosine") == [
+        "model.init",
+        "optim.schedule",
+        "augment.cutout",
+    ]

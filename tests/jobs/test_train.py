@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from detector_core import artifacts, manifest
+from detector_core import artifacts, checkpoint, manifest
 from detector_core.config import RunSpec
 from detector_core.preprocess import to_input
 from jobs.train import main
@@ -101,15 +101,15 @@ def test_stopped_it_leaves_a_checkpoint(
     number: signal.Signals, tiny_dataset: Path, tmp_path: Path, broken_off: tuple[Path, Path]
 ) -> None:
     """Ctrl-C goes to every process of the terminal, the stop of a job to the driver."""
-    process = start(broken_off[0], tiny_dataset, tmp_path, "stopped", "--checkpoint-every", "0")
+    process = start(broken_off[0], tiny_dataset, tmp_path, "stopped", "--checkpoint-every", "0", "--epochs", "1000")
     wait_for(process, tmp_path / "stopped", 2)
-    before = {path.name for path in (tmp_path / "stopped").glob("checkpoint_2*")}
     (os.killpg if number == signal.SIGINT else os.kill)(process.pid, number)
     code, out, err = finish(process)
     assert (code, out) == (130, ""), err
     assert "a checkpoint written" in err
-    assert "with --resume" in err.splitlines()[-1]
-    assert {path.name for path in (tmp_path / "stopped").glob("checkpoint_2*")} - before
+    assert "--name stopped --resume goes on" in err.splitlines()[-1]
+    newest = max((tmp_path / "stopped").glob("checkpoint_2*"))
+    assert checkpoint.read(newest).step > 0, "within an epoch, where there is none otherwise"
     assert not (tmp_path / "stopped" / "model").exists()
 
 

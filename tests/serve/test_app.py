@@ -48,6 +48,8 @@ def test_the_model_that_answers_is_named_and_each_answer_has_one_request_id(serv
     answer = httpx.get(f"http://127.0.0.1:{service.port}/v1/model", headers={"X-Request-ID": "mine"}, timeout=60)
     assert answer.json()["version"] == registry.live(service.models).name
     assert answer.headers.get_list("X-Request-ID") == ["mine"]
+    odd = httpx.get(f"http://127.0.0.1:{service.port}/nowhere", headers={"X-Request-ID": "a:b"}, timeout=60)
+    assert odd.json()["error"]["request_id"] in odd.headers.get_list("X-Request-ID")
 
 
 def score_is_that_of_the_core(service: Service) -> None:
