@@ -3,6 +3,7 @@ but the network.
 """
 
 import time
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,17 +41,11 @@ def plain_loop(work: Work) -> float:
     network = backbones.build(work.spec.model).to(device).train()
     optimizer = torch.optim.Adam(network.parameters(), lr=work.spec.optim.learning_rate)
     loss_of = torch.nn.BCEWithLogitsLoss()
-    for _ in range(EPOCHS):
-        started, seen = time.perf_counter(), 0
-        for images, labels in batches:
-            optimizer.zero_grad()
-            loss = loss_of(network(images.to(device)).squeeze(1), labels.float().to(device))
-            loss.backward()
-            optimizer.step()
-            seen += len(labels)
-        _ = loss.item()
-        rate = seen / (time.perf_counter() - started)
-    return rate
+
+    def loss(images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        return loss_of(network(images.to(device)).squeeze(1), labels.float().to(device))
+
+    return _rate(batches, loss, optimizer)
 
 
 def timm_loop(work: Work) -> float:
@@ -81,17 +76,26 @@ def timm_loop(work: Work) -> float:
     optimizer = create_optimizer_v2(network, opt="adam", lr=optim.learning_rate)
     loss_of = torch.nn.BCEWithLogitsLoss()
     bf16 = precision(optim, device) == "bf16"
+
+    def loss(images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        x_BCHW = images.to(device, memory_format=torch.channels_last)
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
+            return loss_of(network(x_BCHW).squeeze(1), labels.float().to(device))
+
+    return _rate(batches, loss, optimizer)
+
+
+def _rate(batches: Iterable[Any], loss: Callable[[Any, Any], torch.Tensor], optimizer: torch.optim.Optimizer) -> float:
+    """Images a second of the last epoch."""
     for _ in range(EPOCHS):
         started, seen = time.perf_counter(), 0
         for images, labels in batches:
-            images = images.to(device, memory_format=torch.channels_last)
-            with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
-                loss = loss_of(network(images).squeeze(1), labels.float().to(device))
             optimizer.zero_grad()
-            loss.backward()
+            found = loss(images, labels)
+            found.backward()
             optimizer.step()
             seen += len(labels)
-        _ = loss.item()
+        found.item()  # waits for a GPU
         rate = seen / (time.perf_counter() - started)
     return rate
 

@@ -27,10 +27,8 @@ from detector_core.variants import spec_for
 NOISE = 0.05
 """A difference with a larger p-value is called within noise."""
 PAPER: dict[str, Any] = json.loads(files("detector_core").joinpath("paper.json").read_text())
-
-
 PAPER_TRAINED_ON = 100_000
-"""Training pictures of the paper (section IV)."""
+"""Training pictures of the paper (section III-F)."""
 SETTINGS = {
     "epochs": "optim.epochs",
     "learning rate": "optim.learning_rate",

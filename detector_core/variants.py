@@ -1,8 +1,8 @@
 """The six variants of the paper's comparison, one row each (Table II), and any other timm network.
 
 Source: paper sections III-B and III-F, Table II. The paper gives a batch of 1000 for its own network only; 64 for the
-two pretrained ones is ours. "-cutout" at the end of a name gives the
-row its cut-out; nothing else asks for it.
+two pretrained ones is ours. "-cutout" at the end of a name gives the row its
+cut-out; nothing else asks for it.
 """
 
 import difflib

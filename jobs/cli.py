@@ -49,7 +49,7 @@ def run(job: Job, arguments: argparse.Namespace) -> NoReturn:
                 raise
             _fail(f"the disk is full ({error.filename or 'while writing'}): free some space and run it again")
         except KeyboardInterrupt as stopped:
-            say(f"stopped: nothing half-written was left; {stopped or 'run the same command again to go on'}")
+            say(f"stopped: nothing half-written was left; {str(stopped) or 'run the same command again to go on'}")
             sys.exit(130)
         print(json.dumps(result), file=result_stream, flush=True)
     sys.exit(0)
