@@ -1,7 +1,8 @@
 """What every job's command line shares: help that teaches, errors in one line, a result as the last line.
 
 Progress and messages go to stderr; stdout carries one JSON object. A job exits 0 only on success, 1 on an error that
-it names, 130 when it was interrupted.
+it names, 130 when it was interrupted. One that is killed, or ended by a library, cannot speak: a small process beside
+it says so in its place.
 """
 
 import argparse
@@ -10,6 +11,7 @@ import errno
 import json
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
@@ -18,6 +20,9 @@ from detector_core import stores
 from detector_core.errors import DetectorError
 
 Job = Callable[[argparse.Namespace], dict[str, Any]]
+GO_ON = "start Ray again if need be, then the same command, with --resume where the job has it"
+DIED = f"error: the job died: it was killed, for want of memory perhaps, or Ray ended it without a word; {GO_ON}"
+_speaker: "subprocess.Popen[bytes] | None" = None
 
 
 def parser(verb: str, module_doc: str) -> argparse.ArgumentParser:
@@ -37,6 +42,7 @@ def run(job: Job, arguments: argparse.Namespace) -> NoReturn:
     before = signal.signal(signal.SIGTERM, _interrupt)
     with contextlib.ExitStack() as stack:
         stack.callback(signal.signal, signal.SIGTERM, before)
+        stack.enter_context(_spoken_for())
         result_stream = stack.enter_context(_stdout_kept_clean())
         try:
             result = job(arguments)
@@ -58,6 +64,33 @@ def run(job: Job, arguments: argparse.Namespace) -> NoReturn:
 def _fail(message: str) -> NoReturn:
     say(f"error: {message}")
     sys.exit(1)
+
+
+def end(message: str) -> NoReturn:
+    """Ends the process with an error, from any thread, without waiting for anything."""
+    say(f"error: {message}")
+    _hush()
+    os._exit(1)
+
+
+@contextlib.contextmanager
+def _spoken_for() -> Iterator[None]:
+    """Should this process die within the block, however it may be, another says so on stderr."""
+    global _speaker
+    words = ["/bin/sh", "-c", 'read -r _ || echo "$0" >&2', DIED]
+    _speaker = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True)
+    try:
+        yield
+    finally:
+        _hush()
+
+
+def _hush() -> None:
+    """What there is to say is said."""
+    global _speaker
+    speaker, _speaker = _speaker, None
+    if speaker is not None:
+        speaker.communicate(b"\n")
 
 
 def _interrupt(*_: object) -> NoReturn:

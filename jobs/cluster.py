@@ -13,7 +13,8 @@ import ray.exceptions
 from ray._private.state import state as ray_state
 
 from detector_core.errors import BadConfig, LostRay, NoRoom
-from jobs.cli import say
+from jobs import cli
+from jobs.cli import GO_ON, say
 
 OBJECT_STORE_BYTES = 400 * 2**20
 START_ATTEMPTS = 3
@@ -26,7 +27,6 @@ BROKE_DOWN = (
     ray.exceptions.NodeDiedError,
 )
 """What a dead node, or a dead process of ours on one, raises in whoever asked it; a bug in a task is none of these."""
-GO_ON = "start Ray again if need be, then the same command, with --resume where the job has it"
 
 
 @contextmanager
@@ -89,8 +89,8 @@ def _watch(head: str, ended: threading.Event) -> None:
             answered = time.monotonic()
         except OSError:
             if time.monotonic() - answered > HEAD_GONE_S:
-                say(f"error: the head of Ray at {head} is gone: {GO_ON}")
-                os._exit(1)  # nothing that asks Ray, the end of the block neither, would come back
+                # Nothing that asks Ray, the end of the block neither, would come back.
+                cli.end(f"the head of Ray at {head} is gone: {GO_ON}")
 
 
 def _first_line(error: Exception) -> str:

@@ -38,10 +38,10 @@ TRAINING = (
     ),
     Fault(
         name="the driver is killed",
-        promise="no process is left behind; the same command with --resume goes on within the epoch",
+        promise="it is said in its place, no process is left behind; --resume goes on within the epoch",
         made="SIGKILL to python -m jobs.train after the second epoch",
-        checked="its processes, exit code of --resume, epochs, steps, the curve",
-        run=Story(happens=Run.die, says="", code=-9, mend=orphans_gone, after=all_gone),
+        checked="the line, its processes, exit code of --resume, epochs, steps, the curve",
+        run=Story(happens=Run.die, says="^error: the job died", code=-9, mend=orphans_gone, after=all_gone),
         elsewhere="tests/jobs/test_train.py",
     ),
     Fault(
