@@ -68,9 +68,10 @@ def _detector(settings: Settings) -> serve.Application:
     return Detector.options(
         **_scaled(settings.detectors),
         ray_actor_options=_judging(settings),
-        # All that the ingresses may ask: the batches are filled from a queue in the replica. A lower bound would leave
-        # pictures with Serve's router, which looks for a free replica at growing intervals.
-        max_ongoing_requests=max(settings.max_queued, settings.max_batch_size) * settings.ingresses.max_replicas,
+        # All that the ingresses may ask, each for its pictures and once for the model's name: the batches are filled
+        # from a queue in the replica. A lower bound would leave pictures with Serve's router, which looks for a free
+        # replica at growing intervals.
+        max_ongoing_requests=(max(settings.max_queued, settings.max_batch_size) + 1) * settings.ingresses.max_replicas,
     ).bind(settings)
 
 

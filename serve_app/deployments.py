@@ -8,12 +8,13 @@ refused at once. Judging changes nothing, so a picture whose replica died is jud
 import asyncio
 import os
 import time
+from collections.abc import Callable
 from typing import Any
 
 from fastapi import FastAPI
 from ray import serve
 from ray.exceptions import RayActorError, TaskCancelledError
-from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
+from ray.serve.exceptions import DeploymentUnavailableError
 from ray.serve.handle import DeploymentHandle
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -102,77 +103,89 @@ class _UnderServe:
         await self._app(scope, receive_or_leave, send_what_proxy_does_not)
 
 
+class Asked:
+    """The model, asked by one ingress: about so many pictures at once, and which it is. All raise Unavailable.
+
+    Args:
+        model: where there are no detectors.
+        waiting: told of how many pictures no answer has come yet.
+    """
+
+    def __init__(self, model: DeploymentHandle | Model, settings: Settings, waiting: Callable[[int], None]) -> None:
+        self._model, self._settings, self._tell = model, settings, waiting
+        self._waiting, self._explaining = 0, asyncio.Semaphore(EXPLAINED_AT_ONCE)
+        self._known: ModelInfo | None = None
+        self._known_until, self._knowing = 0.0, asyncio.Lock()
+
+    async def predict(self, image_SSC: Pixels) -> Prediction:
+        """One prediction."""
+        prediction: Prediction = await self._judge("predict", image_SSC)
+        return prediction
+
+    async def explain(self, image_SSC: Pixels, toward: str) -> Heat:
+        """heat_SS. Raises BadConfig."""
+        async with self._explaining:
+            heat: Heat = await self._judge("explain", image_SSC, toward)
+        return heat
+
+    async def model_info(self) -> ModelInfo:
+        """Of the detector that is asked, which may still have, or keep, the model before.
+
+        One request asks for all, and takes no picture's place.
+        """
+        try:
+            async with asyncio.timeout(RESTART_S), self._knowing:
+                if self._known is None or time.monotonic() > self._known_until:
+                    self._known = await self._ask("model_info")
+                    self._known_until = time.monotonic() + self._settings.follow_s
+                return self._known
+        except TimeoutError:
+            raise Unavailable(RESTARTING, retry_after_s=RESTART_S) from None
+
+    async def _judge(self, method: str, *arguments: object) -> Any:
+        if self._waiting >= self._settings.max_queued:
+            raise Busy
+        self._count(+1)
+        try:
+            return await self._ask(method, *arguments)
+        finally:
+            self._count(-1)
+
+    async def _ask(self, method: str, *arguments: object) -> Any:
+        for retry in (True, False):
+            try:
+                if isinstance(self._model, Model):
+                    return await getattr(self._model, method)(*arguments)
+                return await getattr(self._model, method).remote(*arguments)
+            except (RayActorError, DeploymentUnavailableError):
+                if not retry:
+                    raise Unavailable(RESTARTING, retry_after_s=RESTART_S) from None
+        raise AssertionError("unreachable")
+
+    def _count(self, change: int) -> None:
+        self._waiting += change
+        self._tell(self._waiting)
+
+
 @serve.deployment
 @serve.ingress()
 class Ingress:
     """Reads, checks and decodes; answers over HTTP. Judges by itself where there is no detector to ask."""
 
     def __init__(self, detector: DeploymentHandle | None, settings: Settings) -> None:
-        self._detector, self._settings = detector, settings
-        self._model = None if detector else Model(settings)
-        self._waiting, self._explaining = 0, asyncio.Semaphore(EXPLAINED_AT_ONCE)
+        self._settings, self._model = settings, detector or Model(settings)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
-        self._following = Following(self._settings, describe)
-        self._known, self._known_until = self._following.current, 0.0
-        if looks_for_faces(self._settings.http.faces, self._following.current):
+        following = Following(self._settings, describe)
+        if looks_for_faces(self._settings.http.faces, following.current):
             faces.warm_up()  # it takes seconds: not in the first request
-        self._metrics = RequestMetrics()
-        app = create_app(self, lambda: self._following.current, self._settings.http, self._metrics.observe)
+        metrics = RequestMetrics()
+        judge = Asked(self._model, self._settings, metrics.waiting.set)
+        app = create_app(judge, lambda: following.current, self._settings.http, metrics.observe)
         app.add_middleware(_UnderServe)
         return app
 
-    async def predict(self, image_SSC: Pixels) -> Prediction:
-        """Asks a detector. Raises Unavailable."""
-        prediction: Prediction = await self._ask("predict", image_SSC)
-        return prediction
-
-    async def explain(self, image_SSC: Pixels, toward: str) -> Heat:
-        """Asks a detector. Raises Unavailable, BadConfig."""
-        async with self._explaining:
-            heat: Heat = await self._ask("explain", image_SSC, toward)
-        return heat
-
-    async def model_info(self) -> ModelInfo:
-        """Of the detector that is asked, which may still have, or keep, the model before; as known where all are busy.
-
-        Raises Unavailable.
-        """
-        if time.monotonic() > self._known_until:
-            try:
-                async with asyncio.timeout(RESTART_S):
-                    self._known = await self._ask("model_info")
-                self._known_until = time.monotonic() + self._settings.follow_s
-            except Busy:
-                pass
-            except TimeoutError:
-                raise Unavailable(RESTARTING, retry_after_s=RESTART_S) from None
-        return self._known
-
     async def check_health(self) -> None:
         """Asked by Ray Serve; of the model, where it is here."""
-        if self._model:
+        if isinstance(self._model, Model):
             await self._model.check_health()
-
-    async def _ask(self, method: str, *arguments: object) -> Any:
-        if self._waiting >= self._settings.max_queued:
-            raise Busy
-        self._count(+1)
-        try:
-            for retry in (True, False):
-                try:
-                    if self._model:
-                        return await getattr(self._model, method)(*arguments)
-                    return await getattr(self._detector, method).remote(*arguments)
-                except BackPressureError:
-                    raise Busy from None
-                except (RayActorError, DeploymentUnavailableError):
-                    if not retry:
-                        raise Unavailable(RESTARTING, retry_after_s=RESTART_S) from None
-            raise AssertionError("unreachable")
-        finally:
-            self._count(-1)
-
-    def _count(self, change: int) -> None:
-        self._waiting += change
-        self._metrics.waiting.set(self._waiting)

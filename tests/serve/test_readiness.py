@@ -1,10 +1,6 @@
 """Whether the model answers: /readyz costs little and holds under load; a broken detector is noticed."""
 
 import asyncio
-import subprocess
-import sys
-from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
@@ -16,7 +12,6 @@ from serve_app import readiness
 from serve_app.answers import Busy, Unavailable
 from serve_app.readiness import Passes
 from tests.asking import JPEG, CoreJudge, app_of, error_of, picture
-from tests.models import save_model
 
 
 class Counting(CoreJudge):
@@ -120,41 +115,3 @@ def test_passes_that_fail_are_tried_again_before_a_detector_is_given_up(monkeypa
     monkeypatch.setattr(readiness, "STUCK_S", -1)
     with passes.one(), pytest.raises(TimeoutError):
         passes.check(broken)
-
-
-HEALTH = """
-import asyncio, sys
-import numpy as np
-from ray.serve import batching
-from serve_app.deployments import Detector
-from serve_app.settings import Settings
-
-batching._BatchQueue._warn_if_max_batch_size_exceeds_max_ongoing_requests = lambda _: None  # asks the replica
-
-async def story():
-    detector = Detector.func_or_class(Settings(model=sys.argv[1]))
-    await detector.check_health()
-    picture = np.zeros((32, 32, 3), np.uint8)
-    await detector.predict(picture)
-    engine, detector._following.current._engine = detector._following.current._engine, lambda _: 1 / 0
-    try:
-        await detector.predict(picture)
-    except ZeroDivisionError:
-        print("failed")
-    try:
-        await detector.check_health()
-    except ZeroDivisionError:
-        print("ill")
-    detector._following.current._engine = engine
-    await detector.check_health()
-    print("well")
-
-asyncio.run(story())
-"""
-
-
-def test_ray_serve_hears_of_a_broken_engine(tmp_path: Path) -> None:
-    """In a process of its own: ray.serve cannot be imported where warnings are errors."""
-    model = save_model(tmp_path / "tiny")
-    found: Any = subprocess.run([sys.executable, "-c", HEALTH, str(model)], capture_output=True, text=True, timeout=300)
-    assert found.stdout.split() == ["failed", "ill", "well"], found.stderr
