@@ -2,6 +2,9 @@
 
 import json
 import re
+import shutil
+import subprocess
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -18,6 +21,7 @@ from tests.asking import CoreJudge, app_of, error_of, picture
 from tests.models import save_model
 
 ROOT = Path(__file__).parents[2]
+MONITORING = ROOT / "docs" / "monitoring"
 CONFIG = yaml.safe_load((ROOT / "serve_app" / "config.yaml").read_text())
 
 
@@ -30,14 +34,38 @@ def test_the_deployment_file_holds_settings_that_work() -> None:
     assert "deployments" not in application
 
 
+KNOWN = set(re.findall(r'= "(detector_[a-z_]+)"', (ROOT / "serve_app" / "metrics.py").read_text()))
+
+
+def named(expressions: Iterable[str]) -> set[str]:
+    """The metrics of ours in expressions for Prometheus; fails where there is no such metric."""
+    found = {name for one in expressions for name in re.findall(r"ray_(detector_[a-z_]+)", one)}
+    assert found <= {name + suffix for name in KNOWN for suffix in ("", "_bucket", "_sum", "_count", "_total")}
+    return {name for name in KNOWN if any(name in one for one in found)}
+
+
 def test_every_panel_draws_a_metric_that_there_is() -> None:
     dashboard = json.loads((ROOT / "docs" / "grafana" / "service.json").read_text())
-    drawn = {target["expr"] for panel in dashboard["panels"] for target in panel.get("targets", [])}
-    named = {name for expression in drawn for name in re.findall(r"ray_(detector_[a-z_]+)", expression)}
-    known = re.findall(r'= "(detector_[a-z_]+)"', (ROOT / "serve_app" / "metrics.py").read_text())
-    suffixes = ("", "_bucket", "_sum", "_count", "_total")
-    assert named <= {name + suffix for name in known for suffix in suffixes}
-    assert {name for name in known if any(name in one for one in named)} == set(known)
+    assert named(target["expr"] for panel in dashboard["panels"] for target in panel.get("targets", [])) == KNOWN
+
+
+def test_every_alert_looks_at_a_metric_that_there_is_and_is_seen_to_fire() -> None:
+    rules = yaml.safe_load((MONITORING / "alerts.yml").read_text())["groups"][0]["rules"]
+    stories = yaml.safe_load((MONITORING / "alerts.test.yml").read_text())["tests"]
+    expected = json.dumps(
+        [one["exp_samples"] for s in stories for one in s["promql_expr_test"] if "exp_samples" in one]
+    )
+    for rule in rules:
+        assert named([rule["expr"]])
+        assert re.search(rf"{rule['alert']}.{{0,40}}firing.{{0,20}}{rule['labels']['severity']}", expected), rule[
+            "alert"
+        ]
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed (Debian: prometheus)")
+def test_alerts_fire_when_they_should_and_only_then() -> None:
+    told = subprocess.run(["promtool", "test", "rules", str(MONITORING / "alerts.test.yml")], capture_output=True)
+    assert told.returncode == 0, told.stdout + told.stderr
 
 
 def test_a_replica_takes_over_what_is_live_and_keeps_the_old_where_the_new_is_broken(
