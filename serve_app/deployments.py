@@ -24,7 +24,7 @@ from detector_core.runtime import ModelInfo, Prediction, Predictor, blank, descr
 from serve_app.answers import Busy, Unavailable
 from serve_app.following import Following
 from serve_app.http import create_app
-from serve_app.metrics import BatchMetrics, RequestMetrics, TakeOvers
+from serve_app.metrics import ModelMetrics, RequestMetrics
 from serve_app.readiness import Passes
 from serve_app.schemas import looks_for_faces
 from serve_app.settings import Settings
@@ -42,12 +42,12 @@ class Model:
     def __init__(self, settings: Settings) -> None:
         threads = settings.threads or int(settings.detector_cpus) or (os.cpu_count() or 1)
         device = "cuda" if settings.detector_gpus else "cpu"
+        self._metrics, self._passes = ModelMetrics(), Passes()
         self._following = Following(
             settings,
             lambda folder: Predictor(folder, batch_size=settings.max_batch_size, device=device, threads=threads),
-            TakeOvers().tell,
+            lambda taken: self._metrics.behind.set(0 if taken else 1),
         )
-        self._metrics, self._passes = BatchMetrics(), Passes()
         self._explaining = asyncio.Semaphore(EXPLAINED_AT_ONCE)
         self.predict.set_max_batch_size(settings.max_batch_size)
         self.predict.set_batch_wait_timeout_s(settings.batch_wait_s)
@@ -63,6 +63,7 @@ class Model:
 
     async def check_health(self) -> None:
         """Asked by Ray Serve, which replaces a replica that raises three times; costs nothing while passes succeed."""
+        self._metrics.behind.again()
         predictor = self._following.current
         await asyncio.to_thread(self._passes.check, lambda: predictor.predict([blank(predictor.info)]))
 
@@ -179,13 +180,14 @@ class Ingress:
         following = Following(self._settings, describe)
         if looks_for_faces(self._settings.http.faces, following.current):
             faces.warm_up()  # it takes seconds: not in the first request
-        metrics = RequestMetrics()
-        judge = Asked(self._model, self._settings, metrics.waiting.set)
-        app = create_app(judge, lambda: following.current, self._settings.http, metrics.observe)
+        self._metrics = RequestMetrics()
+        judge = Asked(self._model, self._settings, self._metrics.waiting.set)
+        app = create_app(judge, lambda: following.current, self._settings.http, self._metrics.observe)
         app.add_middleware(_UnderServe)
         return app
 
     async def check_health(self) -> None:
         """Asked by Ray Serve; of the model, where it is here."""
+        self._metrics.waiting.again()
         if isinstance(self._model, Model):
             await self._model.check_health()

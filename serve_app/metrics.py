@@ -24,6 +24,23 @@ BEHIND = "detector_model_behind"
 _log = logging.getLogger("ray.serve")
 
 
+class Standing:
+    """A gauge that stays: Ray forgets one that is not set again and again, so check_health, asked every 5 s, does."""
+
+    def __init__(self, name: str, description: str) -> None:
+        self._gauge = metrics.Gauge(name, description)
+        self.set(0)
+
+    def set(self, value: float) -> None:
+        """From now on."""
+        self._value = value
+        self.again()
+
+    def again(self) -> None:
+        """Still."""
+        self._gauge.set(self._value)
+
+
 class RequestMetrics:
     """Of an ingress; :meth:`observe` is given to ``create_app``."""
 
@@ -32,7 +49,7 @@ class RequestMetrics:
         self._verdicts = metrics.Counter(VERDICTS, "pictures and frames judged", ("verdict",))
         self._seconds = metrics.Histogram(SECONDS_BY_STAGE, "seconds of a request by stage", SECONDS, ("stage",))
         self._scores = metrics.Histogram(SCORES, "calibrated p_fake of judged pictures", TENTHS)
-        self.waiting = metrics.Gauge(WAITING, "pictures that this ingress has asked the model about")
+        self.waiting = Standing(WAITING, "pictures that this ingress has asked the model about")
 
     def observe(self, event: Answered) -> None:
         """Counts one request and writes its line."""
@@ -55,26 +72,15 @@ class RequestMetrics:
         _log.info("answered", extra=fields)
 
 
-class BatchMetrics:
+class ModelMetrics:
     """Of a detector."""
 
     def __init__(self) -> None:
         self._size = metrics.Histogram(BATCH_SIZE, "pictures of a forward pass", BATCHES)
         self._seconds = metrics.Histogram(MODEL_SECONDS, "seconds of a forward pass", SECONDS)
+        self.behind = Standing(BEHIND, "1 while the live model cannot be loaded and the one before is served")
 
     def batch(self, images: Sequence[object], seconds: float) -> None:
         """Counts one forward pass."""
         self._size.observe(len(images))
         self._seconds.observe(max(seconds, 1e-6))
-
-
-class TakeOvers:
-    """Of a detector: whether it serves an older model than the live one, because it cannot load that."""
-
-    def __init__(self) -> None:
-        self._behind = metrics.Gauge(BEHIND, "1 while the live model cannot be loaded and the one before is served")
-        self._behind.set(0)
-
-    def tell(self, taken: bool) -> None:
-        """Of a new live model."""
-        self._behind.set(0 if taken else 1)

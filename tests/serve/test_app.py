@@ -23,6 +23,8 @@ from jobs.loopback import free_port
 from tests.models import save_model
 from tests.serving import STOP_S, Service, marked, running
 
+KEPT_S = 20
+
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -81,6 +83,26 @@ def test_one_process_may_read_and_judge(models: Path, tmp_path: Path) -> None:
     # While it answers, say Serve's own look after its health, the title goes on with a dot and the method.
     replicas = [re.split(r"[.\0]", title)[0] for title in titles if "ServeReplica" in title]
     assert replicas == ["ray::ServeReplica:detector:Ingress"]
+
+
+def test_what_is_told_once_stays_told_to_prometheus(service: Service) -> None:
+    """Ray forgets a gauge that is not set again for KEPT_S."""
+
+    def told() -> set[str]:
+        lines = httpx.get(f"http://{host}:{port}/metrics", timeout=60).text.splitlines()
+        return {
+            line.split("{")[0] for line in lines if line.startswith(("ray_detector_pictures", "ray_detector_model_b"))
+        }
+
+    (raylet,) = service.pids(b"raylet/raylet\0")
+    flags = dict(re.findall(r"--(\w+)=([^\0]*)", Path(f"/proc/{raylet}/cmdline").read_text()))
+    (file,) = Path(flags["session_dir"]).glob("metrics_export_port_*")
+    host, port = flags["node_ip_address"], file.read_text()
+    deadline = time.monotonic() + 60
+    while len(told()) < 2 and time.monotonic() < deadline:
+        time.sleep(1)
+    time.sleep(KEPT_S + 5)
+    assert told() == {"ray_detector_pictures_waiting", "ray_detector_model_behind"}
 
 
 def test_it_stops_cleanly_and_leaves_nothing(service: Service) -> None:
