@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from detector_core import storage
 from detector_core.config import RunSpec
-from detector_core.errors import BrokenArtifact
+from detector_core.errors import BadConfig, BrokenArtifact, first_line
 from detector_core.labels import LABELS, TARGET
 
 if TYPE_CHECKING:
@@ -133,8 +133,8 @@ def load(run_or_model: str | Path) -> "tuple[torch.nn.Module, Artifact]":
         try:
             model.load_state_dict(safetensors.torch.load_file(weights))
         except (RuntimeError, safetensors.SafetensorError) as error:
-            first = str(error).splitlines()[0]
-            raise BrokenArtifact(f"{storage.join(folder, WEIGHTS)} does not fit the network: {first}") from None
+            where = storage.join(folder, WEIGHTS)
+            raise BrokenArtifact(f"{where} does not fit the network: {first_line(error)}") from None
     return model.eval(), artifact
 
 
@@ -150,5 +150,7 @@ def _parse(values: Any, where: str) -> Artifact:
         raise BrokenArtifact(f"{where} has format {found!r}: this version reads {FORMAT}")
     try:
         return Artifact(**{**values, "spec": RunSpec.from_dict(values["spec"])})
-    except (TypeError, KeyError) as error:
+    except KeyError as error:
+        raise BrokenArtifact(f"{where} is not complete: it has no {error}") from None
+    except (TypeError, BadConfig) as error:
         raise BrokenArtifact(f"{where} is not complete: {error}") from None

@@ -32,7 +32,7 @@ from torch import nn
 
 from detector_core import weights
 from detector_core.config import INTERPOLATIONS, ModelSpec, PreprocessSpec
-from detector_core.errors import BadConfig, NoWeights, UnknownVariant
+from detector_core.errors import BadConfig, NoWeights, UnknownVariant, first_line
 from detector_core.resnet68 import SMALLEST_IMAGE, resnet68
 from detector_core.variants import TIMM_PREFIX
 
@@ -162,7 +162,7 @@ def check_image_size(spec: ModelSpec, image_size: int) -> None:
             logit = network.make(spec).eval()(torch.zeros(1, 3, image_size, image_size))
     except (AssertionError, RuntimeError, ValueError) as error:
         raise BadConfig(
-            f"{spec.architecture} cannot take an image size of {image_size}: {weights.first_line(error)}"
+            f"{spec.architecture} cannot take an image size of {image_size}: {first_line(error)}"
         ) from None
     if not isinstance(logit, torch.Tensor) or logit.shape != (1, 1):
         raise BadConfig(f"{spec.architecture} gives no single logit: it is not a classifying network")
@@ -250,6 +250,6 @@ def _pretrained_timm(name: str) -> nn.Module:
         )
     except (RuntimeError, SafetensorError) as error:
         raise NoWeights(
-            f"{path} does not hold the weights of {name} ({weights.first_line(error)}): delete it to fetch it again"
+            f"{path} does not hold the weights of {name} ({first_line(error)}): delete it to fetch it again"
         ) from None
     return model

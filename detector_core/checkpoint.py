@@ -21,7 +21,7 @@ import safetensors.torch
 import torch
 
 from detector_core.artifacts import sha256_of
-from detector_core.errors import BrokenArtifact
+from detector_core.errors import BrokenArtifact, first_line
 
 FORMAT = 1
 STATE, BEST, CHECKPOINT = "state.pt", "best.safetensors", "checkpoint.json"
@@ -80,7 +80,7 @@ def read(folder: Path) -> Progress:
         return Progress(**values)
     except FileNotFoundError as error:
         raise BrokenArtifact(f"{error.filename} is missing: the checkpoint is not complete") from None
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise BrokenArtifact(f"{folder / CHECKPOINT} is damaged: {error}") from None
 
 
@@ -89,7 +89,7 @@ def read_state(folder: Path) -> dict[str, Any]:
     try:
         state: dict[str, Any] = torch.load(folder / STATE, map_location="cpu", weights_only=True)
     except (RuntimeError, pickle.UnpicklingError, OSError, EOFError) as error:
-        raise BrokenArtifact(f"{folder / STATE} cannot be read: {str(error).splitlines()[0]}") from None
+        raise BrokenArtifact(f"{folder / STATE} cannot be read: {first_line(error)}") from None
     return state
 
 

@@ -29,7 +29,7 @@ def curves(runs: list[Judged]) -> bytes:
     """A PNG: loss and accuracy of each run over its epochs, as the paper's Figs. 5-7."""
     rows = math.ceil(len(runs) / COLUMNS)
     figure = Figure(figsize=(5 * COLUMNS, 3.4 * rows), layout="constrained")
-    axes = figure.subplots(rows, COLUMNS, squeeze=False).flat
+    axes = list(figure.subplots(rows, COLUMNS, squeeze=False).flat)
     for axis, run in zip(axes, runs, strict=False):
         epochs = [row["epoch"] for row in run.history]
         for name, (colour, _) in _CURVES.items():
@@ -38,7 +38,7 @@ def curves(runs: list[Judged]) -> bytes:
         axis.set(title=f"{run.variant}, seed {run.seed}", xlabel="epoch", xlim=(0.5, epochs[-1] + 0.5), ylim=(0, None))
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axis.grid(alpha=0.3)
-    for axis in list(axes)[len(runs) :]:
+    for axis in axes[len(runs) :]:
         axis.set_axis_off()
     figure.legend([label for _, label in _CURVES.values()], loc="outside lower center", ncols=len(_CURVES))
     buffer = io.BytesIO()

@@ -84,7 +84,7 @@ def _frames(pipe: Any) -> Iterator[Frame]:
         yield Frame(time_s=said["time_s"], image_HWC=image_HWC)
 
 
-def child() -> None:
+def child() -> None:  # pragma: no cover - runs in a child process that may write no file
     """What the child does: a clip from stdin, lines of JSON and pixels to stdout."""
     wanted = json.loads(sys.argv[2])
     say = sys.stdout.buffer
@@ -110,7 +110,7 @@ def child() -> None:
     say.flush()
 
 
-def _bound(memory: int, seconds: float) -> None:
+def _bound(memory: int, seconds: float) -> None:  # pragma: no cover - as for child
     """Lets this process take so much more memory and time, and write no file, nor its own remains."""
     try:
         import resource

@@ -90,3 +90,8 @@ class NoRoom(DetectorError):
 
 class LostRay(DetectorError):
     """The cluster broke down under a job; says how to go on."""
+
+
+def first_line(error: BaseException) -> str:
+    """What an error of another library says, cut to one line."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -10,6 +10,7 @@ record names it. A label is what somebody claims: whoever learns from it must ju
 """
 
 import json
+import os
 import secrets
 import shutil
 import tempfile
@@ -123,7 +124,7 @@ class Store:
 
     def _take(self, count: int) -> None:
         if time.monotonic() - self._counted > _RECOUNT_S:
-            self._held = sum(_size(path) for path in self._folder.rglob("*"))
+            self._held = sum(_size(Path(top, name)) for top, _, names in os.walk(self._folder) for name in names)
             self._counted = time.monotonic()
         if self._held + count > self._max_bytes:
             raise NoRoom(f"the feedback folder holds its {self._max_bytes / 2**20:g} MiB: move its gifts elsewhere")
@@ -140,7 +141,7 @@ def _made(folder: Path) -> Path:
 
 def _size(path: Path) -> int:
     try:
-        return path.stat().st_size if path.is_file() else 0
+        return path.stat().st_size
     except FileNotFoundError:  # another process is writing
         return 0
 

@@ -107,8 +107,12 @@ def load(dataset: str) -> Manifest:
         ) from None
     except (ValueError, OSError) as error:
         raise BadManifest(f"{dataset} cannot be read ({error}): prepare it again") from None
-    if info.get("format") != FORMAT:
-        raise BadManifest(f"{dataset} has format {info.get('format')!r}, this version reads {FORMAT}: prepare it again")
+    if not isinstance(info, dict) or info.get("format") != FORMAT:
+        found = info.get("format") if isinstance(info, dict) else info
+        raise BadManifest(f"{dataset} has format {found!r}, this version reads {FORMAT}: prepare it again")
+    lacking = [name for name in ("root", "name", "generated", "fingerprint") if name not in info]
+    if lacking:
+        raise BadManifest(f"{storage.join(dataset, DATASET)} has no {lacking[0]!r}: prepare it again")
     missing = [column for column in COLUMNS if column not in frame.columns]
     if missing:
         raise BadManifest(f"{storage.join(dataset, MANIFEST)} has no column {missing[0]!r}: prepare it again")

@@ -52,9 +52,9 @@ def _jpeg(data: bytes) -> bytes | None:
         return None
     kept, place = [data[:2]], 2
     while place + 4 <= len(data):
-        if data[place] != 0xFF:
-            return None
         marker = data[place + 1]
+        if data[place] != 0xFF or marker == 0:  # a decoder skips what is between two segments
+            return None
         if marker == _EOI:
             break
         if marker == 0xFF:  # padding
@@ -67,9 +67,9 @@ def _jpeg(data: bytes) -> bytes | None:
         end = place + 2 + int.from_bytes(data[place + 2 : place + 4], "big")
         if marker == _SOS:
             end = _end_of_scan(data, end)
-        thumbnail = marker == _APP0 and data[place + 4 : place + 8] == b"JFXX"
-        personal = thumbnail or marker == _COMMENT or (_APP0 < marker <= _APP15 and marker != _APP14)
-        if not personal:
+        if marker == _APP0:
+            kept.append(_without_thumbnail(data[place:end]))
+        elif marker == _APP14 or not (marker == _COMMENT or _APP0 < marker <= _APP15):
             kept.append(data[place:end])
         place = end
     turned = _orientation(data)
@@ -79,6 +79,11 @@ def _jpeg(data: bytes) -> bytes | None:
         said = exif.tobytes()
         kept.insert(1, b"\xff\xe1" + struct.pack(">H", len(said) + 2) + said)
     return b"".join([*kept, b"\xff\xd9"])
+
+
+def _without_thumbnail(segment: bytes) -> bytes:
+    """JFIF's own header, of any size, as one of 18 bytes; nothing of another APP0, which holds a thumbnail or words."""
+    return segment[:2] + b"\0\x10" + segment[4:16] + b"\0\0" if segment[4:9] == b"JFIF\0" else b""
 
 
 def _end_of_scan(data: bytes, place: int) -> int:

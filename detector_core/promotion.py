@@ -154,5 +154,6 @@ def machine() -> str:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         lines = []
-    model = next((line.split(": ")[1] for line in lines if line.startswith("model name")), platform.processor())
+    other = platform.processor() or platform.machine()  # an ARM processor has no name there
+    model = next((line.split(": ")[1] for line in lines if line.startswith("model name")), other)
     return f"{model}, {os.cpu_count()} cores"

@@ -10,7 +10,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 
 from pyarrow import fs
@@ -159,8 +159,9 @@ def own_folder(name: str) -> Path:
         BadConfig: somebody else made it.
     """
     folder = Path(tempfile.gettempdir()) / f"{name}-{os.getuid()}"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    if folder.is_symlink() or folder.stat().st_uid != os.getuid():
+    with suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+    if folder.is_symlink() or not folder.is_dir() or folder.stat().st_uid != os.getuid():
         raise BadConfig(f"{folder} belongs to somebody else: remove it, or set TMPDIR to a folder of your own")
     return folder
 

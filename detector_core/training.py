@@ -127,12 +127,14 @@ def _logits(
                 logit_B = module(to_device(batch, state)[0]).squeeze(1).float().cpu()
                 rows += zip(batch.index_B.tolist(), batch.target_B.tolist(), logit_B.tolist(), strict=True)
     gathered = sorted(itertools.chain.from_iterable(all_gather(rows)))
-    table = np.array(gathered, dtype=np.float64).reshape(-1, 3)
+    if not gathered:
+        raise BadData("no validation picture can be read: mend them, or prepare the data set again")
+    table = np.array(gathered, dtype=np.float64)
     return table[:, 1], table[:, 2]
 
 
 def _peak_memory(device: torch.device) -> int:
-    if device.type == "cuda":
+    if device.type == "cuda":  # pragma: no cover - needs a CUDA GPU
         return torch.cuda.max_memory_allocated(device)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # Linux counts in KiB
 
@@ -141,7 +143,8 @@ def _end_epoch(
     state: TrainState, steps: int, targets: NDArray[np.float64], logits: NDArray[np.float64], place: Place
 ) -> EpochReport:
     progress, sums = state.progress, state.progress.sums
-    val_loss = float(np.mean(np.logaddexp(0, logits) - targets * logits)) if len(logits) else math.nan
+    with np.errstate(invalid="ignore"):  # it is said below
+        val_loss = float(np.mean(np.logaddexp(0, logits) - targets * logits))
     if not math.isfinite(val_loss):
         raise TrainingFailed(
             f"the validation loss is {val_loss} after epoch {progress.epoch + 1}: the run stops and keeps its best "

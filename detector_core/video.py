@@ -130,9 +130,11 @@ def _decoded(
     for group, end in _groups(packets):
         inside = [moment for moment in wanted if moment < end]
         wanted = wanted[len(inside) :]
+        if not inside:
+            continue
         latest: tuple[float, VideoFrame] | None = None
         shown = False
-        for frame in _frames(codec, group, deadline) if inside else ():
+        for frame in _frames(codec, group, deadline):
             if frame.pts is None or stream.time_base is None:
                 continue
             latest = float(frame.pts * stream.time_base), frame  # frame.time is 0 for the last ones of a group
@@ -146,15 +148,21 @@ def _decoded(
         if inside and latest is not None and not shown:  # what is wanted lies after the last frame of the group
             yielded += 1
             yield _upright(latest[1], latest[0] - first)
-        if latest is not None:
-            codec.flush_buffers()
+        codec.flush_buffers()  # also where nothing was decoded: a codec that was told the end takes no more
     if not yielded:
         raise BadVideo("no frame of the clip can be decoded")
 
 
 def _groups(packets: list["_Packet"]) -> Iterator[tuple[list["_Packet"], float]]:
-    """Runs of packets that begin with a key frame, each with the time at which the next one begins."""
-    starts = [place for place, packet in enumerate(packets) if packet.is_keyframe or place == 0]
+    """Runs of packets that begin with a key frame, each with the time at which the next one begins.
+
+    A packet without a time begins none: Matroska may say that of the first of several in one block alone.
+    """
+    starts = [
+        place
+        for place, packet in enumerate(packets)
+        if place == 0 or (packet.is_keyframe and math.isfinite(_time(packet)))
+    ]
     for start, stop in zip(starts, [*starts[1:], len(packets)], strict=True):
         yield packets[start:stop], _time(packets[stop]) if stop < len(packets) else math.inf
 

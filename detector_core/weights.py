@@ -23,7 +23,7 @@ from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError
 from torch import Tensor, nn
 
 from detector_core import storage
-from detector_core.errors import BadData, NoWeights
+from detector_core.errors import BadData, NoWeights, first_line
 
 TIMEOUT_S = 10.0
 OTHER_WAYS = "then give it with --init FILE, or start from random weights with --init none"
@@ -186,8 +186,3 @@ def _renamed(state: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
     except (KeyError, RuntimeError):  # made for another network: the comparison of names says how
         return state
     return renamed
-
-
-def first_line(error: BaseException) -> str:
-    """What an error of another library says, cut to one line."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -12,7 +12,7 @@ import ray
 import ray.exceptions
 from ray._private.state import state as ray_state
 
-from detector_core.errors import BadConfig, LostRay, NoRoom
+from detector_core.errors import BadConfig, LostRay, NoRoom, first_line
 from jobs import cli
 from jobs.cli import GO_ON, say
 
@@ -73,7 +73,7 @@ def connect(*, dashboard: bool = False) -> Iterator[None]:
     except ray.exceptions.OutOfMemoryError:
         raise LostRay(f"Ray ended this job for want of memory: free some, or ask for fewer workers; {GO_ON}") from None
     except BROKE_DOWN as error:
-        raise LostRay(f"Ray broke down under the job ({_first_line(error)}): {GO_ON}") from None
+        raise LostRay(f"Ray broke down under the job ({first_line(error)}): {GO_ON}") from None
     finally:
         ended.set()
         ray.shutdown()
@@ -91,10 +91,6 @@ def _watch(head: str, ended: threading.Event) -> None:
             if time.monotonic() - answered > HEAD_GONE_S:
                 # Nothing that asks Ray, the end of the block neither, would come back.
                 cli.end(f"the head of Ray at {head} is gone: {GO_ON}")
-
-
-def _first_line(error: Exception) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 def _versions(message: str) -> str:

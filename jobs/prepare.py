@@ -40,7 +40,7 @@ from tqdm import tqdm
 from detector_core import faces, manifest, storage
 from detector_core.audit import across_splits, audit, summary
 from detector_core.duplicates import blocks, groups, near_edges, unpack
-from detector_core.errors import BadConfig, BadData
+from detector_core.errors import BadConfig, BadData, first_line
 from detector_core.facts import Change, inspect
 from detector_core.index import Index, draw_splits, find
 from detector_core.labels import LABELS
@@ -183,7 +183,7 @@ def download_kaggle() -> str:
     except (OSError, ValueError) as error:
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
             raise
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = first_line(error)
         raise BadData(f"Kaggle cannot be reached or refuses ({reason}): go online and sign in, {by_hand}") from None
 
 

@@ -19,7 +19,7 @@ from ray import serve
 from ray._private.state import state as ray_state
 
 from detector_core import artifacts, errors, registry, storage
-from detector_core.errors import BrokenArtifact, DetectorError, NoRoom
+from detector_core.errors import BrokenArtifact, DetectorError, NoRoom, first_line
 from detector_core.runtime import describe
 from serve_app.deployments import Detector, Ingress
 from serve_app.settings import Scale, Settings
@@ -118,7 +118,7 @@ def serving(settings: Settings, *, host: str, port: int, dashboard_port: int | N
         # Ray raises a bare Exception when its processes do not come up within 30 s.
         if "timed out" not in str(error):
             raise
-        raise NoRoom(f"Ray did not start in time, {TOO_BUSY}: {str(error).splitlines()[0]}") from None
+        raise NoRoom(f"Ray did not start in time, {TOO_BUSY}: {first_line(error)}") from None
     started = False
     try:
         signal.signal(signal.SIGTERM, on_term)  # ray.init puts its own in place, which exits with another code

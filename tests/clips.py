@@ -6,6 +6,7 @@ from typing import Any
 
 import av
 import numpy as np
+from PIL import Image
 
 STEP = 5
 """Grey levels between two frames."""
@@ -58,17 +59,33 @@ def states_samples(data: bytes, count: int) -> bytes:
 
 def unpacks(blocks: int, size: int) -> bytes:
     """A Matroska clip whose blocks are zeros that zlib packed, so many bytes each."""
-    coding = _element("6240", _element("5034", _element("4254", b"\0")))
-    shape = _element("e0", _element("b0", b"\x40"), _element("ba", b"\x40"))
-    track = _element(
-        "ae",
-        *(_element(name, b"\1") for name in ("d7", "73c5", "83")),
-        _element("86", b"V_VP8"),
-        shape,
-        _element("6d80", coding),
-    )
+    coding = _element("6d80", _element("6240", _element("5034", _element("4254", b"\0"))))
     packed = zlib.compress(bytes(size))
-    block = (_element("a3", b"\x81" + number.to_bytes(2, "big") + b"\x80" + packed) for number in range(blocks))
+    return _matroska(b"V_VP8", [(number, b"\x80" + packed) for number in range(blocks)], coding)
+
+
+def laced(levels: list[int]) -> bytes:
+    """A Matroska clip of grey JPEGs, one of each level a second; behind each, in its block, a white one has no time."""
+    blocks = []
+    for number, level in enumerate(levels):
+        first, second = (_still(value) for value in (level, 255))
+        length = b"\xff" * (len(first) // 255) + bytes([len(first) % 255])  # of Xiph's lacing
+        blocks.append((1000 * number, b"\x82\x01" + length + first + second))
+    return _matroska(b"V_MJPEG", blocks)
+
+
+def _still(level: int) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("L", (64, 64), level).save(buffer, "JPEG")
+    return buffer.getvalue()
+
+
+def _matroska(codec: bytes, blocks: list[tuple[int, bytes]], coding: bytes = b"") -> bytes:
+    """One track of 64 x 64 pixels, from the time in ms of each block and what follows it."""
+    shape = _element("e0", _element("b0", b"\x40"), _element("ba", b"\x40"))
+    numbers = (_element(name, b"\1") for name in ("d7", "73c5", "83"))
+    track = _element("ae", *numbers, _element("86", codec), shape, coding)
+    block = (_element("a3", b"\x81" + time_ms.to_bytes(2, "big") + content) for time_ms, content in blocks)
     info = _element("1549a966", _element("2ad7b1", (10**6).to_bytes(4, "big")))
     cluster = _element("1f43b675", _element("e7", b"\0"), *block)
     head = _element("1a45dfa3", _element("4282", b"matroska"))

@@ -5,7 +5,7 @@ from torch import nn
 from detector_core import backbones, variants
 from detector_core.backbones import ARCHITECTURES, build, check_image_size, preprocess_for, smallest_image
 from detector_core.config import ModelSpec, PreprocessSpec
-from detector_core.errors import BadConfig, UnknownVariant
+from detector_core.errors import BadConfig, NoWeights, UnknownVariant
 
 SMALLEST = {"inception_resnet_v2": 75, "vggface2": 75, "resnet68": 32, "vggface2_resnet50": 32}
 SIDE = {name: smallest_image(ModelSpec(architecture=name)) for name in ARCHITECTURES} | {"timm:resnet18": 32}
@@ -119,3 +119,9 @@ def test_preprocessing_is_timms_for_timm_and_the_default_otherwise() -> None:
     default = PreprocessSpec(image_size=96)
     assert preprocess_for(ModelSpec(architecture="resnet68"), default) == default
     assert preprocess_for(ModelSpec(architecture="timm:inception_v3"), default).image_size == 299
+
+
+def test_a_timm_network_without_pretrained_weights_says_how_to_start() -> None:
+    spec = ModelSpec(architecture="timm:ghostnet_050", init="hub")
+    with pytest.raises(NoWeights, match=r"timm has no pretrained weights for ghostnet_050: .*--init none"):
+        build(spec)

@@ -2,6 +2,7 @@ import json
 from pathlib import Path
 
 from detector_core.card import card
+from detector_core.labels import SPLITS
 from tests.models import save_model
 
 
@@ -48,3 +49,30 @@ def test_generated_data_is_said_loudly_and_what_was_not_judged_is_named(tmp_path
     assert "**GENERATED DEMO DATA. This model has never seen a photograph.**" in text.split("## Data")[0]
     assert "**were not judged**" in text
     assert "## Precision" not in text
+
+
+def test_the_counts_of_the_data_and_the_uncertain_are_tables(tmp_path: Path) -> None:
+    model = save_model(tmp_path / "model")
+    where, judged = model / "artifact.json", model / "evaluation" / "test" / "report.json"
+    artifact, report = json.loads(where.read_text()), json.loads(judged.read_text())
+    artifact["data"]["counts"] = {split: {"real": 2000, "fake": number} for number, split in enumerate(SPLITS)}
+    three = {"coverage": 0.9, "accuracy_of_decided": 0.8, "fakes_passed_rate": 0.1, "reals_flagged_rate": None}
+    report["three_way"] = {name: rate(value) for name, value in three.items()}
+    where.write_text(json.dumps(artifact))
+    judged.write_text(json.dumps(report))
+    text = card(model)
+    for part in (
+        "| split | real | fake |\n|---|---|---|\n| train | 2,000 | 0 |\n| valid | 2,000 | 1 |\n| test | 2,000 | 2 |\n",
+        "| decided (not uncertain) | 90.00 % (20.00-40.00) |\n| right where decided | 80.00 % (20.00-40.00) |\n"
+        "| fakes called real, of all fakes, with uncertain | 10.00 % (20.00-40.00) |\n"
+        "| reals called fake, of all reals, with uncertain | undefined: no reals |\n",
+    ):
+        assert part in text, part
+
+
+def test_a_model_without_chosen_thresholds_says_so(tmp_path: Path) -> None:
+    model = save_model(tmp_path / "model")
+    (model / "calibration.json").unlink()
+    text = card(model)
+    assert "None were chosen: from p_fake 0.5 on a picture is called fake, and no verdict is uncertain." in text
+    assert "Temperature" not in text

@@ -1,5 +1,6 @@
 """Our tables from runs whose figures are the paper's own, and the tests and rules around them."""
 
+import io
 from dataclasses import replace
 from html.parser import HTMLParser
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from detector_core import comparison, comparison_page, evaluation
 from detector_core.calibration import UNCALIBRATED
@@ -151,6 +153,14 @@ def test_settings_that_are_not_the_paper_s_stand_first(paper: list[Judged]) -> N
     assert "120 (224)" in page.words
     assert "1 (10)" in page.words
     assert "other optim.epochs, preprocess.image_size" in comparison_page.text(compare(runs))
+
+
+@pytest.mark.parametrize("runs", [1, 2, 3])
+def test_a_place_without_a_run_is_left_blank(paper: list[Judged], runs: int) -> None:
+    drawn = np.asarray(Image.open(io.BytesIO(comparison_page.curves(paper[:runs]))).convert("L"))
+    upper = drawn[: drawn.shape[0] * 3 // 4]  # the legend is below
+    middles = [np.array_split(third, 3, axis=1)[1] for third in np.array_split(upper, 3, axis=1)]
+    assert [bool((middle < 255).any()) for middle in middles] == [number < runs for number in range(3)]
 
 
 def test_what_may_differ_from_the_paper_s_settings(paper: list[Judged]) -> None:

@@ -2,11 +2,12 @@ import itertools
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from detector_core import manifest
+from detector_core import manifest, storage
 from detector_core.augment import Augment
 from detector_core.config import AugmentSpec, OptimSpec, PreprocessSpec
 from detector_core.data import FILLER, EpochPlan, Pictures, Place, TrainSampler, ValidSampler, check_files, loader, plan
@@ -85,6 +86,19 @@ def test_broken_pictures_are_named_and_never_replaced(own_dataset: Path) -> None
     assert str(gone) in batch.broken[1]
     with pytest.raises(BadData, match=r"is missing, and 0 more"):
         check_files(rows, data.root)
+
+
+def test_on_an_object_store_a_sample_is_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = pd.DataFrame({"path": [f"{number:04}.jpg" for number in range(1000)]})
+    asked, gone = [], set()
+    monkeypatch.setattr(storage, "exists", lambda where: asked.append(where) or where not in gone)
+    check_files(rows, "s3://bucket/faces")
+    assert asked == [f"s3://bucket/faces/{number:04}.jpg" for number in range(0, 1000, 62)]
+    gone.update(asked[10:])
+    with pytest.raises(
+        BadData, match=rf"^{asked[10]} is missing, and 6 more of 17 looked for: .*s3://bucket/faces were moved"
+    ):
+        check_files(rows, "s3://bucket/faces")
 
 
 def test_too_many_workers_for_a_batch() -> None:

@@ -79,6 +79,15 @@ def test_a_decoder_that_breaks_or_never_ends_is_a_bad_clip(monkeypatch: pytest.M
         pass
 
 
+def test_a_decoder_that_breaks_within_a_frame_is_a_bad_clip(monkeypatch: pytest.MonkeyPatch) -> None:
+    half = r"""print('{"duration_s": 1}\n{"time_s": 0, "height": 4, "width": 4}\n' + 47 * "x", end="")"""
+    monkeypatch.setattr(decoding, "_CHILD", half)
+    with decoding.sampled(clip(3), 1, max_s=60) as found:
+        assert found.duration_s == 1
+        with pytest.raises(BadVideo, match="the clip cannot be read: decoding it failed"):
+            next(found.frames)
+
+
 def test_leaving_early_ends_the_child() -> None:
     large = clip(40, size=(640, 480))
     with decoding.sampled(large, 16, max_s=60) as found:

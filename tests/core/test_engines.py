@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 import torch
 
-from detector_core import export
+from detector_core import export, manifest
 from detector_core.config import PreprocessSpec
 from detector_core.engines import OpenVino, Torch, filled_up, sizes
+from detector_core.errors import BadData
 from detector_core.runtime import Predictor
 from tests.models import SIZE, save_model
 
@@ -72,6 +73,18 @@ def test_batches_are_filled_up_to_a_few_sizes() -> None:
     assert (full[:3] == squares(3)).all()
     assert filled_up(squares(5), (4,)).shape[0] == 5
     assert filled_up(squares(5), ()).shape[0] == 5
+
+
+def test_int8_is_calibrated_on_whole_pictures_of_both_classes(own_dataset: Path) -> None:
+    data = manifest.load(str(own_dataset))
+    rows, preprocess = data.split("train"), PreprocessSpec(image_size=24)
+    assert export.calibration_pictures(rows, data.root, preprocess).shape == (16, 24, 24, 3)
+    with pytest.raises(BadData, match="the training split has no fake picture"):
+        export.calibration_pictures(rows.query("label == 'real'"), data.root, preprocess)
+    torn = Path(data.root) / rows["path"][3]
+    torn.write_bytes(torn.read_bytes()[:300])
+    with pytest.raises(BadData, match=f"{torn}: .*damaged"):
+        export.calibration_pictures(rows, data.root, preprocess)
 
 
 SIGNALS = """

@@ -125,11 +125,16 @@ def test_a_split_that_was_seen_says_so_in_large_letters() -> None:
     [
         ({"data": {**DATA, "generated": True}}, "generated demo data"),
         ({"data": {**DATA, "fingerprint": "b" * 64, "name": "other"}}, "another data set"),
+        (
+            {"calibration": Calibration(chosen_on={"fingerprint": "c" * 64, "name": "elsewhere"})},
+            "the thresholds were chosen on elsewhere, not on the model's own data",
+        ),
     ],
 )
 def test_what_a_reader_must_know_first(changes: dict[str, Any], word: str) -> None:
     scores = scores_of([-3.0, -2.0], [2.0, 3.0])
-    report = evaluation.report(scores, CHOSEN, **{"model": MODEL, "data": DATA, "split": "test", **changes})
+    told = {"calibration": CHOSEN, "model": MODEL, "data": DATA, "split": "test", **changes}
+    report = evaluation.report(scores, **told)
     assert [word in warning for warning in report["warnings"]] == [True]
 
 

@@ -89,3 +89,18 @@ def test_the_sheet_shows_the_classes_there_are(tiny_dataset: Path, labels: list[
     network = backbones.build(ModelSpec(architecture="timm:test_resnet")).eval()
     png = explain.worst_sheet(network, PreprocessSpec(image_size=32), test, data.root, 0.5)
     assert Image.open(io.BytesIO(png)).size == (1280, 400 * rows)
+
+
+@pytest.mark.parametrize(("name", "size", "coloured"), [("test_resnet", 32, True), ("test_vit", 160, False)])
+def test_a_network_without_feature_maps_gets_its_pictures_without_heat(
+    tiny_dataset: Path, name: str, size: int, coloured: bool
+) -> None:
+    data = manifest.load(str(tiny_dataset))
+    real = data.split("test").query("label == 'real'").assign(p_fake=0.9)
+    torch.manual_seed(0)
+    network = backbones.build(ModelSpec(architecture=f"timm:{name}")).eval()
+    png = explain.worst_sheet(network, PreprocessSpec(image_size=size), real, data.root, 0.5)
+    sheet = np.asarray(Image.open(io.BytesIO(png)).convert("RGB")).astype(int)
+    upper, lower = np.array_split(np.ptp(sheet, axis=2), 2)
+    assert upper.max() > 20
+    assert bool(lower.max() > 20) is coloured

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from detector_core import faces as module
 from detector_core.errors import BadImage
-from detector_core.faces import Face, crop, crop_name, detect, fills, save_crop
+from detector_core.faces import Face, crop, crop_name, detect, fills, save_crop, warm_up
 
 
 def face(*box: float) -> Face:
@@ -47,6 +48,15 @@ def test_a_crop_is_a_square_inside_the_picture(box, margin, corner, side):
 def test_pictures_of_any_size_without_a_face_have_none(size, content):
     noise = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
     assert detect(noise if content == "noise" else np.full_like(noise, 128)) == []
+
+
+def test_after_warming_up_nothing_is_loaded_any_more(monkeypatch: pytest.MonkeyPatch):
+    module._loaded.cache_clear()
+    warm_up()
+    loaded = module._loaded()
+    monkeypatch.setattr("facenet_pytorch.MTCNN", None)
+    assert detect(np.zeros((100, 100, 3), np.uint8)) == []
+    assert module._loaded() is loaded
 
 
 def test_faces_are_found_where_they_are_the_largest_first(portrait: Image.Image):

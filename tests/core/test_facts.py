@@ -1,5 +1,6 @@
 """detector_core.facts: what is recorded about one picture."""
 
+import errno
 import hashlib
 import io
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 from PIL import Image
 
 from detector_core.duplicates import NEAR, unpack
-from detector_core.errors import BadImage
+from detector_core.errors import BadData, BadImage
 from detector_core.facts import FACTS, facts, inspect
 
 
@@ -117,3 +118,19 @@ def test_inspect_looks_at_what_a_change_makes_of_the_file(tmp_path: Path):
     frame = inspect(str(tmp_path), ["a.jpg", "b.jpg"], change)
     assert frame.loc[0, ["width", "format"]].tolist() == [24, "PNG RGB"]
     assert frame.loc[1, "problem"] == "no face was found"
+
+
+def test_a_disk_that_fails_stops_it_and_names_the_file(tmp_path: Path):
+    (tmp_path / "a.jpg").mkdir()
+    with pytest.raises(BadData, match=rf"^{tmp_path}/a\.jpg cannot be read \(.*\): run the same command again"):
+        inspect(str(tmp_path), ["a.jpg"])
+
+
+def test_a_full_disk_is_left_to_the_caller(tmp_path: Path):
+    (tmp_path / "a.jpg").write_bytes(encoded(scene(1)))
+
+    def change(_: str, __: bytes) -> bytes:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(OSError, match="No space left on device"):
+        inspect(str(tmp_path), ["a.jpg"], change)

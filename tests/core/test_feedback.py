@@ -1,13 +1,16 @@
 """detector_core.feedback: gifts are kept whole, without metadata, up to a limit."""
 
+import json
+import os
 import threading
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from detector_core import feedback
-from detector_core.errors import BadData, BadImage, NoRoom, TooManyPixels
+from detector_core.errors import BadConfig, BadData, BadImage, NoRoom, TooManyPixels
 from detector_core.pictures import decode
 from tests.core.test_pictures import SECRET, noise, personal, saved
 
@@ -81,3 +84,40 @@ def test_a_torn_record_is_named(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "records" / "a.json").write_bytes(content)
     with pytest.raises(BadData, match=r"a\.json"):
         list(feedback.read(tmp_path))
+
+
+def test_a_record_of_another_format_is_named(tmp_path: Path) -> None:
+    name = feedback.Store(tmp_path, 10**6).add(saved(noise()), "real", model=MODEL)
+    where = tmp_path / "records" / f"{name}.json"
+    where.write_text(json.dumps(json.loads(where.read_text()) | {"format": 2}))
+    with pytest.raises(BadData, match=f"{where} has format 2: 1 was expected"):
+        list(feedback.read(tmp_path))
+
+
+def test_a_folder_is_tried_and_made_before_anything_is_given(tmp_path: Path) -> None:
+    feedback.Store(tmp_path / "deep" / "new", 10**6).probe()
+    assert list(tmp_path.rglob("*")) == [tmp_path / "deep", tmp_path / "deep" / "new"]
+    (tmp_path / "file").touch()
+    with pytest.raises(BadConfig, match=rf"feedback_folder {tmp_path / 'file'} cannot be written to \(.+\)"):
+        feedback.Store(tmp_path / "file", 10**6).probe()
+
+
+def test_what_another_process_takes_away_while_it_is_counted_counts_for_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scratch, scandir = tmp_path / "pictures" / ".scratch", os.scandir
+    scratch.mkdir(parents=True)
+    (scratch / "half").touch()
+    (tmp_path / "pictures" / "gone.png").symlink_to(tmp_path / "nowhere")  # listed, and not there
+
+    def going(where: Any) -> Any:
+        if str(where) == str(scratch):
+            (scratch / "half").unlink(missing_ok=True)
+            scratch.rmdir()
+        return scandir(where)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "scandir", going)
+        name = feedback.Store(tmp_path, 10**6).add(saved(noise()), "real", model=MODEL)
+    assert not scratch.exists()
+    assert [record.id for record in feedback.read(tmp_path)] == [name]

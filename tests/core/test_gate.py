@@ -6,7 +6,7 @@ import pytest
 from detector_core import gate, manifest
 from detector_core.calibration import Calibration
 from detector_core.config import PreprocessSpec
-from detector_core.errors import Refused
+from detector_core.errors import BadImage, Refused
 from detector_core.gate import BASE, Row, allowed_flips, choose, judged
 from detector_core.pictures import Pixels
 
@@ -39,6 +39,18 @@ def test_each_engine_is_held_against_the_base_on_the_same_pictures(tiny_dataset:
     assert (no_numbers.passed, no_numbers.auc) == (False, None)
     assert "not finite" in no_numbers.reason
     assert all(row.images_per_s and row.images_per_s > 0 for row in table)
+
+
+def test_a_broken_or_missing_picture_is_named(own_dataset: Path) -> None:
+    data = manifest.load(str(own_dataset))
+    valid = data.split("valid")
+    victim = Path(data.root) / valid["path"][2]
+    victim.write_bytes(victim.read_bytes()[:200])
+    with pytest.raises(BadImage, match=f"{victim}: .*damaged"):
+        gate.run({BASE: brightness}, valid, data.root, PREPROCESS, FROZEN)
+    victim.unlink()
+    with pytest.raises(BadImage, match=f"{victim}: the file is gone"):
+        gate.run({BASE: brightness}, valid, data.root, PREPROCESS, FROZEN)
 
 
 def test_one_class_is_compared_by_its_verdicts_alone(tiny_dataset: Path) -> None:

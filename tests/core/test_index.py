@@ -9,7 +9,7 @@ from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 
 from detector_core.errors import BadConfig, BadData
-from detector_core.index import KAGGLE_FOLDER, draw_splits, find
+from detector_core.index import KAGGLE_FOLDER, draw_splits, find, unlabelled
 from detector_core.labels import LABELS, SPLITS
 from detector_core.manifest import GENERATED_MARK
 
@@ -177,6 +177,41 @@ def test_a_csv_of_another_kind_is_named(tmp_path: Path, text: str, says: str):
     (tmp_path / "valid.csv").write_text(text)
     with pytest.raises(BadData, match=says):
         find(str(tmp_path))
+
+
+@pytest.mark.parametrize("splits", [[""], ["train/", "test/"]])
+def test_a_sample_has_as_many_of_each_split_and_class_drawn_by_the_seed(tmp_path: Path, splits: list[str]):
+    whole = find(str(touch(tmp_path, *(f"{s}{label}/{n}.jpg" for s in splits for label in LABELS for n in range(30)))))
+    first, again, other = (whole.sample(5, seed).frame for seed in (1, 1, 2))
+    assert first.equals(again)
+    assert not first["path"].equals(other["path"])
+    assert first.groupby(["split", "label"], dropna=False).size().tolist() == [5] * 2 * len(splits)
+    assert first["path"].is_monotonic_increasing
+    assert first["path"].isin(whole.frame["path"]).all()
+    assert whole.sample(31, 0).frame.equals(whole.frame)
+    with pytest.raises(BadConfig, match="--sample 0: take 1 picture"):
+        whole.sample(0, 1)
+
+
+def test_pictures_without_labels_are_listed_whatever_the_folders_are_called(tmp_path: Path):
+    index = unlabelled(str(touch(tmp_path, "a.JPG", "real/b.png", "deep/er/c.webp", "notes.txt", ".d.jpg")))
+    assert index.frame["path"].tolist() == ["a.JPG", "deep/er/c.webp", "real/b.png"]
+    assert index.frame[["label", "split"]].isna().all(axis=None)
+    assert (index.root, index.ignored, index.flat) == (str(tmp_path), 1, True)
+
+
+@pytest.mark.parametrize(
+    ("inside", "says"),
+    [
+        ("none", "none does not exist"),
+        ("notes.txt", "notes.txt is not a folder"),
+        ("", r"has no pictures in it \(.jpg"),
+    ],
+)
+def test_where_there_are_no_pictures_without_labels(tmp_path: Path, inside: str, says: str):
+    touch(tmp_path, "notes.txt")
+    with pytest.raises(BadData, match=says):
+        unlabelled(str(tmp_path / inside))
 
 
 def test_drawn_splits_have_the_ratio_in_each_class():

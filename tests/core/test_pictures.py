@@ -108,10 +108,12 @@ def test_heic_is_named_and_says_what_to_do() -> None:
         decode(struct.pack(">I", 24) + b"ftypheic" + b"\0\0\0\0mif1heic" + b"\0" * 100)
 
 
-def png_bomb(side: int) -> bytes:
-    def chunk(name: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+def chunk(name: bytes, data: bytes) -> bytes:
+    """One of a PNG."""
+    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
 
+
+def png_bomb(side: int) -> bytes:
     header = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)
     body = zlib.compress(b"\0" * (side * (side // 8 + 1)), 9)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", body) + chunk(b"IEND", b"")
@@ -214,12 +216,63 @@ def test_what_is_no_picture_is_not_stripped() -> None:
         metadata.stripped(b"text")
 
 
-def test_a_second_picture_in_a_jpeg_goes() -> None:
-    """JFXX: a thumbnail beside JFIF's own header, of what the picture was before it was cut, perhaps."""
+@pytest.mark.parametrize("between", [b"\xff\xff", b"\xff\xd0"], ids=["padding", "a restart"])
+def test_what_stands_alone_between_two_segments_is_followed(between: bytes) -> None:
     plain = saved(noise(), "JPEG")
-    small = saved(noise(size=(8, 8)), "JPEG", comment=SECRET)
-    said = b"JFXX\0\x10" + small
+    comment = b"\xff\xfe" + (len(SECRET) + 2).to_bytes(2, "big") + SECRET
+    bare, suffix = metadata.stripped(plain[:2] + between + comment + plain[2:] + SECRET)
+    assert (bare.replace(b"\xff\xd0", b"", 1) if between == b"\xff\xd0" else bare, suffix) == (plain, ".jpg")
+
+
+def not_followed() -> dict[str, bytes]:
+    """Files that Pillow reads and that are not quite what their format says, each with a secret in it."""
+    plain = saved(noise(), "JPEG")
     first = 4 + int.from_bytes(plain[4:6], "big")
-    data = plain[:first] + b"\xff\xe0" + (len(said) + 2).to_bytes(2, "big") + said + plain[first:]
+    said = b"\xff\xfe" + (len(SECRET) + 2).to_bytes(2, "big") + SECRET
+    png = saved(noise())
+    pixels, header, text = png.index(b"IDAT") - 4, png[:33], chunk(b"tEXt", b"Comment\0" + SECRET)
+    packed = png[pixels + 8 : pixels + 8 + int.from_bytes(png[pixels : pixels + 4], "big")][:-4]  # without its checksum
+    cut = chunk(b"IDAT", packed[-2:])[:-4]
+    return {
+        "JPEG with words between segments": plain[:first] + SECRET + said + plain[first:],
+        "JPEG with a zero for a marker": plain[:first] + b"\xff\0\xff\0" + said + plain[first:] + SECRET,
+        "PNG cut off behind its last pixel": header + text + chunk(b"IDAT", packed[:-2]) + cut,
+    }
+
+
+@pytest.mark.parametrize("name", not_followed())
+def test_a_file_that_cannot_be_followed_is_stored_anew(name: str) -> None:
+    data = not_followed()[name]
+    assert SECRET in data
+    bare, suffix = metadata.stripped(data)
+    assert (SECRET in bare, suffix, bare[-8:-4]) == (False, ".png", b"IEND")
+    assert np.array_equal(decode(bare), decode(data))
+    assert np.array_equal(decode(bare), decode(saved(noise(), "JPEG" if "JPEG" in name else "PNG")))
+
+
+def test_a_scan_without_its_end_gets_one() -> None:
+    plain = saved(noise(), "JPEG")
+    bare, suffix = metadata.stripped(plain[:-1] + b"\xd0")
+    assert (bare, suffix) == (plain[:-1] + b"\xd0" + b"\xff\xd9", ".jpg")
+    assert np.array_equal(decode(bare), decode(plain))
+
+
+def app0(said: bytes) -> bytes:
+    """A segment."""
+    return b"\xff\xe0" + (len(said) + 2).to_bytes(2, "big") + said
+
+
+@pytest.mark.parametrize("kind", ["in the header", "behind it", "Canon's words"])
+def test_what_the_picture_was_before_it_was_cut_goes(kind: str) -> None:
+    """A thumbnail in JFIF's own header, or a JPEG in a segment of its own; what an old camera says."""
+    plain = saved(noise(), "JPEG")
+    header, rest = plain[4:20], plain[20:]
+    small = saved(noise(size=(8, 8)), "JPEG", comment=SECRET)
+    segments = {
+        "in the header": app0(header[2:14] + bytes([2, 4]) + SECRET.ljust(24)[:24]),
+        "behind it": plain[2:20] + app0(b"JFXX\0\x10" + small),
+        "Canon's words": plain[2:20] + app0(b"II\x1a\0\0\0HEAPJPGM" + SECRET),
+    }
+    data = plain[:2] + segments[kind] + rest
     assert np.array_equal(decode(data), decode(plain))
     assert metadata.stripped(data) == (plain, ".jpg")

@@ -250,6 +250,47 @@ def test_another_machine_multiplies_as_the_gate_did_or_exactly(
     assert hints == [served_in]
 
 
+@pytest.mark.parametrize(
+    ("asked", "passed", "served"),
+    [("auto", True, "bf16"), ("int8", True, "bf16"), ("int8", False, "fp32"), ("fp32", True, "fp32")],
+)
+def test_where_torch_computes_int8_becomes_bf16_if_that_passed_the_gate(
+    version: Path, tmp_path: Path, asked: str, passed: bool, served: str
+) -> None:
+    folder = shutil.copytree(version, tmp_path / "copy")
+    record = json.loads((folder / "runtime.json").read_text())
+    record["table"] = [{**row, "passed": passed or row["precision"] != "bf16"} for row in record["table"]]
+    (folder / "runtime.json").write_text(json.dumps(record))
+    predictor = Predictor(folder, precision=asked, device="cpu:0")  # for torch a CPU, and not the one of OpenVINO
+    assert predictor.info.precision == served
+    exact = Predictor(folder, precision="fp32", threads=1).predict(list(squares(4)))
+    found = predictor.predict(list(squares(4)))
+    assert [one.logit for one in found] == pytest.approx([one.logit for one in exact], abs=0.1)
+    distance = max(abs(one.logit - other.logit) for one, other in zip(found, exact, strict=True))
+    assert (distance > 1e-4) is (served == "bf16")
+
+
+@pytest.mark.parametrize(
+    ("said", "model"),
+    [
+        ("processor\t: 0\nmodel name\t: Fast 3000\nmodel name\t: Fast 3000\n", "Fast 3000"),
+        ("processor\t: 0\nCPU part\t: 0xd40\n", "aarch64"),
+        (None, "aarch64"),
+    ],
+    ids=["named", "ARM", "no such file"],
+)
+def test_a_machine_is_its_processor_and_cores(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, said: str | None, model: str
+) -> None:
+    if said is not None:
+        (tmp_path / "cpuinfo").write_text(said)
+    monkeypatch.setattr(promotion, "Path", lambda _: tmp_path / "cpuinfo")
+    monkeypatch.setattr("platform.processor", lambda: "")
+    monkeypatch.setattr("platform.machine", lambda: "aarch64")
+    monkeypatch.setattr("os.cpu_count", lambda: 8)
+    assert promotion.machine() == f"{model}, 8 cores"
+
+
 def test_what_the_gate_multiplied_in_is_kept(version: Path) -> None:
     record = exported.read(version, artifacts.read(version).weights_sha256)
     assert record

@@ -60,6 +60,16 @@ def test_other_files_have_no_quality() -> None:
         assert not quality.recompressed(data)
 
 
+def test_a_jpeg_that_states_no_tables_has_no_quality() -> None:
+    buffer = io.BytesIO()
+    texture().convert("L").save(buffer, "JPEG", quality=30)
+    data = buffer.getvalue()
+    table = data.index(b"\xff\xdb")
+    bare = data[:table] + data[table + 2 + int.from_bytes(data[table + 2 : table + 4], "big") :]
+    assert (quality.recompressed(data), quality.recompressed(bare)) == (True, False)
+    assert quality.jpeg_quality(bare) is None
+
+
 @pytest.mark.skipif(not FACES.exists(), reason="the folder shared/data/faces is not beside the project")
 def test_portraits_of_the_data_set_are_good_until_they_are_blurred() -> None:
     folder = FACES / "real_vs_fake/real-vs-fake/valid"

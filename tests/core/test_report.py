@@ -9,6 +9,7 @@ from PIL import Image
 
 from detector_core import evaluation, report
 from detector_core.calibration import Calibration, choose
+from detector_core.explain import WORST
 from detector_core.labels import is_fake
 from detector_core.robustness import CHANGES, UNCHANGED, judge_grid
 
@@ -82,6 +83,28 @@ def test_one_class_leaves_out_the_curves_and_says_why(label: str) -> None:
 def test_a_seen_split_is_a_warning_in_large_letters() -> None:
     page = report.page(made(["real", "fake"] * 10, split="train"), {})
     assert '<p class="warning">THE MODEL WAS TRAINED ON THESE PICTURES' in page
+
+
+def test_what_it_gets_most_wrong_comes_last_and_in_full_width() -> None:
+    judged = made(["real", "fake"] * 10)
+    page = report.page(judged, {WORST: b"worst", "roc.png": b"roc"})
+    assert "What it gets most wrong" not in report.page(judged, {"roc.png": b"roc"})
+    plots, worst = page.split("<h2>Plots</h2>")[1].split("<h2>What it gets most wrong</h2>")
+    assert plots == report.image("roc.png", b"roc")
+    assert "Grad-CAM" in worst
+    assert worst.endswith(report.image(WORST, b"worst", width="100%") + "</body></html>")
+    assert Checked(page).open == []
+
+
+def test_a_figure_that_is_not_defined_has_no_colour() -> None:
+    judged = made(["real"] * 10, calibration=Calibration())
+    grid = pd.DataFrame(dict.fromkeys((UNCHANGED, *CHANGES), np.repeat([-1.0, 1.0], 5)))
+    judged["robustness"] = judge_grid(grid.assign(label="real"), Calibration())
+    row = report.page(judged, {}).split(f"<tr><td>{UNCHANGED}</td>")[1].split("</tr>")[0]
+    cells = [Checked(cell).words[0] for cell in row.split("</td>")[:-1]]
+    assert ["style" in cell for cell in row.split("</td>")[:-1]] == [False, False, True, False, True]
+    assert cells[2:] == ["50.00 %", cells[0], "50.00 %"]
+    assert cells[0] == "undefined: there are no fakes"
 
 
 def test_the_grid_of_changed_pictures_is_a_table() -> None:

@@ -59,12 +59,15 @@ def test_unchanged_pictures_score_as_in_the_evaluation(
     json.dumps(judge_grid(grid, UNCALIBRATED), allow_nan=False)
 
 
-def test_a_broken_picture_is_named(own_dataset: Path, tiny_spec: RunSpec) -> None:
+def test_a_broken_or_missing_picture_is_named(own_dataset: Path, tiny_spec: RunSpec) -> None:
     data = manifest.load(str(own_dataset))
     rows = data.split("test")
     victim = Path(data.root) / rows["path"][1]
     victim.write_bytes(b"")
     with pytest.raises(BadImage, match=f"{victim}: the file is empty"):
+        score_grid(nn.Identity(), rows, data.root, tiny_spec.preprocess)
+    victim.unlink()
+    with pytest.raises(BadImage, match=f"{victim}: the file is gone"):
         score_grid(nn.Identity(), rows, data.root, tiny_spec.preprocess)
 
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -209,6 +210,55 @@ def test_a_session_token_that_has_expired(monkeypatch: pytest.MonkeyPatch) -> No
     assert stores.explain(later, TOP).startswith(f"{TOP} refuses these credentials")
 
 
+class _Google(BaseHTTPRequestHandler):
+    """A bucket ``faces`` with one object ``a.jpg``, as far as it is asked here."""
+
+    bucket = "/storage/v1/b/faces"
+    answers: ClassVar = {
+        bucket: b'{"name": "faces"}',
+        f"{bucket}/o/a.jpg": b'{"size": "3"}',
+        f"{bucket}/o/a.jpg?alt=media": b"one",
+    }
+
+    def do_GET(self) -> None:
+        found = self.answers.get(self.path)
+        content = found or b'{"error": {"code": 404, "message": "Not Found"}}'
+        self.send_response(200 if found and "Authorization" not in self.headers else 404)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.mark.parametrize("scheme", ["http://", ""])
+def test_google_s_store_is_found_by_its_own_variable(monkeypatch: pytest.MonkeyPatch, scheme: str) -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Google) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        monkeypatch.setenv("no_proxy", "127.0.0.1")
+        monkeypatch.setenv("CLOUD_STORAGE_EMULATOR_ENDPOINT", f"{scheme}127.0.0.1:{server.server_port}")
+        try:
+            assert storage.exists("gs://faces/a.jpg")
+            assert storage.read_bytes("gs://faces/a.jpg") == b"one"
+            with pytest.raises(FileNotFoundError):
+                storage.read_bytes("gs://faces/b.jpg")
+            assert refused("gs://none/data") == "gs://none: there is no bucket none: make it, or correct the name"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def test_google_s_store_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    url = f"http://127.0.0.1:{free_port()}"
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    monkeypatch.setenv("CLOUD_STORAGE_EMULATOR_ENDPOINT", url)
+    said = refused("gs://faces/data")
+    assert said.startswith(f"gs://faces does not answer at {url} (")
+    assert said.endswith(": check the network")
+
+
 def test_what_a_store_says_is_put_in_one_line() -> None:
     said = stores.explain(
         "When reading information for key 'a' in bucket 'b': AWS Error ACCESS_DENIED during HeadObject operation: "
@@ -221,5 +271,8 @@ def test_what_a_store_says_is_put_in_one_line() -> None:
     missing = "AWS Error ACCESS_DENIED (HTTP status 403) during HeadBucket operation: No response body."
     assert "set AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY" in stores.explain(missing, "s3://b")
     assert stores.explain("google::cloud::Status(UNAVAILABLE: try later)", "gs://b").endswith("check the network")
+    slow = "When uploading: AWS Error SLOW_DOWN during PutObject operation: Please reduce your request rate."
+    assert stores.explain(slow, "s3://b/a") == "s3://b/a: AWS Error " + slow.partition("AWS Error ")[2]
+    assert stores.explain(" ", "gs://b/a") == "gs://b/a: no reason given"
     assert stores.is_store_error(OSError("AWS Error SLOW_DOWN during PutObject operation: later"))
     assert not stores.is_store_error(OSError("No such device"))

@@ -13,7 +13,7 @@ from detector_core import manifest
 from detector_core.config import RunSpec
 from detector_core.data import Place
 from detector_core.errors import BadData, BrokenArtifact, TrainingFailed
-from detector_core.stepping import StepReport, TrainState, learning_rate
+from detector_core.stepping import StepReport, TrainState, learning_rate, precision
 from detector_core.training import EpochReport, fit
 
 
@@ -162,6 +162,36 @@ def test_a_broken_picture_stops_the_run_or_is_listed(own_dataset: Path, tiny_spe
     assert sum(report.pictures for report in reports if isinstance(report, StepReport)) == 3 * 15
 
 
+def test_a_broken_validation_picture_stops_the_run_or_is_left_out(own_dataset: Path, tiny_spec: RunSpec) -> None:
+    data, spec = manifest.load(str(own_dataset)), tiny_spec.replace({"optim.epochs": 1})
+    first, *others = (Path(data.root) / path for path in data.split("valid")["path"])
+    first.write_bytes(first.read_bytes()[:200])
+    with pytest.raises(BadData, match=f"broken validation picture: {first}.*--skip-broken"):
+        list(fit(TrainState(spec, data.fingerprint), data))
+    *_, epoch = fit(TrainState(spec, data.fingerprint), data, skip_broken=True)
+    assert isinstance(epoch, EpochReport)
+    assert epoch.val_accuracy * 7 == pytest.approx(round(epoch.val_accuracy * 7)), "of seven pictures, not eight"
+    for path in others:
+        path.write_bytes(b"")
+    with pytest.raises(BadData, match="no validation picture can be read: mend them"):
+        list(fit(TrainState(spec, data.fingerprint), data, skip_broken=True))
+
+
+def test_a_validation_loss_that_is_not_finite_stops_the_run(tiny_dataset: Path, tiny_spec: RunSpec) -> None:
+    data = manifest.load(str(tiny_dataset))
+    state = TrainState(tiny_spec, data.fingerprint)
+    run = fit(state, data)
+    assert [next(run).step for _ in range(4)] == [1, 2, 3, 4]  # type: ignore[union-attr]
+    with torch.no_grad():
+        next(state.network.parameters()).fill_(math.nan)
+    with pytest.raises(
+        TrainingFailed, match=r"the validation loss is nan after epoch 1: .*learning rate \(now 0\.003\)"
+    ):
+        next(run)
+    assert state.progress.history == []
+    assert state.best is None
+
+
 def test_patience_stops_early(tiny_dataset: Path, tiny_spec: RunSpec) -> None:
     spec = tiny_spec.replace({"optim.epochs": 50, "optim.patience": 1, "optim.learning_rate": 0.05})
     data = manifest.load(str(tiny_dataset))
@@ -170,6 +200,30 @@ def test_patience_stops_early(tiny_dataset: Path, tiny_spec: RunSpec) -> None:
     assert len(epochs) < 50
     assert not epochs[-1].best
     assert state.progress.best_epoch == len(epochs) - 2
+
+
+@pytest.mark.parametrize(
+    ("device", "native", "wanted", "expected"),
+    [
+        ("cuda", {"cuda"}, "auto", "bf16"),
+        ("cuda", {"avx512", "amx"}, "auto", "fp32"),
+        ("cpu", {"avx512"}, "auto", "bf16"),
+        ("cpu", {"amx"}, "auto", "bf16"),
+        ("cpu", {"cuda"}, "auto", "fp32"),
+        ("cpu", set(), "bf16", "bf16"),
+        ("cuda", {"cuda"}, "fp32", "fp32"),
+    ],
+)
+def test_bf16_is_taken_where_the_device_multiplies_it_itself(
+    monkeypatch: pytest.MonkeyPatch, tiny_spec: RunSpec, device: str, native: set[str], wanted: str, expected: str
+) -> None:
+    monkeypatch.setattr(
+        torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation or "cuda" in native
+    )
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: "avx512" in native)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: "amx" in native)
+    optim = tiny_spec.replace({"optim.precision": wanted}).optim
+    assert precision(optim, torch.device(device)) == expected
 
 
 def test_learning_rate_schedules(tiny_spec: RunSpec) -> None:

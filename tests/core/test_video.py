@@ -1,5 +1,6 @@
 """detector_core.video: evenly spaced frames from memory, and clips that are refused."""
 
+import io
 import time
 
 import av
@@ -8,7 +9,7 @@ import pytest
 
 from detector_core import video
 from detector_core.errors import BadVideo, TooLongVideo
-from tests.clips import STEP, clip, sound, unpacks
+from tests.clips import STEP, clip, laced, sound, unpacks
 
 
 @pytest.mark.parametrize(
@@ -78,6 +79,38 @@ def test_a_track_that_unpacks_to_too_much_is_refused(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(video, "LEAST_UNPACKED", 2**25)
     with pytest.raises(BadVideo, match="no frame of the clip can be decoded"):  # zeros are no picture
         list(video.sample(data, 4, max_s=60).frames)
+
+
+@pytest.mark.parametrize(
+    ("lost", "times"),
+    [([0], [0.8, 1.3, 1.7, 2.3]), ([0, 1], [1.3, 1.7, 2.3]), ([2], [0.3, 0.8, 1.1, 2.3])],
+)
+def test_a_group_that_cannot_be_decoded_costs_only_its_own_frames(lost: list[int], times: list[float]) -> None:
+    """The last frame before it, if there is one, stands for them."""
+    data = bytearray(clip(25, gop=6))
+    with av.open(io.BytesIO(data)) as opened:
+        packets = [packet for packet in opened.demux(video=0) if packet.size]
+    for number, packet in enumerate(packets):
+        if number // 6 in lost:
+            data[packet.pos + 4 : packet.pos + packet.size] = b"\xff" * (packet.size - 4)
+    frames = list(video.sample(bytes(data), 5, max_s=60).frames)
+    assert [frame.time_s for frame in frames] == times
+    for frame in frames:
+        assert frame.image_HWC.mean() == pytest.approx(STEP * 10 * frame.time_s, abs=STEP + 1)
+
+
+def test_a_frame_without_a_time_is_left_out_and_the_others_stay() -> None:
+    data = laced([50, 100, 150, 200])
+    with av.open(io.BytesIO(data)) as opened:
+        packets = [packet.pts for packet in opened.demux(video=0) if packet.size]
+    assert packets == [0, None, 1000, None, 2000, None, 3000, None]
+    frames = list(video.sample(data, 8, max_s=60).frames)
+    assert [(frame.time_s, round(frame.image_HWC.mean())) for frame in frames] == [(0, 50), (1, 100), (2, 150)]
+
+
+def test_a_frame_that_cannot_be_turned_into_pixels_is_a_bad_clip() -> None:
+    with pytest.raises(BadVideo, match=r"a frame cannot be converted: .*not supported"):
+        video._upright(av.VideoFrame(8, 8, "rgb96le"), 0.0)
 
 
 def test_damaged_bytes_are_bad_or_give_frames_and_nothing_else() -> None:

@@ -1,5 +1,7 @@
+import functools
 import http.server
 import pickle
+import re
 import threading
 import time
 import urllib.error
@@ -190,6 +192,82 @@ def test_offline_a_cached_vggface2_file_works(offline: Path) -> None:
     cached.parent.mkdir(parents=True)
     torch.save(state, cached)
     assert_loaded(build(ModelSpec(architecture="vggface2", init="hub")), state, but="logits.")
+
+
+@pytest.mark.parametrize("published", [["pytorch_model.bin"], ["model.safetensors", "pytorch_model.bin"], []])
+def test_the_first_file_that_a_repository_has_is_fetched(
+    published: list[str], offline: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names, asked = ["model.safetensors", "pytorch_model.bin"], []
+
+    class Hub(http.server.BaseHTTPRequestHandler):
+        def do_HEAD(self) -> None:
+            name = Path(self.path).name
+            asked.append((self.command, self.path))
+            self.send_response(200 if name in published else 404)
+            said = {"X-Repo-Commit": "0" * 40, "ETag": f'"{name}"', "Content-Length": str(len(name))}
+            for header, value in (said if name in published else {"X-Error-Code": "EntryNotFound"}).items():
+                self.send_header(header, value)
+            self.end_headers()
+
+        def do_GET(self) -> None:
+            self.do_HEAD()
+            self.wfile.write(Path(self.path).name.encode())
+
+        def log_message(self, *_: object) -> None:
+            """Nothing on stderr."""
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hub) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+        url = f"http://127.0.0.1:{server.server_port}"
+        monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", url)
+        monkeypatch.setattr(
+            huggingface_hub.constants, "HUGGINGFACE_CO_URL_TEMPLATE", url + "/{repo_id}/resolve/{revision}/{filename}"
+        )
+        try:
+            if published:
+                found = weights.from_hub("timm/tiny", names)
+                assert (found.name, found.read_text()) == (published[0], published[0])
+                assert found.is_relative_to(offline / "hf")
+                asked.clear()
+                assert weights.from_hub("timm/tiny", names) == found
+                assert asked == []  # it is in the cache now
+            else:
+                with pytest.raises(
+                    NoWeights,
+                    match=r"timm/tiny on Hugging Face has none of model\.safetensors, pytorch_model\.bin: .*--init",
+                ):
+                    weights.from_hub("timm/tiny", names)
+                assert [Path(path).name for _, path in asked] == names
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+OLDER = (
+    (r"^stem\.", "downsample_layers.0."),
+    (r"^stages\.(\d+)\.downsample\.", r"downsample_layers.\1."),
+    (r"^stages\.(\d+)\.blocks\.", r"stages.\1."),
+    ("conv_dw", "dwconv"),
+    (r"mlp\.fc", "pwconv"),
+    (r"^head\.norm", "norm"),
+    (r"^head\.fc", "head"),
+)
+"""timm's names of a ConvNeXt, and those it was published under."""
+
+
+def test_a_timm_network_takes_the_names_it_was_published_under(tmp_path: Path) -> None:
+    architecture = "timm:test_convnext"
+    state = build(ModelSpec(architecture=architecture), pretrained=False).state_dict()
+    older = {functools.reduce(lambda key, pair: re.sub(*pair, key), OLDER, key): value for key, value in state.items()}
+    assert not set(older) & set(state)
+    torch.save(older, tmp_path / "older.pth")
+    assert_loaded(build(ModelSpec(architecture=architecture, init=str(tmp_path / "older.pth"))), state)
+    torch.save(state_of("resnet68", 1)[0] | {"layer.weight": torch.zeros(2, 2)}, tmp_path / "other.pth")
+    with pytest.raises(NoWeights, match=r"other\.pth does not fit the network: it holds no stem\.0\.weight"):
+        build(ModelSpec(architecture=architecture, init=str(tmp_path / "other.pth")))
 
 
 @pytest.mark.parametrize("whole", [True, False])

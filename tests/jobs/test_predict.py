@@ -1,6 +1,5 @@
 """Pictures without labels: scored as the service would, broken ones named, and gone on with after an interruption."""
 
-import errno
 import json
 import subprocess
 import sys
@@ -10,8 +9,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from detector_core import registry, storage
-from detector_core.errors import BadData
+from detector_core import registry
 from detector_core.index import unlabelled
 from detector_core.predicting import judge
 from detector_core.preprocess import decode
@@ -87,25 +85,3 @@ def test_what_cannot_work_is_one_line(models: Path, uploads: Path, tmp_path: Pat
         assert (code, result) == (1, {})
         assert words in err.splitlines()[-1]
     assert not (tmp_path / "out").exists()
-
-
-def test_a_file_that_may_not_be_read_stops_nothing_and_a_failing_disk_is_one_line(
-    models: Path, uploads: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    where, paths = str(registry.live(models)), ["batch 0/000.jpg", "batch 2/002.jpg"]
-    read = storage.read_bytes
-
-    def refuse(path: str) -> bytes:
-        if path.endswith("000.jpg"):
-            raise error
-        return read(path)
-
-    monkeypatch.setattr(storage, "read_bytes", refuse)
-    error: OSError = PermissionError(errno.EACCES, "Permission denied")
-    found = judge(where, "cpu", str(uploads), paths)
-    assert found["error"][0] == "the file cannot be opened: Permission denied"
-    assert found["error"].isna().tolist() == [False, True]
-    assert found["p_fake"].notna().tolist() == [False, True]
-    error = OSError(errno.EIO, "Input/output error")
-    with pytest.raises(BadData, match=r"000\.jpg cannot be read"):
-        judge(where, "cpu", str(uploads), paths)
