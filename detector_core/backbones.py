@@ -161,9 +161,7 @@ def check_image_size(spec: ModelSpec, image_size: int) -> None:
         with torch.device("meta"), torch.inference_mode():
             logit = network.make(spec).eval()(torch.zeros(1, 3, image_size, image_size))
     except (AssertionError, RuntimeError, ValueError) as error:
-        raise BadConfig(
-            f"{spec.architecture} cannot take an image size of {image_size}: {first_line(error)}"
-        ) from None
+        raise BadConfig(f"{spec.architecture} cannot take an image size of {image_size}: {first_line(error)}") from None
     if not isinstance(logit, torch.Tensor) or logit.shape != (1, 1):
         raise BadConfig(f"{spec.architecture} gives no single logit: it is not a classifying network")
 
