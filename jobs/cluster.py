@@ -7,9 +7,11 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import ray
 import ray.exceptions
+from ray._private import services
 from ray._private.state import state as ray_state
 
 from detector_core.errors import BadConfig, LostRay, NoRoom, first_line
@@ -41,7 +43,11 @@ def connect(*, dashboard: bool = False) -> Iterator[None]:
         BadConfig: the Ray there has another version, or another Python.
     """
     shared = bool(os.environ.get("RAY_ADDRESS"))
-    start = {} if shared else {"include_dashboard": dashboard, "object_store_memory": OBJECT_STORE_BYTES}
+    start: dict[str, Any] = {}
+    if not shared:
+        start = {"address": "local", "include_dashboard": dashboard, "object_store_memory": OBJECT_STORE_BYTES}
+        if another := services.find_bootstrap_address(None):
+            say(f"a Ray of its own for this job: set RAY_ADDRESS={another} to use the one that runs on this machine")
     on_term = signal.getsignal(signal.SIGTERM)
     for attempt in range(1, START_ATTEMPTS + 1):
         try:

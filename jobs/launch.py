@@ -14,6 +14,9 @@ import ray
 import ray.train
 import ray.train.torch
 from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig, UserCallback
+from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
+from ray.train.v2._internal.execution.callback import RayTrainCallback
+from ray.util.placement_group import remove_placement_group
 
 from detector_core import artifacts, checkpoint, manifest, storage
 from detector_core.config import RunSpec
@@ -26,10 +29,21 @@ CHECKPOINTS_KEPT = 2
 
 
 class Trainer(ray.train.torch.TorchTrainer):
-    """Ray's, which would take Ctrl-C for itself and end the run without a checkpoint or a word."""
+    """Ray's, less two things that end a run for no reason of its own."""
 
     def _register_sigint_handler(self, controller: Any) -> None:
-        """Nothing: the job's own handler stays."""
+        """Nothing: Ray would take Ctrl-C for itself and end the run without a checkpoint or a word."""
+
+    def _create_default_callbacks(self) -> list[RayTrainCallback]:
+        """Those of Ray without its cleaner, see :func:`cores_back`.
+
+        The cleaner asks a State API whether the controller lives, and takes the workers' cores away when it is not
+        told so. A Ray without a dashboard gives it the address 127.0.0.1:8265, ``RAY_API_SERVER_ADDRESS`` any other:
+        where another Ray answers there, it knows no such controller, and a sound run died.
+        """
+        return [
+            one for one in super()._create_default_callbacks() if not isinstance(one, PlacementGroupCleanerCallback)
+        ]
 
 
 class Stopped(Exception):
@@ -73,6 +87,8 @@ def launch(request: Request, board: Any, callbacks: Sequence[UserCallback] = ())
     except ray.train.TrainingFailedError as error:
         problem = TrainingFailed(f"{request.name}: workers failed more than {request.retries} times: {_cause(error)}")
         trace = str(error)
+    finally:
+        cores_back(board, request.name)
     reason = ray.get(board.failure.remote(request.name))
     if reason:
         problem = TrainingFailed(reason)
@@ -87,6 +103,12 @@ def launch(request: Request, board: Any, callbacks: Sequence[UserCallback] = ())
     if result is None:
         raise TrainingFailed(f"{request.name} ended without a whole checkpoint in {request.folder}")
     return result
+
+
+def cores_back(board: Any, run: str) -> None:
+    """Takes back the placement groups of a run's workers; a controller that was killed leaves them held."""
+    for group in ray.get(board.let_go.remote(run)):
+        remove_placement_group(group)
 
 
 def storage_of(where: str) -> dict[str, Any]:

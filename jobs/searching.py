@@ -18,7 +18,6 @@ from ray.tune.integration.ray_train import TuneReportCallback
 from ray.tune.logger import CSVLoggerCallback, JsonLoggerCallback
 from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search.optuna import OptunaSearch
-from ray.util import remove_placement_group
 
 from detector_core import search, storage
 from detector_core.config import RunSpec
@@ -58,7 +57,7 @@ def search_rates(plan: Plan, arguments: argparse.Namespace, data: Manifest) -> d
         results = _tuner(plan, request, board, at_once).fit()
     trials = [collected(result, request) for result in results]
     for trial in trials:
-        _cores_back(board, trial.name)
+        launch.cores_back(board, trial.name)
     ray.kill(board)
     if not arguments.keep_checkpoints:
         for trial in trials:
@@ -122,9 +121,8 @@ def _board(search_name: str) -> str:
 class _CoresBack(Callback):
     """Takes back the placement group of a trial that was stopped.
 
-    Tune kills a stopped trial, and with it the controller that would have removed the group of its workers. Ray
-    leaves that to a cleaner which asks its State API: it fails where two Rays run on a machine, or one without a
-    dashboard, and the next trials would wait for ever.
+    Tune kills a stopped trial, and with it the controller that would have removed the group of its workers: the next
+    trials would wait for ever.
     """
 
     def __init__(self, search_name: str) -> None:
@@ -141,12 +139,7 @@ class _CoresBack(Callback):
         due = [name for name, since in self.stopped.items() if time.monotonic() - since > STOPPED_WITHIN_S]
         for name in due:
             del self.stopped[name]
-            _cores_back(ray.get_actor(_board(self.search_name)), name)
-
-
-def _cores_back(board: Any, trial: str) -> None:
-    for group in ray.get(board.let_go.remote(trial)):
-        remove_placement_group(group)
+            launch.cores_back(ray.get_actor(_board(self.search_name)), name)
 
 
 class _EpochsToTune(TuneReportCallback):

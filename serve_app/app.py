@@ -102,6 +102,7 @@ def serving(settings: Settings, *, host: str, port: int, dashboard_port: int | N
     """
     shared = bool(os.environ.get("RAY_ADDRESS"))
     private: dict[str, Any] = {
+        "address": "local",  # and not one of `ray start` that happens to run here
         "include_dashboard": True,
         "dashboard_port": dashboard_port,
         "object_store_memory": OBJECT_STORE_BYTES,

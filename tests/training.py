@@ -58,9 +58,11 @@ def finish(process: "subprocess.Popen[str]", limit_s: float = LIMIT_S) -> tuple[
     return process.returncode, out, err
 
 
-def train(spec_file: Path, dataset: Path | str, runs: Path | str, name: str, *flags: str) -> dict[str, Any]:
+def train(
+    spec_file: Path, dataset: Path | str, runs: Path | str, name: str, *flags: str, env: dict[str, str] | None = None
+) -> dict[str, Any]:
     """Trains to the end; the result."""
-    code, out, err = finish(start(spec_file, dataset, runs, name, *flags))
+    code, out, err = finish(start(spec_file, dataset, runs, name, *flags, env=env))
     assert code == 0, err
     result: dict[str, Any] = json.loads(out.splitlines()[-1])
     return result

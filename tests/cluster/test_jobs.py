@@ -82,16 +82,18 @@ def result_of(log: str) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def head() -> Iterator[Head]:
     """A head node with ports, token and folder of its own; stopped by its process id."""
-    temporary = tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # a socket's path has at most 107 bytes
+    above = tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # a socket's path has at most 107 bytes
+    temporary = f"{above}/ray"
     ports = {name: free_port() for name in PORTS}
     env = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     env |= {
         "PATH": f"{BIN}:{env['PATH']}",
-        "HOME": temporary,
+        "HOME": above,
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": secrets.token_hex(16),
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
+        "RAY_TMPDIR": above,
     }
     gcs = free_port()
     command = [str(BIN / "ray"), "start", "--head", "--block", "--num-cpus", "2", "--object-store-memory", "300000000"]
@@ -104,17 +106,19 @@ def head() -> Iterator[Head]:
             found = Head(f"http://127.0.0.1:{ports['dashboard-port']}", env)
             listing = [str(BIN / "ray"), "job", "list", "--address", found.address]
             deadline = time.monotonic() + LIMIT_S
-            while subprocess.run(listing, env=env, capture_output=True, check=False).returncode:
+            address = Path(temporary, "ray_current_cluster")  # the last thing that `ray start` writes
+            while not address.exists() or subprocess.run(listing, env=env, capture_output=True, check=False).returncode:
                 log.seek(0)
                 assert ray.poll() is None, log.read()
                 assert time.monotonic() < deadline, log.read()
+                time.sleep(0.2)
             yield found
         finally:
             ray.send_signal(signal.SIGTERM)
             try:
                 ray.wait(timeout=60)
             finally:
-                shutil.rmtree(temporary, ignore_errors=True)
+                shutil.rmtree(above, ignore_errors=True)
 
 
 def test_every_job_runs_under_ray_job_submit(head: Head, tiny_dataset: Path, tmp_path: Path) -> None:
@@ -141,6 +145,17 @@ def test_too_few_resources_are_said_in_seconds(head: Head, tiny_dataset: Path, t
     done = head.submit("python", "-m", "jobs.train", *TINY, *flags)
     assert done.returncode == 1
     assert "needs 1 GPU, and this Ray has 0" in done.stdout
+
+
+def test_beside_it_a_job_without_an_address_has_a_ray_of_its_own(
+    head: Head, tiny_dataset: Path, tmp_path: Path
+) -> None:
+    pictures = manifest.load(str(tiny_dataset)).root
+    command = [sys.executable, "-m", "jobs.prepare", pictures, "--out", str(tmp_path / "data")]
+    done = subprocess.run(command, env=head.env, capture_output=True, text=True, check=False, timeout=LIMIT_S)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"set RAY_ADDRESS=[\d.]+:\d+ to use the one that runs on this machine", done.stderr)
+    assert json.loads(done.stdout.splitlines()[-1])["pictures"] == 80
 
 
 def test_without_the_token_nothing_is_run(head: Head) -> None:

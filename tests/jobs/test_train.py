@@ -3,6 +3,8 @@
 import json
 import os
 import signal
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -30,10 +32,28 @@ FILES = {"model", "run.json", "metrics.csv", "curves.png", "samples.png", "tenso
 
 @pytest.fixture(scope="module")
 def broken_off(tiny_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A spec of many short epochs, and an unbroken run of it with two workers."""
+    """A spec of many short epochs, and an unbroken run of it with two workers beside another Ray, which it never asks.
+
+    Ray Train asks there whether a run's controller lives, and ends the run, of which that Ray has never heard.
+    """
     folder = tmp_path_factory.mktemp("long")
     path = long_spec(folder)
-    train(path, tiny_dataset, folder, "whole", "--workers", "2")
+    asked: list[str] = []
+
+    class AnotherRay(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            self.send_error(503)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), AnotherRay) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        env = os.environ | {"RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{server.server_port}"}
+        train(path, tiny_dataset, folder, "whole", "--workers", "2", env=env)
+        server.shutdown()
+    assert not asked
     return path, folder / "whole"
 
 
