@@ -75,6 +75,8 @@ class Calibration:
             works = 0 < found.temperature < np.inf and 0 <= found.real_below <= found.fake_above <= 1
         except TypeError as error:
             raise BrokenArtifact(str(error)) from None
+        if not isinstance(found.chosen_on, dict):
+            raise BrokenArtifact(f"chosen_on is {found.chosen_on!r}, not a table")
         if not works:
             raise BrokenArtifact(
                 f"temperature {found.temperature}, real_below {found.real_below} and fake_above {found.fake_above} "

@@ -145,7 +145,7 @@ def _decoded(
                 yield _upright(frame, latest[0] - first)
             if not inside:
                 break
-        if inside and latest is not None and not shown:  # what is wanted lies after the last frame of the group
+        if latest is not None and not shown:  # what is wanted lies after the last frame of the group
             yielded += 1
             yield _upright(latest[1], latest[0] - first)
         codec.flush_buffers()  # also where nothing was decoded: a codec that was told the end takes no more

@@ -205,7 +205,15 @@ def test_saved_beside_the_weights_it_was_chosen_for(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [{"temperature": 0.0}, {"real_below": 0.8}, {"fake_above": 1.5}, {"format": 9}, {"odd": 1}, {"temperature": "2"}],
+    [
+        {"temperature": 0.0},
+        {"real_below": 0.8},
+        {"fake_above": 1.5},
+        {"format": 9},
+        {"odd": 1},
+        {"temperature": "2"},
+        {"chosen_on": "x"},
+    ],
 )
 def test_a_damaged_file_is_refused(tmp_path: Path, change: dict[str, Any]) -> None:
     values = {**Calibration(real_below=0.2, fake_above=0.7, chosen_on=WHERE).to_dict(), **change}

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from benchmarks.machine import describe
+from detector_core import storage
 from tests.faults.page import PAGE, page
 from tests.faults.serving import SERVING
 from tests.faults.table import Fault, Outcome, Scene, make
@@ -51,7 +52,7 @@ def main() -> NoReturn:
     for one in outcomes:
         print(f"{one.fault.name:42} {one.held:9}{one.seconds:6.0f}  {one.lost.partition(chr(10))[0]}")
     if given.keep or not given.only:
-        PAGE.write_text(page(outcomes, machine))
+        storage.write_bytes(PAGE, page(outcomes, machine).encode())
     held = {one.fault.name: one.held for one in outcomes}
     print(json.dumps({"faults": held, "broken": [name for name, value in held.items() if value == "NO"]}))
     sys.exit(1 if "NO" in held.values() else 0)

@@ -119,7 +119,7 @@ class Story:
                 if self.says is not None and not (self.may_go_on and code == 0):
                     said = last_line(err)
                     ensure(code == self.code, f"exit code {code}, {self.code} was expected: {said}")
-                    ensure(re.search(self.says, said), f"it said {said!r}, not {self.says!r}")
+                    ensure(re.search(self.says, said), f"it said {said!r}, not {self.says!r}: {err[-2000:]}")
                     ensure("Traceback" not in err, f"a traceback: {err[-2000:]}")
                     ensure(took < self.within_s, f"it took {took:.0f} s to end")
                     self.mend(run)
