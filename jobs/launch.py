@@ -87,8 +87,7 @@ def launch(request: Request, board: Any, callbacks: Sequence[UserCallback] = ())
     except ray.train.TrainingFailedError as error:
         problem = TrainingFailed(f"{request.name}: workers failed more than {request.retries} times: {_cause(error)}")
         trace = str(error)
-    finally:
-        cores_back(board, request.name)
+    cores_back(board, request.name)
     reason = ray.get(board.failure.remote(request.name))
     if reason:
         problem = TrainingFailed(reason)
