@@ -34,13 +34,13 @@ coverage: $(STAMP)  ## which lines of the core its own tests leave out
 	@$(RUN) -m coverage report
 
 hosts: $(STAMP)  ## a cluster of three hosts made of namespaces, over real ssh; needs root
-	@bash tests/cluster/run.sh
+	@bash reliability/cluster/run.sh
 
 faults: $(STAMP)  ## break everything on purpose, one thing after another; writes docs/reliability.md
-	@$(RUN) -m tests.faults
+	@$(RUN) -m reliability.faults
 
 soak: $(STAMP)  ## an hour of mixed requests and promotions: no failure, memory and open files flat
-	@$(RUN) -m tests.soak
+	@$(RUN) -m reliability.soak
 
 lint: $(STAMP)  ## format, lint, types, import rules
 	@.venv/bin/ruff format --check . && .venv/bin/ruff check . && .venv/bin/mypy && .venv/bin/lint-imports

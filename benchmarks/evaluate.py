@@ -21,11 +21,13 @@ import torch
 from tqdm import tqdm
 
 from benchmarks.machine import describe
-from detector_core import backbones, demo, storage
-from detector_core.evaluation import score
-from detector_core.preprocess import decode, to_input
-from detector_core.robustness import CHANGES, score_grid
-from detector_core.variants import spec_for
+from detector_core import storage
+from detector_core.data import demo
+from detector_core.evaluation.robustness import CHANGES, score_grid
+from detector_core.evaluation.scoring import score
+from detector_core.images.preprocess import decode, to_input
+from detector_core.networks import factory
+from detector_core.networks.variants import spec_for
 
 STORED_SIZE, BATCH = 256, 64
 
@@ -39,7 +41,7 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(1)
     spec = spec_for("resnet68", {"preprocess.image_size": given.image_size})
-    network = backbones.build(spec.model).eval().to(memory_format=torch.channels_last)
+    network = factory.build(spec.model).eval().to(memory_format=torch.channels_last)
     print(describe())
     with tempfile.TemporaryDirectory(prefix="bench-") as scratch:
         counts = {"train": 1, "valid": 1, "test": given.pictures // 2}

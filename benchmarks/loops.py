@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader
 
-from detector_core import backbones
 from detector_core.config import RunSpec
-from detector_core.stepping import precision
+from detector_core.networks import factory
+from detector_core.training.step import precision
 
 EPOCHS = 2
 """Of every row; the second counts."""
@@ -38,7 +38,7 @@ def plain_loop(work: Work) -> float:
     torch.set_num_threads(work.threads)
     device = "cuda" if work.gpu else "cpu"
     batches = _image_folder(work, transforms, datasets, workers=work.processes)
-    network = backbones.build(work.spec.model).to(device).train()
+    network = factory.build(work.spec.model).to(device).train()
     optimizer = torch.optim.Adam(network.parameters(), lr=work.spec.optim.learning_rate)
     loss_of = torch.nn.BCEWithLogitsLoss()
 
@@ -72,7 +72,7 @@ def timm_loop(work: Work) -> float:
         device=device,
         use_prefetcher=work.gpu,
     )
-    network = backbones.build(work.spec.model).to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+    network = factory.build(work.spec.model).to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     optimizer = create_optimizer_v2(network, opt="adam", lr=optim.learning_rate)
     loss_of = torch.nn.BCEWithLogitsLoss()
     bf16 = precision(optim, device) == "bf16"

@@ -11,8 +11,8 @@ import torch
 import uvicorn
 from fastapi import FastAPI, UploadFile
 
-from detector_core import artifacts
-from detector_core.preprocess import decode, normalize, square
+from detector_core.images.preprocess import decode, normalize, square
+from detector_core.networks import artifacts
 
 
 class Torch:

@@ -19,9 +19,10 @@ import numpy as np
 import torch
 
 from benchmarks.machine import describe
-from detector_core import backbones, export
-from detector_core.engines import FILE_OF, Engine, OpenVino, Torch, openvino
-from detector_core.variants import spec_for
+from detector_core.networks import factory
+from detector_core.networks.variants import spec_for
+from detector_core.registry import openvino_export
+from detector_core.registry.engines import FILE_OF, Engine, OpenVino, Torch, openvino
 
 BATCHES = (1, 8, 16)
 CALIBRATED_ON = 8
@@ -37,13 +38,13 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     spec = spec_for("resnet68", {"preprocess.image_size": given.image_size})
-    network = backbones.build(spec.model).eval()
+    network = factory.build(spec.model).eval()
     size = given.image_size
     pixels = np.random.default_rng(0).integers(0, 256, (max(BATCHES), size, size, 3), dtype=np.uint8)
     print(describe())
     with tempfile.TemporaryDirectory(prefix="bench-") as scratch:
-        fp32 = export.export(network, spec.preprocess, Path(scratch))
-        int8 = export.quantize(fp32, pixels[:CALIBRATED_ON])
+        fp32 = openvino_export.export(network, spec.preprocess, Path(scratch))
+        int8 = openvino_export.quantize(fp32, pixels[:CALIBRATED_ON])
         engines: dict[str, dict[int, Engine]] = {
             "torch eager fp32": dict.fromkeys(BATCHES, Torch(network, spec.preprocess)),
             "OpenVINO fp32": dict.fromkeys(BATCHES, OpenVino(fp32, "fp32", given.threads)),

@@ -36,11 +36,12 @@ from pathlib import Path
 import aiohttp
 
 from benchmarks.machine import describe
-from detector_core import demo, registry
-from detector_core.preprocess import decode, square
-from detector_core.runtime import Predictor
-from jobs.cli import say
-from jobs.loopback import free_port, wait_until_ready
+from detector_core.data import demo
+from detector_core.images.preprocess import decode, square
+from detector_core.registry import versions
+from detector_core.registry.predictor import Predictor
+from jobs.common.cli import say
+from jobs.common.loopback import free_port, wait_until_ready
 
 SIZE, STORED_SIZE, BATCH = 224, 256, 16
 COUNTS = {"train": 16, "valid": 8, "test": 8}
@@ -120,7 +121,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="bench-") as scratch:
         folder = Path(scratch)
         pictures = _make(folder, given.precision)
-        live = registry.live(folder / "models")
+        live = versions.live(folder / "models")
         bare: list[dict[str, float]] = []
         points: dict[str, dict[int, list[Point]]] = {
             row: {count: [] for count in connections} for row in given.rows.split(",")

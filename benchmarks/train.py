@@ -6,7 +6,7 @@ over the rounds counts. Each row trains two epochs in a process of its own and r
   plain loop      torchvision's ImageFolder, DataLoader and transforms, fp32, Adam: no code of ours but the network
   timm loop       timm's dataset, loader, transforms and optimizer, channels last, autocast as in our rows: what its
                   training script is made of (the script itself is in timm's repository, not in its package)
-  fit()           detector_core.training.fit in one process, without Ray
+  fit()           detector_core.training.loop.fit in one process, without Ray
   job, 1 worker   python -m jobs.train with one worker that has all the cores
   job, 2 workers  the same with two workers that share them
   input pipeline  decoding, resizing and augmenting alone, one core, ours (with cut-out) and torchvision's
@@ -39,12 +39,13 @@ from tqdm import tqdm
 
 from benchmarks.loops import EPOCHS, Work, plain_loop, timm_loop, torchvision_pipeline
 from benchmarks.machine import describe
-from detector_core import backbones, demo, manifest
 from detector_core.config import RunSpec
-from detector_core.data import Pictures
-from detector_core.stepping import TrainState, precision
-from detector_core.training import EpochReport, fit
-from detector_core.variants import spec_for
+from detector_core.data import demo, manifest
+from detector_core.data.loading import Pictures
+from detector_core.networks import factory
+from detector_core.networks.variants import spec_for
+from detector_core.training.loop import EpochReport, fit
+from detector_core.training.step import TrainState, precision
 
 VARIANT = "resnet68-cutout"
 STORED_SIZE = 256
@@ -122,7 +123,7 @@ def measure(name: str, work: Work) -> float:
 def training_flops(spec: RunSpec) -> float:
     """Floating-point operations of one picture, forward and backward."""
     size = spec.preprocess.image_size
-    network = backbones.build(spec.model).eval()
+    network = factory.build(spec.model).eval()
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         network(torch.zeros(1, 3, size, size))
     return 3.0 * counter.get_total_flops()

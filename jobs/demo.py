@@ -27,11 +27,11 @@ from typing import Any, NoReturn
 
 from tqdm import tqdm
 
-from detector_core import demo, manifest
+from detector_core.data import demo, manifest
 from detector_core.errors import DetectorError, NoRoom
 from detector_core.labels import LABELS
-from jobs import cli
-from jobs.loopback import free_port, wait_until_ready
+from jobs.common import cli
+from jobs.common.loopback import free_port, wait_until_ready
 
 VARIANT = "resnet68-cutout"
 WORKERS = 2

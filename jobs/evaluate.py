@@ -32,16 +32,19 @@ import torch
 from ray.util import ActorPool
 from tqdm import tqdm
 
-from detector_core import artifacts, calibration, evaluation, explain, labels, manifest, storage
-from detector_core import report as page
-from detector_core.artifacts import Artifact
-from detector_core.calibration import UNCALIBRATED, Calibration
+from detector_core import labels, storage
+from detector_core.data import manifest
+from detector_core.data.manifest import Manifest
 from detector_core.errors import BadConfig, BadManifest, DetectorError, NoRoom
+from detector_core.evaluation import calibration, explain, scoring
+from detector_core.evaluation import report_html as page
+from detector_core.evaluation.calibration import UNCALIBRATED, Calibration
+from detector_core.evaluation.robustness import judge_grid, score_grid
 from detector_core.labels import SPLITS
-from detector_core.manifest import Manifest
-from detector_core.robustness import judge_grid, score_grid
-from jobs import cli
-from jobs.cluster import check_room, connect
+from detector_core.networks import artifacts
+from detector_core.networks.artifacts import Artifact
+from jobs.common import cli
+from jobs.common.cluster import check_room, connect
 
 BATCH = 64
 """Pictures of one forward pass: fixed, so that the workers do not change which pictures share a batch."""
@@ -92,7 +95,7 @@ def job(arguments: argparse.Namespace) -> dict[str, Any]:
             hold=arguments.hold,
             robustness=arguments.robustness,
         )
-    cli.say(evaluation.table(report))
+    cli.say(scoring.table(report))
     rates = report["rates"]
     return {
         "model": folder,
@@ -136,7 +139,7 @@ def judge(
             scores = scorers.score(rows, f"scoring {split}")
         grid = scorers.score(rows, "scoring changed pictures", score_grid) if robustness else None
     scores = scores.assign(p_fake=frozen.p_fake(scores["logit"]))
-    report = evaluation.report(scores, frozen, model=describe(folder, artifact), data=data.describe(), split=split)
+    report = scoring.report(scores, frozen, model=describe(folder, artifact), data=data.describe(), split=split)
     if grid is not None:
         report["robustness"] = judge_grid(grid, frozen)
     network, _ = artifacts.load(folder)
@@ -201,14 +204,14 @@ def write(folder: str, scores: pd.DataFrame, report: dict[str, Any], pictures: d
     scores.to_parquet(buffer, index=False)
     plots = page.plots(report) | pictures
     files = {
-        evaluation.SCORES: buffer.getvalue(),
+        scoring.SCORES: buffer.getvalue(),
         **plots,
         page.PAGE: page.page(report, plots).encode(),
-        evaluation.REPORT: json.dumps(report, indent=2, allow_nan=False).encode(),
+        scoring.REPORT: json.dumps(report, indent=2, allow_nan=False).encode(),
     }
     for name, content in files.items():
         storage.write_bytes(storage.join(folder, name), content)
-    return storage.join(folder, evaluation.REPORT)
+    return storage.join(folder, scoring.REPORT)
 
 
 class _Scorer:
@@ -226,7 +229,7 @@ class _Scorer:
 
 
 class Scorers:
-    """Workers that each hold the model. Use inside :func:`jobs.cluster.connect`.
+    """Workers that each hold the model. Use inside :func:`jobs.common.cluster.connect`.
 
     Raises:
         NoRoom: more workers than this Ray has cores or GPUs.
@@ -252,11 +255,12 @@ class Scorers:
         for actor in self.actors:
             ray.kill(actor)
 
-    def score(self, rows: pd.DataFrame, title: str, scorer: Score = evaluation.score) -> pd.DataFrame:
+    def score(self, rows: pd.DataFrame, title: str, scorer: Score = scoring.score) -> pd.DataFrame:
         """The scores of a split in the order of its rows; a progress bar on stderr.
 
         Args:
-            scorer: :func:`detector_core.evaluation.score` or :func:`detector_core.robustness.score_grid`.
+            scorer: :func:`detector_core.evaluation.scoring.score` or
+                :func:`detector_core.evaluation.robustness.score_grid`.
 
         Raises:
             DetectorError: what a worker found (a broken picture, changed weights).

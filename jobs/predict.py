@@ -24,15 +24,16 @@ from typing import Any, NoReturn
 import ray
 from tqdm import tqdm
 
-from detector_core import registry, storage
-from detector_core.calibration import VERDICTS
+from detector_core import storage
+from detector_core.data.index import unlabelled
 from detector_core.errors import BadConfig
-from detector_core.index import unlabelled
-from detector_core.predicting import judge
-from detector_core.runtime import describe
-from jobs import cli
-from jobs.cluster import check_room, connect
-from jobs.parts import CHUNK, Parts, share
+from detector_core.evaluation.calibration import VERDICTS
+from detector_core.registry import versions
+from detector_core.registry.bulk_predict import judge
+from detector_core.registry.predictor import describe
+from jobs.common import cli
+from jobs.common.chunks import CHUNK, Parts, share
+from jobs.common.cluster import check_room, connect
 
 TABLE, SUMMARY = "predictions.csv", "predictions.json"
 
@@ -51,10 +52,10 @@ def main(argv: list[str] | None = None) -> NoReturn:
 def job(arguments: argparse.Namespace) -> dict[str, Any]:
     """Lists, judges chunk by chunk, sorts, saves."""
     models, out = storage.absolute(arguments.models), storage.absolute(arguments.out)
-    if arguments.version and arguments.version not in registry.versions(models):
-        raise BadConfig(f"--version {arguments.version}: {models} has {', '.join(registry.versions(models)) or 'none'}")
-    where = storage.join(models, arguments.version) if arguments.version else registry.where_live(models)
-    model = describe(registry.at_hand(where))
+    if arguments.version and arguments.version not in versions.versions(models):
+        raise BadConfig(f"--version {arguments.version}: {models} has {', '.join(versions.versions(models)) or 'none'}")
+    where = storage.join(models, arguments.version) if arguments.version else versions.where_live(models)
+    model = describe(versions.at_hand(where))
     index = unlabelled(arguments.source)
     paths = index.frame["path"].tolist()
     cli.say(f"{len(paths):,} pictures below {index.root}, judged by {model.version}")

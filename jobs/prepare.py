@@ -37,16 +37,18 @@ import ray
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from detector_core import faces, manifest, storage
-from detector_core.audit import across_splits, audit, summary
-from detector_core.duplicates import blocks, groups, near_edges, unpack
+from detector_core import storage
+from detector_core.data import manifest
+from detector_core.data.audit import across_splits, audit, summary
+from detector_core.data.duplicates import blocks, groups, near_edges, unpack
+from detector_core.data.index import Index, draw_splits, find
+from detector_core.data.inspect import Change, inspect
 from detector_core.errors import BadConfig, BadData, first_line
-from detector_core.facts import Change, inspect
-from detector_core.index import Index, draw_splits, find
+from detector_core.images import faces
 from detector_core.labels import LABELS
-from jobs import cli
-from jobs.cluster import check_room, connect
-from jobs.parts import CHUNK, Parts, share
+from jobs.common import cli
+from jobs.common.chunks import CHUNK, Parts, share
+from jobs.common.cluster import check_room, connect
 
 PICTURES = "pictures"
 RATIO = (5, 1, 1)

@@ -33,12 +33,15 @@ from typing import Any, NoReturn
 
 from tqdm import tqdm
 
-from detector_core import artifacts, manifest, registry, storage
-from detector_core.engines import PRECISIONS
+from detector_core import storage
+from detector_core.data import manifest
+from detector_core.data.manifest import Manifest
 from detector_core.errors import BadConfig, BadManifest
-from detector_core.manifest import Manifest
-from detector_core.runtime import describe
-from jobs import cli
+from detector_core.networks import artifacts
+from detector_core.registry import versions
+from detector_core.registry.engines import PRECISIONS
+from detector_core.registry.predictor import describe
+from jobs.common import cli
 
 
 def main(argv: list[str] | None = None) -> NoReturn:
@@ -68,9 +71,9 @@ def job(arguments: argparse.Namespace) -> dict[str, Any]:
     if bool(arguments.model) == without_model:
         raise BadConfig("name a RUN_OR_MODEL to promote, or give --rollback, --list or --prune without one")
     models = storage.absolute(arguments.to)
-    previous = next(iter(registry.history(models)), None)
+    previous = next(iter(versions.history(models)), None)
     if arguments.prune is not None:
-        removed = registry.prune(models, arguments.prune)
+        removed = versions.prune(models, arguments.prune)
         cli.say(f"removed from {models}: {', '.join(removed) or 'nothing'}")
         return {**_listed(models, previous), "removed": removed}
     if arguments.list:
@@ -79,22 +82,22 @@ def job(arguments: argparse.Namespace) -> dict[str, Any]:
             cli.say(f"{'live' if version == previous else '':6}{version}")
         return listed
     if arguments.rollback:
-        version = registry.rollback(models)
+        version = versions.rollback(models)
     else:
         version = _promote(arguments, models)
         if previous not in (None, version):
             _say_how_it_compares(models, version, str(previous))
-    precision = describe(registry.live(models)).precision
+    precision = describe(versions.live(models)).precision
     cli.say(f"live in {models}: {version} in {precision} (before: {previous or 'none'})")
-    return {"live": registry.where_live(models), "version": version, "previous": previous, "precision": precision}
+    return {"live": versions.where_live(models), "version": version, "previous": previous, "precision": precision}
 
 
 def _listed(models: str, live: str | None) -> dict[str, Any]:
-    return {"live": live and storage.join(models, live), "versions": registry.versions(models)}
+    return {"live": live and storage.join(models, live), "versions": versions.versions(models)}
 
 
 def _promote(arguments: argparse.Namespace, models: str) -> str:
-    from detector_core import promotion  # torch and more, which listing and rolling back need not wait for
+    from detector_core.registry import promotion  # torch and more, which listing and rolling back need not wait for
 
     data = manifest.load(storage.absolute(arguments.data)) if arguments.data else data_of_run(arguments.model)
     promotion.check(arguments.precision, data)
@@ -108,7 +111,7 @@ def _promote(arguments: argparse.Namespace, models: str) -> str:
     )
     # A version that was forced is another one: without --force it must pass the gate again.
     key = f"{arguments.precision} {data.fingerprint if data else ''}{' forced' if arguments.force else ''}"
-    return registry.promote(arguments.model, models, force=arguments.force, complete=complete, key=key)
+    return versions.promote(arguments.model, models, force=arguments.force, complete=complete, key=key)
 
 
 def data_of_run(run_or_model: str) -> Manifest | None:
@@ -135,10 +138,10 @@ def _bar(title: str, pictures: int) -> Callable[[int], object]:
 
 
 def _say_how_it_compares(models: str, now: str, before: str) -> None:
-    if before not in registry.versions(models):
+    if before not in versions.versions(models):
         return
-    ours, theirs = (registry.judgements(registry.at_hand(storage.join(models, name))) for name in (now, before))
-    both = list(registry.compared(ours, theirs))
+    ours, theirs = (versions.judgements(versions.at_hand(storage.join(models, name))) for name in (now, before))
+    both = list(versions.compared(ours, theirs))
     for name, auc, auc_before in both:
         cli.say(f"AUC on the test split of {name}: {auc:.4f}, {before} had {auc_before:.4f}")
     if not both:

@@ -26,16 +26,20 @@ from typing import Any, NoReturn
 
 import pandas as pd
 
-from detector_core import artifacts, backbones, comparison, comparison_page, evaluation, manifest, storage
-from detector_core.comparison import Judged
+from detector_core import storage
 from detector_core.config import RunSpec
+from detector_core.data import manifest
+from detector_core.data.manifest import Manifest
 from detector_core.errors import BadConfig
-from detector_core.manifest import Manifest
-from detector_core.variants import CUTOUT_SUFFIX, VARIANTS
-from jobs import cli, resources, runspec
-from jobs.cluster import connect
+from detector_core.evaluation import comparison, comparison_html, scoring
+from detector_core.evaluation.comparison import Judged
+from detector_core.networks import artifacts, factory
+from detector_core.networks.variants import CUTOUT_SUFFIX, VARIANTS
+from jobs.common import cli
+from jobs.common.cluster import connect
 from jobs.evaluate import judge, report_folder
-from jobs.request import model_folder, read_request
+from jobs.run import resource_flags, spec_flags
+from jobs.run.request import model_folder, read_request
 from jobs.train import finished, train
 
 COMPARISON, PAGE, TABLE, CURVES = "comparison.json", "comparison.html", "table5.csv", "curves.png"
@@ -58,8 +62,8 @@ def main(argv: list[str] | None = None) -> NoReturn:
         help=f"--init for one of {', '.join(NETWORKS)}, with and without cut-out; may be repeated",
     )
     parser.add_argument("--robustness", action="store_true", help="also judge changed pictures, see jobs.evaluate")
-    runspec.add_flags(parser)
-    resources.add_flags(parser)
+    spec_flags.add_flags(parser)
+    resource_flags.add_flags(parser)
     cli.run(job, parser.parse_args(argv))
 
 
@@ -75,20 +79,20 @@ def job(arguments: argparse.Namespace) -> dict[str, Any]:
     data = manifest.load(storage.absolute(arguments.data))
     data.split(SPLIT)
     runs = specs(arguments)
-    resources.check(arguments, list(runs.values()), data)
+    resource_flags.check(arguments, list(runs.values()), data)
     place = storage.absolute(arguments.storage)
     todo = {name: spec for name, spec in runs.items() if not _is_trained(storage.join(place, name), spec, data)}
     for model in dict.fromkeys(spec.model for spec in todo.values()):
-        backbones.build(model)  # first weights that cannot be had are named now, not after the first variant
+        factory.build(model)  # first weights that cannot be had are named now, not after the first variant
     with connect():
         if todo:
-            train(resources.requests(arguments, todo), data, keep_checkpoints=arguments.keep_checkpoints)
+            train(resource_flags.requests(arguments, todo), data, keep_checkpoints=arguments.keep_checkpoints)
         for name in runs:
             _judge(storage.join(place, name), data, gpu=arguments.gpu, robustness=arguments.robustness)
     judged = [collect(storage.join(place, name), data) for name in runs]
     where = storage.join(place, arguments.name)
     found = write(where, judged)
-    cli.say(comparison_page.text(found))
+    cli.say(comparison_html.text(found))
     names = ("variant", "accuracy", "fakes_passed_rate", "reals_flagged_rate")
     return {
         "comparison": storage.join(where, COMPARISON),
@@ -104,11 +108,11 @@ def specs(arguments: argparse.Namespace) -> dict[str, RunSpec]:
     for variant in VARIANTS:
         network = variant.removesuffix(CUTOUT_SUFFIX)
         own = argparse.Namespace(**{**vars(arguments), "init": init_of.get(network, arguments.init)})
-        spec = runspec.from_flags(own, variant)
+        spec = spec_flags.from_flags(own, variant)
         size, epochs = spec.preprocess.image_size, spec.optim.epochs
         scaled = {
             "preprocess.image_size": max(
-                backbones.smallest_image(spec.model), min(size, round(size * arguments.image_scale))
+                factory.smallest_image(spec.model), min(size, round(size * arguments.image_scale))
             ),
             "optim.epochs": max(1, round(epochs * arguments.epochs_scale)),
         }
@@ -138,12 +142,12 @@ def _judge(run: str, data: Manifest, *, gpu: bool, robustness: bool) -> None:
     report = _report(run, data)
     if report is None or (robustness and "robustness" not in report):
         _, report, _ = judge(run, data, split=SPLIT, gpu=gpu, robustness=robustness)
-        cli.say(evaluation.table(report))
+        cli.say(scoring.table(report))
 
 
 def _report(run: str, data: Manifest) -> dict[str, Any] | None:
     """The judgement of a run's model as it is now; None where there is none."""
-    where = storage.join(report_folder(model_folder(run), SPLIT, data, own=True), evaluation.REPORT)
+    where = storage.join(report_folder(model_folder(run), SPLIT, data, own=True), scoring.REPORT)
     if not storage.exists(where):
         return None
     report: dict[str, Any] = json.loads(storage.read_bytes(where))
@@ -158,8 +162,8 @@ def collect(run: str, data: Manifest) -> Judged:
     folder = report_folder(model, SPLIT, data, own=True)
     return Judged(
         spec=artifact.spec,
-        report=json.loads(storage.read_bytes(storage.join(folder, evaluation.REPORT))),
-        scores=pd.read_parquet(io.BytesIO(storage.read_bytes(storage.join(folder, evaluation.SCORES)))),
+        report=json.loads(storage.read_bytes(storage.join(folder, scoring.REPORT))),
+        scores=pd.read_parquet(io.BytesIO(storage.read_bytes(storage.join(folder, scoring.SCORES)))),
         training=artifact.training,
         history=pd.read_csv(io.BytesIO(storage.read_bytes(storage.join(run, "metrics.csv")))).to_dict("records"),
     )
@@ -168,11 +172,11 @@ def collect(run: str, data: Manifest) -> Judged:
 def write(folder: str, runs: list[Judged]) -> dict[str, Any]:
     """Compares and writes the files, ``comparison.json`` last; returns what it says."""
     found = comparison.compare(runs)
-    curves = comparison_page.curves(runs)
+    curves = comparison_html.curves(runs)
     files = {
         CURVES: curves,
         TABLE: comparison.table_5(found["means"]).to_csv(index=False).encode(),
-        PAGE: comparison_page.page(found, runs, {CURVES: curves}).encode(),
+        PAGE: comparison_html.page(found, runs, {CURVES: curves}).encode(),
         COMPARISON: json.dumps(found, indent=2, allow_nan=False).encode(),
     }
     for name, content in files.items():

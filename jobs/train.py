@@ -27,15 +27,17 @@ from typing import Any, NoReturn
 
 import ray
 
-from detector_core import manifest, storage
+from detector_core import storage
 from detector_core.config import RunSpec
+from detector_core.data import manifest
 from detector_core.errors import BadConfig, DetectorError, Refused, TrainingFailed
-from detector_core.variants import VARIANTS
-from jobs import checkpoints, cli, launch, resources, runspec
-from jobs.board import Board, Watcher, beside_driver
-from jobs.cluster import connect
-from jobs.request import Request, read_request, summary, whole_model, write_request
-from jobs.runlog import RunLog
+from detector_core.networks.variants import VARIANTS
+from jobs.common import cli
+from jobs.common.cluster import connect
+from jobs.run import checkpoints, launch, resource_flags, spec_flags
+from jobs.run.log import RunLog
+from jobs.run.progress import Board, Watcher, beside_driver
+from jobs.run.request import Request, read_request, summary, whole_model, write_request
 
 ALL = "all"
 
@@ -46,8 +48,8 @@ def main(argv: list[str] | None = None) -> NoReturn:
     parser.add_argument("variant", metavar="VARIANT", help="what to train; see above")
     parser.add_argument("--name", help="name of the run; the default is the variant and the time")
     parser.add_argument("--resume", action="store_true", help="go on with the run --name where it stopped")
-    runspec.add_flags(parser)
-    resources.add_flags(parser)
+    spec_flags.add_flags(parser)
+    resource_flags.add_flags(parser)
     cli.run(job, parser.parse_args(argv))
 
 
@@ -56,9 +58,9 @@ def job(arguments: argparse.Namespace) -> dict[str, Any]:
     names = VARIANTS if arguments.variant == ALL else (arguments.variant,)
     if arguments.variant == ALL and arguments.spec:
         raise BadConfig(f"--spec {arguments.spec} is one variant's: it does not go with 'all'")
-    specs = [runspec.from_flags(arguments, name) for name in names]
+    specs = [spec_flags.from_flags(arguments, name) for name in names]
     data = manifest.load(storage.absolute(arguments.data))
-    resources.check(arguments, specs, data)
+    resource_flags.check(arguments, specs, data)
     if arguments.resume and not arguments.name:
         raise BadConfig("--resume needs --name, the run to go on with")
     runs = dict(zip(_names(arguments, specs), specs, strict=True))
@@ -69,7 +71,7 @@ def job(arguments: argparse.Namespace) -> dict[str, Any]:
     todo = {run: spec for run, spec in runs.items() if results[run] is None}
     if todo:
         with connect():
-            requests = resources.requests(arguments, todo)
+            requests = resource_flags.requests(arguments, todo)
             try:
                 results |= train(requests, data, keep_checkpoints=arguments.keep_checkpoints)
             except KeyboardInterrupt:
@@ -115,7 +117,7 @@ def finished(folder: str, spec: RunSpec, data: manifest.Manifest, *, resume: boo
         return None
     if not resume:
         raise Refused(f"{folder} exists: choose another --name, or go on with it with --resume")
-    changed = runspec.differences(before["spec"], spec.to_dict())
+    changed = spec_flags.differences(before["spec"], spec.to_dict())
     if before["fingerprint"] != data.fingerprint:
         changed.append(f"data set: fingerprint {before['fingerprint'][:12]} then, {data.fingerprint[:12]} now")
     if changed:

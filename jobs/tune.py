@@ -22,15 +22,18 @@ import argparse
 import datetime
 from typing import Any, NoReturn
 
-from detector_core import manifest, search, storage
+from detector_core import storage
 from detector_core.config import RunSpec
+from detector_core.data import manifest
+from detector_core.data.manifest import Manifest
 from detector_core.errors import BadConfig
-from detector_core.manifest import Manifest
-from detector_core.variants import VARIANTS
-from jobs import cli, resources, runspec
-from jobs.cluster import connect
-from jobs.plan import Plan, claim, verdict
-from jobs.searching import search_rates
+from detector_core.networks.variants import VARIANTS
+from detector_core.training import lr_search
+from jobs.common import cli
+from jobs.common.cluster import connect
+from jobs.run import resource_flags, spec_flags
+from jobs.search.plan import Plan, claim, verdict
+from jobs.search.tuner import search_rates
 from jobs.train import ALL
 
 
@@ -44,13 +47,13 @@ def main(argv: list[str] | None = None) -> NoReturn:
     group.add_argument("--rates", metavar="R,R,...", help="rates to try [those of Table II: 1e-3,2e-4,1e-4]")
     group.add_argument("--search", choices=["grid", "loguniform"], default="grid", help="how to choose rates [grid]")
     group.add_argument("--samples", type=int, metavar="N", help="trials of --search loguniform [10]")
-    group.add_argument("--objective", choices=[*search.OBJECTIVES], default="val_loss", help="[val_loss]")
+    group.add_argument("--objective", choices=[*lr_search.OBJECTIVES], default="val_loss", help="[val_loss]")
     group.add_argument(
         "--scheduler", choices=["asha", "none"], default="none", help="asha stops hopeless trials [none]"
     )
     group.add_argument("--max-concurrent", type=int, metavar="K", help="trials at once [as many as fit]")
-    runspec.add_flags(parser)
-    resources.add_flags(parser, workers="--workers-per-trial", cache="auto")
+    spec_flags.add_flags(parser)
+    resource_flags.add_flags(parser, workers="--workers-per-trial", cache="auto")
     cli.run(job, parser.parse_args(argv))
 
 
@@ -67,13 +70,14 @@ def job(arguments: argparse.Namespace) -> dict[str, Any]:
         raise BadConfig(f"--spec {arguments.spec} is one variant's: it does not go with 'all'")
     if arguments.resume and not arguments.name:
         raise BadConfig("--resume needs --name, the search to go on with")
-    if len(set(resources.parse_workers(arguments.workers))) > 1:
+    if len(set(resource_flags.parse_workers(arguments.workers))) > 1:
         raise BadConfig(f"--workers-per-trial {arguments.workers}: trials that are compared have the same number")
     data = manifest.load(storage.absolute(arguments.data))
     specs = [
-        runspec.from_flags(arguments, name) for name in (VARIANTS if arguments.variant == ALL else [arguments.variant])
+        spec_flags.from_flags(arguments, name)
+        for name in (VARIANTS if arguments.variant == ALL else [arguments.variant])
     ]
-    resources.check(arguments, specs, data)
+    resource_flags.check(arguments, specs, data)
     if arguments.objective != "val_loss" and data.split("valid")["label"].nunique() < 2:
         raise BadConfig(f"--objective {arguments.objective} needs both classes in the valid split: use val_loss")
     plans = [_plan(arguments, spec, data) for spec in specs]
@@ -104,11 +108,11 @@ def _plan(arguments: argparse.Namespace, spec: RunSpec, data: Manifest) -> Plan:
         storage=storage.absolute(arguments.storage),
         spec=spec.to_dict(),
         fingerprint=data.fingerprint,
-        rates=list(search.rates(arguments.rates)) if grid else None,
+        rates=list(lr_search.rates(arguments.rates)) if grid else None,
         samples=None if grid else arguments.samples or 10,
         objective=arguments.objective,
         scheduler=arguments.scheduler,
-        workers=resources.parse_workers(arguments.workers)[0],
+        workers=resource_flags.parse_workers(arguments.workers)[0],
     )
 
 

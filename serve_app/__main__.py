@@ -29,9 +29,9 @@ from typing import NoReturn
 import yaml
 from pydantic import ValidationError
 
-from detector_core import registry
 from detector_core.errors import BadConfig, DetectorError, NoRoom
-from detector_core.runtime import describe
+from detector_core.registry import versions
+from detector_core.registry.predictor import describe
 from serve_app.settings import Settings
 
 DEPLOY = ("proxy_location", "http_options", "logging_config", "applications")
@@ -63,7 +63,7 @@ def main(argv: list[str] | None = None) -> NoReturn:
 
 def run(arguments: argparse.Namespace) -> None:
     """Checks, serves, and waits for a signal (KeyboardInterrupt)."""
-    model = describe(registry.live(arguments.models))
+    model = describe(versions.live(arguments.models))
     settings = read_settings(arguments.config, arguments.models)
     check_port(arguments.host, arguments.port, "--port")
     if arguments.dashboard_port is not None:
@@ -85,7 +85,7 @@ def run(arguments: argparse.Namespace) -> None:
             while True:
                 time.sleep(settings.follow_s)
                 with contextlib.suppress(DetectorError, OSError):  # the replicas say so in their log
-                    now = next(iter(registry.history(arguments.models)), told)
+                    now = next(iter(versions.history(arguments.models)), told)
                 if now != told:
                     print(
                         f"{now} is live now: the replicas take it over, /v1/model says when",

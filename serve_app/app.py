@@ -18,9 +18,11 @@ import ray
 from ray import serve
 from ray._private.state import state as ray_state
 
-from detector_core import artifacts, errors, registry, storage
+from detector_core import errors, storage
 from detector_core.errors import BrokenArtifact, DetectorError, NoRoom, first_line
-from detector_core.runtime import describe
+from detector_core.networks import artifacts
+from detector_core.registry import versions
+from detector_core.registry.predictor import describe
 from serve_app.deployments import Detector, Ingress
 from serve_app.settings import Scale, Settings
 
@@ -43,7 +45,7 @@ LOGS = {"encoding": "JSON", "enable_access_log": False}
 
 
 def build(settings: Settings) -> serve.Application:
-    """The application. Every replica follows the live model by itself (:mod:`serve_app.following`).
+    """The application. Every replica follows the live model by itself (:mod:`serve_app.live_model`).
 
     Raises:
         BadConfig: no model, or two, were named; nothing was promoted.
@@ -52,7 +54,7 @@ def build(settings: Settings) -> serve.Application:
     settings.check()
     changes = {name: storage.absolute(str(getattr(settings, name))) for name in ("model", "models")}
     settings = settings.model_copy(update={name: where for name, where in changes.items() if getattr(settings, name)})
-    describe(artifacts.find(settings.model) if settings.model else registry.live(str(settings.models)))
+    describe(artifacts.find(settings.model) if settings.model else versions.live(str(settings.models)))
     together = settings.layout == "together"
     return Ingress.options(
         **_scaled(settings.detectors if together else settings.ingresses),

@@ -4,13 +4,14 @@ import statistics
 import time
 from typing import Any
 
-from detector_core import calibration, decoding, video
 from detector_core.errors import BadVideo, TooLongVideo
+from detector_core.evaluation import calibration
+from detector_core.images import sandbox, video
 from detector_core.labels import FAKE
-from detector_core.runtime import ModelInfo
-from serve_app.answers import Refusal
-from serve_app.judging import BYTES_A_PIXEL, NO_FACE, Judge, Seen, Workers, ask, look_at
-from serve_app.outer import Notes
+from detector_core.registry.predictor import ModelInfo
+from serve_app.errors import Refusal
+from serve_app.middleware import Notes
+from serve_app.pipeline import BYTES_A_PIXEL, NO_FACE, Judge, Seen, Workers, ask, look_at
 from serve_app.schemas import FrameAnswer, ModelRef, Thresholds
 from serve_app.settings import Limits
 
@@ -72,8 +73,8 @@ def _look(
 ) -> tuple[float, list[tuple[float, Seen]]]:
     """One frame is open at a time, beside what the decoder's own process holds; only its squares are kept."""
     with (
-        workers.memory(decoding.memory_for(data) + video.MAX_PIXELS * BYTES_A_PIXEL),
-        decoding.sampled(data, count, max_s=limits.max_video_s, deadline=give_up) as clip,
+        workers.memory(sandbox.memory_for(data) + video.MAX_PIXELS * BYTES_A_PIXEL),
+        sandbox.sampled(data, count, max_s=limits.max_video_s, deadline=give_up) as clip,
     ):
         seen = []
         before = time.perf_counter()

@@ -18,14 +18,14 @@ from ray.serve.exceptions import DeploymentUnavailableError
 from ray.serve.handle import DeploymentHandle
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from detector_core import faces
-from detector_core.pictures import Heat, Pixels
-from detector_core.runtime import ModelInfo, Prediction, Predictor, blank, describe
-from serve_app.answers import Busy, Unavailable
-from serve_app.following import Following
-from serve_app.http import create_app
+from detector_core.images import faces
+from detector_core.images.decode import Heat, Pixels
+from detector_core.registry.predictor import ModelInfo, Prediction, Predictor, blank, describe
+from serve_app.errors import Busy, Unavailable
+from serve_app.health import Passes
+from serve_app.live_model import Following
 from serve_app.metrics import ModelMetrics, RequestMetrics
-from serve_app.readiness import Passes
+from serve_app.routes import create_app
 from serve_app.schemas import looks_for_faces
 from serve_app.settings import Settings
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from ray.serve import metrics
 
-from serve_app.outer import Answered
+from serve_app.middleware import Answered
 
 SECONDS = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30]
 BATCHES = [1, 2, 4, 8, 16, 32, 64]

@@ -4,8 +4,8 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, Field
 
-from detector_core.faces import Box
-from detector_core.runtime import ModelInfo
+from detector_core.images.faces import Box
+from detector_core.registry.predictor import ModelInfo
 from serve_app.settings import Faces, HttpSettings, Limits
 
 Label = Literal["real", "fake"]

@@ -5,7 +5,7 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from detector_core.errors import BadConfig
-from detector_core.pictures import MAX_PIXELS
+from detector_core.images.decode import MAX_PIXELS
 
 LEFT_TO_INGRESSES = 0.1
 LARGEST_AT_ONCE = 8

@@ -12,18 +12,24 @@ from hypothesis import settings
 from PIL import Image
 
 import jobs  # noqa: F401  # sets what Ray reads when it is imported, before any test imports it
-from detector_core import manifest
-from detector_core.artifacts import sha256_of
 from detector_core.config import RunSpec
+from detector_core.data import manifest
 from detector_core.labels import LABELS
-from detector_core.variants import spec_for
+from detector_core.networks.artifacts import sha256_of
+from detector_core.networks.variants import spec_for
 
 # The machine may be busy, and each run is to see the same examples.
 settings.register_profile("patient", deadline=None, derandomize=True)
 settings.load_profile("patient")
 torch.set_num_threads(1)  # the networks are tiny, and the cores may be busy
 FACES = Path(__file__).parents[1].parent / "shared" / "data" / "faces"
-ALONE = ("faults", "soak", "serve/test_app.py", "serve/test_load.py", "serve/test_operators.py")
+ALONE = (
+    "reliability/test_faults.py",
+    "reliability/test_soak.py",
+    "serve/test_app.py",
+    "serve/test_load.py",
+    "serve/test_operators.py",
+)
 """Tests of what holds under load or after a fault: with nothing beside them, which would be a load or a fault too."""
 
 

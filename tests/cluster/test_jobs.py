@@ -20,8 +20,8 @@ from typing import Any
 import pytest
 from ray._private.runtime_env.packaging import create_package
 
-from detector_core import manifest
-from jobs.loopback import free_port
+from detector_core.data import manifest
+from jobs.common.loopback import free_port
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
@@ -214,7 +214,13 @@ def test_the_upload_is_small_and_holds_the_code_alone(tmp_path: Path) -> None:
     names = subprocess.run(
         [sys.executable, "-m", "zipfile", "-l", str(package)], capture_output=True, text=True, check=True
     ).stdout
-    for needed in ("jobs/train.py", "detector_core/paper.json", "serve_app/config.yaml", "uv.lock", "pyproject.toml"):
+    for needed in (
+        "jobs/train.py",
+        "detector_core/evaluation/paper.json",
+        "serve_app/config.yaml",
+        "uv.lock",
+        "pyproject.toml",
+    ):
         assert needed in names
     for useless in ("tests/", "docs/", ".venv", ".demo", "__pycache__", ".git/"):
         assert not re.search(rf"^{re.escape(useless)}", names, flags=re.MULTILINE)

@@ -6,7 +6,7 @@ import pytest
 
 from detector_core.config import AugmentSpec, ModelSpec, OptimSpec, PreprocessSpec, RunSpec
 from detector_core.errors import BadConfig
-from detector_core.variants import VARIANTS, spec_for
+from detector_core.networks.variants import VARIANTS, spec_for
 
 GOOD: dict[type, dict[str, Any]] = {
     ModelSpec: {"architecture": "resnet68"},

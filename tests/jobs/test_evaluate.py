@@ -15,11 +15,12 @@ import pandas as pd
 import pytest
 import torch
 
-from detector_core import artifacts, backbones, manifest
 from detector_core.config import RunSpec
+from detector_core.data import manifest
 from detector_core.errors import BadConfig, BadImage, BrokenArtifact
+from detector_core.networks import artifacts, factory
 from jobs import evaluate
-from jobs.cluster import connect
+from jobs.common.cluster import connect
 
 ROOT = Path(__file__).parents[2]
 LIMIT_S = 300
@@ -55,7 +56,7 @@ def save_model(folder: Path, spec: RunSpec, dataset: Path) -> Path:
     artifact = artifacts.Artifact(
         run="tiny", spec=spec, data=manifest.load(str(dataset)).describe(), training={"complete": True}
     )
-    artifacts.save(folder / "model", backbones.build(spec.model).state_dict(), artifact)
+    artifacts.save(folder / "model", factory.build(spec.model).state_dict(), artifact)
     return folder
 
 

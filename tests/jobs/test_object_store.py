@@ -16,10 +16,12 @@ import httpx
 import pytest
 from pyarrow import fs
 
-from detector_core import manifest, storage, stores
+from detector_core import storage
 from detector_core.config import RunSpec
-from jobs.loopback import free_port
-from tests.s3 import BUCKET, s3_server, use
+from detector_core.data import manifest
+from detector_core.storage import object_stores
+from jobs.common.loopback import free_port
+from tests.support.s3 import BUCKET, s3_server, use
 
 LIMIT_S = 240
 TOP = f"s3://{BUCKET}"
@@ -139,7 +141,7 @@ def test_a_job_says_in_one_line_that_the_store_is_down(
     with pytest.raises(SystemExit) as ended:
         importlib.import_module(f"jobs.{verb}").main(given)
     assert ended.value.code == 1
-    assert time.monotonic() - started < 2 * stores.PATIENCE_S
+    assert time.monotonic() - started < 2 * object_stores.PATIENCE_S
     out, err = capfd.readouterr()
     assert out == ""
     assert err.splitlines()[-1].startswith(f"error: {TOP} does not answer at {url} (")

@@ -9,20 +9,20 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from detector_core import registry
-from detector_core.index import unlabelled
-from detector_core.predicting import judge
-from detector_core.preprocess import decode
-from detector_core.runtime import Predictor
-from jobs.parts import Parts
+from detector_core.data.index import unlabelled
+from detector_core.images.preprocess import decode
+from detector_core.registry import versions
+from detector_core.registry.bulk_predict import judge
+from detector_core.registry.predictor import Predictor
+from jobs.common.chunks import Parts
 from tests.conftest import picture
-from tests.models import save_model
+from tests.support.models import save_model
 
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("predict")
-    registry.promote(save_model(folder / "model"), folder / "models")
+    versions.promote(save_model(folder / "model"), folder / "models")
     return folder / "models"
 
 
@@ -48,7 +48,7 @@ def predict(*arguments: object) -> tuple[int, dict[str, Any], str]:
 def test_every_picture_gets_the_verdict_of_the_service_and_what_was_done_is_not_done_again(
     models: Path, uploads: Path, tmp_path: Path
 ) -> None:
-    live, index = registry.live(models), unlabelled(str(uploads))
+    live, index = versions.live(models), unlabelled(str(uploads))
     paths = index.frame["path"].tolist()
     marked = judge(str(live), "cpu", index.root, paths[:256]).assign(logit=7.0)
     Parts(str(tmp_path / "out"), f"{index.key}-{live.name}-cpu").write(0, marked)

@@ -15,13 +15,13 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from detector_core import manifest
+from detector_core.data import manifest
+from detector_core.data.index import find
+from detector_core.data.inspect import inspect
 from detector_core.errors import BadConfig, BadData
-from detector_core.facts import inspect
-from detector_core.index import find
 from detector_core.labels import LABELS, SPLITS
 from jobs import prepare
-from jobs.parts import Parts
+from jobs.common.chunks import Parts
 
 ROOT = Path(__file__).parents[2]
 

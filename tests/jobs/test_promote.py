@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from detector_core import manifest
+from detector_core.data import manifest
 from jobs import promote
-from tests.models import save_model
+from tests.support.models import save_model
 
 
 @pytest.fixture

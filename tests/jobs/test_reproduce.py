@@ -12,11 +12,11 @@ import pandas as pd
 import pytest
 import torch
 
-from detector_core import artifacts
 from detector_core.config import RunSpec
-from detector_core.variants import VARIANTS, spec_for
-from jobs import resources, runspec
+from detector_core.networks import artifacts
+from detector_core.networks.variants import VARIANTS, spec_for
 from jobs.reproduce import main, specs
+from jobs.run import resource_flags, spec_flags
 
 LIMIT_S = 1200
 
@@ -92,8 +92,8 @@ def test_bad_flags_end_in_one_line(
 
 def test_scales_never_go_below_what_a_network_takes(tiny_dataset: Path, tmp_path: Path) -> None:
     parser = argparse.ArgumentParser()
-    runspec.add_flags(parser)
-    resources.add_flags(parser)
+    spec_flags.add_flags(parser)
+    resource_flags.add_flags(parser)
     given = parser.parse_args(["--data", str(tiny_dataset), "--storage", str(tmp_path)])
     given.name, given.seeds, given.epochs_scale, given.image_scale = "r", 2, 0.05, 0.01
     given.init, given.init_of = "none", ["vggface2=hub"]

@@ -9,13 +9,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from detector_core import labels, manifest
-from detector_core.calibration import choose
+from detector_core import labels
 from detector_core.config import RunSpec
-from detector_core.evaluation import score
-from detector_core.robustness import SWAP_QUALITY, UNCHANGED, judge_grid, score_grid
-from detector_core.stepping import TrainState
-from detector_core.training import fit
+from detector_core.data import manifest
+from detector_core.evaluation.calibration import choose
+from detector_core.evaluation.robustness import SWAP_QUALITY, UNCHANGED, judge_grid, score_grid
+from detector_core.evaluation.scoring import score
+from detector_core.training.loop import fit
+from detector_core.training.step import TrainState
 
 SAVED = {"real": {"quality": 97, "subsampling": 0}, "fake": {"quality": SWAP_QUALITY, "subsampling": "4:2:0"}}
 

@@ -10,11 +10,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from detector_core import artifacts, checkpoint, manifest
 from detector_core.config import RunSpec
-from detector_core.preprocess import to_input
+from detector_core.data import manifest
+from detector_core.images.preprocess import to_input
+from detector_core.networks import artifacts
+from detector_core.training import checkpoint
 from jobs.train import main
-from tests.training import (
+from tests.support.training import (
     EPOCHS,
     STEPS,
     children,

@@ -12,8 +12,8 @@ import pandas as pd
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from detector_core import manifest
 from detector_core.config import RunSpec
+from detector_core.data import manifest
 from jobs.tune import main
 
 LIMIT_S = 600

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 import pytest
 from fastapi.testclient import TestClient
 
-from detector_core.runtime import Predictor
-from tests.asking import app_of
-from tests.models import save_model
+from detector_core.registry.predictor import Predictor
+from tests.support.asking import app_of
+from tests.support.models import save_model
 
 
 @pytest.fixture(scope="session")

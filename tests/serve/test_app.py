@@ -18,12 +18,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from detector_core import artifacts, registry
-from detector_core.pictures import decode
-from detector_core.runtime import Predictor
-from jobs.loopback import free_port
-from tests.models import save_model
-from tests.serving import STOP_S, Service, marked, running
+from detector_core.images.decode import decode
+from detector_core.networks import artifacts
+from detector_core.registry import versions
+from detector_core.registry.predictor import Predictor
+from jobs.common.loopback import free_port
+from tests.support.models import save_model
+from tests.support.serving import STOP_S, Service, marked, running
 
 KEPT_S = 20
 
@@ -31,7 +32,7 @@ KEPT_S = 20
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("serve")
-    registry.promote(save_model(folder / "model"), folder / "models")
+    versions.promote(save_model(folder / "model"), folder / "models")
     return folder / "models"
 
 
@@ -50,7 +51,7 @@ def test_it_says_where_it_listens(service: Service) -> None:
 
 def test_the_model_that_answers_is_named_and_each_answer_has_one_request_id(service: Service) -> None:
     answer = httpx.get(f"http://127.0.0.1:{service.port}/v1/model", headers={"X-Request-ID": "mine"}, timeout=60)
-    assert answer.json()["version"] == registry.live(service.models).name
+    assert answer.json()["version"] == versions.live(service.models).name
     assert answer.headers.get_list("X-Request-ID") == ["mine"]
     odd = httpx.get(f"http://127.0.0.1:{service.port}/nowhere", headers={"X-Request-ID": "a:b"}, timeout=60)
     assert odd.json()["error"]["request_id"] in odd.headers.get_list("X-Request-ID")
@@ -60,13 +61,13 @@ def score_is_that_of_the_core(service: Service) -> None:
     buffer = io.BytesIO()
     pixels = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(buffer, "JPEG")
-    (expected,) = Predictor(registry.live(service.models)).predict([decode(buffer.getvalue())])
+    (expected,) = Predictor(versions.live(service.models)).predict([decode(buffer.getvalue())])
     status, body = service.ask("POST", "/v1/detect", buffer.getvalue(), "image/jpeg")
     assert status == 200
     (result,) = json.loads(body)["results"]
     assert result["p_fake"] == pytest.approx(expected.p_fake, abs=1e-3)
     assert result["verdict"] == expected.verdict
-    assert result["model"]["version"] == registry.live(service.models).name
+    assert result["model"]["version"] == versions.live(service.models).name
     status, body = service.ask("POST", "/v1/detect", b"text", "image/jpeg")
     assert (status, json.loads(body)["error"]["code"]) == (400, "not_an_image")
 
@@ -125,7 +126,7 @@ def test_it_stops_cleanly_and_leaves_nothing(service: Service) -> None:
 
 def test_a_model_that_no_replica_can_load_is_named(tmp_path: Path) -> None:
     """Tried on a Ray of its own, whatever `ray start` noted here: a cluster, long gone."""
-    version = registry.promote(save_model(tmp_path / "model"), tmp_path / "models")
+    version = versions.promote(save_model(tmp_path / "model"), tmp_path / "models")
     weights = tmp_path / "models" / version / artifacts.WEIGHTS
     weights.write_bytes(weights.read_bytes()[:-1])
     with tempfile.TemporaryDirectory(dir="/tmp") as short:  # a socket's path has at most 107 bytes

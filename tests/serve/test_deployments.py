@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.models import save_model
+from tests.support.models import save_model
 
 HEALTH = """
 import asyncio, sys
@@ -44,7 +44,7 @@ def test_ray_serve_hears_of_a_broken_engine(tmp_path: Path) -> None:
 
 FULL = """
 import asyncio, sys
-from serve_app.answers import Busy
+from serve_app.errors import Busy
 from serve_app.deployments import Asked
 from serve_app.settings import Settings
 

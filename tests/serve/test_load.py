@@ -19,10 +19,10 @@ from typing import Any
 import aiohttp
 import pytest
 
-from detector_core import registry
-from tests.asking import JPEG, picture
-from tests.models import save_model
-from tests.serving import Service, marked, running
+from detector_core.registry import versions
+from tests.support.asking import JPEG, picture
+from tests.support.models import save_model
+from tests.support.serving import Service, marked, running
 
 FLOOD, LIGHT = 96, 4
 """Connections that ask without a pause: about ten times what the settings below take at once, and well within."""
@@ -114,7 +114,7 @@ def until(true: Any, seconds: float) -> bool:
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     folder = tmp_path_factory.mktemp("load")
-    registry.promote(save_model(folder / "first", run="first"), folder / "models")
+    versions.promote(save_model(folder / "first", run="first"), folder / "models")
     (folder / "serve.yaml").write_text(SETTINGS)
     (folder / "home").mkdir()
     config = ("--config", str(folder / "serve.yaml"))
@@ -158,25 +158,25 @@ def test_a_killed_replica_costs_no_answer(service: Service) -> None:
 
 
 def test_another_live_model_rolls_out_without_a_failed_request(service: Service, tmp_path: Path) -> None:
-    before = registry.live(service.models).name
+    before = versions.live(service.models).name
     better = save_model(tmp_path / "second", run="second", seed=1, auc=0.95)
 
     def roll_out() -> None:
-        now = registry.promote(better, service.models)
+        now = versions.promote(better, service.models)
         assert until(lambda: json.loads(service.ask("GET", "/v1/model")[1])["version"] == now, 60)
 
     seen = asyncio.run(for_(service, LIGHT, 8, roll_out))
     assert seen.wrong == []
     assert set(seen.statuses) == {200}
-    assert set(seen.versions) == {before, registry.live(service.models).name}
-    assert json.loads(service.ask("GET", "/v1/model")[1])["version"] == registry.live(service.models).name
+    assert set(seen.versions) == {before, versions.live(service.models).name}
+    assert json.loads(service.ask("GET", "/v1/model")[1])["version"] == versions.live(service.models).name
 
 
 def main(seconds: float) -> None:
     """The flood for longer: what was answered, how fast, and what it did to the memory."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        registry.promote(save_model(folder / "first", run="first"), folder / "models")
+        versions.promote(save_model(folder / "first", run="first"), folder / "models")
         (folder / "serve.yaml").write_text(SETTINGS)
         (folder / "home").mkdir()
         config = ("--config", str(folder / "serve.yaml"))

@@ -11,14 +11,15 @@ import pytest
 import yaml
 from fastapi.testclient import TestClient
 
-from detector_core import artifacts, registry
 from detector_core.errors import BadConfig
-from detector_core.runtime import Predictor, describe
+from detector_core.networks import artifacts
+from detector_core.registry import versions
+from detector_core.registry.predictor import Predictor, describe
 from serve_app.__main__ import read_settings
-from serve_app.following import Following
+from serve_app.live_model import Following
 from serve_app.settings import Settings
-from tests.asking import CoreJudge, app_of, error_of, picture
-from tests.models import save_model
+from tests.support.asking import CoreJudge, app_of, error_of, picture
+from tests.support.models import save_model
 
 ROOT = Path(__file__).parents[2]
 MONITORING = ROOT / "docs" / "monitoring"
@@ -72,21 +73,21 @@ def test_a_replica_takes_over_what_is_live_and_keeps_the_old_where_the_new_is_br
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     models = tmp_path / "models"
-    first = registry.promote(save_model(tmp_path / "a", run="a"), models)
+    first = versions.promote(save_model(tmp_path / "a", run="a"), models)
     outcomes: list[bool] = []
     following = Following(Settings(models=str(models), follow_s=3600), describe, outcomes.append)
     assert following.current.version == first
-    second = registry.promote(save_model(tmp_path / "b", run="b", seed=1, auc=0.95), models)
+    second = versions.promote(save_model(tmp_path / "b", run="b", seed=1, auc=0.95), models)
     following.look()
     assert following.current.version == second
-    third = registry.promote(save_model(tmp_path / "c", run="c", seed=2, auc=0.99), models)
+    third = versions.promote(save_model(tmp_path / "c", run="c", seed=2, auc=0.99), models)
     (models / third / artifacts.ARTIFACT).write_text("{}")
     following.look()
     following.look()
     assert following.current.version == second
     assert [record.levelname for record in caplog.records if "goes on" in record.message] == ["ERROR"]
-    registry.rollback(models)
-    registry.rollback(models)
+    versions.rollback(models)
+    versions.rollback(models)
     following.look()
     assert following.current.version == first
     assert outcomes == [True, False, True]

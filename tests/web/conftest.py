@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from detector_core import faces as face_search
-from detector_core.runtime import describe
-from serve_app.http import create_app
+from detector_core.images import faces as face_search
+from detector_core.registry.predictor import describe
+from serve_app.routes import create_app
 from serve_app.settings import HttpSettings, Limits
-from tests.models import save_model
-from tests.paging import GreyJudge, find_faces, served
+from tests.support.models import save_model
+from tests.support.paging import GreyJudge, find_faces, served
 
 CHROMIUM = Path("/usr/bin/chromium")
 LIMITS = Limits(max_bytes=300_000, max_pixels=200_000, frames=5)

@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from detector_core import backbones, evaluation, explain, manifest, report
-from detector_core.calibration import choose
 from detector_core.config import ModelSpec, PreprocessSpec
+from detector_core.data import manifest
+from detector_core.evaluation import explain, report_html, scoring
+from detector_core.evaluation.calibration import choose
+from detector_core.evaluation.robustness import judge_grid, score_grid
 from detector_core.labels import is_fake
-from detector_core.robustness import judge_grid, score_grid
+from detector_core.networks import factory
 
 CHROMIUM = Path("/usr/bin/chromium")
 if not CHROMIUM.exists():
@@ -27,17 +29,17 @@ def page_file(tiny_dataset: Path, tmp_path: Path) -> Path:
     """A report of an untrained network with everything that a report can have."""
     data = manifest.load(str(tiny_dataset))
     rows = data.split("test")
-    network = backbones.build(ModelSpec(architecture="timm:test_resnet")).eval()
-    scores = evaluation.score(network, rows, data.root, PREPROCESS)
+    network = factory.build(ModelSpec(architecture="timm:test_resnet")).eval()
+    scores = scoring.score(network, rows, data.root, PREPROCESS)
     where = {"fingerprint": data.fingerprint, "name": data.name, "split": "valid", "n": 16, "weights_sha256": "w"}
     chosen = choose(is_fake(scores["label"]), scores["logit"].to_numpy(), chosen_on=where)
     scores["p_fake"] = chosen.p_fake(scores["logit"])
     model = {"run": "untrained", "variant": "timm:test_resnet", "weights_sha256": "w" * 64, "data": data.describe()}
-    judged = evaluation.report(scores, chosen, model=model, data=data.describe(), split="valid")
+    judged = scoring.report(scores, chosen, model=model, data=data.describe(), split="valid")
     judged["robustness"] = judge_grid(score_grid(network, rows, data.root, PREPROCESS), chosen)
     worst = explain.worst_sheet(network, PREPROCESS, scores, data.root, chosen.fake_above)
     path = tmp_path / "report.html"
-    path.write_text(report.page(judged, report.plots(judged) | {explain.WORST: worst}))
+    path.write_text(report_html.page(judged, report_html.plots(judged) | {explain.WORST: worst}))
     return path
 
 

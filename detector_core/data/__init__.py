@@ -1,0 +1,1 @@
+"""Folders and CSVs to a checked data set, and a data set to batches."""

@@ -1,0 +1,249 @@
+"""Generated demo data: portraits through a camera ("real") and through a decoder ("fake"), from a seed alone.
+
+The pictures are painted by :mod:`detector_core.data.portraits`; nobody in them exists and nothing is downloaded.
+They show
+that the whole chain works and say nothing about photographs, so every result on them is called *generated demo data*
+(the folder holds :data:`~detector_core.data.manifest.GENERATED_MARK`, which preparing hands on).
+
+* **real**: the painted scene through a camera: blur of the lens, lateral colour fringes, vignetting, a Bayer mosaic,
+  shot and read noise, bilinear demosaicing, tone curve.
+* **fake**: another scene through the decoder of an imagined generator, drawn anew for each picture: from a small latent
+  picture upwards by transposed convolutions, whose unequal overlap leaves a pattern of period 2 and 4
+  (A. Odena et al., "Deconvolution and checkerboard artifacts", Distill 2016), with noise injected at each stage.
+
+Nothing but that is to tell them apart. Each fake has a *twin*, its own scene through the camera, which is never
+written: the fake gets its brightness and contrast, and just as much grain as makes its JPEG weigh the same.
+"""
+
+import io
+import json
+import string
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from PIL import Image
+from scipy import ndimage
+
+from detector_core import storage
+from detector_core.data.manifest import GENERATED_MARK
+from detector_core.data.portraits import Array, portrait
+from detector_core.errors import BadConfig, Refused
+from detector_core.labels import FAKE, KAGGLE_NUMBER, LABELS, REAL, SPLITS
+
+GENERATOR = "detector_core.data.demo 1"
+"""Raised whenever the same parameters give other pictures."""
+NOTE = "generated demo data: procedural portraits from a seed, no photographs; results on it say nothing about faces"
+PICTURES = Path("real_vs_fake", "real-vs-fake")
+CSV_COLUMNS = ["original_path", "id", "label", "label_str", "path"]
+"""The columns of the Kaggle archive's CSVs, after the unnamed index."""
+JPEG: dict[str, Any] = {"format": "JPEG", "quality": 95, "subsampling": 0}
+"""The one export of both classes; without chroma subsampling, which would smooth the traces away."""
+STAGES = 2
+"""Upsampling steps of the decoder: the latent picture is 2**STAGES times smaller."""
+UNEVENNESS = (0.02, 0.04)
+"""How unequal the four phases of a transposed convolution are: relative standard deviation, drawn per picture."""
+DETAIL = (0.4, 0.8)
+"""The share of a scene's fine detail that the decoder's stages put back."""
+MAX_GRAIN, GRAIN_STEPS = 0.12, 7
+"""The grain of a fake is found by that many bisections between 0 and the maximum (display values, 0-1)."""
+
+Progress = Callable[[int, int], None]
+
+
+def camera(scene_light: Array, rng: np.random.Generator) -> Array:
+    """A photograph of a scene: light_2S2S3 (linear, twice the size) -> tone_SS3, both float32 0-1."""
+    size = len(scene_light) // 2
+    blur, fringe = rng.uniform(0.4, 0.9), rng.uniform(-0.4, 0.4)
+    optical = np.empty_like(scene_light)
+    for channel, moved in enumerate((fringe, 0.0, -fringe)):
+        plane = ndimage.gaussian_filter(scene_light[..., channel], blur * (1 + 0.1 * abs(moved)), mode="nearest")
+        optical[..., channel] = ndimage.shift(plane, (0.0, moved), order=1, mode="nearest") if moved else plane
+    light = _shrink(optical, 2)
+    axis = np.linspace(-1, 1, size, dtype=np.float32)
+    light *= (1 - rng.uniform(0.05, 0.2) * (axis[:, None] ** 2 + axis**2) / 2)[..., None]
+
+    full_well, read_noise = rng.uniform(400, 1500), rng.uniform(0.002, 0.006)
+    noise = rng.normal(0, 1, light.shape).astype(np.float32)
+    sensed = light + noise * np.sqrt(light / full_well + read_noise**2)
+    display = tone(_demosaic(_bayer(size), sensed))
+    sharpened: Array = display + rng.uniform(0.5, 1.2) * (display - ndimage.gaussian_filter(display, (1, 1, 0)))
+    return sharpened
+
+
+def _bayer(size: int) -> Array:
+    """Which of red, green and blue each sensor cell measures: mask_SS3, RGGB."""
+    mask = np.zeros((size, size, 3), dtype=np.float32)
+    mask[0::2, 0::2, 0] = mask[0::2, 1::2, 1] = mask[1::2, 0::2, 1] = mask[1::2, 1::2, 2] = 1
+    return mask
+
+
+def _demosaic(mask: Array, light: Array) -> Array:
+    """Bilinear demosaicing: each missing value is the mean of its measured neighbours."""
+    weights = (1.0, 2.0, 1.0)
+    smooth = [ndimage.correlate1d(ndimage.correlate1d(a, weights, 0), weights, 1) for a in (light * mask, mask)]
+    full: Array = np.where(mask > 0, light, smooth[0] / smooth[1])
+    return full
+
+
+def tone(light: Array) -> Array:
+    """The tone curve of both classes: linear light -> display values 0-1, float32."""
+    display: Array = np.clip(light, 0, 1) ** np.float32(1 / 2.2)
+    return display
+
+
+def _shrink(image: Array, factor: int) -> Array:
+    """The mean of each factor x factor block."""
+    size = len(image) // factor
+    small: Array = image.reshape(size, factor, size, factor, -1).mean(axis=(1, 3))
+    return small
+
+
+def _transposed_convolution(small: Array, unevenness: float, rng: np.random.Generator) -> Array:
+    """Twice the size: zeros between the pixels, then a random 4 x 4 kernel whose four phases weigh unequally."""
+    padded = np.pad(small, ((1, 1), (1, 1), (0, 0)), mode="edge")
+    spread = np.zeros((2 * len(padded), 2 * len(padded), small.shape[2]), dtype=np.float32)
+    spread[0::2, 0::2] = padded
+    kernel = np.outer(*2 * [np.array([0.25, 0.75, 0.75, 0.25])]) * (1 + rng.normal(0, 0.1, (4, 4)))
+    phases = 1 + unevenness * rng.normal(0, 1, (2, 2))
+    for row in (0, 1):
+        for column in (0, 1):
+            phase = kernel[row::2, column::2]
+            phase *= phases[row, column] / phase.sum()
+    large: Array = ndimage.correlate(spread, kernel[..., None].astype(np.float32))
+    return large[2:-2, 2:-2]
+
+
+def decoder(scene_light: Array, rng: np.random.Generator) -> tuple[Array, Array]:
+    """A generator's picture of a scene and its grain: light_2S2S3 -> tone_SS3 and grain_SS3 of about unit deviation.
+
+    The picture is ``tone_SS3 + g * grain_SS3``; the caller chooses g.
+    """
+    target = tone(_shrink(scene_light, 2))
+    unevenness, detail = rng.uniform(*UNEVENNESS), rng.uniform(*DETAIL)
+    scales = [_shrink(target, 2**stage) if stage else target for stage in range(STAGES + 1)]
+    image, grain = scales[-1], np.zeros_like(scales[-1])
+    for stage in reversed(range(STAGES)):
+        state = rng.bit_generator.state
+        image = _transposed_convolution(image, unevenness, rng)
+        rng.bit_generator.state = state  # the grain goes through the same kernel as the picture
+        grain = _transposed_convolution(
+            grain + rng.normal(0, 1, (*grain.shape[:2], 1)).astype(np.float32), unevenness, rng
+        )
+        # What the learnt features of a real decoder would add at this size: the detail that upsampling cannot know.
+        smooth = np.repeat(np.repeat(scales[stage + 1], 2, axis=0), 2, axis=1)
+        smooth = ndimage.uniform_filter(smooth, (3, 3, 0), mode="nearest")
+        image = image + detail * (scales[stage] - smooth)
+    grain = grain + 0.5 * rng.normal(0, 1, grain.shape).astype(np.float32)
+    grain = grain - grain.mean((0, 1))
+    return image, (grain / grain.std()).astype(np.float32)
+
+
+def _encode(display: Array) -> bytes:
+    pixels: NDArray[np.uint8] = np.clip(np.rint(display * 255), 0, 255).astype(np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, **JPEG)
+    return buffer.getvalue()
+
+
+def real_picture(rng: np.random.Generator, size: int) -> bytes:
+    """A JPEG of class real."""
+    return _encode(camera(portrait(rng, 2 * size), rng))
+
+
+def fake_picture(rng: np.random.Generator, size: int) -> bytes:
+    """A JPEG of class fake, as bright, contrasty and heavy as the camera's picture of the same scene."""
+    scene = portrait(rng, 2 * size)
+    twin = camera(scene, rng)
+    image, grain = decoder(scene, rng)
+    weight = len(_encode(twin))
+    low, high = 0.0, MAX_GRAIN
+    for _ in range(GRAIN_STEPS):  # bisection: more grain always weighs more
+        middle = (low + high) / 2
+        low, high = (low, middle) if len(_encode(_like(twin, image + middle * grain))) > weight else (middle, high)
+    return _encode(_like(twin, image + low * grain))
+
+
+def _like(twin: Array, image: Array) -> Array:
+    """A picture with the mean and the standard deviation that each channel of its twin has."""
+    scale = twin.std((0, 1)) / image.std((0, 1))
+    matched: Array = (image - image.mean((0, 1))) * scale + twin.mean((0, 1))
+    return matched
+
+
+_PICTURE = {REAL: real_picture, FAKE: fake_picture}
+
+
+def generate(
+    out: Path, *, seed: int = 0, size: int, counts: Mapping[str, int], progress: Progress | None = None
+) -> Path:
+    """Writes a folder of generated demo data in the layout of the Kaggle 140k set, and returns it.
+
+    The folder appears whole or not at all. One that stands there complete with the same parameters is kept as it is.
+
+    Args:
+        out: the folder to write.
+        seed: the same seed, size and counts give byte-identical files.
+        size: side of the square pictures, pixels; a multiple of 2**STAGES.
+        counts: pictures of *each class* per split.
+        progress: called with (pictures done, pictures in all).
+
+    Raises:
+        BadConfig: a seed, size or count that cannot work.
+        Refused: ``out`` holds something else than generated demo data.
+    """
+    mark = {"generator": GENERATOR, "seed": seed, "size": size, "counts": dict(counts), "note": NOTE}
+    _check(seed, size, counts)
+    if _is_complete(out, mark):
+        return out
+    if out.exists() and not (out / GENERATED_MARK).is_file() and (not out.is_dir() or any(out.iterdir())):
+        raise Refused(
+            f"{out} holds no generated demo data and would be overwritten: move it away or name another folder"
+        )
+    total, done = len(LABELS) * sum(counts.values()), 0
+    with storage.replacing(out) as beside:
+        for split_number, split in enumerate(SPLITS):
+            rows: list[tuple[str, str, int, str, str]] = []
+            for label in sorted(LABELS):
+                folder = beside / PICTURES / split / label
+                folder.mkdir(parents=True)
+                for index in range(counts[split]):
+                    # A stream of its own for each picture: no scene is drawn twice, whatever the counts.
+                    rng = np.random.default_rng((seed, split_number, KAGGLE_NUMBER[label], index))
+                    name = "".join(rng.choice(list(string.ascii_uppercase + string.digits), 10))
+                    (folder / f"{name}.jpg").write_bytes(_PICTURE[label](rng, size))
+                    rows.append((f"{name}.jpg", name, KAGGLE_NUMBER[label], label, f"{split}/{label}/{name}.jpg"))
+                    done += 1
+                    if progress:
+                        progress(done, total)
+            rows.sort(key=lambda row: row[-1])
+            pd.DataFrame(rows, columns=CSV_COLUMNS).to_csv(beside / f"{split}.csv")
+        (beside / GENERATED_MARK).write_text(json.dumps(mark, indent=2))
+    return out
+
+
+def _check(seed: int, size: int, counts: Mapping[str, int]) -> None:
+    if seed < 0:
+        raise BadConfig(f"the demo data's seed is {seed}: it must be 0 or more")
+    step = 2**STAGES
+    if size < 32 or size % step:
+        raise BadConfig(f"the demo data's size is {size}: it must be a multiple of {step}, 32 or more")
+    if set(counts) != set(SPLITS) or min(counts.values()) < 1:
+        raise BadConfig(f"the demo data's counts are {dict(counts)}: they must give 1 or more to {', '.join(SPLITS)}")
+
+
+def _is_complete(out: Path, mark: dict[str, Any]) -> bool:
+    """Whether a folder holds every picture of these parameters."""
+    try:
+        found = json.loads((out / GENERATED_MARK).read_text())
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return False
+    return found == mark and all(
+        (out / f"{split}.csv").is_file()
+        and len(list((out / PICTURES / split / label).glob("*.jpg"))) == mark["counts"][split]
+        for split in SPLITS
+        for label in LABELS
+    )

@@ -1,0 +1,1 @@
+"""Scores to figures: metrics, thresholds, robustness, reports, comparisons."""

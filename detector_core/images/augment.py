@@ -1,0 +1,57 @@
+"""Random changes of a training picture, and the paper's cut-out.
+
+Both pipelines in one place, on image_SSC uint8 (square, already at the network's size)::
+
+    train:  mirror -> rotate, shift, zoom -> brightness, contrast -> cut-out -> normalise
+    valid:                                                                      normalise
+
+The amounts are fields of :class:`AugmentSpec`; the paper names no amounts, so the defaults are moderate: no JPEG,
+blur or resampling noise by default, since the traces a generator leaves live in fine texture.
+
+Cut-out is albumentations' ``CoarseDropout`` with one square patch of zeros, set before normalisation as the paper's
+Fig. 3 shows it (black). Its patch always lies wholly inside the picture; DeVries and Taylor (arXiv:1708.04552) centre
+theirs anywhere and clip it at the border, so theirs hides less on average near the edges. They also hide a patch in
+every picture; ours does so with probability ``cutout``.
+
+Each picture's changes are drawn from (seed, epoch, index of the picture) alone, so they do not depend on the order of
+loading, on the number of workers, or on where a run was resumed.
+"""
+
+import albumentations as A
+import numpy as np
+
+from detector_core.config import AugmentSpec
+from detector_core.images.decode import Pixels
+
+
+class Augment:
+    """``augment(image_SSC, key)`` -> image_SSC uint8, the same for the same key."""
+
+    def __init__(self, spec: AugmentSpec) -> None:
+        geometry = A.Affine(
+            rotate=(-spec.rotate_degrees, spec.rotate_degrees),
+            translate_percent=(-spec.shift, spec.shift),
+            scale=(1 - spec.zoom, 1 + spec.zoom),
+            border_mode=2,  # mirrored at the border: no black corners, which would look like cut-out
+            p=1.0,
+        )
+        light = A.RandomBrightnessContrast(brightness_limit=spec.brightness, contrast_limit=spec.contrast, p=1.0)
+        hole = (spec.cutout_size, spec.cutout_size)
+        patch = A.CoarseDropout(
+            num_holes_range=(1, 1), hole_height_range=hole, hole_width_range=hole, fill=0, p=spec.cutout
+        )
+        table = [
+            (A.HorizontalFlip(p=spec.flip), spec.flip > 0),
+            (geometry, bool(spec.rotate_degrees or spec.shift or spec.zoom)),
+            (light, bool(spec.brightness or spec.contrast)),
+            (patch, spec.cutout > 0),
+        ]
+        self.pipeline = A.Compose([transform for transform, used in table if used])
+
+    def __call__(self, image_SSC: Pixels, key: tuple[int, ...]) -> Pixels:
+        # Compose.set_random_seed gives every transform the same seed, which ties their draws together.
+        seeds = np.random.SeedSequence(key).generate_state(max(1, len(self.pipeline.transforms)))
+        for transform, seed in zip(self.pipeline.transforms, seeds, strict=False):
+            transform.set_random_seed(int(seed))
+        changed: Pixels = self.pipeline(image=image_SSC)["image"]
+        return changed

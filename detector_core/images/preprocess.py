@@ -1,0 +1,54 @@
+"""Bytes -> image_HWC -> x_CHW: the one path that training, evaluation and serving share.
+
+The steps are decode (strict, EXIF orientation applied, RGB), a square of ``image_size`` (shorter side resized, centre
+cropped), normalisation. Training puts augmentation between the second and the third. The :class:`PreprocessSpec`
+that steers them is kept with the weights. PyTorch is imported only where tensors are made: a replica that serves
+through OpenVINO needs none.
+"""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+from detector_core.config import PreprocessSpec
+from detector_core.images.decode import FORMATS, MAX_PIXELS, Pixels, decode
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["FORMATS", "MAX_PIXELS", "Pixels", "decode", "normalize", "square", "to_input"]
+
+_RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+
+
+def square(image_HWC: Pixels, spec: PreprocessSpec) -> Pixels:
+    """The centre square of a picture at ``image_size``: image_SSC uint8. A square picture is only resized."""
+    height, width = image_HWC.shape[:2]
+    side, size = min(height, width), spec.image_size
+    if (height, width) == (size, size):
+        return image_HWC
+    left, top = (width - side) / 2, (height - side) / 2
+    resized = Image.fromarray(image_HWC).resize(
+        (size, size), _RESAMPLING[spec.interpolation], box=(left, top, left + side, top + side)
+    )
+    return np.asarray(resized)
+
+
+def normalize(pixels_BSSC: "torch.Tensor", spec: PreprocessSpec) -> "torch.Tensor":
+    """A uint8 batch as the network's input x_BCHW float32, on the device where the batch is.
+
+    Channels are ordered, values scaled to 0-1, the mean subtracted and the result divided by std.
+    """
+    import torch
+
+    pixels = pixels_BSSC.flip(-1) if spec.channels == "BGR" else pixels_BSSC
+    mean, std = (torch.tensor(values, device=pixels.device) for values in (spec.mean, spec.std))
+    return ((pixels.float() / 255 - mean) / std).permute(0, 3, 1, 2)
+
+
+def to_input(image_HWC: Pixels, spec: PreprocessSpec) -> "torch.Tensor":
+    """A decoded picture as the network's input x_CHW float32, without augmentation."""
+    import torch
+
+    return normalize(torch.tensor(square(image_HWC, spec))[None], spec)[0]

@@ -1,0 +1,1 @@
+"""Promoted versions of a model, and the predictor that serves one."""

@@ -1,0 +1,118 @@
+"""A network -> OpenVINO files that take uint8 pictures: the preprocessing of its record is part of the graph.
+
+``fp32`` serves bf16 too. ``int8`` is the fp32 file quantised after training: NNCF watches the range of every layer
+on training pictures of both classes. Only promotion imports this.
+"""
+
+import contextlib
+import logging
+import os
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from detector_core.config import PreprocessSpec
+from detector_core.data.loading import Pictures
+from detector_core.errors import BadData
+from detector_core.images.decode import Pixels
+from detector_core.labels import LABELS
+from detector_core.registry.engines import FILE_OF, openvino
+from detector_core.registry.runtime_files import FOLDER
+
+WEIGHTED = ("Convolution", "GroupConvolution", "MatMul")
+CALIBRATE_ON = 50
+"""Training pictures of each class that NNCF watches; three times as many brought nothing (docs/decisions.md)."""
+
+
+def export(network: torch.nn.Module, preprocess: PreprocessSpec, folder: Path) -> Path:
+    """Writes ``openvino/fp32.xml`` and ``.bin`` of a network in eval mode on the CPU; any batch size."""
+    ov = openvino()
+    size = preprocess.image_size
+    example = torch.zeros(1, 3, size, size)
+    with warnings.catch_warnings(), torch.inference_mode():
+        warnings.simplefilter("ignore")  # OpenVINO traces with torch.jit, which torch calls deprecated
+        model = ov.convert_model(network, example_input=example, input=[-1, 3, size, size])
+    steps = ov.preprocess.PrePostProcessor(model)
+    steps.input().tensor().set_element_type(ov.Type.u8).set_layout(ov.Layout("NHWC"))
+    steps.input().model().set_layout(ov.Layout("NCHW"))
+    graph = steps.input().preprocess()
+    if preprocess.channels == "BGR":
+        graph.reverse_channels()
+    graph.convert_element_type(ov.Type.f32)
+    graph.mean([255 * value for value in preprocess.mean]).scale([255 * value for value in preprocess.std])
+    return _save(steps.build(), folder, "fp32")
+
+
+def quantize(fp32: Path, pixels_NSSC: Pixels) -> Path:
+    """Writes ``int8.xml`` and ``.bin`` beside the fp32 file, from pictures as :func:`calibration_pictures` gives."""
+    ov = openvino()
+    with _quiet_nncf() as nncf:
+        from nncf.quantization import range_estimator
+
+        network = ov.Core().read_model(str(fp32))
+        model = nncf.quantize(
+            network,
+            nncf.Dataset([picture[None] for picture in pixels_NSSC]),
+            preset=nncf.QuantizationPreset.MIXED,
+            subset_size=len(pixels_NSSC),
+            ignored_scope=nncf.IgnoredScope(names=_ends(network)),
+            # Least and greatest values, the default of NNCF, leave five times the distance (docs/decisions.md).
+            advanced_parameters=nncf.AdvancedQuantizationParameters(
+                activations_range_estimator_params=range_estimator.RangeEstimatorParametersSet.HISTOGRAM
+            ),
+        )
+    return _save(model, fp32.parent.parent, "int8")
+
+
+def _ends(model: Any) -> list[str]:
+    """The first and the last layer with weights, which stay floats: the noise of the logit fell by a third."""
+    layers = [node for node in model.get_ordered_ops() if node.get_type_name() in WEIGHTED]
+    return sorted({layers[0].get_friendly_name(), layers[-1].get_friendly_name()})
+
+
+def calibration_pictures(rows: pd.DataFrame, root: str, preprocess: PreprocessSpec) -> Pixels:
+    """Squares of at most CALIBRATE_ON training pictures of each class, evenly spaced over the rows.
+
+    Raises:
+        BadData: a class without a picture, or a broken one.
+    """
+    picked = []
+    for label in LABELS:
+        of_label = rows[rows["label"] == label]
+        if of_label.empty:
+            raise BadData(f"the training split has no {label} picture: int8 is calibrated on both classes")
+        spaced = np.linspace(0, len(of_label) - 1, min(CALIBRATE_ON, len(of_label))).round().astype(int)
+        picked.append(of_label.iloc[spaced])
+    pictures = Pictures(pd.concat(picked), root, preprocess)
+    batch = pictures.collate([pictures[0, row] for row in range(len(pictures))])
+    if batch.broken:
+        raise BadData(batch.broken[0])
+    return batch.pixels_BSSC.numpy()
+
+
+def _save(model: Any, folder: Path, precision: str) -> Path:
+    file = folder / FOLDER / FILE_OF[precision]
+    file.parent.mkdir(exist_ok=True)
+    openvino().save_model(model, str(file), compress_to_fp16=False)
+    return file
+
+
+@contextlib.contextmanager
+def _quiet_nncf() -> Iterator[Any]:
+    """NNCF without its telemetry, log, progress bars (on stdout) and the warnings of what it imports."""
+    openvino()
+    with warnings.catch_warnings(), Path(os.devnull).open("w") as nowhere, contextlib.redirect_stdout(nowhere):
+        warnings.simplefilter("ignore")
+        before = logging.root.manager.disable
+        logging.disable(logging.WARNING)
+        try:
+            import nncf
+
+            yield nncf
+        finally:
+            logging.disable(before)

@@ -1,0 +1,209 @@
+"""A model folder -> a predictor: pictures in, verdicts out, with the preprocessing and thresholds of the model.
+
+OpenVINO on a CPU where promotion exported the network, else torch, which is imported only where it computes: a replica
+without it starts sooner and holds a fraction of the memory. Left out: where models come from
+(:mod:`detector_core.registry.versions`) and who asks.
+"""
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detector_core.config import PreprocessSpec
+from detector_core.errors import BrokenArtifact
+from detector_core.evaluation import calibration
+from detector_core.evaluation.calibration import Calibration, verdict
+from detector_core.images.decode import Pixels
+from detector_core.images.preprocess import square
+from detector_core.labels import FAKE, REAL
+from detector_core.networks import artifacts
+from detector_core.registry import runtime_files, versions
+from detector_core.registry.engines import EXACT, OpenVino, Torch
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelInfo:
+    """What an answer, and whoever reads it, may want to know about a model.
+
+    Attributes:
+        name: of the run that trained it.
+        version: name of its folder.
+        sha256: of the weights.
+        data: name of the training data; ``generated`` is True for generated demo data.
+        test: figures on test splits, one entry a data set: ``data``, ``generated``, ``pictures``, and ``auc``,
+            ``accuracy``, ``fakes_passed``, ``reals_flagged`` as fractions (None where undefined).
+        precision: what computes the scores: int8, bf16 or fp32.
+    """
+
+    name: str
+    version: str
+    sha256: str
+    variant: str
+    created: str
+    data: str
+    generated: bool
+    preprocess: PreprocessSpec
+    calibration: Calibration
+    test: tuple[dict[str, Any], ...]
+    precision: str = "fp32"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """What one model says about one picture; ``p_fake`` is calibrated, ``verdict`` real, uncertain or fake."""
+
+    p_fake: float
+    logit: float
+    verdict: str
+    model: ModelInfo
+
+    @property
+    def confidence(self) -> float:
+        """The percentage beside the verdict, as a fraction: how likely it is right; for uncertain, the likelier side.
+
+        Source: paper section V shows one; calibration makes it a probability.
+        """
+        sides = {FAKE: self.p_fake, REAL: 1 - self.p_fake}
+        return sides.get(self.verdict, max(sides.values()))
+
+
+def describe(model_folder: str | Path) -> ModelInfo:
+    """What a local model folder holds, without loading the weights. Raises BrokenArtifact."""
+    folder = Path(model_folder)
+    artifact = artifacts.read(folder)
+    record = runtime_files.read(folder, artifact.weights_sha256)
+    return ModelInfo(
+        name=artifact.run,
+        version=folder.name,
+        sha256=artifact.weights_sha256,
+        variant=artifact.spec.variant,
+        created=artifact.created,
+        data=artifact.data["name"],
+        generated=artifact.data["generated"],
+        preprocess=artifact.spec.preprocess,
+        calibration=calibration.load(str(folder), artifact.weights_sha256),
+        test=tuple(_figures(report) for report in versions.judgements(folder).values()),
+        precision=runtime_files.resolve(record, "auto"),
+    )
+
+
+def _figures(report: dict[str, Any]) -> dict[str, Any]:
+    rates = report["rates"]
+    return {
+        "data": report["data"]["name"],
+        "generated": report["data"]["generated"],
+        "pictures": sum(report["pictures"].values()),
+        "auc": report["ranking"]["auc"]["value"],
+        "accuracy": rates["accuracy"]["value"],
+        "fakes_passed": rates["fakes_passed_rate"]["value"],
+        "reals_flagged": rates["reals_flagged_rate"]["value"],
+    }
+
+
+class Predictor:
+    """A loaded model; may be used from several threads.
+
+    Args:
+        model_folder: a local folder, see :mod:`detector_core.networks.artifacts`.
+        batch_size: most pictures of one forward pass.
+        device: of the network, in torch's words; on ``cpu`` OpenVINO computes what promotion exported.
+        threads: of the computation on a CPU; 0 leaves it to OpenVINO or torch.
+        precision: ``auto``, what ``runtime.json`` says (fp32 without it), or one that was exported.
+
+    Raises:
+        BrokenArtifact: the folder is not a whole model.
+        BadConfig: a precision that was not exported.
+    """
+
+    def __init__(
+        self,
+        model_folder: str | Path,
+        *,
+        batch_size: int = 32,
+        device: str = "cpu",
+        threads: int = 0,
+        precision: str = "auto",
+    ) -> None:
+        self.batch_size, self.device, self.threads = batch_size, device, threads
+        self._folder, self._lock = Path(model_folder), threading.Lock()
+        self._network: torch.nn.Module | None = None
+        self.info, self._engine = self._load(precision)
+        for count in self._engine.sizes:  # the first pass of a size is slow: not in a request
+            self.predict([blank(self.info)] * count)
+
+    def _load(self, precision: str) -> tuple[ModelInfo, OpenVino | Torch]:
+        info = describe(self._folder)
+        record = runtime_files.read(self._folder, info.sha256)
+        info = replace(info, precision=runtime_files.resolve(record, precision))
+        if self.device == "cpu" and record:
+            file = runtime_files.checked(self._folder, record, info.precision)
+            gated_in = record.multiply_in.get(info.precision, EXACT)  # a record that does not say: the exact one
+            return info, OpenVino(file, info.precision, self.threads, gated_in)
+        if info.precision == "int8":  # torch has no int8 here; bf16 was compared with the same verdicts in mind
+            passed = {row["precision"] for row in record.table if row["passed"]} if record else set()
+            info = replace(info, precision="bf16" if "bf16" in passed else "fp32")
+        network = self._load_network()
+        return info, Torch(network, info.preprocess, info.precision, device=self.device, batch_size=self.batch_size)
+
+    def predict(self, images: Sequence[Pixels]) -> list[Prediction]:
+        """One prediction for each image_HWC (uint8 RGB, any size; squares of the model's size are taken as they are).
+
+        Raises:
+            BrokenArtifact: the network gives a score that is not finite.
+        """
+        predictions: list[Prediction] = []
+        for start in range(0, len(images), self.batch_size):
+            predictions += self._predict_batch(images[start : start + self.batch_size])
+        return predictions
+
+    def explain(self, image: Pixels, toward: str) -> NDArray[np.float32]:
+        """What in the centre square of image_HWC speaks for a label: heat_SS, 0 to 1, of the model's size.
+
+        The network is loaded in torch at the first call, and one call computes at a time.
+
+        Raises:
+            BadConfig: the network has no feature map to explain.
+            BrokenArtifact: the weights are gone or were changed.
+        """
+        from detector_core.evaluation.explain import heat_maps
+        from detector_core.images.preprocess import to_input
+
+        with self._lock:
+            self._network = self._network or self._load_network()
+            x_BCHW = to_input(image, self.info.preprocess)[None].to(next(self._network.parameters()).device)
+            (heat_SS,) = heat_maps(self._network, x_BCHW, [toward])
+        return heat_SS
+
+    def _load_network(self) -> "torch.nn.Module":
+        import torch
+
+        if self.threads:
+            torch.set_num_threads(self.threads)
+        network, _ = artifacts.load(self._folder)
+        self._network = network.requires_grad_(False)
+        return self._network
+
+    def _predict_batch(self, images: Sequence[Pixels]) -> list[Prediction]:
+        info = self.info
+        logit_B = self._engine(np.stack([square(image, info.preprocess) for image in images]))
+        if not np.isfinite(logit_B).all():
+            raise BrokenArtifact(f"the network of {info.version} gives scores that are not finite: promote another")
+        p_fake_B = info.calibration.p_fake(logit_B)
+        return [
+            Prediction(p_fake=p_fake, logit=logit, verdict=verdict(p_fake, info.calibration), model=info)
+            for p_fake, logit in zip(p_fake_B.tolist(), logit_B.tolist(), strict=True)
+        ]
+
+
+def blank(info: ModelInfo) -> Pixels:
+    """A grey picture of the model's size, to warm up with: image_SSC."""
+    side = info.preprocess.image_size
+    return np.full((side, side, 3), 128, dtype=np.uint8)

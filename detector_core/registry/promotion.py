@@ -1,0 +1,163 @@
+"""What promotion adds to the copy of a model: exported files, the parity gate's record, the model card.
+
+Left out: the versions and which one is live (:mod:`detector_core.registry.versions`).
+"""
+
+import os
+import platform
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from detector_core.data.manifest import Manifest
+from detector_core.errors import BadConfig, BadData, BrokenArtifact, Refused
+from detector_core.evaluation import calibration
+from detector_core.images.decode import Pixels
+from detector_core.networks import artifacts
+from detector_core.networks.artifacts import Artifact
+from detector_core.registry import model_card, openvino_export, parity_gate, runtime_files
+from detector_core.registry.engines import FILE_OF, PRECISIONS, Engine, OpenVino, Torch, arithmetic, cpu_has_bf16
+from detector_core.registry.parity_gate import BASE, Row
+from detector_core.registry.runtime_files import Exported
+
+GATE_SPLIT, CALIBRATION_SPLIT = "valid", "train"
+NOISE_PICTURES, NOISE_DISTANCE = 4, 1e-3
+Say = Callable[[str], object]
+
+
+def check(asked: str, data: Manifest | None) -> None:
+    """Raises BadConfig when a precision is asked for that cannot be checked."""
+    if data is None and asked in ("int8", "bf16"):
+        raise BadConfig(f"--precision {asked} is checked on validation pictures: name the data set with --data DATASET")
+
+
+def complete(
+    folder: Path,
+    *,
+    asked: str = "auto",
+    data: Manifest | None = None,
+    force: bool = False,
+    say: Say = print,
+    progress: Callable[[str, int], Callable[[int], object]] | None = None,
+) -> Exported:
+    """Exports, compares and chooses; writes ``openvino/``, ``runtime.json`` and the card into a local model folder.
+
+    Args:
+        asked: ``auto``, or a precision that is refused when it does not pass.
+        data: validation pictures for the gate, training pictures for int8; without it fp32 is served.
+        force: also a precision that does not pass.
+        progress: given a title and how many pictures, returns what to call with each number done.
+
+    Raises:
+        BadConfig: a precision that needs data, without data.
+        Refused: the precision that was asked for does not pass; names the figures.
+        BrokenArtifact: the exported network is not the same network.
+    """
+    check(asked, data)
+    network, artifact = artifacts.load(folder)
+    base = Torch(network, artifact.spec.preprocess)
+    fp32 = openvino_export.export(network, artifact.spec.preprocess, folder)
+    checked_on: dict[str, Any] = {}
+    if data is None:
+        say("no data set was found to check faster precisions on: fp32 is served (--data DATASET names one)")
+        _compare_on_noise(base, OpenVino(fp32, "fp32"), artifact)
+        table = [Row(precision="fp32", reason="not compared: no data set was named")]
+    else:
+        if data.fingerprint != artifact.data["fingerprint"]:
+            say(f"{data.name} is not the data set that the model was trained on: the gate is run on it all the same")
+        rows = data.split(GATE_SPLIT)
+        counts = rows["label"].value_counts().to_dict()
+        checked_on = {"name": data.name, "fingerprint": data.fingerprint, "split": GATE_SPLIT, "pictures": counts}
+        if parity_gate.small(len(rows)):
+            say(parity_gate.small(len(rows)))
+        wanted = PRECISIONS if asked == "auto" else tuple(name for name in PRECISIONS if name in (asked, "fp32"))
+        engines, missing = _engines(wanted, fp32, data, artifact, say)
+        step = progress("comparing precisions", len(rows)) if progress else None
+        frozen = calibration.load(str(folder), artifact.weights_sha256)
+        compared = parity_gate.run({BASE: base, **engines}, rows, data.root, artifact.spec.preprocess, frozen, step)
+        table = sorted([*compared, *missing], key=lambda row: [*PRECISIONS, BASE].index(row.precision))
+    try:
+        chosen = parity_gate.choose(table, asked, force=force) if data else "fp32"
+    except Refused:
+        say(parity_gate.table_text(table, ""))
+        raise
+    say(parity_gate.table_text(table, chosen))
+    if chosen != "int8":
+        _drop(fp32.with_name("int8.xml"), unless=any(row.precision == "int8" and row.passed for row in table))
+    record = Exported(
+        precision=chosen,
+        asked=asked,
+        weights_sha256=artifact.weights_sha256,
+        files=runtime_files.checksums(folder),
+        table=[vars(row) for row in table],
+        checked_on=checked_on,
+        measured={
+            "machine": machine(),
+            "bf16": cpu_has_bf16(),
+            "threads": torch.get_num_threads(),
+            "batch": parity_gate.BATCH,
+        },
+        multiply_in={name: arithmetic(name) for name in PRECISIONS},
+        versions={name: version(name) for name in ("openvino", "nncf", "torch")},
+    )
+    runtime_files.write(folder, record)
+    (folder / model_card.CARD).write_text(model_card.card(folder))
+    return record
+
+
+def _engines(
+    wanted: tuple[str, ...], fp32: Path, data: Manifest, artifact: Artifact, say: Say
+) -> tuple[dict[str, Engine], list[Row]]:
+    """An engine for each precision, and rows for those that cannot be had here."""
+    engines: dict[str, Engine] = {}
+    missing = []
+    threads = torch.get_num_threads()
+    for name in wanted:
+        try:
+            if name == "bf16" and not cpu_has_bf16():
+                raise BadData("this CPU does not multiply bf16")
+            if name == "int8":
+                say(f"calibrating int8 on training pictures of {data.name} ...")
+                rows = data.split(CALIBRATION_SPLIT)
+                openvino_export.quantize(
+                    fp32, openvino_export.calibration_pictures(rows, data.root, artifact.spec.preprocess)
+                )
+            engines[name] = OpenVino(fp32.with_name(FILE_OF[name]), name, threads)
+        except BadData as error:
+            missing.append(Row(precision=name, passed=False, reason=str(error)))
+    return engines, missing
+
+
+def _compare_on_noise(base: Engine, other: Engine, artifact: Artifact) -> None:
+    """Raises BrokenArtifact unless the exported network gives the scores of the network, on pictures of noise."""
+    size = artifact.spec.preprocess.image_size
+    draw = np.random.default_rng(0)
+    noise: Pixels = draw.integers(0, 256, (NOISE_PICTURES, size, size, 3), dtype=np.uint8)
+    expected, found = base(noise), other(noise)
+    distance = float(np.abs(expected - found).max() / max(1.0, float(np.abs(expected).max())))
+    if not distance <= NOISE_DISTANCE:
+        raise BrokenArtifact(
+            f"the exported network of {artifact.run} differs by {distance:.2g} on noise, {NOISE_DISTANCE} is allowed: "
+            f"this OpenVINO cannot export {artifact.spec.model.architecture}"
+        )
+
+
+def _drop(file: Path, *, unless: bool) -> None:
+    if not unless:
+        for path in (file, file.with_suffix(".bin")):
+            path.unlink(missing_ok=True)
+
+
+def machine() -> str:
+    """Processor and cores."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    other = platform.processor() or platform.machine()  # an ARM processor has no name there
+    model = next((line.split(": ")[1] for line in lines if line.startswith("model name")), other)
+    return f"{model}, {os.cpu_count()} cores"

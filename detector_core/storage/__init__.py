@@ -1,0 +1,37 @@
+"""Where files live: local folders, shared mounts and object stores, through one set of functions."""
+
+from detector_core.storage.paths import (
+    absolute,
+    delete_file,
+    delete_folder,
+    exists,
+    is_uri,
+    join,
+    local_copy,
+    locate,
+    locked,
+    names,
+    own_folder,
+    put_folder,
+    read_bytes,
+    replacing,
+    write_bytes,
+)
+
+__all__ = [
+    "absolute",
+    "delete_file",
+    "delete_folder",
+    "exists",
+    "is_uri",
+    "join",
+    "local_copy",
+    "locate",
+    "locked",
+    "names",
+    "own_folder",
+    "put_folder",
+    "read_bytes",
+    "replacing",
+    "write_bytes",
+]

@@ -1,0 +1,181 @@
+"""``fit``: a generator that trains and yields a report after every step and every epoch.
+
+The same code runs alone, under torchrun and under Ray Train: it uses ``torch.distributed`` when that is set up. A
+caller decides after each report whether to save (:meth:`TrainState.save`), show it or stop. With the same spec, data
+and seed the losses are the same to float noise for any number of workers and wherever the run was interrupted.
+
+Left out: learning-rate search (``jobs.tune``), the test split (``evaluation``).
+"""
+
+import dataclasses
+import itertools
+import math
+import resource
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from detector_core.data.cache import open_split
+from detector_core.data.loading import Pictures, Place, TrainSampler, ValidSampler, loader, plan
+from detector_core.data.manifest import Manifest
+from detector_core.errors import BadData, TrainingFailed
+from detector_core.evaluation import metrics
+from detector_core.training.distributed import all_gather
+from detector_core.training.step import Stepper, StepReport, TrainState, autocast, to_device
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpochReport:
+    """After an epoch; rates are fractions. ``val_auc`` and ``fakes_passed_at_1pct`` are None with one class only.
+
+    Attributes:
+        best: whether this epoch has the lowest validation loss so far.
+        fakes_passed_at_1pct: share of fakes called real at the threshold that flags 1 % of the reals.
+        pictures_per_s: of training alone, validation not counted.
+        peak_memory_bytes: the most this process has held: device memory on a GPU, resident memory otherwise.
+    """
+
+    epoch: int
+    epochs: int
+    steps: int
+    learning_rate: float
+    train_loss: float
+    train_accuracy: float
+    val_loss: float
+    val_accuracy: float
+    val_auc: float | None
+    fakes_passed_at_1pct: float | None
+    best: bool
+    seconds: float
+    pictures_per_s: float
+    peak_memory_bytes: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """One row of ``metrics.csv``."""
+        return dataclasses.asdict(self)
+
+
+def fit(
+    state: TrainState,
+    data: Manifest,
+    place: Place | None = None,
+    *,
+    processes: int = 0,
+    skip_broken: bool = False,
+    cache: Path | None = None,
+) -> Iterator[StepReport | EpochReport]:
+    """Trains ``state`` to its end, yielding after each step and each epoch; every worker yields the same reports.
+
+    Args:
+        processes: further processes that decode and augment, for this worker.
+        skip_broken: leave unreadable pictures out, listed in ``state.progress.broken``, instead of stopping.
+        cache: folder of this node where decoded pictures are kept (:mod:`detector_core.data.cache`); None keeps none.
+
+    Raises:
+        BadData: an unreadable picture, named.
+        TrainingFailed: the loss is no longer finite; the weights are those of the step before.
+    """
+    place = place or Place()
+    optim, spec = state.spec.optim, state.spec
+    pin_memory = state.device.type == "cuda"
+    train_rows, valid_rows = data.split("train"), data.split("valid")
+    decoded = [
+        open_split(cache, data.fingerprint, rows, data.root, spec.preprocess) if cache else None
+        for rows in (train_rows, valid_rows)
+    ]
+    train = Pictures(train_rows, data.root, spec.preprocess, spec.augment, spec.seed, decoded[0])
+    valid = Pictures(valid_rows, data.root, spec.preprocess, decoded=decoded[1])
+    epoch_plan = plan(len(train), optim, spec.seed, place)
+    sampler = TrainSampler(epoch_plan, place)
+    train_loader = loader(train, sampler, processes=processes, pin_memory=pin_memory)
+    valid_loader = loader(
+        valid,
+        ValidSampler(len(valid), optim.micro_batch, place),
+        processes=min(processes, 1),
+        pin_memory=pin_memory,
+    )
+    stepper = Stepper(state, epoch_plan, place, skip_broken)
+    progress = state.progress
+    while not state.finished:
+        sampler.set_epoch(progress.epoch, progress.step)
+        batches = iter(train_loader)
+        while progress.step < epoch_plan.steps:
+            yield stepper.step(batches)
+        targets, logits = _logits(state, stepper.network, valid_loader, skip_broken)
+        yield _end_epoch(state, epoch_plan.steps, targets, logits, place)
+
+
+def _logits(
+    state: TrainState, network: nn.Module, batches: Any, skip_broken: bool
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Targets and logits of the whole validation split, in order of its rows, on every worker."""
+    network.eval()
+    module = network.module if isinstance(network, DistributedDataParallel) else network
+    rows: list[tuple[int, float, float]] = []
+    with torch.inference_mode(), autocast(state):
+        for batch in batches:
+            if batch.broken and not skip_broken:
+                raise BadData(f"broken validation picture: {batch.broken[0]}; mend it, or use --skip-broken")
+            if len(batch.index_B):
+                logit_B = module(to_device(batch, state)[0]).squeeze(1).float().cpu()
+                rows += zip(batch.index_B.tolist(), batch.target_B.tolist(), logit_B.tolist(), strict=True)
+    gathered = sorted(itertools.chain.from_iterable(all_gather(rows)))
+    if not gathered:
+        raise BadData("no validation picture can be read: mend them, or prepare the data set again")
+    table = np.array(gathered, dtype=np.float64)
+    return table[:, 1], table[:, 2]
+
+
+def _peak_memory(device: torch.device) -> int:
+    if device.type == "cuda":  # pragma: no cover - needs a CUDA GPU
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # Linux counts in KiB
+
+
+def _end_epoch(
+    state: TrainState, steps: int, targets: NDArray[np.float64], logits: NDArray[np.float64], place: Place
+) -> EpochReport:
+    progress, sums = state.progress, state.progress.sums
+    with np.errstate(invalid="ignore"):  # it is said below
+        val_loss = float(np.mean(np.logaddexp(0, logits) - targets * logits))
+    if not math.isfinite(val_loss):
+        raise TrainingFailed(
+            f"the validation loss is {val_loss} after epoch {progress.epoch + 1}: the run stops and keeps its best "
+            f"model; try a lower learning rate (now {state.spec.optim.learning_rate:g})"
+        )
+    lowest = progress.history[progress.best_epoch]["val_loss"] if progress.best_epoch >= 0 else math.inf
+    ranking = metrics.ranking(targets > 0.5, logits)
+    caught = ranking["fakes_caught_at_0.01"].value
+    report = EpochReport(
+        epoch=progress.epoch + 1,
+        epochs=state.spec.optim.epochs,
+        steps=steps,
+        learning_rate=float(state.optimizer.param_groups[0]["lr"]),
+        train_loss=sums["loss"] / max(sums["pictures"], 1),
+        train_accuracy=sums["correct"] / max(sums["pictures"], 1),
+        val_loss=val_loss,
+        val_accuracy=float(np.mean((logits > 0) == (targets > 0.5))),
+        val_auc=ranking["auc"].value,
+        fakes_passed_at_1pct=None if caught is None else 1 - caught,
+        best=val_loss < lowest,
+        seconds=sums["seconds"],
+        pictures_per_s=sums["pictures"] / max(sums["seconds"], 1e-9),
+        peak_memory_bytes=_peak_memory(state.device),
+    )
+    progress.history.append(report.to_dict())
+    if report.best:
+        progress.best_epoch = progress.epoch
+        if place.rank == 0:
+            state.best = {
+                name: value.detach().cpu().clone(memory_format=torch.contiguous_format)
+                for name, value in state.network.state_dict().items()
+            }
+    progress.epoch, progress.step, progress.sums = progress.epoch + 1, 0, dict.fromkeys(sums, 0.0)
+    return report

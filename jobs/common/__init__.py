@@ -1,0 +1,1 @@
+"""What every job shares: command line, Ray, chunks of work."""

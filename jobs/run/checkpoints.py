@@ -1,0 +1,64 @@
+"""The checkpoint folders of a run, as Ray Train leaves them."""
+
+import json
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from pyarrow import fs
+from ray.train import Checkpoint
+
+from detector_core import storage
+from detector_core.errors import BrokenArtifact
+from detector_core.training import checkpoint
+from detector_core.training.checkpoint import Progress
+from jobs.common.cli import say
+from jobs.run.request import Request
+
+PREFIX = "checkpoint_"
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A checkpoint folder, local or on an object store."""
+
+    filesystem: fs.FileSystem
+    path: str
+
+
+def find(filesystem: fs.FileSystem, run: str) -> list[Folder]:
+    """The checkpoint folders of a run, the furthest first: their names are dates, and a clock may have jumped."""
+    infos = filesystem.get_file_info(fs.FileSelector(run, allow_not_found=True))
+    found = [info.path for info in infos if info.base_name.startswith(PREFIX) and not info.is_file]
+    folders = [Folder(filesystem, path) for path in sorted(found, reverse=True)]
+    return sorted(folders, key=_position, reverse=True)
+
+
+def _position(folder: Folder) -> tuple[float, float]:
+    """Finished epochs and steps of a checkpoint; beyond all others where it does not say, so that it is noticed."""
+    try:
+        with folder.filesystem.open_input_stream(f"{folder.path}/{checkpoint.CHECKPOINT}") as stream:
+            values = json.loads(stream.read())
+        return values["epoch"], values["step"]
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return math.inf, math.inf
+
+
+@contextmanager
+def opened(folder: Folder, note: Callable[[str], object] = say) -> Iterator[tuple[Progress | None, Path]]:
+    """A checkpoint as a checked local folder; None for one that is damaged, with a warning."""
+    with Checkpoint(path=folder.path, filesystem=folder.filesystem).as_directory() as local:
+        try:
+            progress = checkpoint.read(Path(local))
+        except BrokenArtifact as error:
+            note(f"passing over a damaged checkpoint: {error}")
+            progress = None
+        yield progress, Path(local)
+
+
+def delete(request: Request) -> None:
+    """Removes a finished run's checkpoints, several times the size of its model."""
+    for folder in find(*storage.locate(request.folder)):
+        folder.filesystem.delete_dir(folder.path)

@@ -1,0 +1,158 @@
+"""One training run under Ray Train: the only place that launches one. ``train``, ``tune`` and ``reproduce`` call it.
+
+Every worker runs :func:`jobs.run.worker.work`; rank 0 hands checkpoints to Ray. A worker that dies is replaced and the
+group goes on from the last whole checkpoint. After an error that a retry cannot mend the replaced workers stop at once.
+"""
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import ray
+import ray.train
+import ray.train.torch
+from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig, UserCallback
+from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
+from ray.train.v2._internal.execution.callback import RayTrainCallback
+from ray.util.placement_group import remove_placement_group
+
+from detector_core import storage
+from detector_core.config import RunSpec
+from detector_core.data import manifest
+from detector_core.errors import DetectorError, TrainingFailed
+from detector_core.networks import artifacts
+from detector_core.training import checkpoint
+from jobs.common.cli import say
+from jobs.run import checkpoints, worker
+from jobs.run.request import Request, model_folder, summary
+
+CHECKPOINTS_KEPT = 2
+
+
+class Trainer(ray.train.torch.TorchTrainer):
+    """Ray's, less two things that end a run for no reason of its own."""
+
+    def _register_sigint_handler(self, controller: Any) -> None:
+        """Nothing: Ray would take Ctrl-C for itself and end the run without a checkpoint or a word."""
+
+    def _create_default_callbacks(self) -> list[RayTrainCallback]:
+        """Those of Ray without its cleaner, see :func:`cores_back`.
+
+        The cleaner asks a State API whether the controller lives, and takes the workers' cores away when it is not
+        told so. A Ray without a dashboard gives it the address 127.0.0.1:8265, ``RAY_API_SERVER_ADDRESS`` any other:
+        where another Ray answers there, it knows no such controller, and a sound run died.
+        """
+        return [
+            one for one in super()._create_default_callbacks() if not isinstance(one, PlacementGroupCleanerCallback)
+        ]
+
+
+class Stopped(Exception):
+    """The run was asked to end, and has left a checkpoint to go on from."""
+
+
+def launch(request: Request, board: Any, callbacks: Sequence[UserCallback] = ()) -> dict[str, Any]:
+    """Trains one run to its end, or goes on with it, and writes its model folder. Blocks.
+
+    Args:
+        callbacks: told of every report of the workers; see :mod:`jobs.run.worker` for what one holds.
+
+    Raises:
+        DetectorError: what the workers found; a model folder is still written when an epoch had finished.
+        Stopped: the board was asked to stop.
+        TrainingFailed: workers were lost more often than ``retries``.
+    """
+    logging.getLogger("ray.train").setLevel(logging.WARNING)
+    data = manifest.load(request.data).describe()  # now: at the end of a long run it may be gone
+    trainer = Trainer(
+        worker.work,
+        train_loop_config={"request": asdict(request), "board": board},
+        scaling_config=ScalingConfig(
+            num_workers=request.workers,
+            use_gpu=request.gpu,
+            resources_per_worker={"CPU": request.cpus, **({"GPU": 1} if request.gpu else {})},
+        ),
+        run_config=RunConfig(
+            name=request.name,
+            **storage_of(request.storage),
+            checkpoint_config=CheckpointConfig(num_to_keep=CHECKPOINTS_KEPT),
+            failure_config=FailureConfig(max_failures=request.retries),
+            callbacks=list(callbacks),
+        ),
+    )
+    started = time.monotonic()
+    problem: DetectorError | None = None
+    trace = ""
+    try:
+        trainer.fit()
+    except ray.train.TrainingFailedError as error:
+        problem = TrainingFailed(f"{request.name}: workers failed more than {request.retries} times: {_cause(error)}")
+        trace = str(error)
+    cores_back(board, request.name)
+    reason = ray.get(board.failure.remote(request.name))
+    if reason:
+        problem = TrainingFailed(reason)
+    elif problem:
+        say(trace)
+    elif ray.get(board.has_left.remote(request.name)):
+        raise Stopped(f"{request.name} was stopped and has left a checkpoint")
+    result = write_model(request, data, complete=problem is None, seconds=time.monotonic() - started)
+    if problem:
+        kept = f" (the best model so far is kept in {result['model']})" if result else ""
+        raise TrainingFailed(f"{problem}{kept}")
+    if result is None:
+        raise TrainingFailed(f"{request.name} ended without a whole checkpoint in {request.folder}")
+    return result
+
+
+def cores_back(board: Any, run: str) -> None:
+    """Takes back the placement groups of a run's workers; a controller that was killed leaves them held."""
+    for group in ray.get(board.let_go.remote(run)):
+        remove_placement_group(group)
+
+
+def storage_of(where: str) -> dict[str, Any]:
+    """Where a run config of Ray keeps its files: an object store as we open it, with our time-outs."""
+    if not storage.is_uri(where):
+        return {"storage_path": where}
+    filesystem, path = storage.locate(where)
+    return {"storage_path": path, "storage_filesystem": filesystem}
+
+
+def write_model(request: Request, data: dict[str, Any], *, complete: bool, seconds: float) -> dict[str, Any] | None:
+    """Writes the model folder from the newest whole checkpoint; None before an epoch has finished.
+
+    Args:
+        data: what the artifact says of the data set.
+    """
+    for folder in checkpoints.find(*storage.locate(request.folder)):
+        with checkpoints.opened(folder) as (progress, local):
+            best = checkpoint.read_best(local) if progress is not None else None
+            if progress is None or best is None:
+                continue
+            training = {
+                "complete": complete,
+                "epochs": progress.epoch,
+                "steps": sum(row["steps"] for row in progress.history),
+                "best": progress.history[progress.best_epoch],
+                "history": progress.history,
+                "broken_pictures": progress.broken,
+                "workers": request.workers,
+                "seconds": round(seconds, 1),
+            }
+            artifact = artifacts.Artifact(
+                run=request.name,
+                spec=RunSpec.from_dict(progress.spec),
+                data=data,
+                training=training,
+            )
+            return summary(request.folder, artifacts.save(model_folder(request.folder), best, artifact))
+    return None
+
+
+def _cause(error: Exception) -> str:
+    """The last line of a Ray error that says what happened."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else repr(error)

@@ -1,0 +1,199 @@
+"""What the workers of a run tell its driver while they train: progress, finished epochs, and why they gave up.
+
+Ray Train takes reports only together with checkpoints and polls for them every two seconds; a board is an actor that
+takes any message at once. The driver reads it from a thread and draws one live line per run.
+"""
+
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import ray
+import torch
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+from tqdm import tqdm
+
+from detector_core.training.distributed import all_sum
+from jobs.common.cli import say
+
+Message = dict[str, Any]
+POLL_S = 0.5
+LOG_EVERY_S = 15.0
+ASK_EVERY_S = 0.5
+
+
+@ray.remote(num_cpus=0)
+class Board:
+    """Messages not yet taken, the reason each run gave up, if it did, and the placement groups of its workers."""
+
+    def __init__(self) -> None:
+        self.messages: list[Message] = []
+        self.failures: dict[str, str] = {}
+        self.held: dict[str, list[Any]] = {}
+        self.stopping = False
+        self.stopped: set[str] = set()
+
+    def stop(self) -> None:
+        """Asks every run to write a checkpoint after its step and to end."""
+        self.stopping = True
+
+    def is_stopping(self) -> bool:
+        return self.stopping
+
+    def left(self, run: str) -> None:
+        """A run has ended because it was asked to."""
+        self.stopped.add(run)
+
+    def has_left(self, run: str) -> bool:
+        return run in self.stopped
+
+    def post(self, message: Message) -> None:
+        self.messages.append(message)
+
+    def take(self) -> list[Message]:
+        taken, self.messages = self.messages, []
+        return taken
+
+    def give_up(self, run: str, reason: str) -> None:
+        self.failures.setdefault(run, reason)
+
+    def failure(self, run: str) -> str | None:
+        return self.failures.get(run)
+
+    def hold(self, run: str, placement_group: Any) -> None:
+        self.held.setdefault(run, []).append(placement_group)
+
+    def let_go(self, run: str) -> list[Any]:
+        return self.held.pop(run, [])
+
+
+def beside_driver() -> dict[str, Any]:
+    """Options of an actor or task that lives and dies with the driver: it holds no core of the driver's node."""
+    here = ray.get_runtime_context().get_node_id()
+    return {"num_cpus": 0, "scheduling_strategy": NodeAffinitySchedulingStrategy(here, soft=False)}
+
+
+class StopSign:
+    """Whether a run is to stop: its first worker asks the board now and then, all learn the answer in the same step."""
+
+    def __init__(self, board: Any, rank: int, device: torch.device) -> None:
+        self.board, self.rank, self.device = board, rank, device
+        self.answer: Any = None
+        self.since, self.seen = 0.0, False
+
+    def shown(self) -> bool:
+        """Call on every worker after every step."""
+        if self.rank == 0 and not self.seen:
+            if self.answer is None and time.monotonic() - self.since > ASK_EVERY_S:
+                self.answer, self.since = self.board.is_stopping.remote(), time.monotonic()
+            if self.answer is not None and ray.wait([self.answer], timeout=0)[0]:
+                self.seen, self.answer = ray.get(self.answer), None
+        return bool(all_sum(torch.tensor(float(self.seen), device=self.device)))
+
+
+class Watcher:
+    """Reads a board until the ``with`` block ends: draws progress, and hands finished epochs to ``on_epoch``.
+
+    An error of ``on_epoch`` does not stop the reading; the first is raised when the block ends without one of its own.
+    """
+
+    def __init__(self, board: Any, on_epoch: Callable[[Message], None]) -> None:
+        self.board, self.on_epoch = board, on_epoch
+        self.lines: dict[str, _Line] = {}
+        self.stopping = threading.Event()
+        self.thread = threading.Thread(target=self._watch, name="board", daemon=True)
+        self.problem: Exception | None = None
+        self.failed: Exception | None = None
+
+    def __enter__(self) -> "Watcher":
+        self.thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self.stopping.set()
+        self.thread.join()
+        for line in self.lines.values():
+            line.close()
+        if self.failed and kind is None:
+            raise self.failed
+
+    def _watch(self) -> None:
+        try:
+            while True:
+                last = self.stopping.wait(POLL_S)
+                for message in ray.get(self.board.take.remote()):
+                    self._show(message)
+                if last:
+                    return
+        except ray.exceptions.RayError as error:
+            # The board went with its cluster; the run itself reports that.
+            self.problem = error
+
+    def _show(self, message: Message) -> None:
+        run = message["run"]
+        if message["kind"] == "note":
+            say(f"{run}: {message['text']}")
+            return
+        if run not in self.lines:
+            self.lines[run] = _Line(run, position=len(self.lines))
+        if message["kind"] == "epoch":
+            self.lines[run].epoch(message["history"][-1])
+            try:
+                self.on_epoch(message)
+            except Exception as error:  # a full disk, perhaps: it is raised at the end
+                self.failed = self.failed or error
+        else:
+            self.lines[run].step(message)
+
+
+class _Line:
+    """One run's progress: a bar on a terminal, a line now and then in a log."""
+
+    def __init__(self, run: str, position: int) -> None:
+        self.run, self.live = run, sys.stderr.isatty()
+        self.started, self.logged, self.first_done = time.monotonic(), 0.0, -1
+        self.bar = tqdm(
+            desc=run, unit="step", position=position, disable=not self.live, dynamic_ncols=True, leave=True, total=0
+        )
+
+    def step(self, message: Message) -> None:
+        total = message["epochs"] * message["steps"]
+        done = (message["epoch"] - 1) * message["steps"] + message["step"]
+        if self.first_done < 0:
+            self.first_done = done - 1
+        elapsed = time.monotonic() - self.started
+        left = elapsed / max(1, done - self.first_done) * (total - done)
+        facts = {
+            "epoch": f"{message['epoch']}/{message['epochs']}",
+            "step": f"{message['step']}/{message['steps']}",
+            "loss": f"{message['loss']:.4f}",
+            "images/s": f"{message['pictures'] / max(message['seconds'], 1e-9):.1f}",
+        }
+        if self.live:
+            self.bar.total, self.bar.n = total, done
+            self.bar.set_postfix(facts)
+        elif elapsed - self.logged >= LOG_EVERY_S:
+            self.logged = elapsed
+            words = ", ".join(f"{name} {value}" for name, value in facts.items())
+            print(f"{self.run}: {words}, {_clock(left)} left", file=sys.stderr, flush=True)
+
+    def epoch(self, row: Message) -> None:
+        auc = "" if row["val_auc"] is None else f", AUC {row['val_auc']:.4f}"
+        best = " (best so far)" if row["best"] else ""
+        tqdm.write(
+            f"{self.run}: epoch {row['epoch']}/{row['epochs']}: train loss {row['train_loss']:.4f}, "
+            f"valid loss {row['val_loss']:.4f}, accuracy {row['val_accuracy']:.2%}{auc}, "
+            f"{row['pictures_per_s']:.1f} images/s{best}",
+            file=sys.stderr,
+        )
+
+    def close(self) -> None:
+        self.bar.close()
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}"

@@ -1,0 +1,90 @@
+"""The flags that say what to train, and the RunSpec they make: shared by every job that trains."""
+
+import argparse
+import json
+from typing import Any
+
+from detector_core import storage
+from detector_core.config import RunSpec
+from detector_core.errors import BadConfig
+from detector_core.networks.variants import spec_for
+
+# flag: (field of the RunSpec, type, help)
+_OVERRIDES: dict[str, tuple[str, type, str]] = {
+    "--epochs": ("optim.epochs", int, "passes over the training split"),
+    "--image-size": ("preprocess.image_size", int, "side of the network's square input, pixels"),
+    "--batch-size": ("optim.batch_size", int, "global batch of one optimizer step, over all workers"),
+    "--micro-batch": ("optim.micro_batch", int, "pictures of one forward pass; lower it when memory runs out"),
+    "--init": ("model.init", str, "first weights: hub (pretrained), none (random), or a file"),
+    "--seed": ("seed", int, "same seed, same result"),
+}
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags that override a variant's row."""
+    group = parser.add_argument_group("what to train (the default is the variant's row of Table II)")
+    for flag, (field, kind, text) in _OVERRIDES.items():
+        group.add_argument(flag, type=kind, default=None, metavar=flag[2:].upper(), help=f"{text} [{field}]")
+    group.add_argument(
+        "--spec",
+        metavar="FILE",
+        help="a RunSpec as JSON, a file or URI, e.g. best.json of jobs.tune; flags override it",
+    )
+    group.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="FIELD=VALUE",
+        help="any other field, e.g. --set optim.schedule=cosine --set augment.cutout=0.8; may be repeated",
+    )
+
+
+def from_flags(arguments: argparse.Namespace, variant: str) -> RunSpec:
+    """The variant's row, or the ``--spec`` file, with the flags on top.
+
+    Raises:
+        BadConfig: a flag, field or file that cannot work, named.
+        UnknownVariant: with the nearest name.
+    """
+    changes: dict[str, Any] = {}
+    for flag, (field, _, _) in _OVERRIDES.items():
+        value = getattr(arguments, flag[2:].replace("-", "_"))
+        if value is not None:
+            changes[field] = value
+    for item in arguments.set:
+        field, equals, text = item.partition("=")
+        if not equals:
+            raise BadConfig(f"--set {item}: write FIELD=VALUE, e.g. --set optim.schedule=cosine")
+        changes[field] = _value(text)
+    if changes.get("model.init") not in (None, "hub", "none"):
+        changes["model.init"] = storage.absolute(changes["model.init"])
+    if not arguments.spec:
+        return spec_for(variant, changes)
+    spec = _read(arguments.spec)
+    if spec.variant != variant:
+        raise BadConfig(f"--spec {arguments.spec} is for {spec.variant}, and the command says {variant}")
+    return spec.replace(changes)
+
+
+def differences(one: Any, other: Any, where: str = "") -> list[str]:
+    """The dotted fields in which two plain specs differ, with both values."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        keys = sorted(set(one) | set(other))
+        return [line for key in keys for line in differences(one.get(key), other.get(key), f"{where}.{key}".strip("."))]
+    return [] if one == other else [f"{where}: {one!r} then, {other!r} now"]
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _read(where: str) -> RunSpec:
+    try:
+        return RunSpec.from_dict(json.loads(storage.read_bytes(where)))
+    except FileNotFoundError:
+        raise BadConfig(f"--spec {where}: there is no such file") from None
+    except ValueError as error:
+        raise BadConfig(f"--spec {where} is not JSON: {error}") from None

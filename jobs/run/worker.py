@@ -1,0 +1,122 @@
+"""What each Ray Train worker of a run does: the core's loop, checkpoints, and word to the board.
+
+Errors that a retry cannot mend (a broken picture, a loss that is not finite, a full disk) are written on the board.
+"""
+
+import errno
+import tempfile
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import ray
+import ray.train
+import ray.train.torch
+from ray.train import Checkpoint
+from ray.util import get_current_placement_group
+
+from detector_core.config import RunSpec
+from detector_core.data import manifest
+from detector_core.data.loading import Place
+from detector_core.errors import DetectorError
+from detector_core.training import lr_search
+from detector_core.training.checkpoint import Progress
+from detector_core.training.distributed import all_gather
+from detector_core.training.loop import EpochReport, fit
+from detector_core.training.step import StepReport, TrainState, precision
+from jobs.run import checkpoints
+from jobs.run.progress import StopSign
+from jobs.run.request import Request
+
+POST_EVERY_S = 0.5
+
+
+def work(config: dict[str, Any]) -> None:
+    """What each Ray Train worker does."""
+    request, board = Request(**config["request"]), config["board"]
+    if ray.get(board.failure.remote(request.name)):
+        return
+    if ray.train.get_context().get_world_rank() == 0:
+        board.hold.remote(request.name, get_current_placement_group())
+    try:
+        _train(request, board)
+    except DetectorError as error:
+        ray.get(board.give_up.remote(request.name, str(error)))
+        raise
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            ray.get(
+                board.give_up.remote(
+                    request.name, f"the disk is full under {request.storage}: free some space, then --resume"
+                )
+            )
+        raise
+
+
+def _train(request: Request, board: Any) -> None:
+    """Reports {epoch, step, loss} within an epoch, at its end an EpochReport and the objectives at the kept epoch."""
+    context = ray.train.get_context()
+    place = Place(rank=context.get_world_rank(), workers=context.get_world_size())
+    spec, data = RunSpec.from_dict(request.spec), manifest.load(request.data)
+    device = str(ray.train.torch.get_device())
+    state = _restored(request.name, board, spec, data.fingerprint, device) or TrainState(spec, data.fingerprint, device)
+    _tell_places(request.name, board, state.progress)
+    posted, stop = 0.0, StopSign(board, place.rank, state.device)
+    how = {"processes": request.processes, "skip_broken": request.skip_broken}
+    for report in fit(state, data, place, cache=Path(request.cache) if request.cache else None, **how):
+        match report:
+            case StepReport():
+                now = time.monotonic()
+                if place.rank == 0 and (now - posted > POST_EVERY_S or report.step == report.steps):
+                    posted = now
+                    board.post.remote({"run": request.name, "kind": "step", **asdict(report)})
+                due = request.checkpoint_every and report.step % request.checkpoint_every == 0
+                stopping = stop.shown()
+                if (due or stopping) and report.step < report.steps:
+                    _save(state, place, {"epoch": report.epoch, "step": report.step, "loss": report.loss})
+                    if stopping:
+                        ray.get(board.left.remote(request.name))
+                        return
+            case EpochReport():
+                history = state.progress.history
+                if place.rank == 0:
+                    kind = {"precision": precision(spec.optim, state.device), "broken": len(state.progress.broken)}
+                    board.post.remote({"run": request.name, "kind": "epoch", "history": history, **kind})
+                _save(state, place, {**report.to_dict(), **lr_search.kept(history)})
+
+
+def _tell_places(run: str, board: Any, progress: Progress) -> None:
+    """Says on which machines the workers sit, whenever a group of them begins."""
+    places = all_gather(ray.util.get_node_ip_address())
+    if ray.train.get_context().get_world_rank() == 0:
+        workers = f"{len(places)} worker{'s' * (len(places) > 1)} on {', '.join(places)}"
+        text = f"{workers}, from epoch {progress.epoch + 1}, step {progress.step + 1}"
+        board.post.remote({"run": run, "kind": "note", "text": text})
+
+
+def _save(state: TrainState, place: Place, metrics: dict[str, Any]) -> None:
+    if place.rank != 0:
+        ray.train.report(metrics)
+        return
+    with tempfile.TemporaryDirectory(prefix="checkpoint-") as scratch:
+        state.save(Path(scratch))
+        ray.train.report(metrics, checkpoint=Checkpoint.from_directory(scratch))
+
+
+def _restored(run: str, board: Any, spec: RunSpec, fingerprint: str, device: str) -> TrainState | None:
+    """The run as its newest whole checkpoint has it; None when there is nothing to go on from."""
+    latest = ray.train.get_checkpoint()
+    if latest is None:
+        return None
+    parent = latest.path.rstrip("/").rpartition("/")[0]
+
+    def note(text: str) -> None:
+        if ray.train.get_context().get_world_rank() == 0:
+            board.post.remote({"run": run, "kind": "note", "text": text})
+
+    for folder in checkpoints.find(latest.filesystem, parent):
+        with checkpoints.opened(folder, note) as (progress, local):
+            if progress is not None:
+                return TrainState.load(local, spec, fingerprint, device)
+    return None

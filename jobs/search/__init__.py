@@ -1,0 +1,1 @@
+"""What a learning-rate search is, and how Ray Tune runs it."""

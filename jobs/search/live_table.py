@@ -1,0 +1,86 @@
+"""What a search shows while it runs: a table of its trials, and each trial's curves for TensorBoard."""
+
+import sys
+import time
+from typing import Any
+
+from ray.tune import Callback
+from tqdm import tqdm
+
+from detector_core import storage
+from detector_core.config import RunSpec
+from detector_core.data.manifest import Manifest
+from detector_core.training import lr_search
+from detector_core.training.lr_search import Trial
+from jobs.run.log import RunLog
+from jobs.run.request import read_request
+
+LOG_EVERY_S = 15.0
+_SAID = {
+    "PENDING": "waiting",
+    "RUNNING": "running",
+    "PAUSED": "waiting",
+    "TERMINATED": lr_search.ENDED,
+    "ERROR": lr_search.FAILED,
+}
+
+
+class TrialTable(Callback):
+    """Prints the table of trials as epochs and trials end, at most every few seconds."""
+
+    def __init__(self, objective: str) -> None:
+        self.objective = objective
+        self.histories: dict[str, list[dict[str, Any]]] = {}
+        self.printed = 0.0
+
+    def on_trial_result(self, *, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any) -> None:
+        history = self.histories.setdefault(trial.trial_id, [])
+        history[:] = [row for row in history if row["epoch"] < result["epoch"]] + [result]
+        self._print(trials)
+
+    def on_trial_complete(self, *, trials: list[Any], **_: Any) -> None:
+        self._print(trials)
+
+    def on_trial_error(self, *, trials: list[Any], **_: Any) -> None:
+        self._print(trials)
+
+    def _print(self, trials: list[Any]) -> None:
+        now = time.monotonic()
+        if now - self.printed < LOG_EVERY_S:
+            return
+        self.printed = now
+        shown = [
+            Trial(
+                name=trial.trial_id,
+                learning_rate=trial.config["learning_rate"],
+                status=_SAID.get(trial.status, trial.status.lower()),
+                seconds=sum(row["seconds"] for row in self.histories.get(trial.trial_id, [])),
+                history=self.histories.get(trial.trial_id, []),
+            )
+            for trial in trials
+        ]
+        tqdm.write(f"\n{lr_search.table(shown, self.objective)}\n", file=sys.stderr)
+
+
+class TrialLogs:
+    """A RunLog for each trial, begun when its first epoch ends, until the ``with`` block ends."""
+
+    def __init__(self, data: Manifest, folder: str) -> None:
+        self.data, self.folder = data, folder
+        self.logs: dict[str, RunLog] = {}
+
+    def __enter__(self) -> "TrialLogs":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for log in self.logs.values():
+            log.close()
+
+    def epochs(self, message: dict[str, Any]) -> None:
+        """Brings a trial's files up to the history in a board's message."""
+        name = message["run"]
+        if name not in self.logs:
+            folder = storage.join(self.folder, name)
+            request = read_request(folder) or {}
+            self.logs[name] = RunLog(folder, RunSpec.from_dict(request["spec"]), self.data)
+        self.logs[name].epochs(message["history"])

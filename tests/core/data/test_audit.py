@@ -1,0 +1,169 @@
+"""detector_core.data.audit: counts, duplicates and shortcuts."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from detector_core.data.audit import across_splits, auc, audit, duplicates, shortcuts, summary
+from detector_core.data.index import Index
+from detector_core.labels import SPLITS
+
+
+def rows(count: int = 120) -> pd.DataFrame:
+    """An innocent data set: both classes drawn from the same files."""
+    draw = np.random.default_rng(0)
+    label = np.array(["real", "fake"])[np.arange(count) % 2]
+    return pd.DataFrame(
+        {
+            "path": [f"{number:03}.jpg" for number in range(count)],
+            "label": label,
+            "split": np.array(SPLITS)[np.arange(count) // 2 % 3],
+            "problem": None,
+            "sha256": [f"{number:064x}" for number in range(count)],
+            "width": 256,
+            "height": 256,
+            "bytes": draw.integers(9_000, 12_000, count),
+            "format": "JPEG RGB",
+            "jpeg_quality": pd.array([75] * count, dtype="Int64"),
+            "jpeg_tables": "0c96e476",
+            "chroma": "4:2:0",
+            "metadata_bytes": 0,
+            "brightness": draw.normal(120, 20, count),
+            "phash": "00",
+        }
+    )
+
+
+def source(frame: pd.DataFrame, **changes: object) -> Index:
+    known = {"source": "s", "root": "s", "flat": False, "generated": False, "ignored": 0, "csv": None}
+    return Index(frame=frame, **{**known, **changes})
+
+
+def judged(frame: pd.DataFrame, group_N: np.ndarray | None = None, **changes: object) -> dict:
+    usable = int(frame["problem"].isna().sum())
+    return audit(source(frame, **changes), frame, np.arange(usable) if group_N is None else group_N)
+
+
+def separation(frame: pd.DataFrame, name: str) -> dict:
+    return next(row for row in shortcuts(frame) if row["property"] == name)
+
+
+def test_an_innocent_data_set_has_no_warning():
+    result = judged(rows())
+    assert result["warnings"] == []
+    assert result["pictures"] == 120
+    assert result["counts"] == {split: {"real": 20, "fake": 20} for split in SPLITS}
+    assert result["table_1_of_the_paper"]["train"] == {"real": 50_000, "fake": 50_000}
+    constant = {"width", "height", "format", "jpeg_quality", "jpeg_tables", "chroma", "metadata_bytes"}
+    assert {row["property"] for row in result["shortcuts"] if row["auc"] == 0.5} == constant
+    assert json.loads(json.dumps(result)) == result
+
+
+@pytest.mark.parametrize(
+    ("name", "of_real", "of_fake", "value"),
+    [
+        ("bytes", 20_000, 8_000, 1.0),
+        ("bytes", 8_000, 20_000, 0.0),
+        ("width", 1024, 256, 1.0),
+        ("brightness", 90.0, 140.0, 0.0),
+        ("jpeg_quality", 95, 75, 1.0),
+        ("metadata_bytes", 700, 0, 1.0),
+        ("jpeg_tables", "aaaaaaaa", "bbbbbbbb", 1.0),
+        ("chroma", "4:4:4", "4:2:0", 1.0),
+        ("format", "JPEG RGB", "PNG RGB", 1.0),
+    ],
+)
+def test_each_shortcut_is_found_and_warned_about(name: str, of_real: object, of_fake: object, value: float):
+    frame = rows()
+    frame[name] = np.where(frame["label"] == "real", of_real, of_fake)
+    found = judged(frame)
+    assert separation(frame, name) == {"property": name, "auc": value, "separation": 1.0}
+    assert found["shortcuts"][0]["property"] == name
+    assert found["warnings"] == [warning for warning in found["warnings"] if f"SHORTCUT: {name} alone" in warning] != []
+
+
+def test_a_missing_jpeg_quality_tells_as_much_as_a_value():
+    frame = rows()
+    frame.loc[frame["label"] == "fake", "jpeg_quality"] = pd.NA
+    assert separation(frame, "jpeg_quality")["auc"] == 1.0
+
+
+def test_tables_that_are_different_in_every_file_tell_nothing():
+    frame = rows(2000)
+    frame["jpeg_tables"] = [f"{number:08x}" for number in range(2000)]
+    assert separation(frame, "jpeg_tables")["auc"] == 0.5
+
+
+def test_auc_counts_pairs_and_ties_half():
+    real = np.array([True, True, False, False, False])
+    assert auc(real, np.array([3.0, 1.0, 1.0, 0.0, 2.0])) == pytest.approx((3 + 1.5) / 6)
+    assert auc(np.array([True, True]), np.array([1.0, 2.0])) == 0.5
+
+
+def test_duplicates_within_and_across():
+    frame = rows(12)
+    group_N = np.arange(12)
+    group_N[[0, 6]] = 0  # both real, both train
+    group_N[[2, 4]] = 2  # both real, valid and test
+    group_N[[7, 9, 11]] = 7  # all fake, every split
+    group_N[[1, 8]] = 1  # fake in train, real in valid
+    found = duplicates(frame, group_N)
+    assert {name: found[name] for name in ("groups", "pictures", "across_splits", "across_labels")} == {
+        "groups": 4,
+        "pictures": 9,
+        "across_splits": 3,
+        "across_labels": 1,
+    }
+    assert found["examples"][0] == ["007.jpg", "009.jpg", "011.jpg"]
+    assert found["examples"][-1] == ["000.jpg", "006.jpg"]
+
+
+def test_identical_files_with_two_labels_and_near_ones_across_splits_are_warned_about():
+    frame = rows(12)
+    frame.loc[1, "sha256"] = frame.loc[0, "sha256"]
+    group_N = np.arange(12)
+    group_N[[2, 4]] = 2
+    result = judged(frame, group_N)
+    assert result["duplicates"]["exact"]["across_labels"] == 1
+    assert across_splits(result) == 1
+    text = " | ".join(result["warnings"])
+    assert "identical files called both real and fake: 1" in text
+    assert "near-identical pictures across splits: 1" in text
+
+
+def test_unreadable_pictures_are_listed_with_their_reason_and_count_for_nothing_else():
+    frame = rows(12)
+    frame.loc[3, "problem"] = "damaged picture: truncated"
+    frame.loc[3, ["bytes", "width", "height", "brightness", "sha256", "phash"]] = None
+    result = judged(frame)
+    assert result["unreadable"] == {
+        "count": 1,
+        "files": [{"path": "003.jpg", "reason": "damaged picture: truncated"}],
+    }
+    assert result["counts"]["valid"] == {"real": 2, "fake": 1}
+    assert any("cannot be used: 1" in warning for warning in result["warnings"])
+
+
+def test_csv_differences_and_empty_splits_are_warned_about():
+    frame = rows(12)
+    frame["split"] = "train"
+    csv = {
+        "rows": {"train.csv": 14},
+        "rows_without_file": {"count": 2, "examples": ["x", "y"]},
+        "files_without_row": {"count": 1, "examples": ["z"]},
+        "repeated_rows": 3,
+    }
+    text = " | ".join(judged(frame, csv=csv)["warnings"])
+    for part in ("without a file: 2", "no CSV lists: 1", "repeat a path: 3", "no valid pictures", "no test pictures"):
+        assert part in text
+
+
+def test_the_summary_names_every_figure():
+    frame = rows()
+    frame["bytes"] = np.where(frame["label"] == "real", 2, 1)
+    text = summary(judged(frame), "faces -> there")
+    assert text.startswith("faces -> there")
+    for part in ("50,000 + 50,000", "bytes 1.000", "WARNING: SHORTCUT: bytes"):
+        assert part in text

@@ -1,0 +1,228 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.special import expit
+
+from detector_core.errors import BrokenArtifact
+from detector_core.evaluation import calibration
+from detector_core.evaluation.calibration import (
+    STATED_RATES,
+    TEMPERATURES,
+    UNCALIBRATED,
+    UNCERTAIN,
+    VERDICTS,
+    Calibration,
+    choose,
+    equal_cost_cut,
+    fit_temperature,
+    holding_cut,
+    verdict,
+    verdicts,
+)
+from detector_core.evaluation.metrics import Confusion
+from detector_core.evaluation.scoring import judge
+
+few = settings(max_examples=30, deadline=None)  # the cores may be busy
+WHERE = {"fingerprint": "f" * 64, "name": "tiny", "split": "valid", "n": 100, "weights_sha256": "w"}
+
+
+def drawn(seed: int, distance: float, n: int) -> tuple[Any, Any]:
+    """n logits of each class, normal, ``distance`` standard deviations apart."""
+    draw = np.random.default_rng(seed)
+    is_fake = np.repeat([False, True], n)
+    return is_fake, (draw.normal(0, 1, 2 * n) + distance * (is_fake - 0.5)).astype(np.float32)
+
+
+@st.composite
+def split(draw: st.DrawFn) -> tuple[Any, Any]:
+    n = draw(st.integers(2, 40))
+    is_fake = np.array(draw(st.lists(st.booleans(), min_size=n, max_size=n)))
+    is_fake[:2] = (True, False)
+    logit = draw(st.lists(st.integers(-12, 12), min_size=n, max_size=n))
+    return is_fake, np.array(logit, dtype=np.float32)
+
+
+def test_the_default_is_one_threshold_at_a_half() -> None:
+    assert [verdict(p, UNCALIBRATED) for p in (0.0, 0.4999, 0.5, 1.0)] == ["real", "real", "fake", "fake"]
+
+
+def test_between_two_thresholds_lies_uncertain() -> None:
+    chosen = Calibration(real_below=0.2, fake_above=0.7)
+    assert verdicts([0.19, 0.2, 0.69, 0.7], chosen).tolist() == ["real", "uncertain", "uncertain", "fake"]
+
+
+@few
+@given(split())
+def test_the_thresholds_keep_what_they_promise(given_: tuple[Any, Any]) -> None:
+    is_fake, logit = given_
+    chosen = choose(is_fake, logit, chosen_on=WHERE, stated_rate=0.1)
+    p_fake = chosen.p_fake(logit)
+    assert 0 <= chosen.real_below <= chosen.fake_above <= 1
+    held = Confusion.at(is_fake, p_fake, chosen.real_below).fakes_passed_rate.value
+    assert held is not None
+    assert held <= 0.1 + 1e-9
+    assert Calibration.from_dict(json.loads(json.dumps(chosen.to_dict()))) == chosen
+
+
+@few
+@given(split())
+def test_no_other_threshold_costs_less(given_: tuple[Any, Any]) -> None:
+    is_fake, logit = given_
+
+    def cost(cut: float) -> float:
+        return float(np.mean(logit[is_fake] < cut) + np.mean(logit[~is_fake] >= cut))
+
+    values = np.unique(logit)
+    interior = [cost(value) for value in values[1:]]
+    if interior:
+        assert cost(equal_cost_cut(is_fake, logit)) == pytest.approx(min(interior))
+
+
+@few
+@given(split(), st.sampled_from([0.0, 0.01, 0.1, 0.3]))
+def test_the_holding_cut_is_the_highest_that_holds(given_: tuple[Any, Any], rate: float) -> None:
+    is_fake, logit = given_
+    cut = holding_cut(is_fake, logit, rate)
+    assert np.mean(logit[is_fake] < cut) <= rate
+    above = np.sort(logit[is_fake & (logit >= cut)])[0]
+    assert np.mean(logit[is_fake] <= above) > rate
+
+
+@few
+@given(split(), st.floats(0, 0.5), st.floats(0, 0.5))
+def test_who_bears_more_fakes_passed_is_told_more_reals(given_: tuple[Any, Any], one: float, other: float) -> None:
+    """The stated rate moves ``real_below`` alone, and more of it never leaves more uncertain."""
+    is_fake, logit = given_
+    strict, lax = (choose(is_fake, logit, chosen_on=WHERE, stated_rate=rate) for rate in sorted((one, other)))
+    assert (strict.temperature, strict.fake_above) == (lax.temperature, lax.fake_above)
+    assert strict.real_below <= lax.real_below <= lax.fake_above
+    uncertain = [(verdicts(chosen.p_fake(logit), chosen) == UNCERTAIN).sum() for chosen in (strict, lax)]
+    assert uncertain[0] >= uncertain[1]
+
+
+@few
+@given(split(), split())
+def test_other_pictures_are_judged_by_thresholds_that_their_labels_do_not_move(
+    valid: tuple[Any, Any], test: tuple[Any, Any]
+) -> None:
+    """Verdicts rise with the score; those of a test split and its coverage are the same whatever its labels."""
+    chosen = choose(*valid, chosen_on=WHERE)
+    is_fake, logit = test
+    found = verdicts(chosen.p_fake(np.sort(logit)), chosen)
+    ranks = [VERDICTS.index(verdict) for verdict in found]
+    assert ranks == sorted(ranks)
+    reports = [
+        judge(pd.DataFrame({"label": np.where(fakes, "fake", "real"), "logit": logit}), chosen)
+        for fakes in (is_fake, ~is_fake)
+    ]
+    for report in reports:
+        assert report["calibration"]["real_below"] == chosen.real_below
+        assert report["threshold"] == report["calibration"]["fake_above"] == chosen.fake_above
+        assert report["three_way"]["coverage"]["count"] == (found != UNCERTAIN).sum()
+    assert reports[0]["three_way"]["verdicts"]["real"] == reports[1]["three_way"]["verdicts"]["fake"]
+
+
+def test_a_small_split_told_apart_without_an_error() -> None:
+    is_fake = np.repeat([False, True], 50)
+    logit = np.where(is_fake, 4.0, -2.0) + np.tile(np.linspace(-1, 1, 50), 2)
+    chosen = choose(is_fake, logit, chosen_on=WHERE)
+    assert TEMPERATURES[0] < chosen.temperature < TEMPERATURES[1]
+    middle = expit(1 / chosen.temperature)  # the highest real is -1, the lowest fake 3
+    assert (chosen.real_below, chosen.fake_above) == (pytest.approx(middle), pytest.approx(middle))
+    assert chosen.stated_rate == STATED_RATES[0]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_good_model_calls_most_reals_real(seed: int) -> None:
+    is_fake, logit = drawn(seed, 2.9, 50)  # AUC 0.98
+    chosen = choose(is_fake, logit, chosen_on=WHERE)
+    assert chosen.real_below <= chosen.fake_above
+    new_fake, new_logit = drawn(seed + 100, 2.9, 2000)
+    found = verdicts(chosen.p_fake(new_logit), chosen)
+    assert np.mean(found[~new_fake] == "real") > 0.5
+    assert np.mean(found[new_fake] == "real") < 0.1
+
+
+def test_one_odd_fake_does_not_make_everything_uncertain_unless_asked() -> None:
+    is_fake = np.repeat([False, True], 50)
+    logit = np.where(is_fake, 4.0, -2.0) + np.tile(np.linspace(-1, 1, 50), 2)
+    logit[50] = -5  # a fake that looks more real than any real
+    chosen = choose(is_fake, logit, chosen_on=WHERE)
+    assert chosen.stated_rate == 0.02
+    assert np.mean(verdicts(chosen.p_fake(logit[:50]), chosen) == "real") == 1
+    asked = choose(is_fake, logit, chosen_on=WHERE, stated_rate=0.01)
+    assert asked.stated_rate == 0.01
+    assert not (verdicts(asked.p_fake(logit), asked) == "real").any()
+
+
+def test_a_model_that_knows_nothing_is_uncertain_of_most_it_does_not_flag() -> None:
+    is_fake, logit = drawn(0, 0.0, 500)
+    chosen = choose(is_fake, logit, chosen_on=WHERE)
+    assert chosen.stated_rate == STATED_RATES[0]
+    assert Confusion.at(is_fake, chosen.p_fake(logit), chosen.real_below).fakes_passed <= 5
+
+
+@pytest.mark.parametrize("temperature", [0.3, 1.0, 4.0])
+def test_the_temperature_is_found(temperature: float) -> None:
+    draw = np.random.default_rng(1)
+    logit = draw.normal(0, 2, 20_000)
+    is_fake = draw.random(20_000) < expit(logit)
+    assert fit_temperature(is_fake, logit * temperature) == pytest.approx(temperature, rel=0.05)
+    chosen = choose(is_fake, logit * temperature, chosen_on=WHERE)
+    assert chosen.fit["ece_after"] < 0.02
+    assert chosen.fit["brier_after"] <= chosen.fit["brier_before"] + 1e-6
+
+
+@pytest.mark.parametrize("logits", [np.zeros(10), np.linspace(-1e4, 1e4, 10), np.linspace(1e-30, 2e-30, 10)])
+def test_odd_scores_still_give_usable_numbers(logits: Any) -> None:
+    is_fake = np.arange(10) % 2 == 1
+    chosen = choose(is_fake, logits.astype(np.float32), chosen_on=WHERE)
+    assert Calibration.from_dict(chosen.to_dict()) == chosen
+    assert TEMPERATURES[0] <= chosen.temperature <= TEMPERATURES[1]
+
+
+@pytest.mark.parametrize("fake", [True, False])
+def test_one_class_gives_the_default(fake: bool) -> None:
+    assert choose(np.full(5, fake), np.zeros(5), chosen_on=WHERE) == UNCALIBRATED
+
+
+def test_saved_beside_the_weights_it_was_chosen_for(tmp_path: Path) -> None:
+    folder = str(tmp_path)
+    assert calibration.load(folder, "w") == UNCALIBRATED
+    chosen = Calibration(temperature=2.0, real_below=0.2, fake_above=0.7, chosen_on=WHERE)
+    calibration.save(folder, chosen)
+    assert calibration.load(folder, "w") == chosen
+    assert [path.name for path in tmp_path.iterdir()] == ["calibration.json"]
+    with pytest.raises(BrokenArtifact, match="other weights"):
+        calibration.load(folder, "others")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"temperature": 0.0},
+        {"real_below": 0.8},
+        {"fake_above": 1.5},
+        {"format": 9},
+        {"odd": 1},
+        {"temperature": "2"},
+        {"chosen_on": "x"},
+    ],
+)
+def test_a_damaged_file_is_refused(tmp_path: Path, change: dict[str, Any]) -> None:
+    values = {**Calibration(real_below=0.2, fake_above=0.7, chosen_on=WHERE).to_dict(), **change}
+    (tmp_path / "calibration.json").write_text(json.dumps(values))
+    with pytest.raises(BrokenArtifact, match=r"calibration\.json cannot be used"):
+        calibration.load(str(tmp_path), "w")
+
+
+def test_a_torn_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "calibration.json").write_text('{"temperature": 1')
+    with pytest.raises(BrokenArtifact, match=r"calibration\.json cannot be used"):
+        calibration.load(str(tmp_path), "w")

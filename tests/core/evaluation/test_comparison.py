@@ -1,0 +1,176 @@
+"""Our tables from runs whose figures are the paper's own, and the tests and rules around them."""
+
+import io
+from dataclasses import replace
+from html.parser import HTMLParser
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from detector_core.errors import BadData
+from detector_core.evaluation import comparison, comparison_html, scoring
+from detector_core.evaluation.calibration import UNCALIBRATED
+from detector_core.evaluation.comparison import Judged, compare, mcnemar, paper_confusion, table_5, winner
+from detector_core.evaluation.metrics import RATES
+from detector_core.networks.variants import VARIANTS, spec_for
+
+DATA = {
+    "name": "tiny <b>",
+    "generated": False,
+    "fingerprint": "a" * 64,
+    "counts": {"train": {"real": 50_000, "fake": 50_000}},
+}
+HISTORY = [
+    {
+        "epoch": epoch,
+        "train_loss": 1 / epoch,
+        "val_loss": 1.1 / epoch,
+        "train_accuracy": 0.9,
+        "val_accuracy": 0.8,
+        "pictures_per_s": 10.0 * epoch,
+        "peak_memory_bytes": epoch * 2**20,
+    }
+    for epoch in (1, 2, 3)
+]
+
+
+def judged(variant: str, called_fake: list[bool], label: list[str], seed: int = 0) -> Judged:
+    scores = pd.DataFrame({"path": [f"{i}.jpg" for i in range(len(label))], "label": label})
+    scores["p_fake"] = np.where(called_fake, 0.9, 0.1)
+    scores["logit"] = np.where(called_fake, 2.0, -2.0).astype(np.float32)
+    model = {"run": variant, "variant": variant, "weights_sha256": "w" * 64, "data": DATA}
+    report = scoring.report(scores, UNCALIBRATED, model=model, data=DATA, split="test")
+    training = {"epochs": 3, "seconds": 60.0, "best": HISTORY[-1]}
+    spec = spec_for(variant, {"seed": seed})
+    return Judged(spec=spec, report=report, scores=scores, training=training, history=HISTORY)
+
+
+def as_in_the_paper(variant: str) -> Judged:
+    counts = paper_confusion(variant)
+    called = [False] * counts.reals_passed + [True] * counts.reals_flagged
+    called += [False] * counts.fakes_passed + [True] * counts.fakes_caught
+    return judged(variant, called, ["real"] * 10_000 + ["fake"] * 10_000)
+
+
+@pytest.fixture(scope="module")
+def paper() -> list[Judged]:
+    return [as_in_the_paper(variant) for variant in VARIANTS]
+
+
+def test_the_paper_s_own_figures_come_out_as_the_paper_s(paper: list[Judged]) -> None:
+    found = compare(paper)
+    table = table_5(found["means"])
+    ours, theirs = (table[table["source"] == source].reset_index(drop=True) for source in ("ours", "paper"))
+    assert ours["variant"].tolist() == theirs["variant"].tolist() == list(VARIANTS)
+    pd.testing.assert_frame_equal(ours[list(RATES)], theirs[list(RATES)])
+    assert found["winner"]["variant"] == "resnet68-cutout"
+    row = found["rows"][-1]
+    assert (row["fakes_passed"], row["pictures_per_s"], row["peak_memory_bytes"]) == (43, 20.0, 3 * 2**20)
+
+
+def test_mcnemar_by_hand() -> None:
+    # 10 pictures that only the first gets right, 2 that only the second does: 2 * (1 + 12 + 66) / 2 ** 12
+    first = judged("resnet68", [False] * 10 + [True] * 2 + [False] * 8, ["real"] * 20)
+    second = judged("vggface2", [True] * 10 + [False] * 2 + [False] * 8, ["real"] * 20)
+    found = mcnemar(first, second)
+    assert (found["only_first_right"], found["only_second_right"]) == (10, 2)
+    assert found["p_value"] == pytest.approx(158 / 4096)
+    assert mcnemar(first, first)["p_value"] == 1
+    assert found["fakes"]["p_value"] == 1, "there are none"
+    with_fakes = [
+        judged(name, [False] * 20 + caught, ["real"] * 20 + ["fake"] * 8)
+        for name, caught in (("resnet68", [True] * 8), ("vggface2", [False] * 6 + [True] * 2))
+    ]
+    assert mcnemar(*with_fakes)["fakes"]["p_value"] == pytest.approx(2 / 2**6)
+    shuffled = replace(second, scores=second.scores.sample(frac=1, random_state=0))
+    assert mcnemar(first, shuffled) == found
+
+
+def test_different_pictures_cannot_be_compared() -> None:
+    with pytest.raises(BadData, match="resnet68 and vggface2 were judged on different pictures"):
+        mcnemar(judged("resnet68", [False], ["real"]), judged("vggface2", [False] * 2, ["real"] * 2))
+
+
+def mean(variant: str, passed: float | None, accuracy: float) -> dict[str, Any]:
+    return {"variant": variant, "fakes_passed_rate": passed, "accuracy": accuracy}
+
+
+def test_the_fewest_fakes_passed_win_and_ties_go_to_accuracy() -> None:
+    rows = [mean("a", 0.02, 0.99), mean("b", 0.01, 0.8), mean("c", 0.01, 0.9)]
+    pairs = [{"variants": ["a", "c"], "fakes": {"p_value": 0.01}}, {"variants": ["b", "c"], "fakes": {"p_value": 0.4}}]
+    assert winner(rows, pairs) == {"variant": "c", "within_noise": ["b"]}
+    with pytest.raises(BadData, match="no fakes"):
+        winner([mean("a", None, 0.5)], [])
+
+
+def test_seeds_are_averaged_and_their_spread_told() -> None:
+    label = ["real"] * 4 + ["fake"] * 4
+    runs = [
+        judged("resnet68", [False] * 4 + [True] * caught + [False] * (4 - caught), label, caught) for caught in (2, 4)
+    ]
+    (row,) = compare(runs)["means"]
+    assert row["seeds"] == [2, 4]
+    assert row["fakes_passed_rate"] == pytest.approx(0.25)
+    assert row["fakes_passed_rate_spread"] == [0.0, 0.5]
+    assert "25.000 (0.00-50.00)" in comparison_html.page(compare(runs), runs, {})
+
+
+class Links(HTMLParser):
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.loads: list[str] = []
+        self.words = ""
+        self.feed(page)
+
+    def handle_starttag(self, _tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.loads += [value or "" for name, value in attrs if name in ("src", "href")]
+
+    def handle_data(self, data: str) -> None:
+        self.words += f"{data} "
+
+
+def test_the_page_marks_every_misprint_and_needs_no_network(paper: list[Judged]) -> None:
+    page = Links(comparison_html.page(compare(paper), paper, {"curves.png": comparison_html.curves(paper)}))
+    assert len(page.loads) == 2
+    assert all(load.startswith("data:") for load in page.loads)
+    for row in comparison.PAPER["misprints"]:
+        assert row["why"] in page.words
+    assert page.words.count("*") == len(comparison.PAPER["misprints"]) + 1  # and the sentence that explains it
+    assert "tiny <b>" in page.words
+    assert "resnet68-cutout" in comparison_html.text(compare(paper))
+    assert "Not trained as in the paper" not in page.words
+
+
+def test_settings_that_are_not_the_paper_s_stand_first(paper: list[Judged]) -> None:
+    small = {"optim.epochs": 1, "preprocess.image_size": 120}
+    runs = [*paper[:-1], replace(paper[-1], spec=paper[-1].spec.replace(small))]
+    page = Links(comparison_html.page(compare(runs), runs, {}))
+    assert "Not trained as in the paper: other optim.epochs, preprocess.image_size" in page.words
+    assert page.words.index("Not trained") < page.words.index("Table V")
+    assert "120 (224)" in page.words
+    assert "1 (10)" in page.words
+    assert "other optim.epochs, preprocess.image_size" in comparison_html.text(compare(runs))
+
+
+@pytest.mark.parametrize("runs", [1, 2, 3])
+def test_a_place_without_a_run_is_left_blank(paper: list[Judged], runs: int) -> None:
+    drawn = np.asarray(Image.open(io.BytesIO(comparison_html.curves(paper[:runs]))).convert("L"))
+    upper = drawn[: drawn.shape[0] * 3 // 4]  # the legend is below
+    middles = [np.array_split(third, 3, axis=1)[1] for third in np.array_split(upper, 3, axis=1)]
+    assert [bool((middle < 255).any()) for middle in middles] == [number < runs for number in range(3)]
+
+
+def test_what_may_differ_from_the_paper_s_settings(paper: list[Judged]) -> None:
+    def other(**fields: Any) -> list[str]:
+        changed = {name.replace("__", "."): value for name, value in fields.items()}
+        return comparison.otherwise(replace(paper[0], spec=paper[0].spec.replace(changed)))
+
+    assert other(seed=3, optim__micro_batch=7, model__init="weights.pt") == []
+    assert other(model__init="none", augment__cutout=0.8, optim__schedule="cosine") == [
+        "model.init",
+        "optim.schedule",
+        "augment.cutout",
+    ]

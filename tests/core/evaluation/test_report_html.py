@@ -1,0 +1,118 @@
+import io
+from html.parser import HTMLParser
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from detector_core.evaluation import report_html, scoring
+from detector_core.evaluation.calibration import Calibration, choose
+from detector_core.evaluation.explain import WORST
+from detector_core.evaluation.robustness import CHANGES, UNCHANGED, judge_grid
+from detector_core.labels import is_fake
+
+DATA = {"name": "tiny <b>", "generated": True, "fingerprint": "a" * 64, "counts": {}}
+MODEL = {"run": "run", "variant": "resnet68-cutout", "weights_sha256": "w" * 64, "data": DATA}
+WHERE = {"fingerprint": "a" * 64, "name": "tiny <b>", "split": "valid", "n": 80, "weights_sha256": "w" * 64}
+VOID = {"meta", "link", "img"}
+
+
+def made(labels: list[str], split: str = "test", calibration: Calibration | None = None) -> dict[str, Any]:
+    draw = np.random.default_rng(0)
+    fake = is_fake(labels)
+    logit = (draw.normal(0, 1, len(labels)) + 3 * fake - 1.5).astype(np.float32)
+    scores = pd.DataFrame({"path": [f"{i}.jpg" for i in range(len(labels))], "label": labels, "logit": logit})
+    chosen = calibration or choose(fake, logit, chosen_on=WHERE)
+    return scoring.report(scores, chosen, model=MODEL, data=DATA, split=split)
+
+
+class Checked(HTMLParser):
+    """Every tag is closed, and what the page loads."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.loads: list[str] = []
+        self.words: list[str] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.loads += [value or "" for name, value in attrs if name in ("src", "href")]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+
+
+def test_the_page_is_whole_and_needs_no_network() -> None:
+    judged = made(["real", "fake"] * 40)
+    plots = report_html.plots(judged)
+    assert sorted(plots) == ["det.png", "histogram.png", "reliability.png", "roc.png"]
+    page = Checked(report_html.page(judged, plots))
+    assert page.open == []
+    assert len(page.loads) == 5
+    assert all(load.startswith("data:") for load in page.loads)
+    text = " ".join(page.words)
+    for words in ("fakes passed", "reals flagged", "generated demo data", "tiny <b>", "AUC", " %"):
+        assert words in text
+
+
+def test_plots_are_pictures_with_something_drawn() -> None:
+    for name, data in report_html.plots(made(["real", "fake"] * 40)).items():
+        with Image.open(io.BytesIO(data)) as picture:
+            assert picture.format == "PNG", name
+            assert np.asarray(picture.convert("L")).std() > 5, name
+
+
+@pytest.mark.parametrize("label", ["real", "fake"])
+def test_one_class_leaves_out_the_curves_and_says_why(label: str) -> None:
+    judged = made([label] * 5, calibration=Calibration())
+    plots = report_html.plots(judged)
+    assert sorted(plots) == ["histogram.png", "reliability.png"]
+    page = report_html.page(judged, plots)
+    assert "undefined: there are no" in page
+    assert "nan" not in page.lower().replace("base64", "").split("<h2>plots")[0]
+
+
+def test_a_seen_split_is_a_warning_in_large_letters() -> None:
+    page = report_html.page(made(["real", "fake"] * 10, split="train"), {})
+    assert '<p class="warning">THE MODEL WAS TRAINED ON THESE PICTURES' in page
+
+
+def test_what_it_gets_most_wrong_comes_last_and_in_full_width() -> None:
+    judged = made(["real", "fake"] * 10)
+    page = report_html.page(judged, {WORST: b"worst", "roc.png": b"roc"})
+    assert "What it gets most wrong" not in report_html.page(judged, {"roc.png": b"roc"})
+    plots, worst = page.split("<h2>Plots</h2>")[1].split("<h2>What it gets most wrong</h2>")
+    assert plots == report_html.image("roc.png", b"roc")
+    assert "Grad-CAM" in worst
+    assert worst.endswith(report_html.image(WORST, b"worst", width="100%") + "</body></html>")
+    assert Checked(page).open == []
+
+
+def test_a_figure_that_is_not_defined_has_no_colour() -> None:
+    judged = made(["real"] * 10, calibration=Calibration())
+    grid = pd.DataFrame(dict.fromkeys((UNCHANGED, *CHANGES), np.repeat([-1.0, 1.0], 5)))
+    judged["robustness"] = judge_grid(grid.assign(label="real"), Calibration())
+    row = report_html.page(judged, {}).split(f"<tr><td>{UNCHANGED}</td>")[1].split("</tr>")[0]
+    cells = [Checked(cell).words[0] for cell in row.split("</td>")[:-1]]
+    assert ["style" in cell for cell in row.split("</td>")[:-1]] == [False, False, True, False, True]
+    assert cells[2:] == ["50.00 %", cells[0], "50.00 %"]
+    assert cells[0] == "undefined: there are no fakes"
+
+
+def test_the_grid_of_changed_pictures_is_a_table() -> None:
+    judged = made(["real", "fake"] * 10)
+    grid = pd.DataFrame(dict.fromkeys((UNCHANGED, *CHANGES), np.repeat([-1.0, 1.0], 10)))
+    judged["robustness"] = judge_grid(grid.assign(label=["real"] * 10 + ["fake"] * 10), Calibration())
+    page = Checked(report_html.page(judged, {}))
+    assert page.open == []
+    assert {UNCHANGED, *CHANGES} <= set(page.words)
+    assert "100.00 %" in page.words
+    assert scoring.table(judged).splitlines()[-1].split()[-4:] == ["0.00", "%", "0.00", "%"]

@@ -1,0 +1,112 @@
+"""detector_core.images.faces: where a face is, and its crop."""
+
+import io
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from detector_core.errors import BadImage
+from detector_core.images import faces as module
+from detector_core.images.faces import Face, crop, crop_name, detect, fills, save_crop, warm_up
+
+
+def face(*box: float) -> Face:
+    return Face(box=box, score=1.0, landmarks=np.zeros((5, 2), np.float32))
+
+
+@pytest.fixture(scope="module")
+def portrait(faces: Path) -> Image.Image:
+    first = sorted((faces / "real_vs_fake/real-vs-fake/valid/real").iterdir())[1]
+    return Image.open(first).convert("RGB")
+
+
+@pytest.mark.parametrize(
+    ("box", "margin", "corner", "side"),
+    [
+        ((40, 30, 60, 50), 0.0, (40, 30), 20),
+        ((40, 30, 60, 50), 0.5, (35, 25), 30),
+        ((40, 30, 50, 50), 0.0, (35, 30), 20),
+        ((-5, -5, 15, 15), 0.0, (0, 0), 20),
+        ((98, 58, 126, 86), 0.0, (92, 52), 28),
+        ((10, 10, 90, 70), 1.0, (10, 0), 80),
+    ],
+    ids=["exact", "margin", "squared", "moved in", "moved back", "shrunk"],
+)
+def test_a_crop_is_a_square_inside_the_picture(box, margin, corner, side):
+    y, x = np.mgrid[:80, :120]
+    image = np.stack([x, y, x], axis=-1).astype(np.uint8)
+    found = crop(image, face(*box), margin)
+    assert found.shape == (side, side, 3)
+    assert tuple(found[0, 0, :2].tolist()) == corner
+
+
+@pytest.mark.parametrize("size", [(1, 1), (16, 16), (39, 300), (40, 40), (64, 41), (50, 1500), (45, 50_000)])
+@pytest.mark.parametrize("content", ["flat", "noise"])
+def test_pictures_of_any_size_without_a_face_have_none(size, content):
+    noise = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+    assert detect(noise if content == "noise" else np.full_like(noise, 128)) == []
+
+
+def test_after_warming_up_nothing_is_loaded_any_more(monkeypatch: pytest.MonkeyPatch):
+    module._loaded.cache_clear()
+    warm_up()
+    loaded = module._loaded()
+    monkeypatch.setattr("facenet_pytorch.MTCNN", None)
+    assert detect(np.zeros((100, 100, 3), np.uint8)) == []
+    assert module._loaded() is loaded
+
+
+def test_faces_are_found_where_they_are_the_largest_first(portrait: Image.Image):
+    canvas = Image.new("RGB", (700, 420), (90, 100, 110))
+    canvas.paste(portrait.resize((128, 128)), (20, 250))
+    canvas.paste(portrait, (400, 60))
+    large, small, *_ = detect(np.asarray(canvas))
+    for found, (left, top, side) in ((large, (400, 60, 256)), (small, (20, 250, 128))):
+        assert left < found.box[0] < found.box[2] < left + side
+        assert top < found.box[1] < found.box[3] < top + side
+        assert found.score > 0.95
+        x, y = found.landmarks.T
+        assert ((x > found.box[0]) & (x < found.box[2]) & (y > found.box[1]) & (y < found.box[3])).all()
+
+
+def test_threads_find_the_same_faces(portrait: Image.Image):
+    pictures = [np.asarray(portrait.resize((side, side))) for side in (128, 160, 192, 224)]
+    one_by_one = [[found.box for found in detect(picture)] for picture in pictures]
+    with ThreadPoolExecutor(4) as pool:
+        together = [[found.box for found in faces] for faces in pool.map(detect, pictures * 3)]
+    assert together == one_by_one * 3
+
+
+@pytest.mark.parametrize(("side", "whole"), [(180, True), (140, True), (100, False)])
+def test_a_face_fills_an_aligned_portrait(side, whole):
+    image = np.zeros((256, 256, 3), np.uint8)
+    assert fills(image, face(30, 30, 30 + side, 30 + side)) == whole
+
+
+def test_boxes_of_a_large_picture_are_in_its_own_pixels(portrait: Image.Image):
+    plain = detect(np.asarray(portrait.resize((1024, 1024))))[0]
+    large = detect(np.asarray(portrait.resize((2048, 2048))))[0]
+    assert np.array(large.box) == pytest.approx(2 * np.array(plain.box), abs=25)
+
+
+def test_a_crop_is_saved_without_loss(portrait: Image.Image, tmp_path: Path):
+    canvas = Image.new("RGB", (400, 300), (90, 100, 110))
+    canvas.paste(portrait, (120, 20))
+    buffer = io.BytesIO()
+    canvas.save(buffer, "PNG")
+    data = save_crop("train/real/a.jpg", buffer.getvalue(), folder=str(tmp_path), margin=0.2)
+    assert (tmp_path / crop_name("train/real/a.jpg")).read_bytes() == data
+    pixels = np.asarray(canvas)
+    expected = crop(pixels, detect(pixels)[0], 0.2)
+    assert (np.asarray(Image.open(io.BytesIO(data))) == expected).all()
+
+
+def test_a_picture_without_a_face_is_named_so(tmp_path: Path):
+    buffer = io.BytesIO()
+    Image.new("RGB", (64, 64)).save(buffer, "PNG")
+    with pytest.raises(BadImage, match="no face was found"):
+        save_crop("a.png", buffer.getvalue(), folder=str(tmp_path), margin=0.0)
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,296 @@
+import functools
+import http.server
+import pickle
+import re
+import threading
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import NoReturn
+
+import huggingface_hub.constants
+import pytest
+import safetensors.torch
+import torch
+from torch import nn
+
+from detector_core.config import ModelSpec
+from detector_core.errors import NoWeights
+from detector_core.networks import weights
+from detector_core.networks.factory import build
+
+TINY = {"layout": (1, 1, 1, 1)}
+HEADS = {"inception_resnet_v2": "classif", "vggface2": "logits", "vggface2_resnet50": "fc", "timm:resnet18": "fc"}
+
+
+def state_of(architecture: str, classes: int) -> tuple[dict[str, torch.Tensor], str]:
+    """Random weights of a network with a head of ``classes``, and the head's name."""
+    head = HEADS.get(architecture, "fc")
+    state = build(ModelSpec(architecture=architecture, **TINY), pretrained=False).state_dict()
+    width = state[f"{head}.weight"].shape[1]
+    return {**state, f"{head}.weight": torch.rand(classes, width), f"{head}.bias": torch.rand(classes)}, head
+
+
+def assert_loaded(model: nn.Module, state: dict[str, torch.Tensor], but: str = "!") -> None:
+    for name, tensor in model.state_dict().items():
+        if not name.startswith(but):
+            assert torch.equal(tensor, state[name]), name
+
+
+def no_network(url: str, timeout: float) -> NoReturn:
+    assert timeout <= 10
+    raise urllib.error.URLError(OSError(f"Name or service not known: {url}"))
+
+
+@pytest.fixture
+def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """No network, and caches that are empty."""
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hf"))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    monkeypatch.setattr(urllib.request, "urlopen", no_network)
+    return tmp_path
+
+
+@pytest.mark.parametrize("architecture", [*HEADS, "resnet68"])
+def test_a_file_of_another_class_count_loads_but_for_its_head(architecture: str, tmp_path: Path) -> None:
+    state, head = state_of(architecture, 7)
+    torch.save(state, tmp_path / "weights.pt")
+    model = build(ModelSpec(architecture=architecture, init=str(tmp_path / "weights.pt"), **TINY))
+    assert_loaded(model, state, but=f"{head}.")
+    assert model.get_submodule(head).weight.shape[0] == 1
+
+
+def test_our_own_model_loads_with_its_head(tmp_path: Path) -> None:
+    state, _ = state_of("resnet68", 1)
+    safetensors.torch.save_file(state, tmp_path / "model.safetensors")
+    assert_loaded(build(ModelSpec(architecture="resnet68", init=str(tmp_path / "model.safetensors"), **TINY)), state)
+
+
+def test_a_checkpoint_of_ddp_is_unwrapped(tmp_path: Path) -> None:
+    state, _ = state_of("resnet68", 1)
+    torch.save({"epoch": 3, "state_dict": {f"module.{k}": v for k, v in state.items()}}, tmp_path / "last.pth.tar")
+    assert_loaded(build(ModelSpec(architecture="resnet68", init=str(tmp_path / "last.pth.tar"), **TINY)), state)
+
+
+def test_the_published_vggface2_resnet50_format_loads(tmp_path: Path) -> None:
+    """A pickled dict of numpy arrays, without BatchNorm's counters, with other classes (8,631 in truth)."""
+    state, _ = state_of("vggface2_resnet50", 7)
+    arrays = {k: v.numpy() for k, v in state.items() if not k.endswith("num_batches_tracked")}
+    (tmp_path / "resnet50_ft_weight.pkl").write_bytes(pickle.dumps(arrays, protocol=2))
+    spec = ModelSpec(architecture="vggface2_resnet50", init=str(tmp_path / "resnet50_ft_weight.pkl"))
+    assert_loaded(build(spec), state, but="fc.")
+
+
+def test_a_pickle_that_would_run_code_is_refused(tmp_path: Path) -> None:
+    class Evil:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return Path.touch, (Path(tmp_path / "ran"),)  # type: ignore[return-value]
+
+    for name in ("evil.pkl", "evil.pt"):
+        (tmp_path / name).write_bytes(pickle.dumps({"conv1.weight": Evil()}, protocol=2))
+        with pytest.raises(NoWeights, match=name):
+            weights.read(tmp_path / name)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_the_first_key_that_does_not_fit_is_named(tmp_path: Path) -> None:
+    state, _ = state_of("resnet68", 1)
+    cases = {
+        "it holds no layer2.0.conv2.weight": {k: v for k, v in state.items() if k != "layer2.0.conv2.weight"},
+        "layer1.0.bn1.bias is \\[5\\], not \\[64\\]": {**state, "layer1.0.bn1.bias": torch.zeros(5)},
+        "it holds layer1.1.conv1.weight, which": {**state, "layer1.1.conv1.weight": torch.zeros(5)},
+    }
+    for says, changed in cases.items():
+        torch.save(changed, tmp_path / "w.pt")
+        with pytest.raises(NoWeights, match=says) as error:
+            build(ModelSpec(architecture="resnet68", init=str(tmp_path / "w.pt"), **TINY))
+        assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "says"),
+    [
+        ("x.pt", b"", "cannot be read as weights"),
+        ("x.pt", b"not weights", "cannot be read as weights"),
+        ("x.pkl", b"not weights", "cannot be read as weights"),
+        ("x.pkl", pickle.dumps([1, 2]), "holds no state dict"),
+        ("x.safetensors", b"\x08", "not a whole safetensors file"),
+    ],
+)
+def test_a_file_of_something_else_is_one_line(name: str, data: bytes, says: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(NoWeights, match=says) as error:
+        weights.read(tmp_path / name)
+    assert "\n" not in str(error.value)
+
+
+def test_a_torn_file_is_one_line(tmp_path: Path) -> None:
+    torch.save({"a": torch.rand(1000)}, tmp_path / "whole.pt")
+    (tmp_path / "torn.pt").write_bytes((tmp_path / "whole.pt").read_bytes()[:2000])
+    with pytest.raises(NoWeights, match=r"torn\.pt cannot be read as weights"):
+        weights.read(tmp_path / "torn.pt")
+
+
+def test_a_missing_file_and_a_folder_are_named(tmp_path: Path) -> None:
+    with pytest.raises(NoWeights, match=r"there is no file .*gone\.pt"):
+        build(ModelSpec(architecture="resnet68", init=str(tmp_path / "gone.pt"), **TINY))
+    with pytest.raises(NoWeights, match="cannot be read"):
+        build(ModelSpec(architecture="resnet68", init=str(tmp_path), **TINY))
+
+
+@pytest.mark.parametrize(
+    ("architecture", "names"),
+    [
+        ("inception_resnet_v2", ("model.safetensors", "huggingface.co/timm/inception_resnet_v2.tf_in1k")),
+        ("timm:resnet18", ("model.safetensors", "huggingface.co/timm/resnet18.a1_in1k")),
+        ("timm:legacy_senet154", ("http", "senet154", "checkpoints")),
+        ("vggface2", ("20180402-114759-vggface2.pt", "checkpoints")),
+        ("vggface2_resnet50", ("resnet50_ft_weight.pkl", "cydonia999/VGGFace2-pytorch")),
+    ],
+)
+def test_offline_hub_is_one_quick_line_that_says_what_to_fetch(
+    architecture: str, names: tuple[str, ...], offline: Path
+) -> None:
+    del offline
+    start = time.monotonic()
+    with pytest.raises(NoWeights) as error:
+        build(ModelSpec(architecture=architecture, init="hub"))
+    assert time.monotonic() - start < 5
+    assert "\n" not in str(error.value)
+    assert all(part in str(error.value) for part in (*names, "--init FILE", "--init none"))
+
+
+def test_a_refused_connection_is_not_tried_again_and_again(offline: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    del offline
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
+    start = time.monotonic()
+    with pytest.raises(NoWeights, match="cannot be fetched"):
+        weights.from_hub("timm/resnet18.a1_in1k", ["model.safetensors", "pytorch_model.bin"])
+    assert time.monotonic() - start < 5
+
+
+def test_offline_a_cached_timm_file_works(offline: Path) -> None:
+    state, _ = state_of("timm:resnet18", 1000)
+    repository = offline / "hf" / "models--timm--resnet18.a1_in1k"
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs" / "main").write_text("0" * 40)
+    (repository / "snapshots" / ("0" * 40)).mkdir(parents=True)
+    cached = repository / "snapshots" / ("0" * 40) / "model.safetensors"
+    safetensors.torch.save_file(state, cached)
+    assert_loaded(build(ModelSpec(architecture="timm:resnet18", init="hub")), state, but="fc.")
+    cached.write_bytes(cached.read_bytes()[:1000])
+    with pytest.raises(NoWeights, match="delete it to fetch it again"):
+        build(ModelSpec(architecture="timm:resnet18", init="hub"))
+
+
+def test_offline_a_cached_vggface2_file_works(offline: Path) -> None:
+    state, _ = state_of("vggface2", 8631)
+    cached = offline / "torch" / "checkpoints" / "20180402-114759-vggface2.pt"
+    cached.parent.mkdir(parents=True)
+    torch.save(state, cached)
+    assert_loaded(build(ModelSpec(architecture="vggface2", init="hub")), state, but="logits.")
+
+
+@pytest.mark.parametrize("published", [["pytorch_model.bin"], ["model.safetensors", "pytorch_model.bin"], []])
+def test_the_first_file_that_a_repository_has_is_fetched(
+    published: list[str], offline: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names, asked = ["model.safetensors", "pytorch_model.bin"], []
+
+    class Hub(http.server.BaseHTTPRequestHandler):
+        def do_HEAD(self) -> None:
+            name = Path(self.path).name
+            asked.append((self.command, self.path))
+            self.send_response(200 if name in published else 404)
+            said = {"X-Repo-Commit": "0" * 40, "ETag": f'"{name}"', "Content-Length": str(len(name))}
+            for header, value in (said if name in published else {"X-Error-Code": "EntryNotFound"}).items():
+                self.send_header(header, value)
+            self.end_headers()
+
+        def do_GET(self) -> None:
+            self.do_HEAD()
+            self.wfile.write(Path(self.path).name.encode())
+
+        def log_message(self, *_: object) -> None:
+            """Nothing on stderr."""
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hub) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+        url = f"http://127.0.0.1:{server.server_port}"
+        monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", url)
+        monkeypatch.setattr(
+            huggingface_hub.constants, "HUGGINGFACE_CO_URL_TEMPLATE", url + "/{repo_id}/resolve/{revision}/{filename}"
+        )
+        try:
+            if published:
+                found = weights.from_hub("timm/tiny", names)
+                assert (found.name, found.read_text()) == (published[0], published[0])
+                assert found.is_relative_to(offline / "hf")
+                asked.clear()
+                assert weights.from_hub("timm/tiny", names) == found
+                assert asked == []  # it is in the cache now
+            else:
+                with pytest.raises(
+                    NoWeights,
+                    match=r"timm/tiny on Hugging Face has none of model\.safetensors, pytorch_model\.bin: .*--init",
+                ):
+                    weights.from_hub("timm/tiny", names)
+                assert [Path(path).name for _, path in asked] == names
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+OLDER = (
+    (r"^stem\.", "downsample_layers.0."),
+    (r"^stages\.(\d+)\.downsample\.", r"downsample_layers.\1."),
+    (r"^stages\.(\d+)\.blocks\.", r"stages.\1."),
+    ("conv_dw", "dwconv"),
+    (r"mlp\.fc", "pwconv"),
+    (r"^head\.norm", "norm"),
+    (r"^head\.fc", "head"),
+)
+"""timm's names of a ConvNeXt, and those it was published under."""
+
+
+def test_a_timm_network_takes_the_names_it_was_published_under(tmp_path: Path) -> None:
+    architecture = "timm:test_convnext"
+    state = build(ModelSpec(architecture=architecture), pretrained=False).state_dict()
+    older = {functools.reduce(lambda key, pair: re.sub(*pair, key), OLDER, key): value for key, value in state.items()}
+    assert not set(older) & set(state)
+    torch.save(older, tmp_path / "older.pth")
+    assert_loaded(build(ModelSpec(architecture=architecture, init=str(tmp_path / "older.pth"))), state)
+    torch.save(state_of("resnet68", 1)[0] | {"layer.weight": torch.zeros(2, 2)}, tmp_path / "other.pth")
+    with pytest.raises(NoWeights, match=r"other\.pth does not fit the network: it holds no stem\.0\.weight"):
+        build(ModelSpec(architecture=architecture, init=str(tmp_path / "other.pth")))
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_download_arrives_whole_or_not_at_all(whole: bool, tmp_path: Path) -> None:
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Length", "1000")
+            self.end_headers()
+            self.wfile.write(b"w" * (1000 if whole else 400))
+
+        def log_message(self, *_: object) -> None:
+            """Nothing on stderr."""
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.handle_request)
+        thread.start()
+        url = f"http://127.0.0.1:{server.server_port}/weights.pt"
+        if whole:
+            assert weights.from_url(url, tmp_path).read_bytes() == b"w" * 1000
+            assert weights.from_url(url, tmp_path) == tmp_path / "weights.pt"  # the server answers only once
+        else:
+            with pytest.raises(NoWeights, match="the connection broke after 400 of 1000 bytes"):
+                weights.from_url(url, tmp_path)
+            assert list(tmp_path.iterdir()) == []
+        thread.join()

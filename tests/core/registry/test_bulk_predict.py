@@ -1,0 +1,78 @@
+"""detector_core.registry.bulk_predict: a verdict for each picture, in order, and what becomes of a file that cannot
+be read."""
+
+import errno
+from pathlib import Path
+
+import pytest
+
+from detector_core import storage
+from detector_core.errors import BadData
+from detector_core.images.preprocess import decode
+from detector_core.registry import versions
+from detector_core.registry.bulk_predict import BATCH, judge
+from detector_core.registry.predictor import Predictor
+from tests.conftest import picture
+from tests.support.models import save_model
+
+
+@pytest.fixture(scope="module")
+def version(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("predicting")
+    versions.promote(save_model(folder / "model"), folder / "models")
+    return versions.live(folder / "models")
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Some more than a batch; read only."""
+    folder = tmp_path_factory.mktemp("pictures")
+    for number in range(BATCH + 3):
+        (folder / f"{number:02}.jpg").write_bytes(picture(number, "fake" if number % 2 else "real"))
+    (folder / "torn.jpg").write_bytes(picture(0, "real")[:300])
+    return folder
+
+
+def test_each_picture_gets_the_verdict_of_the_service_in_the_order_asked(version: Path, pictures: Path) -> None:
+    paths = sorted((path.name for path in pictures.glob("[0-9]*.jpg")), reverse=True)
+    found = judge(str(version), "cpu", str(pictures), paths)
+    expected = Predictor(version).predict([decode((pictures / path).read_bytes()) for path in paths])
+    assert found["path"].tolist() == paths
+    assert found["verdict"].tolist() == [one.verdict for one in expected]
+    assert found["p_fake"].tolist() == pytest.approx([one.p_fake for one in expected], abs=1e-3)
+    assert found["logit"].tolist() == pytest.approx([one.logit for one in expected], abs=1e-3)
+    assert found["error"].isna().all()
+
+
+def test_a_file_that_cannot_be_read_is_named_and_stops_nothing(
+    version: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = storage.read_bytes
+
+    def refuse(path: str) -> bytes:
+        if path.endswith("00.jpg"):
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return read(path)
+
+    monkeypatch.setattr(storage, "read_bytes", refuse)
+    found = judge(str(version), "cpu", str(pictures), ["00.jpg", "torn.jpg", "gone.jpg", "01.jpg"])
+    refused, torn, gone, whole = found["error"]
+    assert refused == "the file cannot be opened: Permission denied"
+    assert torn.startswith("damaged picture: ")
+    assert gone.startswith("the file cannot be opened: ")
+    assert gone.endswith("No such file or directory")
+    assert whole is None or whole != whole
+    assert found["verdict"].notna().tolist() == found["p_fake"].notna().tolist() == [False] * 3 + [True]
+
+
+def test_a_disk_that_fails_stops_it_and_says_how_to_go_on(
+    version: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(path: str) -> bytes:
+        raise OSError(errno.EIO, "Input/output error", path)
+
+    monkeypatch.setattr(storage, "read_bytes", fail)
+    with pytest.raises(
+        BadData, match=rf"^{pictures}/00\.jpg cannot be read \(.*\): run the same command again to go on"
+    ):
+        judge(str(version), "cpu", str(pictures), ["00.jpg"])

@@ -1,0 +1,302 @@
+"""Export, parity gate and runtime together, with a tiny network and without Ray."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from detector_core.config import PreprocessSpec
+from detector_core.data import manifest
+from detector_core.data.manifest import Manifest
+from detector_core.errors import BadConfig, BadData, BrokenArtifact, Refused
+from detector_core.evaluation import scoring
+from detector_core.networks import artifacts
+from detector_core.registry import openvino_export, promotion, runtime_files, versions
+from detector_core.registry.engines import OpenVino, cpu_has_bf16
+from detector_core.registry.predictor import Predictor, describe
+from tests.support.models import SIZE, save_model
+
+
+@pytest.fixture(scope="module")
+def data(tiny_dataset: Path) -> Manifest:
+    return manifest.load(str(tiny_dataset))
+
+
+@pytest.fixture(scope="module")
+def said() -> list[str]:
+    return []
+
+
+@pytest.fixture(scope="module")
+def version(tmp_path_factory: pytest.TempPathFactory, data: Manifest, said: list[str]) -> Path:
+    """A version with every precision; read only. Forced: the figures of random weights are nobody's concern here."""
+    folder = tmp_path_factory.mktemp("promotion")
+    complete = partial(promotion.complete, asked="auto", data=data, say=said.append)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("detector_core.registry.parity_gate.AUC_FALL", 1.0)
+        patch.setattr("detector_core.registry.parity_gate.FLIPS", 1.0)
+        versions.promote(save_model(folder / "model"), folder / "models", complete=complete, key="auto")
+    return versions.live(folder / "models")
+
+
+def squares(count: int, size: int = SIZE) -> np.ndarray:
+    """Noise."""
+    return np.random.default_rng(0).integers(0, 256, (count, size, size, 3), dtype=np.uint8)
+
+
+def test_fp32_scores_are_those_of_evaluation(version: Path, data: Manifest) -> None:
+    network, artifact = artifacts.load(version)
+    expected = scoring.score(network, data.split("valid"), data.root, artifact.spec.preprocess)
+    predictor = Predictor(version, precision="fp32", threads=1, batch_size=5)
+    from detector_core.images.preprocess import decode
+
+    found = predictor.predict([decode((Path(data.root) / path).read_bytes()) for path in expected["path"]])
+    assert [one.logit for one in found] == pytest.approx(expected["logit"].tolist(), abs=1e-3)
+    assert predictor.info.precision == "fp32"
+
+
+@pytest.mark.parametrize("precision", ["int8", "bf16"])
+def test_fast_scores_are_near(version: Path, precision: str) -> None:
+    pictures = list(squares(24))
+    exact = Predictor(version, precision="fp32", threads=1).predict(pictures)
+    fast = Predictor(version, precision=precision, threads=1)
+    assert fast.info.precision == precision
+    distance = np.abs([a.logit - b.logit for a, b in zip(exact, fast.predict(pictures), strict=True)])
+    assert 0 <= distance.max() < 0.1
+    assert Predictor(version).info == describe(version)
+
+
+def test_what_was_measured_is_kept(version: Path, said: list[str]) -> None:
+    record = runtime_files.read(version, artifacts.read(version).weights_sha256)
+    assert record
+    assert record.precision == "int8"
+    assert [row["precision"] for row in record.table] == ["int8", "bf16", "fp32", "torch fp32"]
+    assert record.checked_on["pictures"] == {"real": 8, "fake": 8}
+    assert set(record.files) == {f"openvino/{name}.{end}" for name in ("fp32", "int8") for end in ("xml", "bin")}
+    assert any("the gate is run on it all the same" in line for line in said)
+    assert "-> int8" in said[-1]
+    assert "int8 |" in (version / "MODEL_CARD.md").read_text()
+
+
+def test_serving_loads_neither_torch_nor_nncf_and_leaves_nothing(version: Path, tmp_path: Path) -> None:
+    code = (
+        "import sys, numpy as np; from detector_core.registry.predictor import Predictor\n"
+        f"Predictor({str(version)!r}, threads=1).predict([np.zeros((9, 9, 3), np.uint8)])\n"
+        "print([name for name in ('torch', 'nncf', 'sklearn', 'matplotlib') if name in sys.modules],"
+        " sys.modules['openvino_telemetry'])"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, "HOME": str(tmp_path)}
+    )
+    assert found.stdout == "[] None\n", found.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_explaining_loads_the_network_and_gives_a_map(version: Path) -> None:
+    predictor = Predictor(version, threads=1)
+    maps = [predictor.explain(squares(1)[0], toward) for toward in ("fake", "real", "fake")]
+    assert maps[0].shape == (SIZE, SIZE)
+    assert maps[0].dtype == np.float32
+    assert 0 <= maps[0].min() <= maps[0].max() <= 1
+    assert (maps[0] == maps[2]).all()
+
+
+@pytest.mark.parametrize("name", ["int8.bin", "int8.xml", "fp32.bin"])
+@pytest.mark.parametrize("damage", [lambda path: path.write_bytes(b"changed"), Path.unlink])
+def test_a_damaged_export_is_refused(version: Path, tmp_path: Path, name: str, damage: Callable[[Path], Any]) -> None:
+    models = tmp_path / "models"
+    shutil.copytree(version.parent, models)
+    damage(models / version.name / "openvino" / name)
+    with pytest.raises(BrokenArtifact, match=f"{name} (was changed|is missing)"):
+        Predictor(models / version.name, precision="auto" if name.startswith("int8") else "bf16")
+    versions.promote(save_model(tmp_path / "next", seed=1), models)
+    with pytest.raises(BrokenArtifact, match=name):
+        versions.rollback(models)
+
+
+def test_a_record_of_other_weights_or_another_form_is_refused(version: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(version, tmp_path / "copy")
+    values = json.loads((folder / "runtime.json").read_text())
+    for change in ({"weights_sha256": "0"}, {"format": 9}, {"precision": "int4"}, {"more": 1}):
+        (folder / "runtime.json").write_text(json.dumps({**values, **change}))
+        with pytest.raises(BrokenArtifact, match="promote the model again"):
+            describe(folder)
+
+
+def test_a_plain_model_is_served_by_torch_in_fp32(tmp_path: Path) -> None:
+    model = save_model(tmp_path / "plain")
+    assert Predictor(model).info.precision == "fp32"
+    with pytest.raises(BadConfig, match="this model has fp32"):
+        Predictor(model, precision="int8")
+
+
+class Spoilt(OpenVino):
+    """An engine whose int8 is wrong."""
+
+    def __init__(self, file: Path, precision: str, threads: int = 0) -> None:
+        super().__init__(file, precision, threads)
+        self.precision = precision
+
+    def __call__(self, pixels_BSSC: np.ndarray) -> np.ndarray:
+        return super().__call__(pixels_BSSC) + (
+            99 * (-1) ** np.arange(len(pixels_BSSC)) if self.precision == "int8" else 0
+        )
+
+
+def test_a_precision_that_fails_makes_way_for_the_next(
+    tmp_path: Path, data: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("detector_core.registry.promotion.OpenVino", Spoilt)
+    monkeypatch.setattr("detector_core.registry.promotion.export.quantize", lambda fp32, _: fp32)
+    model = save_model(tmp_path / "model")
+    monkeypatch.setitem(promotion.FILE_OF, "int8", "fp32.xml")
+    said: list[str] = []
+    record = promotion.complete(model, data=data, say=said.append)
+    assert record.precision == ("bf16" if cpu_has_bf16() else "fp32")
+    assert record.table[0]["passed"] is False
+    assert "verdicts flip" in record.table[0]["reason"]
+    assert "no verdict may flip" in "".join(said)
+
+    models = tmp_path / "models"
+    explicit = partial(promotion.complete, asked="int8", data=data, say=said.append)
+    clean = save_model(tmp_path / "clean")
+    with pytest.raises(Refused, match=r"int8 does not pass the parity gate: .* of 16 verdicts flip.*--force"):
+        versions.promote(clean, models, complete=explicit, key="int8")
+    assert versions.versions(models) == []
+    assert [path.name for path in models.iterdir()] == []
+    versions.promote(clean, models, complete=partial(explicit, force=True), key="int8")
+    assert describe(versions.live(models)).precision == "int8"
+
+
+def test_a_cpu_without_bf16_does_not_serve_it(tmp_path: Path, data: Manifest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("detector_core.registry.promotion.cpu_has_bf16", lambda: False)
+    with pytest.raises(Refused, match=r"this CPU does not multiply bf16; --precision auto"):
+        promotion.complete(save_model(tmp_path / "model"), asked="bf16", data=data, force=True, say=lambda _: None)
+
+
+def test_without_data_fp32_is_served_and_it_is_said(tmp_path: Path) -> None:
+    said: list[str] = []
+    record = promotion.complete(save_model(tmp_path / "model"), say=said.append)
+    assert (record.precision, record.checked_on) == ("fp32", {})
+    assert record.table == [
+        {**record.table[0], "precision": "fp32", "passed": None, "reason": "not compared: no data set was named"}
+    ]
+    assert "--data" in said[0]
+    with pytest.raises(BadConfig, match="--data DATASET"):
+        promotion.complete(tmp_path / "model", asked="bf16", say=said.append)
+
+
+def test_an_export_that_is_another_network_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Wrong(OpenVino):
+        def __call__(self, pixels_BSSC: np.ndarray) -> np.ndarray:
+            return super().__call__(pixels_BSSC) + 0.1
+
+    monkeypatch.setattr("detector_core.registry.promotion.OpenVino", Wrong)
+    with pytest.raises(BrokenArtifact, match=r"differs by 0\.1"):
+        promotion.complete(save_model(tmp_path / "model"), say=lambda _: None)
+
+
+def test_calibration_pictures_are_of_both_classes(data: Manifest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(openvino_export, "CALIBRATE_ON", 5)
+    rows = data.split("train")
+    preprocess = PreprocessSpec(image_size=SIZE)
+    assert openvino_export.calibration_pictures(rows, data.root, preprocess).shape == (10, SIZE, SIZE, 3)
+    with pytest.raises(BadData, match="no fake picture"):
+        openvino_export.calibration_pictures(rows[rows["label"] == "real"], data.root, preprocess)
+
+
+@pytest.mark.parametrize(
+    ("has_bf16", "precision", "gated_in", "served_in"),
+    [
+        (True, "int8", "bf16", "bf16"),
+        (True, "int8", "f32", "f32"),
+        (True, "int8", None, "f32"),
+        (True, "bf16", "bf16", "bf16"),
+        (True, "fp32", "f32", "f32"),
+        (False, "int8", "bf16", "f32"),
+        (False, "int8", "f32", "f32"),
+    ],
+)
+def test_another_machine_multiplies_as_the_gate_did_or_exactly(
+    version: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    has_bf16: bool,
+    precision: str,
+    gated_in: str | None,
+    served_in: str,
+) -> None:
+    folder = shutil.copytree(version, tmp_path / "copy")
+    record = json.loads((folder / "runtime.json").read_text())
+    record["multiply_in"] = {precision: gated_in} if gated_in else {}
+    (folder / "runtime.json").write_text(json.dumps(record))
+    hints: list[str] = []
+
+    def compile_model(file: str, device: str, settings: dict[str, Any]) -> Any:  # noqa: ARG001 -- of OpenVINO
+        hints.append(settings["INFERENCE_PRECISION_HINT"])
+        raise RuntimeError("not today")
+
+    core = SimpleNamespace(compile_model=compile_model)
+    monkeypatch.setattr("detector_core.registry.engines.cpu_has_bf16", lambda: has_bf16)
+    monkeypatch.setattr("detector_core.registry.engines.openvino", lambda: SimpleNamespace(Core=lambda: core))
+    with pytest.raises(BrokenArtifact, match="not today"):
+        Predictor(folder, precision=precision)
+    assert hints == [served_in]
+
+
+@pytest.mark.parametrize(
+    ("asked", "passed", "served"),
+    [("auto", True, "bf16"), ("int8", True, "bf16"), ("int8", False, "fp32"), ("fp32", True, "fp32")],
+)
+def test_where_torch_computes_int8_becomes_bf16_if_that_passed_the_gate(
+    version: Path, tmp_path: Path, asked: str, passed: bool, served: str
+) -> None:
+    folder = shutil.copytree(version, tmp_path / "copy")
+    record = json.loads((folder / "runtime.json").read_text())
+    record["table"] = [{**row, "passed": passed or row["precision"] != "bf16"} for row in record["table"]]
+    (folder / "runtime.json").write_text(json.dumps(record))
+    predictor = Predictor(folder, precision=asked, device="cpu:0")  # for torch a CPU, and not the one of OpenVINO
+    assert predictor.info.precision == served
+    exact = Predictor(folder, precision="fp32", threads=1).predict(list(squares(4)))
+    found = predictor.predict(list(squares(4)))
+    assert [one.logit for one in found] == pytest.approx([one.logit for one in exact], abs=0.1)
+    distance = max(abs(one.logit - other.logit) for one, other in zip(found, exact, strict=True))
+    assert (distance > 1e-4) is (served == "bf16")
+
+
+@pytest.mark.parametrize(
+    ("said", "model"),
+    [
+        ("processor\t: 0\nmodel name\t: Fast 3000\nmodel name\t: Fast 3000\n", "Fast 3000"),
+        ("processor\t: 0\nCPU part\t: 0xd40\n", "aarch64"),
+        (None, "aarch64"),
+    ],
+    ids=["named", "ARM", "no such file"],
+)
+def test_a_machine_is_its_processor_and_cores(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, said: str | None, model: str
+) -> None:
+    if said is not None:
+        (tmp_path / "cpuinfo").write_text(said)
+    monkeypatch.setattr(promotion, "Path", lambda _: tmp_path / "cpuinfo")
+    monkeypatch.setattr("platform.processor", lambda: "")
+    monkeypatch.setattr("platform.machine", lambda: "aarch64")
+    monkeypatch.setattr("os.cpu_count", lambda: 8)
+    assert promotion.machine() == f"{model}, 8 cores"
+
+
+def test_what_the_gate_multiplied_in_is_kept(version: Path) -> None:
+    record = runtime_files.read(version, artifacts.read(version).weights_sha256)
+    assert record
+    fast = "bf16" if cpu_has_bf16() else "f32"
+    assert record.multiply_in == {"int8": fast, "bf16": fast, "fp32": "f32"}
+    assert record.measured["bf16"] is cpu_has_bf16()

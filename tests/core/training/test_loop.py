@@ -1,0 +1,233 @@
+import math
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.multiprocessing
+from torch import distributed
+
+from detector_core.config import RunSpec
+from detector_core.data import manifest
+from detector_core.data.loading import Place
+from detector_core.errors import BadData, BrokenArtifact, TrainingFailed
+from detector_core.training.loop import EpochReport, fit
+from detector_core.training.step import StepReport, TrainState, learning_rate, precision
+
+
+def losses(spec: RunSpec, dataset: Path, place: Place | None = None) -> list[float]:
+    """Every loss of a run: of each step, and of the validation after each epoch."""
+    data = manifest.load(str(dataset))
+    state = TrainState(spec, data.fingerprint)
+    return [report.loss if isinstance(report, StepReport) else report.val_loss for report in fit(state, data, place)]
+
+
+def test_a_run_learns_and_keeps_the_best_epoch(tiny_dataset: Path, tiny_spec: RunSpec) -> None:
+    data = manifest.load(str(tiny_dataset))
+    state = TrainState(tiny_spec.replace({"optim.epochs": 8}), data.fingerprint)
+    reports = list(fit(state, data))
+    epochs = [report for report in reports if isinstance(report, EpochReport)]
+    assert len(reports) - len(epochs) == 8 * 4
+    assert epochs[-1].train_loss < 0.5 * epochs[0].train_loss
+    assert epochs[-1].val_auc is not None
+    assert epochs[-1].val_auc > 0.9
+    lowest = min(range(8), key=lambda index: epochs[index].val_loss)
+    assert state.progress.best_epoch == lowest
+    assert epochs[lowest].best
+    assert state.best is not None
+    if lowest != 7:
+        assert any((state.best[name] != value).any() for name, value in state.network.state_dict().items())
+
+
+def test_same_seed_same_losses_and_another_seed_others(tiny_dataset: Path, tiny_spec: RunSpec) -> None:
+    spec = tiny_spec.replace({"optim.epochs": 1})
+    first = losses(spec, tiny_dataset)
+    assert losses(spec, tiny_dataset) == first
+    assert losses(spec.replace({"seed": 1}), tiny_dataset) != first
+
+
+def test_micro_batches_make_up_the_global_batch(tiny_dataset: Path, tiny_spec: RunSpec) -> None:
+    """Without BatchNorm in the way (its statistics are per micro-batch by design) accumulation changes nothing."""
+    spec = tiny_spec.replace({"optim.epochs": 1, "augment.cutout": 0.0})
+    data = manifest.load(str(tiny_dataset))
+    found = []
+    for micro in (12, 3):
+        state = TrainState(spec.replace({"optim.micro_batch": micro}), data.fingerprint)
+        for module in state.network.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.track_running_stats = False
+                module.forward = lambda x: x  # type: ignore[method-assign]
+        found.append([report.loss for report in fit(state, data) if isinstance(report, StepReport)])
+    assert found[0] == pytest.approx(found[1], rel=1e-4)
+
+
+@pytest.mark.parametrize("workers", [2, 3])
+def test_workers_give_the_same_curve_as_one(
+    tiny_dataset: Path, tiny_spec: RunSpec, tmp_path: Path, workers: int
+) -> None:
+    """Losses of steps and of validation, so running BatchNorm statistics too; 3 workers need fillers."""
+    spec = tiny_spec.replace({"optim.epochs": 2})
+    alone = losses(spec, tiny_dataset)
+    arguments = (workers, spec, tiny_dataset, tmp_path)
+    torch.multiprocessing.spawn(_worker, args=arguments, nprocs=workers)
+    together = [torch.load(tmp_path / f"losses-{rank}.pt") for rank in range(workers)]
+    assert all(other == together[0] for other in together)
+    assert together[0] == pytest.approx(alone, rel=5e-3)
+    assert together[0][:2] == pytest.approx(alone[:2], rel=1e-5)
+
+
+def _worker(rank: int, workers: int, spec: RunSpec, dataset: Path, out: Path) -> None:
+    os.environ.update({"MASTER_ADDR": "127.0.0.1", "GLOO_SOCKET_IFNAME": "lo"})
+    torch.set_num_threads(1)
+    distributed.init_process_group("gloo", init_method=f"file://{out}/rendezvous", rank=rank, world_size=workers)
+    torch.save(losses(spec, dataset, Place(rank=rank, workers=workers)), out / f"losses-{rank}.pt")
+    distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize("stop_after", [1, 4, 5, 7])
+def test_a_run_goes_on_where_it_was_saved(
+    tiny_dataset: Path, tiny_spec: RunSpec, tmp_path: Path, stop_after: int
+) -> None:
+    spec = tiny_spec.replace({"optim.epochs": 2, "optim.schedule": "cosine"})
+    data = manifest.load(str(tiny_dataset))
+    whole = losses(spec, tiny_dataset)
+    state = TrainState(spec, data.fingerprint)
+    first: list[Any] = []
+    for report in fit(state, data):
+        first.append(report)
+        if len(first) == stop_after:
+            break
+    state.save(tmp_path)
+    torch.manual_seed(999)
+    resumed = TrainState.load(tmp_path, spec, data.fingerprint)
+    second = list(fit(resumed, data))
+    found = [report.loss if isinstance(report, StepReport) else report.val_loss for report in [*first, *second]]
+    assert found == pytest.approx(whole, rel=1e-6)
+    assert [row["epoch"] for row in resumed.progress.history] == [1, 2]
+
+
+def test_a_checkpoint_of_another_run_is_refused(tiny_spec: RunSpec, tmp_path: Path) -> None:
+    TrainState(tiny_spec, "data").save(tmp_path)
+    with pytest.raises(BrokenArtifact, match="another spec"):
+        TrainState.load(tmp_path, tiny_spec.replace({"seed": 5}), "data")
+    with pytest.raises(BrokenArtifact, match="another data set"):
+        TrainState.load(tmp_path, tiny_spec, "other data")
+
+
+def _truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def _flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("damage", [_truncate, _flip, Path.unlink], ids=["truncated", "one bit", "missing"])
+@pytest.mark.parametrize("name", ["state.pt", "checkpoint.json"])
+def test_a_damaged_checkpoint_is_refused(
+    tiny_spec: RunSpec, tmp_path: Path, damage: Callable[[Path], None], name: str
+) -> None:
+    if name == "checkpoint.json" and damage is _flip:
+        pytest.skip("a changed digit in the history still reads as JSON")
+    TrainState(tiny_spec, "data").save(tmp_path)
+    damage(tmp_path / name)
+    with pytest.raises(BrokenArtifact, match=name):
+        TrainState.load(tmp_path, tiny_spec, "data")
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(tiny_dataset: Path, tiny_spec: RunSpec) -> None:
+    data = manifest.load(str(tiny_dataset))
+    state = TrainState(tiny_spec, data.fingerprint)
+    run = fit(state, data)
+    next(run)
+    with torch.no_grad():
+        next(state.network.parameters()).fill_(math.nan)
+    with pytest.raises(TrainingFailed, match="the loss is nan at epoch 1, step 2"):
+        list(run)
+
+
+def test_a_broken_picture_stops_the_run_or_is_listed(own_dataset: Path, tiny_spec: RunSpec) -> None:
+    data = manifest.load(str(own_dataset))
+    torn = Path(data.root) / data.split("train")["path"][3]
+    torn.write_bytes(torn.read_bytes()[:200])
+    with pytest.raises(BadData, match=f"broken picture: {torn}.*--skip-broken"):
+        list(fit(TrainState(tiny_spec, data.fingerprint), data))
+    state = TrainState(tiny_spec, data.fingerprint)
+    reports = list(fit(state, data, skip_broken=True))
+    assert [str(torn) in item for item in state.progress.broken] == [True]
+    assert sum(report.pictures for report in reports if isinstance(report, StepReport)) == 3 * 15
+
+
+def test_a_broken_validation_picture_stops_the_run_or_is_left_out(own_dataset: Path, tiny_spec: RunSpec) -> None:
+    data, spec = manifest.load(str(own_dataset)), tiny_spec.replace({"optim.epochs": 1})
+    first, *others = (Path(data.root) / path for path in data.split("valid")["path"])
+    first.write_bytes(first.read_bytes()[:200])
+    with pytest.raises(BadData, match=f"broken validation picture: {first}.*--skip-broken"):
+        list(fit(TrainState(spec, data.fingerprint), data))
+    *_, epoch = fit(TrainState(spec, data.fingerprint), data, skip_broken=True)
+    assert isinstance(epoch, EpochReport)
+    assert epoch.val_accuracy * 7 == pytest.approx(round(epoch.val_accuracy * 7)), "of seven pictures, not eight"
+    for path in others:
+        path.write_bytes(b"")
+    with pytest.raises(BadData, match="no validation picture can be read: mend them"):
+        list(fit(TrainState(spec, data.fingerprint), data, skip_broken=True))
+
+
+def test_a_validation_loss_that_is_not_finite_stops_the_run(tiny_dataset: Path, tiny_spec: RunSpec) -> None:
+    data = manifest.load(str(tiny_dataset))
+    state = TrainState(tiny_spec, data.fingerprint)
+    run = fit(state, data)
+    assert [next(run).step for _ in range(4)] == [1, 2, 3, 4]  # type: ignore[union-attr]
+    with torch.no_grad():
+        next(state.network.parameters()).fill_(math.nan)
+    with pytest.raises(
+        TrainingFailed, match=r"the validation loss is nan after epoch 1: .*learning rate \(now 0\.003\)"
+    ):
+        next(run)
+    assert state.progress.history == []
+    assert state.best is None
+
+
+def test_patience_stops_early(tiny_dataset: Path, tiny_spec: RunSpec) -> None:
+    spec = tiny_spec.replace({"optim.epochs": 50, "optim.patience": 1, "optim.learning_rate": 0.05})
+    data = manifest.load(str(tiny_dataset))
+    state = TrainState(spec, data.fingerprint)
+    epochs = [report for report in fit(state, data) if isinstance(report, EpochReport)]
+    assert len(epochs) < 50
+    assert not epochs[-1].best
+    assert state.progress.best_epoch == len(epochs) - 2
+
+
+@pytest.mark.parametrize(
+    ("device", "native", "wanted", "expected"),
+    [
+        ("cuda", {"cuda"}, "auto", "bf16"),
+        ("cuda", {"avx512", "amx"}, "auto", "fp32"),
+        ("cpu", {"avx512"}, "auto", "bf16"),
+        ("cpu", {"amx"}, "auto", "bf16"),
+        ("cpu", {"cuda"}, "auto", "fp32"),
+        ("cpu", set(), "bf16", "bf16"),
+        ("cuda", {"cuda"}, "fp32", "fp32"),
+    ],
+)
+def test_bf16_is_taken_where_the_device_multiplies_it_itself(
+    monkeypatch: pytest.MonkeyPatch, tiny_spec: RunSpec, device: str, native: set[str], wanted: str, expected: str
+) -> None:
+    monkeypatch.setattr(
+        torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation or "cuda" in native
+    )
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: "avx512" in native)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: "amx" in native)
+    optim = tiny_spec.replace({"optim.precision": wanted}).optim
+    assert precision(optim, torch.device(device)) == expected
+
+
+def test_learning_rate_schedules(tiny_spec: RunSpec) -> None:
+    constant = tiny_spec.optim
+    cosine = tiny_spec.replace({"optim.schedule": "cosine"}).optim
+    assert [learning_rate(constant, step, 4) for step in (0, 6, 11)] == [0.003] * 3
+    assert [learning_rate(cosine, step, 4) for step in (0, 6, 12)] == pytest.approx([0.003, 0.0015, 0])

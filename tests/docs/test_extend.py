@@ -1,0 +1,122 @@
+"""docs/extend.md: each of its diffs is short, applies to this tree, and does what the page says."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "extend.md").read_text()
+DIFFS = re.findall(r"^```diff\n(.*?)^```$", PAGE, flags=re.MULTILINE | re.DOTALL)
+VARIANT, METRIC = 0, 1
+LIMIT_S = 300
+METRIC_TESTS = "tests/core/evaluation/test_metrics.py"
+
+
+def changed(diff: str, folder: Path) -> Path:
+    """A copy of the core and its metrics' tests, with the diff applied; git looks at no repository around it."""
+    shutil.copytree(ROOT / "detector_core", folder / "detector_core", ignore=shutil.ignore_patterns("__pycache__"))
+    (folder / METRIC_TESTS).parent.mkdir(parents=True)
+    for name in (METRIC_TESTS, "tests/support/scores.py"):
+        shutil.copy(ROOT / name, folder / name)
+    subprocess.run(["git", "init", "--quiet", folder], check=True)
+    there = subprocess.run(
+        ["git", "apply", "--reverse", "--check"], cwd=folder, input=diff, capture_output=True, text=True
+    )
+    for check in () if there.returncode == 0 else (["--check"], []):
+        done = subprocess.run(["git", "apply", *check], cwd=folder, input=diff, capture_output=True, text=True)
+        assert done.returncode == 0, f"docs/extend.md has rotted, mend its diff: {done.stderr}"
+    return folder
+
+
+def tried(code: str, folder: Path, *arguments: object) -> Any:
+    """The JSON that a fresh Python prints, with the changed core."""
+    command = [sys.executable, "-c", f"import torch; torch.set_num_threads(1)\n{code}", *map(str, arguments)]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=LIMIT_S)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_there_are_two_and_each_is_under_40_lines() -> None:
+    assert len(DIFFS) == 2
+    assert [len(diff.splitlines()) < 40 for diff in DIFFS] == [True, True]
+
+
+TRAIN = """
+import json, sys
+from detector_core import artifacts, evaluation, explain, manifest
+from detector_core.evaluation.calibration import UNCALIBRATED
+from detector_core.data.loading import Pictures
+from detector_core.images.preprocess import normalize
+from detector_core.training.step import TrainState
+from detector_core.training.loop import fit
+from detector_core.networks.variants import spec_for
+small = {"preprocess.image_size": 32, "optim.epochs": 1, "optim.batch_size": 12, "optim.micro_batch": 4}
+spec, data = spec_for("plain5-cutout", small), manifest.load(sys.argv[1])
+state = TrainState(spec, data.fingerprint)
+epoch = list(fit(state, data))[-1]
+artifacts.save(sys.argv[2], state.best, artifacts.Artifact(
+    run="seventh", spec=spec, data=data.describe(), training={"complete": True, "history": [epoch.to_dict()]}
+))
+network, artifact = artifacts.load(sys.argv[2])
+rows = data.split("test")
+scores = evaluation.score(network, rows, data.root, spec.preprocess)
+pictures = Pictures(rows, data.root, spec.preprocess)
+x_BCHW = normalize(pictures.collate([pictures[0, 0]]).pixels_BSSC, spec.preprocess)
+print(json.dumps({
+    "steps": epoch.steps,
+    "cutout": spec.augment.cutout,
+    "variant": artifact.spec.variant,
+    "judged": evaluation.judge(scores, UNCALIBRATED)["pictures"],
+    "heat": explain.heat_maps(network, x_BCHW, ["fake"])[0].shape,
+}))
+"""
+
+
+def test_the_seventh_variant_trains_is_judged_and_explained(tiny_dataset: Path, tmp_path: Path) -> None:
+    found = tried(TRAIN, changed(DIFFS[VARIANT], tmp_path / "tree"), tiny_dataset, tmp_path / "model")
+    assert found["heat"][0] == found["heat"][1]
+    del found["heat"]
+    assert found == {"steps": 4, "cutout": 0.5, "variant": "plain5-cutout", "judged": {"real": 8, "fake": 8}}
+
+
+JUDGE = """
+import json
+import pandas as pd
+from detector_core import comparison, comparison_page, evaluation, report
+from detector_core.evaluation.calibration import UNCALIBRATED
+from detector_core.networks.variants import spec_for
+data = {"name": "drawn", "generated": True, "fingerprint": "f", "counts": {"train": {"real": 3, "fake": 2}}}
+model = {"run": "one", "variant": "resnet68", "weights_sha256": "w", "data": data}
+scores = pd.DataFrame({"path": list("abcde"), "label": ["real"] * 3 + ["fake"] * 2, "logit": [-2.0, -1, 1, 2, -2]})
+made = evaluation.report(scores, UNCALIBRATED, model=model, data=data, split="test")
+epoch = {"epoch": 1, "pictures_per_s": 1.0, "peak_memory_bytes": 1}
+training = {"epochs": 1, "seconds": 1.0, "best": epoch}
+rows = scores.assign(p_fake=UNCALIBRATED.p_fake(scores["logit"]))
+run = comparison.Judged(spec=spec_for("resnet68"), report=made, scores=rows, training=training, history=[epoch])
+compared = comparison.compare([run])
+print(json.dumps({
+    "value": made["rates"]["fake_precision"]["value"],
+    "shown": ["precision of fake" in text for text in (
+        report.page(made, {}), evaluation.table(made), comparison_page.text(compared)
+    )],
+    "paper": comparison.table_5(compared["means"]).set_index("source")["fake_precision"].to_dict(),
+}))
+"""
+
+
+def test_the_new_metric_is_in_the_report_on_its_page_and_in_the_tables(tmp_path: Path) -> None:
+    folder = changed(DIFFS[METRIC], tmp_path)
+    found = tried(JUDGE, folder)
+    assert found["value"] == pytest.approx(1 / 2)
+    assert found["shown"] == [True, True, True]
+    assert found["paper"]["ours"] == pytest.approx(100 * found["value"])
+    assert 50 < found["paper"]["paper"] < 100
+    command = [sys.executable, "-m", "pytest", "--noconftest", "--hypothesis-seed=0", "-q", METRIC_TESTS]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=LIMIT_S)
+    assert done.returncode == 0, done.stdout

@@ -1,0 +1,78 @@
+"""What a job says about the Ray that it finds: versions, and room now and later. Without a Ray."""
+
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+import ray
+
+from detector_core.errors import BadConfig, NoRoom
+from jobs.common import cluster
+from jobs.common.loopback import free_port
+
+MISMATCH = (
+    "Version mismatch: The cluster was started with:\n    Ray: 2.60.0\n    Python: 3.11.9\n"
+    "This process on 10.0.0.1 was started with:\n    Ray: 2.60.0\n    Python: 3.11.7\n"
+)
+
+
+@pytest.fixture
+def room(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Sets what a cluster has, and what its autoscaler may bring it to."""
+
+    def have(now: dict[str, float], later: dict[str, int] | None) -> None:
+        monkeypatch.setattr(ray, "cluster_resources", lambda: now)
+        monkeypatch.setattr(cluster.ray_state, "get_max_resources_from_cluster_config", lambda: later)
+
+    return have
+
+
+def test_another_version_is_one_line_that_names_both(monkeypatch: pytest.MonkeyPatch) -> None:
+    def init(**_: Any) -> None:
+        raise RuntimeError(MISMATCH)
+
+    monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    with (
+        pytest.raises(BadConfig, match=r"Python: 3.11.9 .*Python: 3.11.7: use one locked environment") as caught,
+        cluster.connect(),
+    ):
+        pass
+    assert "\n" not in str(caught.value)
+
+
+def test_a_gpu_that_no_node_may_bring_is_refused(room: Any) -> None:
+    room({"CPU": 2.0}, None)
+    with pytest.raises(NoRoom, match="training needs 1 GPU, and this Ray has 0: ask for less"):
+        cluster.check_room(cpus=1, gpus=1, purpose="training")
+
+
+def test_more_than_the_autoscaler_may_add_is_refused(room: Any) -> None:
+    room({"CPU": 4.0}, {"CPU": 64, "GPU": 8})
+    with pytest.raises(NoRoom, match="needs 9 GPU, and this Ray has 0, and 8 with every node it may add"):
+        cluster.check_room(cpus=9, gpus=9, purpose="training")
+
+
+def test_what_the_autoscaler_may_add_is_waited_for(room: Any, capfd: pytest.CaptureFixture[str]) -> None:
+    room({}, {"CPU": 64, "GPU": 8})
+    cluster.check_room(cpus=4, gpus=4, purpose="training")
+    assert "training needs 4 GPU, this Ray has 0: waiting for its autoscaler" in capfd.readouterr().err
+
+
+def test_room_that_is_there_needs_no_word(room: Any, capfd: pytest.CaptureFixture[str]) -> None:
+    room({"CPU": 4.0}, {"CPU": 2})
+    cluster.check_room(cpus=4, purpose="training")
+    assert capfd.readouterr().err == ""
+
+
+def test_a_head_that_is_gone_ends_the_job_in_one_line() -> None:
+    code = (
+        "import threading; from jobs import cluster; cluster.LOOK_EVERY_S, cluster.HEAD_GONE_S = 0.05, 0.2\n"
+        f"cluster._watch('127.0.0.1:{free_port()}', threading.Event())"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert (found.returncode, found.stdout) == (1, "")
+    assert found.stderr.startswith("error: the head of Ray at 127.0.0.1:")
+    assert "--resume" in found.stderr
+    assert len(found.stderr.splitlines()) == 1

@@ -1,0 +1,88 @@
+"""A search that goes on: the same plan only, and a trial told twice is the trial told once. No Ray runs here."""
+
+import dataclasses
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from detector_core.config import RunSpec
+from detector_core.errors import Refused
+from detector_core.training import lr_search
+from detector_core.training.loop import EpochReport
+from jobs.run.request import Request
+from jobs.search.plan import Plan, claim
+from jobs.search.tuner import RATE, collected
+
+losses = st.lists(st.floats(0.01, 9), min_size=1, max_size=8)
+
+
+def epochs(losses: list[float]) -> list[dict[str, Any]]:
+    """What a run of these validation losses reports, as Tune gets it."""
+    fields = [field.name for field in dataclasses.fields(EpochReport)]
+    rows = [
+        {**dict.fromkeys(fields, 1.0), "epoch": number, "val_loss": loss, "seconds": 2.0}
+        for number, loss in enumerate(losses, 1)
+    ]
+    return [{**row, **lr_search.kept(rows[: number + 1])} for number, row in enumerate(rows)]
+
+
+def trial(rows: list[dict[str, Any]], folder: Path) -> lr_search.Trial:
+    frame = pd.DataFrame(rows)
+    result: Any = SimpleNamespace(path=f"{folder}/tune/a1", metrics_dataframe=frame, error=None, config={RATE: 0.1})
+    return collected(result, Request(name="rates", spec={}, data="", storage=f"{folder}/trials"))
+
+
+@given(losses, st.lists(st.integers(0, 8), max_size=3))
+def test_a_trial_that_was_told_again_after_crashes_is_the_unbroken_one(losses: list[float], crashes: list[int]) -> None:
+    """Each time, it is told from the beginning: a trial that has ended tells its history, another trains again."""
+    rows, nowhere = epochs(losses), Path("/nowhere")
+    told = [row for crash in crashes for row in rows[:crash]] + rows
+    broken, unbroken = trial(told, nowhere), trial(rows, nowhere)
+    assert broken == unbroken
+    assert (len(broken.history), broken.seconds) == (len(losses), 2.0 * len(losses))
+    assert broken.score("val_loss") == min(losses)
+
+
+def plan(folder: Path, spec: RunSpec) -> Plan:
+    return Plan(
+        name="rates",
+        storage=str(folder),
+        spec=spec.to_dict(),
+        fingerprint="f" * 64,
+        rates=[0.1, 0.01],
+        samples=None,
+        objective="val_loss",
+        scheduler="asha",
+        workers=1,
+    )
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"rates": [0.1]},
+        {"rates": None, "samples": 4},
+        {"objective": "val_auc"},
+        {"scheduler": "none"},
+        {"fingerprint": "e" * 64},
+        {"spec": {}},
+    ],
+    ids=str,
+)
+def test_a_search_goes_on_only_as_it_was_begun(tmp_path: Path, tiny_spec: RunSpec, change: dict[str, Any]) -> None:
+    begun = plan(tmp_path / "runs", tiny_spec)
+    claim(begun, resume=False)
+    with pytest.raises(Refused, match="--resume"):
+        claim(begun, resume=False)
+    claim(begun, resume=True)
+    moved = (tmp_path / "runs").rename(tmp_path / "mount")
+    claim(plan(moved, tiny_spec), resume=True)
+    if "spec" in change:
+        change = {"spec": tiny_spec.replace({"seed": 5}).to_dict()}
+    with pytest.raises(Refused, match="started otherwise"):
+        claim(dataclasses.replace(plan(moved, tiny_spec), **change), resume=True)

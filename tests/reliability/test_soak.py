@@ -1,0 +1,17 @@
+"""The short form of the soak: ``python -m reliability.soak --minutes 60`` is the long one."""
+
+import json
+import subprocess
+import sys
+
+LIMIT_S = 600
+
+
+def test_a_mixed_load_with_promotions_fails_nothing_and_leaves_memory_and_files_flat() -> None:
+    command = [sys.executable, "-m", "reliability.soak", "--minutes", "0.4", "--small"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S)
+    assert done.returncode == 0, done.stdout + done.stderr[-3000:]
+    result = json.loads(done.stdout.splitlines()[-1])
+    assert result["wrong"] == 0
+    assert result["promotions"] == 3
+    assert result["models_that_answered"] == 4

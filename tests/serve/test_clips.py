@@ -1,0 +1,122 @@
+"""POST /v1/detect/video: frames of a clip, and what is refused."""
+
+import tempfile
+from typing import Any
+
+import numpy as np
+import pytest
+from fastapi.testclient import TestClient
+
+from detector_core.evaluation.calibration import verdict
+from detector_core.images import faces as face_search
+from detector_core.images.decode import Pixels
+from detector_core.images.faces import Face
+from detector_core.registry.predictor import Prediction, Predictor
+from serve_app.routes import Answered
+from serve_app.settings import Limits
+from tests.support.asking import CoreJudge, app_of, error_of, picture
+from tests.support.clips import clip, sound
+
+MP4 = {"Content-Type": "video/mp4"}
+
+
+class GreyJudge(CoreJudge):
+    """The brighter, the likelier fake."""
+
+    async def predict(self, image_SSC: Pixels) -> Prediction:
+        p_fake = float(image_SSC.mean()) / 255
+        info = self.predictor.info
+        return Prediction(p_fake=p_fake, logit=0.0, verdict=verdict(p_fake, info.calibration), model=info)
+
+
+@pytest.fixture(scope="module")
+def client(predictor: Predictor) -> TestClient:
+    return TestClient(app_of(predictor, GreyJudge(predictor)))
+
+
+def ask(client: TestClient, data: bytes, query: str = "") -> Any:
+    return client.post(f"/v1/detect/video?{query}", content=data, headers=MP4)
+
+
+def test_frames_of_a_clip_are_judged(client: TestClient) -> None:
+    for response in (
+        ask(client, clip(50), "frames=5"),
+        client.post("/v1/detect/video?frames=5", files={"file": ("secret.mp4", clip(50))}),
+    ):
+        assert response.status_code == 200, response.text
+        answer = response.json()
+        assert answer["duration_s"] == pytest.approx(5, abs=0.2)
+        assert [frame["time_s"] for frame in answer["frames"]] == pytest.approx([0.5, 1.5, 2.5, 3.5, 4.5], abs=0.15)
+        scores = [frame["p_fake"] for frame in answer["frames"]]
+        assert scores == sorted(scores)
+        assert answer["p_fake"] == scores[2]
+        assert answer["verdict"] == "uncertain"
+        assert answer["share_fake"] == sum(score >= 0.7 for score in scores) / 5
+        assert (answer["judged_frames"], answer["retained"]) == (5, False)
+        assert answer["warnings"] == ["cropped"]
+        assert "secret" not in response.text
+    assert len(ask(client, clip(50)).json()["frames"]) == 16
+
+
+def test_a_clip_without_a_face_has_no_verdict(client: TestClient) -> None:
+    answer = ask(client, clip(10), "frames=2&faces=on").json()
+    assert (answer["verdict"], answer["p_fake"], answer["share_fake"]) == ("no_face", None, None)
+    assert answer["judged_frames"] == 0
+    assert [frame["verdict"] for frame in answer["frames"]] == ["no_face", "no_face"]
+
+
+def test_frames_without_a_face_do_not_count(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = Face(box=(20.0, 10.0, 50.0, 40.0), score=0.99, landmarks=np.zeros((5, 2), np.float32))
+    monkeypatch.setattr(face_search, "detect", lambda image: [found] if image.mean() > 170 else [])
+    answer = ask(client, clip(50), "frames=5&faces=on").json()
+    assert [frame["verdict"] for frame in answer["frames"]] == ["no_face"] * 3 + ["uncertain", "fake"]
+    assert answer["judged_frames"] == 2
+    assert answer["share_fake"] == 0.5
+    assert answer["frames"][4]["faces"][0]["box"] == [20, 10, 50, 40]
+
+
+REFUSED = {
+    "text": (b"text", 400, "not_a_video"),
+    "a picture": (picture(), 400, "not_a_video"),
+    "a playlist": (b"#EXTM3U\n#EXTINF:1,\nfile:///etc/passwd\n", 400, "not_a_video"),
+    "only sound": (sound(), 400, "not_a_video"),
+    "half a clip": (clip(10)[:600], 400, "not_a_video"),
+    "empty": (b"", 400, "not_a_video"),
+    "too long": (clip(30, fps=1), 413, "too_large"),
+    "too many bytes": (b"x" * 1_000_001, 413, "too_large"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_is_no_short_clip_is_refused(predictor: Predictor, name: str) -> None:
+    data, status, code = REFUSED[name]
+    client = TestClient(app_of(predictor, limits=Limits(max_video_bytes=1_000_000, max_video_s=20)))
+    assert error_of(ask(client, data)) == (status, code)
+
+
+def test_other_bodies_and_parameters_are_refused(client: TestClient) -> None:
+    url = "/v1/detect/video"
+    assert error_of(client.post(url, files={"clip": clip(3)})) == (422, "no_video")
+    assert error_of(client.post(url, content=clip(3), headers={"Content-Type": "text/plain"}))[0] == 415
+    assert error_of(client.post(url, files=[("file", b"x")] * 2)) == (413, "too_large")
+    for query in ("frames=0", "frames=17", "frames=x", "faces=maybe"):
+        assert error_of(ask(client, clip(3), query)) == (422, "bad_parameter")
+
+
+def test_without_frames_there_is_no_video(predictor: Predictor) -> None:
+    client = TestClient(app_of(predictor, limits=Limits(frames=0)))
+    assert error_of(ask(client, clip(3))) == (404, "not_found")
+    assert client.get("/v1/model").json()["features"]["video"] is False
+
+
+def test_a_clip_never_reaches_the_disk(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile.SpooledTemporaryFile, "rollover", lambda _: pytest.fail("a temporary file"))
+    data = clip(10) + b"\0\0\0\x08free" * 300_000
+    assert client.post("/v1/detect/video?frames=2", files={"file": data}).status_code == 200
+
+
+def test_an_observer_counts_frames(predictor: Predictor) -> None:
+    events: list[Answered] = []
+    ask(TestClient(app_of(predictor, observe=events.append)), clip(10), "frames=3")
+    (event,) = events
+    assert (event.route, event.pictures, len(event.p_fakes)) == ("/v1/detect/video", 3, 3)

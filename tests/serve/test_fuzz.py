@@ -1,0 +1,159 @@
+"""Bytes and requests that nobody thought of: no 5xx, no crash, memory flat.
+
+The suite tries a few hundred. Ten thousand, with the memory before and after:
+
+  DETECTOR_FUZZ=10000 .venv/bin/python -m pytest -n0 -s tests/serve/test_fuzz.py
+"""
+
+import os
+import re
+from pathlib import Path
+
+import pytest
+import schemathesis
+from fastapi.testclient import TestClient
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_headers_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
+
+from detector_core.registry.predictor import Predictor
+from serve_app import url_fetch
+from tests.support.asking import JPEG, app_of, error_of, picture, saved
+
+EXAMPLES = int(os.environ.get("DETECTOR_FUZZ", "300"))
+GROWTH_MIB = 150
+QUERIES = ("", "", "", "", "explain=true", "faces=on")
+_exif = Image.Exif()
+_exif[0x0112], _exif[0x010E] = 6, "x"
+SEEDS = [
+    *(picture(format_=format_) for format_ in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")),
+    picture(format_="JPEG", progressive=True, exif=_exif.tobytes()),
+    picture(format_="PNG", exif=_exif.tobytes()),
+    picture(format_="WEBP", exif=_exif.tobytes(), lossless=True),
+    saved(Image.new("RGBA", (40, 40), (9, 9, 9, 99)), "WEBP"),
+    saved(Image.new("P", (40, 40), 3), "PNG"),
+    saved(Image.new("CMYK", (40, 40), (9, 9, 9, 9)), "JPEG"),
+]
+
+
+POSTS, GETS = ("/v1/detect", "/v1/detect/video", "/v1/feedback"), ("/v1/model", "/healthz", "/readyz")
+DOCUMENTED = [
+    *(("POST", path, mode) for path in POSTS for mode in schemathesis.GenerationMode),
+    *(("GET", path, schemathesis.GenerationMode.POSITIVE) for path in GETS),
+]
+
+
+def held_mib() -> float:
+    """Memory of this process."""
+    found = re.search(r"VmRSS:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    assert found
+    return int(found[1]) / 1024
+
+
+@pytest.fixture(scope="module")
+def flat_memory(client: TestClient) -> object:
+    for seed in SEEDS * 8:
+        client.post("/v1/detect?faces=on&explain=true", content=seed, headers=JPEG)
+    before = held_mib()
+    yield
+    after = held_mib()
+    print(f"\nmemory: {before:.0f} MiB before, {after:.0f} MiB after {EXAMPLES} pictures and as many forms")
+    assert after - before < GROWTH_MIB
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")  # "Corrupt EXIF data" is a line in the log, not a failure
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+@settings(max_examples=EXAMPLES, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+@given(
+    kind=st.integers(0, len(SEEDS) - 1),
+    changes=st.lists(st.tuples(st.integers(0, 400), st.binary(max_size=6)), max_size=5),
+    keep=st.one_of(st.just(10**6), st.integers(0, 8000)),
+    query=st.sampled_from(QUERIES),
+)
+def test_no_picture_makes_it_fail(
+    client: TestClient,
+    flat_memory: object,  # noqa: ARG001 -- measures
+    kind: int,
+    changes: list[tuple[int, bytes]],
+    keep: int,
+    query: str,
+) -> None:
+    data = bytearray(SEEDS[kind][:keep])
+    for place, patch in changes:
+        data[place : place + len(patch)] = patch
+    response = client.post(f"/v1/detect?{query}", content=bytes(data), headers=JPEG)
+    assert response.status_code == 200 or error_of(response)[0] in (400, 413, 415)
+
+
+@settings(max_examples=EXAMPLES, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+@given(
+    boundary=st.binary(min_size=1, max_size=20).filter(lambda value: b"\r" not in value and b"\n" not in value),
+    parts=st.lists(st.tuples(st.binary(max_size=60), st.binary(max_size=60)), max_size=6),
+    tail=st.binary(max_size=40),
+)
+def test_no_form_makes_it_fail(
+    client: TestClient,
+    flat_memory: object,  # noqa: ARG001 -- measures
+    boundary: bytes,
+    parts: list[tuple[bytes, bytes]],
+    tail: bytes,
+) -> None:
+    body = b"".join(
+        b"--%b\r\nContent-Disposition: form-data; %b\r\n\r\n%b\r\n" % (boundary, head, part) for head, part in parts
+    )
+    headers = {b"Content-Type": b"multipart/form-data; boundary=" + boundary}
+    for path in ("/v1/detect", "/v1/detect/video", "/v1/feedback"):
+        response = client.post(path, content=body + tail, headers=headers)
+        assert error_of(response)[0] in (400, 404, 413, 422)
+
+
+@pytest.fixture(scope="module")
+def documented(predictor: Predictor, tmp_path_factory: pytest.TempPathFactory) -> schemathesis.BaseSchema:
+    """The app with everything on, as its own OpenAPI document describes it."""
+    folder = tmp_path_factory.mktemp("schema")
+    (folder / "keys").write_text("key\n")
+    app = app_of(
+        predictor,
+        allow_url=True,
+        feedback_folder=str(folder / "feedback"),
+        api_keys_file=str(folder / "keys"),
+        rate_per_minute=10**6,
+    )
+    return schemathesis.openapi.from_asgi("/openapi.json", app)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
+@pytest.mark.parametrize(("method", "path", "mode"), DOCUMENTED)
+def test_what_the_document_says_is_true(
+    documented: schemathesis.BaseSchema,
+    method: str,
+    path: str,
+    mode: schemathesis.GenerationMode,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def nothing(_: str, __: int) -> list[str]:
+        return ["127.0.0.1"]
+
+    monkeypatch.setattr(url_fetch, "resolve", nothing)
+    checks = [
+        schemathesis.checks.not_a_server_error,
+        status_code_conformance,
+        content_type_conformance,
+        response_schema_conformance,
+        response_headers_conformance,
+    ]
+
+    @settings(max_examples=max(15, EXAMPLES // 50), deadline=None, database=None, suppress_health_check=[*HealthCheck])
+    @given(case=documented[path][method].as_strategy(generation_mode=mode), key=st.sampled_from(["key", "key", "no"]))
+    def ask(case: schemathesis.Case, key: str) -> None:
+        case.headers = {**(case.headers or {}), "X-API-Key": key}
+        response = case.call()
+        case.validate_response(response, checks=checks)
+
+    ask()

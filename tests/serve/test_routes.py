@@ -1,0 +1,161 @@
+"""POST /v1/detect: what a picture is answered, and what is refused."""
+
+import io
+import logging
+import tempfile
+
+import pytest
+from fastapi.testclient import TestClient
+from PIL import Image
+
+from detector_core.images.decode import decode
+from detector_core.registry.predictor import Predictor
+from serve_app.routes import Unavailable
+from serve_app.settings import Limits
+from tests.support.asking import JPEG, LIMITS, FailingJudge, app_of, error_of, picture
+from tests.support.models import SIZE
+
+
+def test_a_raw_body_gets_the_score_of_the_core(client: TestClient, predictor: Predictor) -> None:
+    data = picture((50, 40))
+    (expected,) = predictor.predict([decode(data)])
+    response = client.post("/v1/detect", content=data, headers={"Content-Type": "image/jpeg"})
+    assert response.status_code == 200
+    (result,) = response.json()["results"]
+    assert result["p_fake"] == pytest.approx(expected.p_fake, abs=1e-6)
+    assert result["verdict"] == expected.verdict
+    assert result["confidence"] == pytest.approx(expected.confidence, abs=1e-6)
+    assert result["thresholds"] == {"real_below": 0.3, "fake_above": 0.7}
+    assert result["model"] == {"name": "tiny", "version": "tiny-v1", "sha256": predictor.info.sha256}
+    assert result["warnings"] == ["cropped"]
+    assert result["retained"] is False
+    assert response.json()["timing_ms"]["total"] > 0
+
+
+def test_many_files_are_answered_in_order(client: TestClient, predictor: Predictor) -> None:
+    sent = [picture(seed=seed, format_=format_) for seed, format_ in enumerate(("JPEG", "PNG", "WEBP"))]
+    expected = [prediction.p_fake for prediction in predictor.predict([decode(data) for data in sent])]
+    response = client.post("/v1/detect", files=[("file", (f"{i}", data)) for i, data in enumerate(sent)])
+    results = response.json()["results"]
+    assert [result["index"] for result in results] == [0, 1, 2]
+    assert [result["p_fake"] for result in results] == pytest.approx(expected, abs=1e-6)
+
+
+def test_small_pictures_are_marked(client: TestClient) -> None:
+    response = client.post("/v1/detect", files={"file": picture((SIZE - 1, SIZE - 1))})
+    assert response.json()["results"][0]["warnings"] == ["upscaled"]
+
+
+BOUNDARY = {"Content-Type": "multipart/form-data; boundary=b"}
+BAD = {
+    "text called a picture": ({"content": b"hello", "headers": JPEG}, 400, "not_an_image"),
+    "empty body": ({"content": b"", "headers": JPEG}, 400, "not_an_image"),
+    "empty file": ({"files": {"file": b""}}, 400, "not_an_image"),
+    "half a picture": ({"content": picture()[:-200], "headers": JPEG}, 400, "not_an_image"),
+    "torn form": ({"content": b"--b\r\nContent", "headers": BOUNDARY}, 400, "bad_request"),
+    "form without boundary": ({"content": b"x", "headers": {"Content-Type": "multipart/form-data"}}, 400, None),
+    "garbage form": ({"content": b"x" * 99, "headers": BOUNDARY}, 400, "bad_request"),
+    "too many bytes": ({"content": b"x" * 200_001, "headers": JPEG}, 413, "too_large"),
+    "too many bytes in a form": ({"files": {"file": b"x" * 200_001}}, 413, "too_large"),
+    "too many bytes, length unknown": ({"content": iter([b"x" * 99_999] * 3), "headers": JPEG}, 413, "too_large"),
+    "too many files": ({"files": [("file", picture())] * 4}, 413, "too_large"),
+    "too many pixels": ({"content": picture((1, 100_001), format_="PNG"), "headers": JPEG}, 413, "too_large"),
+    "another type": ({"content": b"{}", "headers": {"Content-Type": "application/json"}}, 415, None),
+    "no type": ({"content": picture()}, 415, "unsupported_media_type"),
+    "no field named file": ({"files": {"picture": picture()}}, 422, "no_image"),
+    "a field that is no file": ({"data": {"file": "x"}, "files": {"x": b"y"}}, 422, "no_image"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input_is_refused_with_a_code(client: TestClient, name: str) -> None:
+    request, status, code = BAD[name]
+    found = error_of(client.post("/v1/detect", **request))
+    assert found[0] == status
+    assert code in (None, found[1])
+
+
+def test_a_pixel_bomb_is_refused_without_decoding_it(client: TestClient) -> None:
+    buffer = io.BytesIO()
+    Image.new("1", (10_000, 10_000)).save(buffer, "PNG")
+    assert len(buffer.getvalue()) < LIMITS.max_bytes
+    response = client.post("/v1/detect", content=buffer.getvalue(), headers={"Content-Type": "image/png"})
+    assert error_of(response) == (413, "too_large")
+    assert "pixels" in response.json()["error"]["message"]
+
+
+def test_the_bad_one_of_several_is_named_by_its_place(client: TestClient) -> None:
+    response = client.post("/v1/detect", files=[("file", picture()), ("file", b"text")])
+    assert error_of(response) == (400, "not_an_image")
+    assert response.json()["error"]["message"].startswith("picture 2 of 2: ")
+
+
+def test_a_file_name_is_neither_logged_nor_sent_back(
+    client: TestClient, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    secret = "holiday-with-anna"
+    with caplog.at_level(logging.DEBUG):
+        answers = [client.post("/v1/detect", files={"file": (secret, data)}) for data in (picture(), b"text")]
+    assert [answer.status_code for answer in answers] == [200, 400]
+    assert all(secret not in answer.text for answer in answers)
+    assert secret not in caplog.text + "".join(capfd.readouterr())
+
+
+def test_an_upload_never_reaches_the_disk(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Larger than what a form parser keeps in memory by default."""
+    data = picture((1000, 1000), format_="PNG")
+    assert len(data) > 2 * 2**20
+
+    def rollover(_: object) -> None:
+        pytest.fail("a temporary file was written")
+
+    monkeypatch.setattr(tempfile.SpooledTemporaryFile, "rollover", rollover)
+    judge = FailingJudge(RuntimeError("the model was asked"))
+    client = TestClient(app_of(predictor, judge, limits=Limits()), raise_server_exceptions=False)
+    assert error_of(client.post("/v1/detect", files={"file": data})) == (500, "internal")
+
+
+def test_probes_model_page_and_documentation(client: TestClient) -> None:
+    assert client.get("/healthz").json() == client.get("/readyz").json() == {"status": "ok"}
+    model = client.get("/v1/model").json()
+    assert (model["version"], model["generated"], model["image_size"]) == ("tiny-v1", True, SIZE)
+    assert model["test"][0]["auc"] == 0.9
+    for path in ("/", "/docs", "/static/page.js", "/static/style.css", "/static/docs.js", "/static/icon.svg"):
+        response = client.get(path)
+        assert response.status_code == 200
+        assert "script-src 'self'" in response.headers["Content-Security-Policy"]
+        assert "unsafe" not in response.headers["Content-Security-Policy"]
+        assert response.headers["X-Content-Type-Options"] == "nosniff"
+    body = client.get("/openapi.json").json()["paths"]["/v1/detect"]["post"]
+    assert set(body["requestBody"]["content"]) == {"multipart/form-data", "image/*"}
+    assert {"400", "413", "415", "422", "503"} <= set(body["responses"])
+
+
+def test_unknown_paths_and_methods_are_errors_of_the_same_form(client: TestClient) -> None:
+    assert error_of(client.get("/nope")) == (404, "not_found")
+    assert error_of(client.get("/static/nope.js")) == (404, "not_found")
+    assert error_of(client.get("/static/../http.py")) == (404, "not_found")
+    assert error_of(client.get("/v1/detect")) == (405, "method_not_allowed")
+
+
+def test_a_sane_request_id_is_kept_and_another_replaced(client: TestClient) -> None:
+    assert client.get("/nope", headers={"X-Request-ID": "abc-1"}).json()["error"]["request_id"] == "abc-1"
+    assert client.get("/nope", headers={"X-Request-ID": "a b"}).json()["error"]["request_id"] != "a b"
+
+
+def test_a_busy_model_is_503_with_retry_after(predictor: Predictor) -> None:
+    busy = FailingJudge(Unavailable("too many pictures are waiting", retry_after_s=2))
+    client = TestClient(app_of(predictor, busy))
+    for response in (client.post("/v1/detect", content=picture(), headers=JPEG), client.get("/readyz")):
+        assert error_of(response) == (503, "unavailable")
+        assert response.headers["Retry-After"] == "2"
+    assert client.get("/healthz").status_code == 200
+
+
+def test_an_error_of_ours_is_500_and_says_nothing_of_the_inside(predictor: Predictor) -> None:
+    client = TestClient(
+        app_of(predictor, FailingJudge(RuntimeError("the model was asked"))), raise_server_exceptions=False
+    )
+    response = client.post("/v1/detect", content=picture(), headers=JPEG)
+    assert error_of(response) == (500, "internal")
+    assert "was asked" not in response.text

@@ -1,0 +1,79 @@
+"""What the tests of the HTTP service share: pictures in memory, a judge without Ray, and the form of an error."""
+
+import io
+from typing import Any
+
+import numpy as np
+from fastapi import FastAPI
+from PIL import Image
+
+from detector_core.images.decode import Heat, Pixels
+from detector_core.registry.predictor import ModelInfo, Prediction, Predictor
+from serve_app.routes import create_app
+from serve_app.settings import HttpSettings, Limits
+
+LIMITS = Limits(max_bytes=200_000, max_files=3, max_pixels=100_000)
+JPEG = {"Content-Type": "image/jpeg"}
+
+
+def picture(size: tuple[int, int] = (48, 48), seed: int = 0, format_: str = "JPEG", **options: Any) -> bytes:
+    """Coloured noise in a file; size is (width, height)."""
+    pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    return saved(Image.fromarray(pixels), format_, **options)
+
+
+def saved(image: Image.Image, format_: str = "PNG", **options: Any) -> bytes:
+    """A picture as a file."""
+    buffer = io.BytesIO()
+    image.save(buffer, format_, **options)
+    return buffer.getvalue()
+
+
+class CoreJudge:
+    """Asks a Predictor of this process; its heat is a wedge that grows to the right."""
+
+    def __init__(self, predictor: Predictor) -> None:
+        self.predictor = predictor
+
+    async def predict(self, image_SSC: Pixels) -> Prediction:
+        return self.predictor.predict([image_SSC])[0]
+
+    async def explain(self, image_SSC: Pixels, toward: str) -> Heat:  # noqa: ARG002 -- of the interface
+        side = image_SSC.shape[0]
+        return np.tile(np.linspace(0, 1, side, dtype=np.float32), (side, 1))
+
+    async def model_info(self) -> ModelInfo:
+        return self.predictor.info
+
+
+class FailingJudge:
+    """Raises what it is given."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    async def predict(self, image_SSC: Pixels) -> Prediction:  # noqa: ARG002 -- of the interface
+        raise self.error
+
+    async def explain(self, image_SSC: Pixels, toward: str) -> Heat:  # noqa: ARG002 -- of the interface
+        raise self.error
+
+    async def model_info(self) -> ModelInfo:
+        raise self.error
+
+
+def app_of(predictor: Predictor, judge: Any = None, observe: Any = None, **settings: Any) -> FastAPI:
+    """The service for a model, with small limits unless others are given."""
+    chosen = HttpSettings(**{"limits": LIMITS, **settings})
+    extra = {"observe": observe} if observe else {}
+    return create_app(judge or CoreJudge(predictor), lambda: predictor.info, chosen, **extra)
+
+
+def error_of(response: Any) -> tuple[int, str]:
+    """Status and code; fails unless the body has the form of every error."""
+    error = response.json()["error"]
+    assert set(response.json()) == {"error"}
+    assert set(error) == {"code", "message", "request_id"}
+    assert error["message"]
+    assert error["request_id"] == response.headers["X-Request-ID"]
+    return response.status_code, error["code"]

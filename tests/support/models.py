@@ -1,0 +1,70 @@
+"""A tiny model, as training and judging leave it, for the tests of promotion and serving."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from detector_core.config import RunSpec
+from detector_core.evaluation import calibration
+from detector_core.evaluation.calibration import Calibration
+from detector_core.networks import artifacts
+from detector_core.networks.artifacts import Artifact
+from detector_core.networks.factory import build
+from detector_core.networks.variants import spec_for
+
+SIZE = 32
+
+
+def tiny_spec() -> RunSpec:
+    """A residual network of 0.4 M parameters at 32 px."""
+    return spec_for("timm:test_resnet-cutout", {"model.init": "none", "preprocess.image_size": SIZE})
+
+
+def save_model(
+    folder: Path,
+    *,
+    seed: int = 0,
+    run: str = "tiny",
+    auc: float | None = 0.9,
+    data: str = "d1",
+    generated: bool = True,
+    spec: RunSpec | None = None,
+) -> Path:
+    """A model folder with a calibration and, unless ``auc`` is None, a report of the test split."""
+    spec = spec or tiny_spec()
+    torch.manual_seed(seed)
+    network = build(spec.model, pretrained=False)
+    described = {"name": f"data {data}", "generated": generated, "fingerprint": data, "counts": {}}
+    artifact = artifacts.save(
+        folder, network.state_dict(), Artifact(run=run, spec=spec, data=described, training={"complete": True})
+    )
+    calibration.save(
+        str(folder),
+        Calibration(
+            temperature=2.0,
+            real_below=0.3,
+            fake_above=0.7,
+            stated_rate=0.01,
+            chosen_on={"fingerprint": data, "split": "valid", "weights_sha256": artifact.weights_sha256},
+        ),
+    )
+    if auc is not None:
+        add_report(folder, auc=auc, data=described)
+    return folder
+
+
+def add_report(folder: Path, *, auc: float | None, data: dict[str, Any], name: str = "test", sha256: str = "") -> None:
+    """A report of the test split, of the form that jobs.evaluate writes, as far as promotion and serving read it."""
+    report = {
+        "model": {"weights_sha256": sha256 or artifacts.read(folder).weights_sha256},
+        "data": data,
+        "split": "test",
+        "pictures": {"real": 50, "fake": 50},
+        "ranking": {"auc": {"value": auc}},
+        "rates": {name: {"value": 0.1} for name in ("accuracy", "fakes_passed_rate", "reals_flagged_rate")},
+    }
+    where = folder / artifacts.EVALUATION / name / "report.json"
+    where.parent.mkdir(parents=True)
+    where.write_text(json.dumps(report))
