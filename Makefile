@@ -20,7 +20,7 @@ DATA ?=
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
 
-demo: $(STAMP)  ## train, judge, promote and serve a small model, and ask it; DATA=FOLDER for your own pictures
+demo: $(STAMP)  ## train, judge, promote and serve a small model, and ask it; DATA=FOLDER for your own images
 	@$(RUN) -m jobs.demo $(if $(DATA),--data "$(DATA)")
 
 test: $(STAMP)  ## every test

@@ -34,9 +34,9 @@ class Benchmark:
 
 
 BENCHMARKS = {
-    "prepare": Benchmark(full=("--pictures", "2200", "20000"), quick=("--pictures", "200", "400")),
-    "train": Benchmark(quick=("--rounds", "1", "--pictures", "64")),
-    "evaluate": Benchmark(quick=("--rounds", "1", "--pictures", "16")),
+    "prepare": Benchmark(full=("--images", "2200", "20000"), quick=("--images", "200", "400")),
+    "train": Benchmark(quick=("--rounds", "1", "--images", "64")),
+    "evaluate": Benchmark(quick=("--rounds", "1", "--images", "16")),
     "runtime": Benchmark(quick=("--rounds", "1")),
     "serve": Benchmark(quick=("--rounds", "1", "--seconds", "3", "--connections", "1,32")),
     "scaling": Benchmark(),

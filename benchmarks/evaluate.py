@@ -1,11 +1,11 @@
 """What judging adds to the bare forward passes: reading, decoding, resizing, collecting the scores.
 
-Both rows run the same network over the same pictures in batches of the same size, in turns in one process, on one
+Both rows run the same network over the same images in batches of the same size, in turns in one process, on one
 thread for the network as a scoring worker has; the median over the rounds counts. The peer has its inputs ready in
 memory. The robustness grid is told as forward passes of the bare row too: 1 + its number of changes.
 
   python -m benchmarks.evaluate
-  python -m benchmarks.evaluate --image-size 224 --pictures 256
+  python -m benchmarks.evaluate --image-size 224 --images 256
 """
 
 import argparse
@@ -33,9 +33,9 @@ STORED_SIZE, BATCH = 256, 64
 
 
 def main() -> None:
-    """Generates the pictures, measures in turns and prints the table; the last line is JSON."""
+    """Generates the images, measures in turns and prints the table; the last line is JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pictures", type=int, default=128, metavar="N")
+    parser.add_argument("--images", type=int, default=128, metavar="N")
     parser.add_argument("--image-size", type=int, default=128, metavar="S")
     parser.add_argument("--rounds", type=int, default=5, metavar="R", help="the median of these counts [5]")
     given = parser.parse_args()
@@ -44,8 +44,8 @@ def main() -> None:
     network = factory.build(spec.model).eval().to(memory_format=torch.channels_last)
     print(describe())
     with tempfile.TemporaryDirectory(prefix="bench-") as scratch:
-        counts = {"train": 1, "valid": 1, "test": given.pictures // 2}
-        folder = demo.generate(Path(scratch) / "pictures", seed=0, size=STORED_SIZE, counts=counts)
+        counts = {"train": 1, "valid": 1, "test": given.images // 2}
+        folder = demo.generate(Path(scratch) / "images", seed=0, size=STORED_SIZE, counts=counts)
         paths = sorted(path for path in folder.rglob("*.jpg") if "test" in path.parts)
         names = [path.relative_to(folder).as_posix() for path in paths]
         rows, root = pd.DataFrame({"path": names, "label": [path.parent.name for path in paths]}), str(folder)
@@ -70,7 +70,7 @@ def main() -> None:
                 seconds[name].append(time.perf_counter() - started)
     medians = {name: statistics.median(values) for name, values in seconds.items()}
     passes = {"bare forward passes": 1, "scoring": 1, "robustness grid": 1 + len(CHANGES)}
-    print(f"resnet68, {len(rows)} pictures of {STORED_SIZE} px read at {given.image_size} px, one thread, fp32")
+    print(f"resnet68, {len(rows)} images of {STORED_SIZE} px read at {given.image_size} px, one thread, fp32")
     print(f"{'':20} {'seconds':>8} {'spread':>13} {'passes':>7}  beside the bare passes")
     for name, median in medians.items():
         spread = f"{min(seconds[name]):.2f}-{max(seconds[name]):.2f}"

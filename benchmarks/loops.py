@@ -1,4 +1,4 @@
-"""The loops that ``benchmarks.train`` sets beside ours: the same pictures, network, batch and threads, none of our code
+"""The loops that ``benchmarks.train`` sets beside ours: the same images, network, batch and threads, none of our code
 but the network.
 """
 
@@ -21,9 +21,9 @@ EPOCHS = 2
 
 @dataclass(frozen=True, kw_only=True)
 class Work:
-    """What every row does: ``pictures`` a tree of files, ``dataset`` the same prepared."""
+    """What every row does: ``images`` a tree of files, ``dataset`` the same prepared."""
 
-    pictures: Path
+    images: Path
     dataset: Path
     spec: RunSpec
     threads: int
@@ -57,7 +57,7 @@ def timm_loop(work: Work) -> float:
     device = torch.device("cuda" if work.gpu else "cpu")
     preprocess, optim = work.spec.preprocess, work.spec.optim
     batches = create_loader(
-        ImageDataset(str(work.pictures / "train")),
+        ImageDataset(str(work.images / "train")),
         input_size=(3, preprocess.image_size, preprocess.image_size),
         batch_size=optim.micro_batch,
         is_training=True,
@@ -109,7 +109,7 @@ def _image_folder(work: Work, transforms: Any, datasets: Any, *, workers: int) -
         transforms.ToTensor(),
         transforms.Normalize(preprocess.mean, preprocess.std),
     ]
-    folder = datasets.ImageFolder(str(work.pictures / "train"), transforms.Compose(steps))
+    folder = datasets.ImageFolder(str(work.images / "train"), transforms.Compose(steps))
     return DataLoader(
         folder,
         batch_size=work.spec.optim.micro_batch,

@@ -24,7 +24,7 @@ class Torch:
         self.preprocess = artifact.spec.preprocess
 
     def read(self, data: bytes) -> torch.Tensor:
-        """A picture as pixels_SSC."""
+        """An image as pixels_SSC."""
         return torch.from_numpy(square(decode(data), self.preprocess).copy())
 
     def judge(self, pixels_BSSC: torch.Tensor) -> list[float]:
@@ -35,7 +35,7 @@ class Torch:
 
 
 def fastapi(model: Path, port: int) -> None:
-    """One process; each request runs in the thread pool of FastAPI, one picture a pass."""
+    """One process; each request runs in the thread pool of FastAPI, one image a pass."""
     judge, app = Torch(model), FastAPI()
 
     @app.get("/healthz")

@@ -1,11 +1,11 @@
-"""Time and peak memory of ``jobs.prepare`` against the number of pictures, and the slope between the first and last.
+"""Time and peak memory of ``jobs.prepare`` against the number of images, and the slope between the first and last.
 
-Pictures are generated: JPEGs of 32 x 32 pixels of noise, in a temporary folder that is removed. Peak memory is the
+Images are generated: JPEGs of 32 x 32 pixels of noise, in a temporary folder that is removed. Peak memory is the
 high-water mark of resident memory (VmHWM) of the driver and of its largest Ray worker, from /proc, so on Linux only.
 
 The last line is JSON.
 
-  python -m benchmarks.prepare --pictures 2200 100000
+  python -m benchmarks.prepare --images 2200 100000
 """
 
 import argparse
@@ -33,16 +33,16 @@ MIB = 2**20
 class Measured:
     """One run: ``driver`` and ``worker`` are peak resident bytes, of the job and of its largest worker."""
 
-    pictures: int
+    images: int
     seconds: float
     driver: int
     worker: int
 
 
 def generate(folder: Path, count: int) -> None:
-    """Writes ``count`` different pictures as a {train,valid,test}/{real,fake} tree."""
+    """Writes ``count`` different images as a {train,valid,test}/{real,fake} tree."""
     draw = np.random.default_rng(0)
-    for number in tqdm(range(count), desc=f"generating {count:,}", unit=" pictures"):
+    for number in tqdm(range(count), desc=f"generating {count:,}", unit=" images"):
         split = list(SHARES)[np.searchsorted(np.cumsum(list(SHARES.values())), (number + 0.5) / count)]
         place = folder / split / ("real", "fake")[number % 2]
         place.mkdir(parents=True, exist_ok=True)
@@ -64,9 +64,9 @@ def measure(source: Path, dataset: Path, count: int) -> Measured:
             time.sleep(POLL_S)
         assert job.stdout is not None
         output = job.stdout.read().decode()
-    if job.returncode or json.loads(output.splitlines()[-1])["pictures"] != count:
+    if job.returncode or json.loads(output.splitlines()[-1])["images"] != count:
         sys.exit(f"jobs.prepare failed with {job.returncode}: {output}")
-    return Measured(pictures=count, seconds=time.perf_counter() - start, driver=driver, worker=worker)
+    return Measured(images=count, seconds=time.perf_counter() - start, driver=driver, worker=worker)
 
 
 def _read(path: str) -> str:
@@ -102,24 +102,24 @@ def _descendants(pid: int) -> list[int]:
 def main() -> None:
     """Generates, measures and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pictures", type=int, nargs="+", default=[2200, 100_000], metavar="N")
-    counts = parser.parse_args().pictures
+    parser.add_argument("--images", type=int, nargs="+", default=[2200, 100_000], metavar="N")
+    counts = parser.parse_args().images
     print(describe())
     runs = []
     for count in counts:
         with tempfile.TemporaryDirectory(prefix="prepare-") as scratch:
-            generate(Path(scratch) / "pictures", count)
-            runs.append(measure(Path(scratch) / "pictures", Path(scratch) / "dataset", count))
-    print(f"{'pictures':>10} {'seconds':>8} {'pictures/s':>11} {'driver MiB':>11} {'worker MiB':>11}")
+            generate(Path(scratch) / "images", count)
+            runs.append(measure(Path(scratch) / "images", Path(scratch) / "dataset", count))
+    print(f"{'images':>10} {'seconds':>8} {'images/s':>11} {'driver MiB':>11} {'worker MiB':>11}")
     for run in runs:
-        rate = run.pictures / run.seconds
-        print(f"{run.pictures:10,} {run.seconds:8.1f} {rate:11.0f} {run.driver / MIB:11.0f} {run.worker / MIB:11.0f}")
+        rate = run.images / run.seconds
+        print(f"{run.images:10,} {run.seconds:8.1f} {rate:11.0f} {run.driver / MIB:11.0f} {run.worker / MIB:11.0f}")
     if len(runs) > 1:
         first, last = runs[0], runs[-1]
-        more = (last.pictures - first.pictures) or 1
+        more = (last.images - first.images) or 1
         print(
-            f"slope: driver {(last.driver - first.driver) / more:,.0f} bytes a picture, "
-            f"worker {(last.worker - first.worker) / more:,.0f} bytes a picture"
+            f"slope: driver {(last.driver - first.driver) / more:,.0f} bytes an image, "
+            f"worker {(last.worker - first.worker) / more:,.0f} bytes an image"
         )
     print(json.dumps({"runs": [asdict(run) for run in runs]}))
 

@@ -1,6 +1,6 @@
 """The bare runtime in process: images/s of torch and of each OpenVINO precision, by batch.
 
-Random weights, pictures of noise, the engines that serving uses: uint8 squares in, logits out. Rows with "fixed" are
+Random weights, images of noise, the engines that serving uses: uint8 squares in, logits out. Rows with "fixed" are
 compiled for one batch size; the others take any. "first" is the first pass of a batch size that the engine has not
 seen, which a request pays. The rows run in turns; the median over the rounds counts.
 

@@ -6,7 +6,7 @@ every row: each connection asks again as soon as it is answered. Face detection 
   ours           python -m serve_app: Ray Serve, batches, the promoted runtime (int8 by default)
   together       the same with ``layout: together``: an ingress and a model in one process
   LitServe       the same network in torch, eager, fp32, batches of the same size (extra ``bench``)
-  FastAPI        the same in one uvicorn process, a picture at a time
+  FastAPI        the same in one uvicorn process, an image at a time
   bare runtime   what ours computes with, in process, whole batches of ready squares: the ceiling
 
 The rows take turns; the median over the rounds counts.
@@ -120,20 +120,20 @@ def main() -> None:
     print(describe())
     with tempfile.TemporaryDirectory(prefix="bench-") as scratch:
         folder = Path(scratch)
-        pictures = _make(folder, given.precision)
+        images = _make(folder, given.precision)
         live = versions.live(folder / "models")
         bare: list[dict[str, float]] = []
         points: dict[str, dict[int, list[Point]]] = {
             row: {count: [] for count in connections} for row in given.rows.split(",")
         }
         for number in range(given.rounds):
-            bare.append(_bare(live, pictures))
+            bare.append(_bare(live, images))
             say(f"round {number + 1}/{given.rounds}, bare runtime: {bare[-1]['images_per_s']:.1f} images/s")
             for row, of_row in points.items():
                 port = free_port()
                 with _server(_command(row, folder, live, port), port):
                     for count, found in of_row.items():
-                        found.append(asyncio.run(_load(port, pictures, count, given.seconds)))
+                        found.append(asyncio.run(_load(port, images, count, given.seconds)))
                         say(f"  {row}, {count} connections: {found[-1].rate:.1f} images/s")
     rows = {row: {count: Row.of(found) for count, found in of_row.items()} for row, of_row in points.items()}
     medians = {name: statistics.median(one[name] for one in bare) for name in bare[0]}
@@ -144,7 +144,7 @@ def _print(precision: str, bare: dict[str, float], rows: dict[str, dict[int, Row
     print(
         f"resnet68 at {SIZE} px, {STORED_SIZE} px JPEGs, batches up to {BATCH}; ours in {precision}, peers torch fp32"
     )
-    print(f"bare runtime: {bare['images_per_s']:.1f} images/s in batches, {bare['ms']:.1f} ms for one picture")
+    print(f"bare runtime: {bare['images_per_s']:.1f} images/s in batches, {bare['ms']:.1f} ms for one image")
     print(f"{'connections':>11}  {'row':10} {'images/s':>9} {'p50 ms':>8} {'p99 ms':>8}  beside")
     for count in next(iter(rows.values())):
         for name, of_row in rows.items():
@@ -166,8 +166,8 @@ def _print(precision: str, bare: dict[str, float], rows: dict[str, dict[int, Row
 
 
 def _make(folder: Path, precision: str) -> list[bytes]:
-    """Trains a step, judges and promotes, as a user would; returns the test pictures."""
-    source = demo.generate(folder / "pictures", seed=0, size=STORED_SIZE, counts=COUNTS)
+    """Trains a step, judges and promotes, as a user would; returns the test images."""
+    source = demo.generate(folder / "images", seed=0, size=STORED_SIZE, counts=COUNTS)
     batch = ["--batch-size", "16", "--micro-batch", "8", "--epochs", "1", "--image-size", str(SIZE)]
     where = ["--data", str(folder / "data")]
     run = str(folder / "runs" / "bench")
@@ -192,9 +192,9 @@ def _make(folder: Path, precision: str) -> list[bytes]:
     return [path.read_bytes() for path in sorted(source.rglob("*.jpg")) if "test" in path.parts]
 
 
-def _bare(live: Path, pictures: list[bytes], rounds: int = 5) -> dict[str, float]:
+def _bare(live: Path, images: list[bytes], rounds: int = 5) -> dict[str, float]:
     predictor = Predictor(live, batch_size=BATCH, threads=os.cpu_count() or 1)
-    squares = [square(decode(data), predictor.info.preprocess) for data in pictures][:BATCH]
+    squares = [square(decode(data), predictor.info.preprocess) for data in images][:BATCH]
     seconds: dict[int, list[float]] = {1: [], len(squares): []}
     for count, spent in seconds.items():
         predictor.predict(squares[:count])
@@ -206,7 +206,7 @@ def _bare(live: Path, pictures: list[bytes], rounds: int = 5) -> dict[str, float
     return {"images_per_s": len(squares) / many, "ms": 1000 * one}
 
 
-async def _load(port: int, pictures: list[bytes], connections: int, seconds: float) -> Point:
+async def _load(port: int, images: list[bytes], connections: int, seconds: float) -> Point:
     point, url = Point(), f"http://127.0.0.1:{port}/v1/detect"
     warm = min(5.0, seconds / 2)
     begin = time.perf_counter() + warm
@@ -214,7 +214,7 @@ async def _load(port: int, pictures: list[bytes], connections: int, seconds: flo
 
     async def ask_on(session: aiohttp.ClientSession, number: int) -> None:
         while time.perf_counter() < end:
-            data, started = pictures[number % len(pictures)], time.perf_counter()
+            data, started = images[number % len(images)], time.perf_counter()
             number += 1
             form = aiohttp.FormData()
             form.add_field("file", data, filename="a.jpg", content_type="image/jpeg")

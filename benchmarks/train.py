@@ -1,6 +1,6 @@
 """Images a second of training resnet68, beside the loop that a user would write without this project.
 
-One table, the same pictures, network, batch and number of threads for every row; the rows take turns, and the median
+One table, the same images, network, batch and number of threads for every row; the rows take turns, and the median
 over the rounds counts. Each row trains two epochs in a process of its own and reports the second, validation left out.
 
   plain loop      torchvision's ImageFolder, DataLoader and transforms, fp32, Adam: no code of ours but the network
@@ -16,7 +16,7 @@ the forward pass); with --peak-tflops, the published figure of your device and p
 
   python -m benchmarks.train
   python -m benchmarks.train --profile
-  python -m benchmarks.train --gpu --image-size 224 --batch-size 256 --pictures 8192 --peak-tflops 989
+  python -m benchmarks.train --gpu --image-size 224 --batch-size 256 --images 8192 --peak-tflops 989
 """
 
 import argparse
@@ -41,7 +41,7 @@ from benchmarks.loops import EPOCHS, Work, plain_loop, timm_loop, torchvision_pi
 from benchmarks.machine import describe
 from detector_core.config import RunSpec
 from detector_core.data import demo, manifest
-from detector_core.data.loading import Pictures
+from detector_core.data.loading import ImageDataset
 from detector_core.networks import factory
 from detector_core.networks.variants import spec_for
 from detector_core.training.loop import EpochReport, fit
@@ -57,7 +57,7 @@ def without_ray(work: Work) -> float:
     data = manifest.load(str(work.dataset))
     state = TrainState(work.spec, data.fingerprint, "cuda" if work.gpu else "cpu")
     reports = [r for r in fit(state, data, processes=work.processes) if isinstance(r, EpochReport)]
-    return reports[-1].pictures_per_s
+    return reports[-1].images_per_s
 
 
 def job(work: Work, workers: int) -> float:
@@ -72,17 +72,17 @@ def job(work: Work, workers: int) -> float:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             sys.exit(f"{' '.join(command)} failed:\n{done.stderr}")
-        return float(pd.read_csv(Path(scratch) / "run" / "metrics.csv")["pictures_per_s"].iloc[-1])
+        return float(pd.read_csv(Path(scratch) / "run" / "metrics.csv")["images_per_s"].iloc[-1])
 
 
 def our_pipeline(work: Work) -> float:
-    """Decoded, squared, augmented pictures a second on one core."""
+    """Decoded, squared, augmented images a second on one core."""
     data, spec = manifest.load(str(work.dataset)), work.spec
-    pictures = Pictures(data.split("train"), data.root, spec.preprocess, spec.augment, spec.seed)
+    images = ImageDataset(data.split("train"), data.root, spec.preprocess, spec.augment, spec.seed)
     started = time.perf_counter()
-    for row in range(len(pictures)):
-        pictures[(0, row)]
-    return len(pictures) / (time.perf_counter() - started)
+    for row in range(len(images)):
+        images[(0, row)]
+    return len(images) / (time.perf_counter() - started)
 
 
 # row: (what measures it, the row its ratio is taken against)
@@ -121,7 +121,7 @@ def measure(name: str, work: Work) -> float:
 
 
 def training_flops(spec: RunSpec) -> float:
-    """Floating-point operations of one picture, forward and backward."""
+    """Floating-point operations of one image, forward and backward."""
     size = spec.preprocess.image_size
     network = factory.build(spec.model).eval()
     with FlopCounterMode(display=False) as counter, torch.no_grad():
@@ -130,9 +130,9 @@ def training_flops(spec: RunSpec) -> float:
 
 
 def main() -> None:
-    """Generates the pictures, measures in turns and prints the table; the last line is JSON."""
+    """Generates the images, measures in turns and prints the table; the last line is JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pictures", type=int, default=256, metavar="N", help="training pictures [256]")
+    parser.add_argument("--images", type=int, default=256, metavar="N", help="training images [256]")
     parser.add_argument("--image-size", type=int, default=64, metavar="S")
     parser.add_argument("--batch-size", type=int, default=32, metavar="B")
     parser.add_argument("--rounds", type=int, default=3, metavar="R", help="the median of these counts [3]")
@@ -159,11 +159,11 @@ def main() -> None:
     precision_used = precision(spec.optim, device)
     print(describe())
     print(
-        f"{VARIANT}, {given.pictures} pictures of {STORED_SIZE} px read at {given.image_size} px, batch "
+        f"{VARIANT}, {given.images} images of {STORED_SIZE} px read at {given.image_size} px, batch "
         f"{given.batch_size}, {cores} threads in all, {device.type}, our rows in {precision_used}"
     )
     with tempfile.TemporaryDirectory(prefix="bench-") as scratch:
-        work = _work(Path(scratch), spec, given.pictures, cores=cores, gpu=given.gpu)
+        work = _work(Path(scratch), spec, given.images, cores=cores, gpu=given.gpu)
         if given.profile:
             for name in ("plain loop", "fit()"):
                 profile(work, name)
@@ -180,13 +180,13 @@ def main() -> None:
 
 def _work(scratch: Path, spec: RunSpec, count: int, *, cores: int, gpu: bool) -> Work:
     counts = {"train": count // 2, "valid": 8, "test": 8}
-    generated = demo.generate(scratch / "pictures", seed=0, size=STORED_SIZE, counts=counts)
+    generated = demo.generate(scratch / "images", seed=0, size=STORED_SIZE, counts=counts)
     dataset = scratch / "dataset"
     command = [sys.executable, "-m", "jobs.prepare", str(generated), "--out", str(dataset)]
     subprocess.run(command, check=True, capture_output=True)
     (train,) = generated.glob("**/train")
     return Work(
-        pictures=train.parent, dataset=dataset, spec=spec, threads=cores, processes=cores - 1 if gpu else 0, gpu=gpu
+        images=train.parent, dataset=dataset, spec=spec, threads=cores, processes=cores - 1 if gpu else 0, gpu=gpu
     )
 
 

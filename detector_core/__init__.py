@@ -1,4 +1,4 @@
-"""The detector without a cluster: plain PyTorch, pandas and pictures.
+"""The detector without a cluster: plain PyTorch, pandas and images.
 
 The way of the data, and the module of each step::
 

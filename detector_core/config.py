@@ -102,7 +102,7 @@ class ModelSpec(_Spec):
 
 @dataclass(frozen=True, kw_only=True)
 class PreprocessSpec(_Spec):
-    """How a decoded picture becomes the network's input; travels with the weights.
+    """How a decoded image becomes the network's input; travels with the weights.
 
     Attributes:
         image_size: side of the square input, pixels.
@@ -127,14 +127,14 @@ class PreprocessSpec(_Spec):
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentSpec(_Spec):
-    """Random changes of a training picture, made after resizing and before normalisation.
+    """Random changes of a training image, made after resizing and before normalisation.
 
     Attributes:
         flip: probability of a mirror image.
         rotate_degrees, shift, zoom: largest rotation (degrees), shift and zoom (fractions of the side).
         brightness, contrast: largest relative change.
         cutout: probability of a cut-out patch; 0 trains without cut-out.
-        cutout_size: side of the square patch as a fraction of the picture's side.
+        cutout_size: side of the square patch as a fraction of the image's side.
     """
 
     flip: float = 0.5
@@ -161,7 +161,7 @@ class OptimSpec(_Spec):
 
     Attributes:
         batch_size: the *global* batch of one optimizer step, whatever the number of workers.
-        micro_batch: pictures of one forward and backward pass; BatchNorm sees these.
+        micro_batch: images of one forward and backward pass; BatchNorm sees these.
         precision: ``fp32``, ``bf16``, or ``auto``: bf16 where the hardware multiplies it natively.
         schedule: of the learning rate: ``constant`` (the paper names none) or ``cosine``, falling to 0 at the end.
         compile: run the network through ``torch.compile``.

@@ -7,9 +7,9 @@
     |   +-- UnknownVariant   no variant of that name
     +-- BadData              a folder, CSV or data set that cannot be used
     |   +-- BadManifest      a prepared data set that is missing, torn or of another format
-    |   +-- BadImage         bytes that are not a whole picture
-    |   |   +-- TooManyPixels    a picture larger than allowed, found before it is decoded
-    |   |   +-- UnreadFormat     a picture, but of a format that is not read
+    |   +-- BadImage         bytes that are not a whole image
+    |   |   +-- TooManyPixels    an image larger than allowed, found before it is decoded
+    |   |   +-- UnreadFormat     an image, but of a format that is not read
     |   +-- BadVideo     bytes that are not a clip of a known kind
     |       +-- TooLongVideo     a clip longer or larger than allowed
     +-- NoWeights            pretrained weights that cannot be had
@@ -37,7 +37,7 @@ class UnknownVariant(BadConfig):
 
 
 class BadData(DetectorError):
-    """A source of pictures that cannot be used; names the folder or file."""
+    """A source of images that cannot be used; names the folder or file."""
 
 
 class BadManifest(BadData):
@@ -45,15 +45,15 @@ class BadManifest(BadData):
 
 
 class BadImage(BadData):
-    """Bytes that do not decode to a whole picture."""
+    """Bytes that do not decode to a whole image."""
 
 
 class TooManyPixels(BadImage):
-    """A picture larger than allowed; nothing of it was decoded."""
+    """An image larger than allowed; nothing of it was decoded."""
 
 
 class UnreadFormat(BadImage):
-    """A picture of a format that is not read; says what to do."""
+    """An image of a format that is not read; says what to do."""
 
 
 class BadVideo(BadData):

@@ -1,10 +1,10 @@
-"""Everything once, small: data, training, judging, promotion, service, one question for a real and a fake picture.
+"""Everything once, small: data, training, judging, promotion, service, one question for a real and a fake image.
 
   python -m jobs.demo
-  python -m jobs.demo --data FOLDER        your own pictures, e.g. the unpacked Kaggle 140k set
+  python -m jobs.demo --data FOLDER        your own images, e.g. the unpacked Kaggle 140k set
 
-Each step is the command a person would type; it is printed before it runs. Without --data the pictures are generated
-demo data. At most --sample pictures a split and class are used, so that the demo stays one. Everything is left in
+Each step is the command a person would type; it is printed before it runs. Without --data the images are generated
+demo data. At most --sample images a split and class are used, so that the demo stays one. Everything is left in
 --work: data, the run, the promoted model; `make serve` goes on with that model.
 
 The last line on stdout is one JSON object: run, test_accuracy, auc, answers (file, truth, verdict, p_fake).
@@ -37,7 +37,7 @@ VARIANT = "resnet68-cutout"
 WORKERS = 2
 DISK_BYTES = 3 * 10**9
 READY_S, ANSWER_S, STOP_S = 240, 60, 60
-# The preset: small pictures, a few hundred steps. Found on generated demo data; see docs/decisions.md.
+# The preset: small images, a few hundred steps. Found on generated demo data; see docs/decisions.md.
 SIZE = 64
 COUNTS = {"train": 300, "valid": 80, "test": 80}
 PRESET = {"--image-size": SIZE, "--batch-size": 16, "--micro-batch": 8, "--epochs": 4}
@@ -47,10 +47,10 @@ SETTINGS = {"optim.learning_rate": 0.001, "optim.schedule": "cosine"}
 def main(argv: list[str] | None = None) -> NoReturn:
     """The command line."""
     parser = cli.parser("demo", __doc__)
-    parser.add_argument("--data", metavar="FOLDER", help="pictures in a layout jobs.prepare reads [generated]")
+    parser.add_argument("--data", metavar="FOLDER", help="images in a layout jobs.prepare reads [generated]")
     parser.add_argument("--work", default=".demo", metavar="FOLDER", help="where everything goes [.demo]")
-    parser.add_argument("--sample", type=int, default=1000, metavar="N", help="pictures a split and class [1000]")
-    parser.add_argument("--epochs", type=int, metavar="E", help="passes over the training pictures [4, with --data 2]")
+    parser.add_argument("--sample", type=int, default=1000, metavar="N", help="images a split and class [1000]")
+    parser.add_argument("--epochs", type=int, metavar="E", help="passes over the training images [4, with --data 2]")
     parser.add_argument("--seed", type=int, default=0, help="same seed, same data and model [0]")
     cli.run(job, parser.parse_args(argv))
 
@@ -79,9 +79,9 @@ def job(arguments: argparse.Namespace) -> dict[str, Any]:
     report = _step("evaluate", runs / name, "--data", dataset)
     _step("promote", runs / name, "--to", models, "--data", dataset)
     answers = _ask(models, manifest.load(str(dataset)))
-    data_name = "your pictures" if arguments.data else "generated demo data"
+    data_name = "your images" if arguments.data else "generated demo data"
     for answer in answers:
-        cli.say(f"a {answer['truth']} picture of {data_name}: {answer['verdict']} (p_fake {answer['p_fake']:.3f})")
+        cli.say(f"a {answer['truth']} image of {data_name}: {answer['verdict']} (p_fake {answer['p_fake']:.3f})")
     cli.say(f"demo finished in {time.monotonic() - started:.0f} s; go on with: make serve MODELS={models}")
     return {
         "run": str((runs / name).absolute()),
@@ -93,7 +93,7 @@ def job(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def _generate(folder: Path, seed: int) -> Path:
     cli.say(f"\n== generate demo data in {folder}")
-    with tqdm(total=2 * sum(COUNTS.values()), unit="picture", desc="generate") as bar:
+    with tqdm(total=2 * sum(COUNTS.values()), unit="image", desc="generate") as bar:
 
         def show(done: int, _: int) -> None:
             bar.update(done - bar.n)
@@ -114,7 +114,7 @@ def _step(verb: str, *arguments: object) -> dict[str, Any]:
 
 
 def _ask(models: Path, data: manifest.Manifest) -> list[dict[str, Any]]:
-    """Serves the live model and sends it the first real and the first fake test picture over HTTP."""
+    """Serves the live model and sends it the first real and the first fake test image over HTTP."""
     port = free_port()
     command = ["-m", "serve_app", "--models", str(models), "--port", str(port)]
     cli.say(f"\n== python {shlex.join(command)}")
@@ -124,7 +124,7 @@ def _ask(models: Path, data: manifest.Manifest) -> list[dict[str, Any]]:
         answers = []
         for truth in LABELS:
             path = Path(data.root) / rows[rows["label"] == truth]["path"].iloc[0]
-            # The pictures of a data set are aligned portraits already.
+            # The images of a data set are aligned portraits already.
             request = urllib.request.Request(
                 f"http://127.0.0.1:{port}/v1/detect?faces=off",
                 data=path.read_bytes(),

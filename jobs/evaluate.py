@@ -7,8 +7,8 @@ RUN_OR_MODEL is a run's folder or a model folder. Before the first judgement the
 and the temperature and both thresholds are chosen on it and saved as calibration.json in the model folder. From then
 on they are frozen: a later call, on whatever data, reads them, unless --recalibrate is given.
 
-MODEL/evaluation/SPLIT/ receives scores.parquet (path, label, logit, p_fake of each picture; p_fake calibrated) and
-report.json (fractions, each with its 95 % interval), plots, worst.png (the pictures it gets most wrong, with heat
+MODEL/evaluation/SPLIT/ receives scores.parquet (path, label, logit, p_fake of each image; p_fake calibrated) and
+report.json (fractions, each with its 95 % interval), plots, worst.png (the images it gets most wrong, with heat
 maps), and report.html, which holds all of it and needs no network. On another data set than the one the model was
 trained on, the folder is SPLIT-FINGERPRINT, and the report of the model's own data stays. The table for people goes
 to stderr.
@@ -47,7 +47,7 @@ from jobs.common import cli
 from jobs.common.cluster import check_room, connect
 
 BATCH = 64
-"""Pictures of one forward pass: fixed, so that the workers do not change which pictures share a batch."""
+"""Images of one forward pass: fixed, so that the workers do not change which images share a batch."""
 BATCHES_PER_TASK = {"CPU": 1, "GPU": 16}
 Score = Callable[..., pd.DataFrame]
 CHOSEN_ON = "valid"
@@ -73,7 +73,7 @@ def main(argv: list[str] | None = None) -> NoReturn:
     parser.add_argument(
         "--robustness",
         action="store_true",
-        help="also judge the pictures re-encoded, resized, blurred, noisy and cropped: takes about 18 times as long",
+        help="also judge the images re-encoded, resized, blurred, noisy and cropped: takes about 18 times as long",
     )
     cli.run(job, parser.parse_args(argv))
 
@@ -137,7 +137,7 @@ def judge(
         scores = scored.get(split)
         if scores is None:
             scores = scorers.score(rows, f"scoring {split}")
-        grid = scorers.score(rows, "scoring changed pictures", score_grid) if robustness else None
+        grid = scorers.score(rows, "scoring changed images", score_grid) if robustness else None
     scores = scores.assign(p_fake=frozen.p_fake(scores["logit"]))
     report = scoring.report(scores, frozen, model=describe(folder, artifact), data=data.describe(), split=split)
     if grid is not None:
@@ -198,11 +198,11 @@ def calibrate(
     return chosen, {CHOSEN_ON: scores}
 
 
-def write(folder: str, scores: pd.DataFrame, report: dict[str, Any], pictures: dict[str, bytes]) -> str:
+def write(folder: str, scores: pd.DataFrame, report: dict[str, Any], images: dict[str, bytes]) -> str:
     """Writes the files of a judgement, ``report.json`` last, and returns where that is."""
     buffer = io.BytesIO()
     scores.to_parquet(buffer, index=False)
-    plots = page.plots(report) | pictures
+    plots = page.plots(report) | images
     files = {
         scoring.SCORES: buffer.getvalue(),
         **plots,
@@ -215,7 +215,7 @@ def write(folder: str, scores: pd.DataFrame, report: dict[str, Any], pictures: d
 
 
 class _Scorer:
-    """One worker: the model, loaded once, and the pictures' root."""
+    """One worker: the model, loaded once, and the images' root."""
 
     def __init__(self, folder: str, root: str, device: str, threads: int) -> None:
         self.folder, self.root, self.device, self.threads = folder, root, device, threads
@@ -263,7 +263,7 @@ class Scorers:
                 :func:`detector_core.evaluation.robustness.score_grid`.
 
         Raises:
-            DetectorError: what a worker found (a broken picture, changed weights).
+            DetectorError: what a worker found (a broken image, changed weights).
             NoRoom: workers were lost again and again.
         """
         chunks = [(start, rows.iloc[start : start + self.chunk]) for start in range(0, len(rows), self.chunk)]
@@ -272,7 +272,7 @@ class Scorers:
         self.actors += [actor.remote(*self.given) for _ in range(wanted - len(self.actors))]
         done: dict[int, pd.DataFrame] = {}
         try:
-            with tqdm(total=len(rows), desc=title, unit=" pictures") as bar:
+            with tqdm(total=len(rows), desc=title, unit=" images") as bar:
                 results = ActorPool(self.actors).map_unordered(
                     lambda worker, chunk: worker.score.remote(*chunk, scorer), chunks
                 )

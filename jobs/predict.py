@@ -1,20 +1,20 @@
-"""Score many pictures that nobody has labelled: p_fake and a verdict for each.
+"""Score many images that nobody has labelled: p_fake and a verdict for each.
 
   python -m jobs.predict uploads --models models --out scores
   python -m jobs.predict s3://bucket/uploads --models s3://bucket/models --out s3://bucket/scores
   python -m jobs.predict uploads --models models --version first-0a1b2c3d --out scores --gpu
 
-PICTURES is a folder or URI; every picture below it is judged as a whole, by the live model of MODELS or --version, as a
+IMAGES is a folder or URI; every image below it is judged as a whole, by the live model of MODELS or --version, as a
 service on the same device would. No face is looked for: crop them first where the model was trained on crops
 (jobs.prepare --faces says how), or ask the service.
 
 OUT receives predictions.csv, the most suspicious first: path, verdict (real, uncertain or fake), p_fake, logit, and
-error for a picture that cannot be read, which stops nothing; and predictions.json: the model, how good it is, counts.
+error for an image that cannot be read, which stops nothing; and predictions.json: the model, how good it is, counts.
 
 Interrupted, the same command goes on where it was. A score is no proof: predictions.json has the model's errors on its
-test split, and pictures of another kind may fare worse.
+test split, and images of another kind may fare worse.
 
-The last line on stdout is one JSON object: predictions, model, pictures, verdicts, unreadable.
+The last line on stdout is one JSON object: predictions, model, images, verdicts, unreadable.
 """
 
 import argparse
@@ -41,7 +41,7 @@ TABLE, SUMMARY = "predictions.csv", "predictions.json"
 def main(argv: list[str] | None = None) -> NoReturn:
     """The command line."""
     parser = cli.parser("predict", __doc__)
-    parser.add_argument("source", metavar="PICTURES", help="a folder of pictures, or a URI; searched through")
+    parser.add_argument("source", metavar="IMAGES", help="a folder of images, or a URI; searched through")
     parser.add_argument("--models", required=True, metavar="MODELS", help="where jobs.promote put the model")
     parser.add_argument("--version", metavar="V", help="one of its versions [the live one]")
     parser.add_argument("--out", required=True, metavar="OUT", help="folder or URI of the results")
@@ -58,13 +58,13 @@ def job(arguments: argparse.Namespace) -> dict[str, Any]:
     model = describe(versions.at_hand(where))
     index = unlabelled(arguments.source)
     paths = index.frame["path"].tolist()
-    cli.say(f"{len(paths):,} pictures below {index.root}, judged by {model.version}")
+    cli.say(f"{len(paths):,} images below {index.root}, judged by {model.version}")
     chunks = [paths[start : start + CHUNK] for start in range(0, len(paths), CHUNK)]
     device = "cuda" if arguments.gpu else "cpu"
     parts = Parts(out, f"{index.key}-{model.version}-{device}")
     done = parts.done()
     todo = [number for number in range(len(chunks)) if number not in done]
-    with connect(), tqdm(total=len(paths), initial=sum(len(chunks[n]) for n in done), unit=" pictures") as bar:
+    with connect(), tqdm(total=len(paths), initial=sum(len(chunks[n]) for n in done), unit=" images") as bar:
         check_room(cpus=1, gpus=int(arguments.gpu), purpose="jobs.predict")
         task = ray.remote(num_cpus=1, num_gpus=int(arguments.gpu))(judge)
         for place, scores in share(task, [(where, device, index.root, chunks[number]) for number in todo]):
@@ -76,7 +76,7 @@ def job(arguments: argparse.Namespace) -> dict[str, Any]:
     result = {
         "predictions": storage.join(out, TABLE),
         "model": model.version,
-        "pictures": len(found),
+        "images": len(found),
         "verdicts": counts,
         "unreadable": unreadable,
     }

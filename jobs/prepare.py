@@ -8,13 +8,13 @@ SOURCE is a local folder or a URI (s3://, gs://, file://), laid out as
 
 DATASET, a folder or URI, gets
 
-  manifest.parquet  a row a picture: path, label, split, sha256, width, height, bytes, JPEG quality, perceptual hash
+  manifest.parquet  a row an image: path, label, split, sha256, width, height, bytes, JPEG quality, perceptual hash
   audit.json        counts, unreadable files, duplicates within and across splits, CSV rows against files, and how well
                     each property of the files alone (size, dimensions, brightness, JPEG tables, ...) tells the classes
   dataset.json      what the data set is; written last
 
-The pictures stay where they are, unless --faces cuts the largest face out of each: then the data set is made of the
-crops, kept without loss in DATASET/pictures. Use it for pictures that are not portraits already.
+The images stay where they are, unless --faces cuts the largest face out of each: then the data set is made of the
+crops, kept without loss in DATASET/images. Use it for images that are not portraits already.
 
 Interrupted, the same command goes on where it was. On a cluster, every node must be able to read SOURCE, and with
 --faces to write DATASET.
@@ -50,7 +50,7 @@ from jobs.common import cli
 from jobs.common.chunks import CHUNK, Parts, share
 from jobs.common.cluster import check_room, connect
 
-PICTURES = "pictures"
+IMAGES = "images"
 RATIO = (5, 1, 1)
 KAGGLE_SET = "xhlulu/140k-real-and-fake-faces"
 
@@ -58,7 +58,7 @@ KAGGLE_SET = "xhlulu/140k-real-and-fake-faces"
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Parses the command line and runs the job."""
     parser = cli.parser("prepare", __doc__)
-    parser.add_argument("source", metavar="SOURCE", nargs="?", help="folder or URI of the pictures")
+    parser.add_argument("source", metavar="SOURCE", nargs="?", help="folder or URI of the images")
     parser.add_argument("--out", metavar="DATASET", required=True, help="folder or URI to write; replaced if it exists")
     parser.add_argument("--name", help="what to call the data set (default: the last part of SOURCE)")
     parser.add_argument(
@@ -74,9 +74,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         default=faces.MARGIN,
         help="of --faces, as a share of the face's side (default: %(default)s)",
     )
-    parser.add_argument(
-        "--sample", type=int, metavar="N", help="take only N pictures of each split and class, by --seed"
-    )
+    parser.add_argument("--sample", type=int, metavar="N", help="take only N images of each split and class, by --seed")
     parser.add_argument("--download", choices=["kaggle"], help="fetch the Kaggle set first (needs kagglehub)")
     cli.run(prepare, parser.parse_args(argv))
 
@@ -92,10 +90,10 @@ def prepare(arguments: argparse.Namespace) -> dict[str, Any]:
         index = index.sample(arguments.sample, arguments.seed)
     dataset = storage.absolute(arguments.out)
     name = arguments.name or ("generated demo data" if index.generated else index.source.rpartition("/")[2])
-    cli.say(f"{name}: {len(index.frame):,} pictures below {index.root}")
+    cli.say(f"{name}: {len(index.frame):,} images below {index.root}")
     root, key, change = index.root, index.key, None
     if arguments.faces:
-        root, key = storage.join(dataset, PICTURES), f"{index.key}-faces{arguments.margin:g}"
+        root, key = storage.join(dataset, IMAGES), f"{index.key}-faces{arguments.margin:g}"
         change = functools.partial(faces.save_crop, folder=root, margin=arguments.margin)
     parts = Parts(dataset, key)
     with connect():
@@ -121,7 +119,7 @@ def prepare(arguments: argparse.Namespace) -> dict[str, Any]:
     cli.say(summary(result, f"{name} -> {dataset}"))
     return {
         "dataset": dataset,
-        "pictures": len(made.frame),
+        "images": len(made.frame),
         "unreadable": result["unreadable"]["count"],
         "duplicates_across_splits": across_splits(result),
         "counts": result["counts"],
@@ -131,14 +129,14 @@ def prepare(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def inspect_all(index: Index, parts: Parts, change: Change | None) -> pd.DataFrame:
-    """The facts of every picture, inspected by all cores of the cluster; finished chunks are not done again."""
+    """The facts of every image, inspected by all cores of the cluster; finished chunks are not done again."""
     paths = index.frame["path"].tolist()
     chunks = [paths[start : start + CHUNK] for start in range(0, len(paths), CHUNK)]
     done = parts.done()
     todo = [number for number in range(len(chunks)) if number not in done]
     task = ray.remote(inspect)
     ready = sum(len(chunks[number]) for number in done)
-    with tqdm(total=len(paths), initial=ready, desc="inspecting", unit=" pictures") as bar:
+    with tqdm(total=len(paths), initial=ready, desc="inspecting", unit=" images") as bar:
         for place, facts in share(task, [(index.root, chunks[number], change) for number in todo]):
             parts.write(todo[place], facts)
             bar.update(len(facts))
@@ -146,7 +144,7 @@ def inspect_all(index: Index, parts: Parts, change: Change | None) -> pd.DataFra
 
 
 def near_groups(phashes: pd.Series) -> NDArray[np.int64]:
-    """The group of near-duplicates of each picture, compared by all cores of the cluster."""
+    """The group of near-duplicates of each image, compared by all cores of the cluster."""
     number_N, unique = phashes.factorize()
     hashes = unpack(list(unique))
     shared, task = ray.put(hashes), ray.remote(near_edges)
@@ -157,13 +155,12 @@ def near_groups(phashes: pd.Series) -> NDArray[np.int64]:
 
 
 def check_usable(usable: pd.DataFrame, broken: pd.DataFrame, root: str) -> None:
-    """Raises BadData when the pictures that can be read leave a class empty."""
+    """Raises BadData when the images that can be read leave a class empty."""
     for label in LABELS:
         if not (usable["label"] == label).any():
             first = broken[broken["label"] == label].iloc[0]
             raise BadData(
-                f"none of the {label} pictures below {root} can be read; the first is {first['path']}: "
-                f"{first['problem']}"
+                f"none of the {label} images below {root} can be read; the first is {first['path']}: {first['problem']}"
             )
 
 

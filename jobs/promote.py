@@ -12,8 +12,8 @@ with a changed or missing file, and, unless --force is given, one whose AUC is b
 that both were judged on. --rollback goes back to the version that was live before; repeat it to go further back.
 --prune KEEP removes all but KEEP versions, the live one and its forerunners kept first.
 
-The version is exported for OpenVINO, which a CPU serves: in int8 (calibrated on training pictures of DATASET), bf16 or
-fp32. On the validation pictures of DATASET each is held against the network that was judged: AUC may fall by at most
+The version is exported for OpenVINO, which a CPU serves: in int8 (calibrated on training images of DATASET), bf16 or
+fp32. On the validation images of DATASET each is held against the network that was judged: AUC may fall by at most
 0.002 and at most 0.5 % of the verdicts may flip. --precision auto takes the fastest that passes; one that is named and
 does not pass is refused, unless --force is given. Without --data the data set of the run is used; a model folder has
 none, and is then served in fp32. The table of precisions is kept in VERSION/runtime.json, and VERSION/MODEL_CARD.md
@@ -126,12 +126,12 @@ def data_of_run(run_or_model: str) -> Manifest | None:
     return data if data.fingerprint == artifacts.read(artifacts.find(run_or_model)).data["fingerprint"] else None
 
 
-def _bar(title: str, pictures: int) -> Callable[[int], object]:
-    bar = tqdm(total=pictures, desc=title, unit=" pictures")
+def _bar(title: str, images: int) -> Callable[[int], object]:
+    bar = tqdm(total=images, desc=title, unit=" images")
 
     def step(done: int) -> None:
         bar.update(done)
-        if bar.n >= pictures:
+        if bar.n >= images:
             bar.close()
 
     return step

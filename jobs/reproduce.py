@@ -5,8 +5,8 @@
   python -m jobs.reproduce --data data/faces --storage runs --seeds 3 --gpu
   python -m jobs.reproduce --data data/faces --storage runs --init-of vggface2=vggface2.pt --init-of resnet68=none
 
-Epochs, rates and picture sizes are those of Table II. On a machine without a GPU, --epochs-scale and --image-scale
-shrink them: never below one epoch, never below the smallest picture that a network takes.
+Epochs, rates and image sizes are those of Table II. On a machine without a GPU, --epochs-scale and --image-scale
+shrink them: never below one epoch, never below the smallest image that a network takes.
 
 Interrupted, the same command goes on: what is trained or judged is not done again.
 
@@ -53,7 +53,7 @@ def main(argv: list[str] | None = None) -> NoReturn:
     parser.add_argument("--name", default="reproduce", help="begins the name of every run [%(default)s]")
     parser.add_argument("--seeds", type=int, default=1, metavar="N", help="runs of each variant, seeds from --seed on")
     parser.add_argument("--epochs-scale", type=float, default=1.0, metavar="F", help="times Table II's epochs [1]")
-    parser.add_argument("--image-scale", type=float, default=1.0, metavar="F", help="times each picture size [1]")
+    parser.add_argument("--image-scale", type=float, default=1.0, metavar="F", help="times each image size [1]")
     parser.add_argument(
         "--init-of",
         action="append",
@@ -61,7 +61,7 @@ def main(argv: list[str] | None = None) -> NoReturn:
         metavar="NETWORK=INIT",
         help=f"--init for one of {', '.join(NETWORKS)}, with and without cut-out; may be repeated",
     )
-    parser.add_argument("--robustness", action="store_true", help="also judge changed pictures, see jobs.evaluate")
+    parser.add_argument("--robustness", action="store_true", help="also judge changed images, see jobs.evaluate")
     spec_flags.add_flags(parser)
     resource_flags.add_flags(parser)
     cli.run(job, parser.parse_args(argv))

@@ -1,4 +1,4 @@
-"""The service on Ray Serve: an ingress that reads and decodes pictures, a detector that judges them in batches.
+"""The service on Ray Serve: an ingress that reads and decodes images, a detector that judges them in batches.
 
   serve run serve_app.app:build models=/srv/models         the live model of MODELS
   serve deploy serve_app/config.yaml                       the same on a cluster, see the file
@@ -70,8 +70,8 @@ def _detector(settings: Settings) -> serve.Application:
     return Detector.options(
         **_scaled(settings.detectors),
         ray_actor_options=_judging(settings),
-        # All that the ingresses may ask, each for its pictures and once for the model's name: the batches are filled
-        # from a queue in the replica. A lower bound would leave pictures with Serve's router, which looks for a free
+        # All that the ingresses may ask, each for its images and once for the model's name: the batches are filled
+        # from a queue in the replica. A lower bound would leave images with Serve's router, which looks for a free
         # replica at growing intervals.
         max_ongoing_requests=(max(settings.max_queued, settings.max_batch_size) + 1) * settings.ingresses.max_replicas,
     ).bind(settings)

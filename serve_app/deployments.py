@@ -1,7 +1,7 @@
 """The two deployments: an ingress that reads, decodes and looks for faces, a detector that judges squares in batches.
 
-They scale apart, each by what it has in hand. Each ingress asks about so many pictures at once; what comes on top is
-refused at once. Judging changes nothing, so a picture whose replica died is judged again by another, once. With
+They scale apart, each by what it has in hand. Each ingress asks about so many images at once; what comes on top is
+refused at once. Judging changes nothing, so an image whose replica died is judged again by another, once. With
 ``layout: together`` each ingress judges by itself, and there is no detector.
 """
 
@@ -37,7 +37,7 @@ ID = b"x-request-id"
 
 
 class Model:
-    """Judges the pictures of concurrent requests together."""
+    """Judges the images of concurrent requests together."""
 
     def __init__(self, settings: Settings) -> None:
         threads = settings.threads or int(settings.detector_cpus) or (os.cpu_count() or 1)
@@ -54,7 +54,7 @@ class Model:
 
     @serve.batch(max_concurrent_batches=1)
     async def predict(self, images: list[Pixels]) -> list[Prediction]:
-        """One prediction a picture. In a thread, so that the next batch fills meanwhile."""
+        """One prediction an image. In a thread, so that the next batch fills meanwhile."""
         started = time.perf_counter()
         with self._passes.one():
             predictions = await asyncio.to_thread(self._following.current.predict, images)
@@ -72,7 +72,7 @@ class Model:
         return self._following.current.info
 
     async def explain(self, image_SSC: Pixels, toward: str) -> Heat:
-        """What in a picture speaks for a label: heat_SS."""
+        """What in an image speaks for a label: heat_SS."""
         async with self._explaining:
             return await asyncio.to_thread(self._following.current.explain, image_SSC, toward)
 
@@ -105,11 +105,11 @@ class _UnderServe:
 
 
 class Asked:
-    """The model, asked by one ingress: about so many pictures at once, and which it is. All raise Unavailable.
+    """The model, asked by one ingress: about so many images at once, and which it is. All raise Unavailable.
 
     Args:
         model: where there are no detectors.
-        waiting: told of how many pictures no answer has come yet.
+        waiting: told of how many images no answer has come yet.
     """
 
     def __init__(self, model: DeploymentHandle | Model, settings: Settings, waiting: Callable[[int], None]) -> None:
@@ -132,7 +132,7 @@ class Asked:
     async def model_info(self) -> ModelInfo:
         """Of the detector that is asked, which may still have, or keep, the model before.
 
-        One request asks for all, and takes no picture's place.
+        One request asks for all, and takes no image's place.
         """
         try:
             async with asyncio.timeout(RESTART_S), self._knowing:

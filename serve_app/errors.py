@@ -15,7 +15,7 @@ _ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 LEFT = 499
 """The status, in metrics and log, of a request whose client left before there was an answer."""
-BUSY = "too many pictures are waiting: try again in a moment"
+BUSY = "too many images are waiting: try again in a moment"
 
 
 class Unavailable(Exception):

@@ -12,7 +12,7 @@ from serve_app.errors import Busy, Unavailable
 from serve_app.pipeline import Judge
 
 ANSWER_S = 5.0
-"""A model that needs longer for one picture is not ready."""
+"""A model that needs longer for one image is not ready."""
 FRESH_S = 5.0
 """So long an answer shows that the model is there, whoever was given it."""
 STUCK_S = 120.0
@@ -40,7 +40,7 @@ class Readiness:
     """Asks the model when nobody had an answer of it for FRESH_S: once, however many want to know.
 
     Args:
-        ask: asks about one picture through ``judge``, and warms up what else a request needs.
+        ask: asks about one image through ``judge``, and warms up what else a request needs.
     """
 
     def __init__(self, judge: Watched, ask: Callable[[], Awaitable[object]]) -> None:

@@ -1,6 +1,6 @@
 """What operators see: Prometheus metrics on Ray's endpoint, and one line of JSON in the log for each request.
 
-Neither ever holds a picture, a file name or an address. ``docs/grafana/service.json`` draws the metrics.
+Neither ever holds an image, a file name or an address. ``docs/grafana/service.json`` draws the metrics.
 """
 
 import logging
@@ -19,7 +19,7 @@ SECONDS_BY_STAGE = "detector_stage_seconds"
 SCORES = "detector_p_fake"
 BATCH_SIZE = "detector_batch_size"
 MODEL_SECONDS = "detector_model_seconds"
-WAITING = "detector_pictures_waiting"
+WAITING = "detector_images_waiting"
 BEHIND = "detector_model_behind"
 _log = logging.getLogger("ray.serve")
 
@@ -46,10 +46,10 @@ class RequestMetrics:
 
     def __init__(self) -> None:
         self._requests = metrics.Counter(REQUESTS, "requests answered", ("route", "status"))
-        self._verdicts = metrics.Counter(VERDICTS, "pictures and frames judged", ("verdict",))
+        self._verdicts = metrics.Counter(VERDICTS, "images and frames judged", ("verdict",))
         self._seconds = metrics.Histogram(SECONDS_BY_STAGE, "seconds of a request by stage", SECONDS, ("stage",))
-        self._scores = metrics.Histogram(SCORES, "calibrated p_fake of judged pictures", TENTHS)
-        self.waiting = Standing(WAITING, "pictures that this ingress has asked the model about")
+        self._scores = metrics.Histogram(SCORES, "calibrated p_fake of judged images", TENTHS)
+        self.waiting = Standing(WAITING, "images that this ingress has asked the model about")
 
     def observe(self, event: Answered) -> None:
         """Counts one request and writes its line."""
@@ -65,7 +65,7 @@ class RequestMetrics:
             "method": event.method,
             "path": event.route,
             "status_code": event.status,
-            "pictures": event.pictures,
+            "images": event.images,
             "verdicts": list(event.verdicts),
             "ms": {stage: round(1000 * seconds, 2) for stage, seconds in event.seconds.items()},
         }
@@ -76,7 +76,7 @@ class ModelMetrics:
     """Of a detector."""
 
     def __init__(self) -> None:
-        self._size = metrics.Histogram(BATCH_SIZE, "pictures of a forward pass", BATCHES)
+        self._size = metrics.Histogram(BATCH_SIZE, "images of a forward pass", BATCHES)
         self._seconds = metrics.Histogram(MODEL_SECONDS, "seconds of a forward pass", SECONDS)
         self.behind = Standing(BEHIND, "1 while the live model cannot be loaded and the one before is served")
 

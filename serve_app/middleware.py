@@ -32,13 +32,13 @@ _log = logging.getLogger("serve_app")
 
 @dataclass(frozen=True, kw_only=True)
 class Answered:
-    """One answered request, for metrics and the log: never a picture's bytes, a file name or an address.
+    """One answered request, for metrics and the log: never an image's bytes, a file name or an address.
 
     Attributes:
         route: its template, such as ``/v1/detect``; ``unknown`` where none matched.
-        seconds: by stage, of all pictures: ``read``, ``decode``, ``faces``, ``detect``, ``explain``; and ``total``.
-        pictures: judged pictures, or frames.
-        verdicts, p_fakes: of the judged pictures or frames; p_fake only where there is one.
+        seconds: by stage, of all images: ``read``, ``decode``, ``faces``, ``detect``, ``explain``; and ``total``.
+        images: judged images, or frames.
+        verdicts, p_fakes: of the judged images or frames; p_fake only where there is one.
     """
 
     route: str
@@ -46,7 +46,7 @@ class Answered:
     status: int
     request_id: str
     seconds: dict[str, float]
-    pictures: int = 0
+    images: int = 0
     verdicts: tuple[str, ...] = ()
     p_fakes: tuple[float, ...] = ()
 
@@ -74,7 +74,7 @@ class Notes:
         self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
 
     def judged(self, verdict: str, p_fake: float | None) -> None:
-        """Counts one picture or frame."""
+        """Counts one image or frame."""
         self.verdicts.append(verdict)
         if p_fake is not None:
             self.p_fakes.append(p_fake)
@@ -135,7 +135,7 @@ class Outer:
                 status=status,
                 request_id=request_id(request),
                 seconds={**taken.seconds, "total": taken.total},
-                pictures=len(taken.verdicts),
+                images=len(taken.verdicts),
                 verdicts=tuple(taken.verdicts),
                 p_fakes=tuple(taken.p_fakes),
             )

@@ -20,7 +20,7 @@ def _form(properties: dict[str, Any], required: list[str]) -> dict[str, Any]:
     return {"multipart/form-data": {"schema": {"type": "object", "required": required, "properties": properties}}}
 
 
-def pictures(settings: HttpSettings) -> dict[str, Any]:
+def images(settings: HttpSettings) -> dict[str, Any]:
     """Of ``POST /v1/detect``."""
     many = {"type": "array", "minItems": 1, "maxItems": settings.limits.max_files, "items": _FILE}
     content = {**_form({FIELD: many}, [FIELD]), "image/*": {"schema": _FILE}}
@@ -39,8 +39,8 @@ def gift() -> dict[str, Any]:
     """Of ``POST /v1/feedback``."""
     properties = {
         FIELD: _FILE,
-        "label": {"type": "string", "enum": list(_LABELS), "description": "what the picture is"},
-        "consent": {"type": "string", "enum": ["true"], "description": "that the picture is kept and learnt from"},
+        "label": {"type": "string", "enum": list(_LABELS), "description": "what the image is"},
+        "consent": {"type": "string", "enum": ["true"], "description": "that the image is kept and learnt from"},
         "verdict": {"type": "string", "enum": list(_VERDICTS), "description": "what the service had said"},
         "request_id": {"type": "string", "maxLength": _MAX_ID, "description": "of that answer"},
     }
@@ -49,7 +49,7 @@ def gift() -> dict[str, Any]:
 
 @dataclass(frozen=True, kw_only=True)
 class Gift:
-    """A picture that its giver consents to have kept."""
+    """An image that its giver consents to have kept."""
 
     data: bytes
     label: str
@@ -61,7 +61,7 @@ class Gift:
         """Checks a form. Raises Refusal (422)."""
         fields = form.fields
         if fields.get("consent", "").lower() not in _YES:
-            raise Refusal(422, "a picture is kept only with your consent: send consent=true", "no_consent")
+            raise Refusal(422, "an image is kept only with your consent: send consent=true", "no_consent")
         label, verdict, said_id = (fields.get(name, "") for name in ("label", "verdict", "request_id"))
         if label not in _LABELS:
             raise Refusal(422, f"label must be one of {', '.join(_LABELS)}", "bad_parameter")
@@ -70,7 +70,7 @@ class Gift:
         if len(said_id) > _MAX_ID or not said_id.isprintable():
             raise Refusal(422, f"request_id has at most {_MAX_ID} printable characters", "bad_parameter")
         if not form.files:
-            raise Refusal(422, f"the form has no picture in a field named {FIELD!r}")
+            raise Refusal(422, f"the form has no image in a field named {FIELD!r}")
         return cls(data=form.files[0], label=label, verdict=verdict, request_id=said_id)
 
     def keep(self, store: feedback.Store, model: dict[str, str], max_pixels: int, workers: Workers) -> str:

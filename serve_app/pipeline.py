@@ -1,7 +1,7 @@
-"""One picture: bytes -> faces -> squares of the model's size -> verdict.
+"""One image: bytes -> faces -> squares of the model's size -> verdict.
 
-Decoding and the search for faces run in a small pool of threads, each holding a whole picture, so that the event loop
-goes on; only the squares travel further. A budget keeps the pictures that are open at once within the memory.
+Decoding and the search for faces run in a small pool of threads, each holding a whole image, so that the event loop
+goes on; only the squares travel further. A budget keeps the images that are open at once within the memory.
 """
 
 import asyncio
@@ -31,7 +31,7 @@ from serve_app.schemas import FaceAnswer, Heatmap, Quality, Verdict, Warning
 from serve_app.settings import Limits
 
 OPEN_BYTES = 2**30
-"""Memory that pictures may take together while they are decoded, in one process."""
+"""Memory that images may take together while they are decoded, in one process."""
 BYTES_A_PIXEL = 12
 """At the worst moment: RGBA, what it is laid on, and RGB."""
 NO_FACE = "no_face"
@@ -43,7 +43,7 @@ class Judge(Protocol):
     """Asks the model; all raise Unavailable."""
 
     async def predict(self, image_SSC: Pixels) -> Prediction:
-        """One picture of the model's size."""
+        """One image of the model's size."""
         ...
 
     async def explain(self, image_SSC: Pixels, toward: str) -> Heat:
@@ -67,7 +67,7 @@ class Square:
 
 @dataclass(frozen=True, kw_only=True)
 class Seen:
-    """A picture after its pixels are forgotten: ``width`` and ``height`` upright, and the squares to judge."""
+    """An image after its pixels are forgotten: ``width`` and ``height`` upright, and the squares to judge."""
 
     width: int
     height: int
@@ -79,7 +79,7 @@ class Seen:
 
 @dataclass(frozen=True, kw_only=True)
 class Judged:
-    """The verdict about a picture; the values of the square that decided, none where there is no face."""
+    """The verdict about an image; the values of the square that decided, none where there is no face."""
 
     verdict: Verdict
     p_fake: float | None
@@ -96,7 +96,7 @@ class Workers:
     """Threads that decode, and the memory they share. Work that nobody waits for any more still keeps its thread."""
 
     def __init__(self, count: int | None = None, open_bytes: int = OPEN_BYTES) -> None:
-        self._pool = ThreadPoolExecutor(count or os.cpu_count() or 1, thread_name_prefix="pictures")
+        self._pool = ThreadPoolExecutor(count or os.cpu_count() or 1, thread_name_prefix="images")
         self._open_bytes, self._taken = open_bytes, 0
         self._changed = threading.Condition()
 
@@ -134,7 +134,7 @@ async def together(works: Iterable[Coroutine[None, None, T]]) -> list[T]:
 
 
 def look(data: bytes, model: ModelInfo, limits: Limits, search: bool, workers: Workers) -> Seen:
-    """Decodes a picture and finds what is to be judged. Raises BadImage."""
+    """Decodes an image and finds what is to be judged. Raises BadImage."""
     width, height = size_of(data, max_pixels=limits.max_pixels)
     with workers.memory(width * height * BYTES_A_PIXEL):
         before = time.perf_counter()
@@ -151,7 +151,7 @@ def look_at(
     warnings: tuple[Warning, ...] = (),
     decode_s: float = 0.0,
 ) -> Seen:
-    """Finds what is to be judged in a decoded picture."""
+    """Finds what is to be judged in a decoded image."""
     before = time.perf_counter()
     height, width = image_HWC.shape[:2]
     found = faces.detect(image_HWC) if search else []
@@ -198,7 +198,7 @@ def _centre(width: int, height: int) -> Box:
 
 
 async def ask(judge: Judge, squares: tuple[Square, ...], model: ModelInfo, explain: bool) -> Judged:
-    """Asks the model about the squares of a picture; the likeliest fake decides, for a fake passed is the graver error.
+    """Asks the model about the squares of an image; the likeliest fake decides, for a fake passed is the graver error.
 
     Raises:
         Unavailable: the model cannot answer now.

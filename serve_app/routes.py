@@ -1,7 +1,7 @@
-"""The service as plain FastAPI: bytes -> pictures -> ``judge`` -> JSON. No Ray; tested with a TestClient.
+"""The service as plain FastAPI: bytes -> images -> ``judge`` -> JSON. No Ray; tested with a TestClient.
 
-Uploads stay in memory; nothing of them is kept or logged, a file's name least of all, unless a user gives a picture as
-feedback. What reads a body is in ``intake``, what becomes of a picture in ``judging``, who may ask in ``guards``. Left
+Uploads stay in memory; nothing of them is kept or logged, a file's name least of all, unless a user gives an image as
+feedback. What reads a body is in ``intake``, what becomes of an image in ``judging``, who may ask in ``guards``. Left
 out: how ``judge`` batches and where it runs (``app``).
 """
 
@@ -30,9 +30,9 @@ from serve_app.schemas import (
     DetectAnswer,
     FeedbackAnswer,
     Health,
+    ImageTiming,
     ModelAnswer,
     ModelRef,
-    PictureTiming,
     Result,
     Size,
     Thresholds,
@@ -58,7 +58,7 @@ def create_app(
     """The service.
 
     Args:
-        judge: asks the model about one picture.
+        judge: asks the model about one image.
         model: what it is now; its preprocessing is applied here, so that only small squares travel to ``judge``.
         settings: how the operator runs it.
         observe: is given each answered request.
@@ -75,7 +75,7 @@ def create_app(
         store.probe()
     app = FastAPI(
         title="Deepfake face detector",
-        description="Tells photographs of faces from generated ones. Pictures are judged in memory and never kept.",
+        description="Tells photographs of faces from generated ones. Images are judged in memory and never kept.",
         version="1",
         docs_url=None,
         redoc_url=None,
@@ -107,7 +107,7 @@ def create_app(
     def deadline() -> float:
         return asyncio.get_running_loop().time() + settings.timeout_s
 
-    async def fetch_picture(url: str, take: Callable[[int], None]) -> bytes:
+    async def fetch_image(url: str, take: Callable[[int], None]) -> bytes:
         return await url_fetch.fetch(url, limits.max_bytes, take)
 
     @app.post(
@@ -115,27 +115,27 @@ def create_app(
         summary="Real or fake?",
         dependencies=guarded,
         responses=documented(400, 408, 413, 415, 422, 503, *refusals),
-        openapi_extra={"requestBody": openapi.pictures(settings)},
+        openapi_extra={"requestBody": openapi.images(settings)},
     )
-    async def detect_pictures(
+    async def detect_images(
         request: Request,
         explain: Annotated[bool, Query(description="add a heat map of what speaks for the verdict")] = False,
-        faces: Annotated[Faces, Query(description="on: judge each face; off: the whole picture")] = "auto",
+        faces: Annotated[Faces, Query(description="on: judge each face; off: the whole image")] = "auto",
     ) -> DetectAnswer:
-        """One result for each picture, in their order.
+        """One result for each image, in their order.
 
-        Send pictures as fields named "file" of a multipart form, or one picture as the body with its own content
+        Send images as fields named "file" of a multipart form, or one image as the body with its own content
         type, such as image/jpeg. JPEG, PNG, WebP, AVIF, BMP, TIFF and GIF are read; of an animation the first frame.
         """
         until, taken = deadline(), middleware.notes(request)
         with taken.on("read"):
             files = await uploads.within(
                 until,
-                uploads.read_pictures(
+                uploads.read_images(
                     request,
                     max_bytes=limits.max_bytes,
                     max_files=limits.max_files,
-                    fetch=fetch_picture if settings.allow_url else None,
+                    fetch=fetch_image if settings.allow_url else None,
                 ),
             )
         info = model()
@@ -153,7 +153,7 @@ def create_app(
             try:
                 return await workers.run(look, data, info, limits, on, workers)
             except BadImage as error:
-                raise _refusal(error, f"picture {index + 1} of {len(files)}: " if len(files) > 1 else "") from None
+                raise _refusal(error, f"image {index + 1} of {len(files)}: " if len(files) > 1 else "") from None
 
         seen = await together(look_at(data, index) for index, data in enumerate(files))
         judged = await together(ask(watched, one.squares, info, explain) for one in seen)
@@ -173,7 +173,7 @@ def create_app(
             frames: Annotated[int, Query(ge=1, le=limits.frames, description="evenly spaced")] = limits.frames,
             faces: Annotated[Faces, Query(description="on: judge each face; off: the whole frame")] = "auto",
         ) -> VideoAnswer:
-            """Evenly spaced frames are judged like pictures; the clip's p_fake is the median of those with a face.
+            """Evenly spaced frames are judged like images; the clip's p_fake is the median of those with a face.
 
             Send the clip as the field "file" of a multipart form, or as the body with its own content type, such as
             video/mp4. MP4, MOV, WebM, Matroska and AVI are read.
@@ -191,13 +191,13 @@ def create_app(
     @app.post(
         "/v1/feedback",
         status_code=201,
-        summary="Give a picture with its label",
+        summary="Give an image with its label",
         dependencies=guarded,
         responses=documented(400, 404, 408, 413, 415, 422, 503, *refusals),
         openapi_extra={"requestBody": openapi.gift()},
     )
     async def give(request: Request) -> FeedbackAnswer:
-        """Keeps one picture, with the consent of who gives it, so that a later model learns from it.
+        """Keeps one image, with the consent of who gives it, so that a later model learns from it.
 
         Times, places and other metadata in the file are removed before it is stored; its name is never kept.
         """
@@ -286,7 +286,7 @@ def _result(index: int, seen: Seen, judged: Judged, request: str, taken: Notes) 
         heatmap=judged.heatmap,
         model=ModelRef.to(judged.model),
         request_id=request,
-        timing_ms=PictureTiming(**{stage: round(1000 * seconds, 2) for stage, seconds in spent.items()}),
+        timing_ms=ImageTiming(**{stage: round(1000 * seconds, 2) for stage, seconds in spent.items()}),
     )
 
 

@@ -13,7 +13,7 @@ Verdict = Literal["real", "uncertain", "fake", "no_face"]
 Quality = Literal["small", "blurred", "dark"]
 Warning = Literal["recompressed", "upscaled", "several_faces", "cropped"]
 """``recompressed``: a JPEG too coarse for traces. ``upscaled``: what was judged is smaller than the network's input.
-``several_faces``: the likeliest fake decided. ``cropped``: of a picture that is not square the centre was judged."""
+``several_faces``: the likeliest fake decided. ``cropped``: of an image that is not square the centre was judged."""
 
 CODES = {
     400: "not_an_image",
@@ -35,7 +35,7 @@ OTHER_CODES = {
     "no_video": (422, "the form has no clip"),
     "no_consent": (422, "feedback is kept only with consent=true"),
     "bad_parameter": (422, "a parameter has a value that is not allowed"),
-    "bad_url": (422, "the address may not be asked, or did not give a picture"),
+    "bad_url": (422, "the address may not be asked, or did not give an image"),
 }
 """Code -> status and meaning."""
 
@@ -54,7 +54,7 @@ class ModelRef(BaseModel):
 
 
 class Thresholds(BaseModel):
-    """Below ``real_below`` a picture is called real, from ``fake_above`` on fake, between them uncertain."""
+    """Below ``real_below`` an image is called real, from ``fake_above`` on fake, between them uncertain."""
 
     real_below: float
     fake_above: float
@@ -66,17 +66,17 @@ class Thresholds(BaseModel):
 
 
 class Size(BaseModel):
-    """Pixels of the upright picture: EXIF orientation is applied."""
+    """Pixels of the upright image: EXIF orientation is applied."""
 
     width: int
     height: int
 
 
-_BOX = "left, top, right, bottom in pixels of the upright picture"
+_BOX = "left, top, right, bottom in pixels of the upright image"
 
 
 class FaceAnswer(BaseModel):
-    """One face of a picture."""
+    """One face of an image."""
 
     box: Box = Field(description=f"{_BOX}; may reach beyond its edge")
     judged: Box = Field(description="the square that was judged")
@@ -94,8 +94,8 @@ class Heatmap(BaseModel):
     png_base64: str
 
 
-class PictureTiming(BaseModel):
-    """Milliseconds of each stage for one picture."""
+class ImageTiming(BaseModel):
+    """Milliseconds of each stage for one image."""
 
     decode: float
     faces: float
@@ -104,12 +104,12 @@ class PictureTiming(BaseModel):
 
 
 class Result(BaseModel):
-    """The answer about one picture."""
+    """The answer about one image."""
 
-    index: int = Field(ge=0, description="position of the picture in the request, from 0")
+    index: int = Field(ge=0, description="position of the image in the request, from 0")
     verdict: Verdict
     p_fake: float | None = Field(
-        ge=0, le=1, description="calibrated probability that the picture is fake; null for no_face"
+        ge=0, le=1, description="calibrated probability that the image is fake; null for no_face"
     )
     confidence: float | None = Field(
         ge=0, le=1, description="probability that the verdict is right; for uncertain, of the likelier side"
@@ -122,8 +122,8 @@ class Result(BaseModel):
     heatmap: Heatmap | None = Field(None, description="with ?explain=true, where the network can be explained")
     model: ModelRef
     request_id: str
-    timing_ms: PictureTiming
-    retained: Literal[False] = Field(False, description="nothing of the picture is kept")
+    timing_ms: ImageTiming
+    retained: Literal[False] = Field(False, description="nothing of the image is kept")
 
 
 class Timing(BaseModel):
@@ -134,7 +134,7 @@ class Timing(BaseModel):
 
 
 class DetectAnswer(BaseModel):
-    """The answer to ``POST /v1/detect``: one result a picture, in the order of the request."""
+    """The answer to ``POST /v1/detect``: one result an image, in the order of the request."""
 
     results: list[Result]
     request_id: str
@@ -170,7 +170,7 @@ class VideoAnswer(BaseModel):
 class FeedbackAnswer(BaseModel):
     """The answer to ``POST /v1/feedback``."""
 
-    id: str = Field(description="name it to have the picture deleted")
+    id: str = Field(description="name it to have the image deleted")
     stored: Literal[True] = True
     request_id: str
 
@@ -180,11 +180,11 @@ class TestFigures(BaseModel):
 
     data: str
     generated: bool
-    pictures: int
+    images: int
     auc: float | None
     accuracy: float | None
     fakes_passed: float | None = Field(description="share of the fakes that were called real")
-    reals_flagged: float | None = Field(description="share of the real pictures that were called fake")
+    reals_flagged: float | None = Field(description="share of the real images that were called fake")
 
 
 class Features(BaseModel):

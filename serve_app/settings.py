@@ -24,8 +24,8 @@ class Limits(Frozen):
 
     max_bytes: int = Field(20 * 2**20, gt=0, description="of the whole request")
     max_files: int = Field(10, gt=0)
-    max_pixels: int = Field(MAX_PIXELS, gt=0, description="of one picture; checked before it is decoded")
-    max_faces: int = Field(5, gt=0, description="judged in one picture, the largest first")
+    max_pixels: int = Field(MAX_PIXELS, gt=0, description="of one image; checked before it is decoded")
+    max_faces: int = Field(5, gt=0, description="judged in one image, the largest first")
     max_video_bytes: int = Field(50 * 2**20, gt=0, description="of a request with a clip")
     max_video_s: float = Field(60, gt=0, description="length of a clip")
     frames: int = Field(
@@ -90,11 +90,11 @@ class Settings(Frozen):
     models: str | None = Field(None, description="folder or URI that jobs.promote fills; its live model is followed")
     model: str | None = Field(None, description="instead: one run or model folder")
     follow_s: float = Field(5, gt=0, description="how often `live` is looked at")
-    max_batch_size: int = Field(16, ge=1, description="most pictures of one forward pass")
+    max_batch_size: int = Field(16, ge=1, description="most images of one forward pass")
     batch_wait_s: float = Field(
-        0.003, gt=0, description="how long a batch waits to fill; above 0, or each has one picture"
+        0.003, gt=0, description="how long a batch waits to fill; above 0, or each has one image"
     )
-    max_queued: int = Field(64, ge=1, description="pictures that one ingress has asked about at once; beyond: 503")
+    max_queued: int = Field(64, ge=1, description="images that one ingress has asked about at once; beyond: 503")
     layout: Literal["apart", "together"] = Field(
         "apart",
         description="apart: ingresses ask detectors; together: each replica reads and judges, scaled as `detectors`",

@@ -1,4 +1,4 @@
-"""The body of a request -> the bytes of its pictures, in memory: nothing goes to disk, no file name is looked at."""
+"""The body of a request -> the bytes of its images, in memory: nothing goes to disk, no file name is looked at."""
 
 import asyncio
 import json
@@ -46,29 +46,29 @@ def content_type(request: Request) -> str:
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
-async def read_pictures(
+async def read_images(
     request: Request,
     *,
     max_bytes: int,
     max_files: int,
     fetch: Callable[[str, Callable[[int], None]], Awaitable[bytes]] | None,
 ) -> list[bytes]:
-    """One picture as the body, many in a form, or one behind ``{"url"}``. Raises Refusal."""
+    """One image as the body, many in a form, or one behind ``{"url"}``. Raises Refusal."""
     kind = content_type(request)
     if kind.startswith("image/") or kind in RAW:
         return [await read_raw(request, max_bytes)]
     if kind == _FORM:
         form = await read_form(request, max_bytes=max_bytes, max_files=max_files)
         if not form.files:
-            raise Refusal(422, f"the form has no picture in a field named {FIELD!r}")
+            raise Refusal(422, f"the form has no image in a field named {FIELD!r}")
         return form.files
     if kind == _JSON and fetch is not None:
         url = _url_in(await read_raw(request, _JSON_BYTES))
         return [await fetch(url, partial(take_room, request))]
     if kind == _JSON:
-        raise Refusal(415, "this service fetches no addresses: send the picture itself")
+        raise Refusal(415, "this service fetches no addresses: send the image itself")
     raise Refusal(
-        415, f"send a multipart form with a field {FIELD!r}, or one picture as the body with its type: image/jpeg"
+        415, f"send a multipart form with a field {FIELD!r}, or one image as the body with its type: image/jpeg"
     )
 
 

@@ -43,13 +43,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def faces() -> Path:
-    """2,200 real pictures in Kaggle's layout, where they lie beside the project."""
+    """2,200 real images in Kaggle's layout, where they lie beside the project."""
     if not FACES.exists():
         pytest.skip("the folder shared/data/faces is not beside the project")
     return FACES
 
 
-def picture(seed: int, label: str, side: int = 32) -> bytes:
+def image_bytes(seed: int, label: str, side: int = 32) -> bytes:
     """A JPEG of coloured noise; a fake one has stripes of two pixels on it."""
     draw = np.random.default_rng(seed)
     pixels = draw.normal(draw.uniform(90, 160, 3), 25, (side, side, 3))
@@ -61,17 +61,17 @@ def picture(seed: int, label: str, side: int = 32) -> bytes:
 
 
 def make_dataset(folder: Path, per_class: dict[str, int]) -> Path:
-    """Pictures and a prepared data set beside them, without going through ``index``."""
+    """Images and a prepared data set beside them, without going through ``index``."""
     rows = []
     for number, (split, count) in enumerate(per_class.items()):
         for label in LABELS:
             for index in range(count):
-                path = folder / "pictures" / split / label / f"{index:03}.jpg"
+                path = folder / "images" / split / label / f"{index:03}.jpg"
                 path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(picture(1000 * number + 2 * index + (label == "fake"), label))
+                path.write_bytes(image_bytes(1000 * number + 2 * index + (label == "fake"), label))
                 rows.append(
                     {
-                        "path": path.relative_to(folder / "pictures").as_posix(),
+                        "path": path.relative_to(folder / "images").as_posix(),
                         "label": label,
                         "split": split,
                         "sha256": sha256_of(path),
@@ -85,7 +85,7 @@ def make_dataset(folder: Path, per_class: dict[str, int]) -> Path:
     manifest.save(
         str(folder / "dataset"),
         pd.DataFrame(rows),
-        root=str(folder / "pictures"),
+        root=str(folder / "images"),
         name="tiny",
         generated=True,
         audit={},
@@ -95,13 +95,13 @@ def make_dataset(folder: Path, per_class: dict[str, int]) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """24 training, 8 validation and 8 test pictures of each class; read only."""
+    """24 training, 8 validation and 8 test images of each class; read only."""
     return make_dataset(tmp_path_factory.mktemp("tiny"), {"train": 24, "valid": 8, "test": 8})
 
 
 @pytest.fixture(scope="session")
 def small_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """6 training, 3 validation and 3 test pictures of each class, for the large networks; read only."""
+    """6 training, 3 validation and 3 test images of each class, for the large networks; read only."""
     return make_dataset(tmp_path_factory.mktemp("small"), {"train": 6, "valid": 3, "test": 3})
 
 

@@ -1,6 +1,6 @@
 """What is wrong, or too easy, about a data set: counts, duplicates, and shortcuts that would be learnt, not faces.
 
-A *shortcut* is a property of the file, not of the face, that separates the classes: if real pictures are larger
+A *shortcut* is a property of the file, not of the face, that separates the classes: if real images are larger
 files, a network can score well without looking at one. Each property is judged alone, by the area under its ROC
 curve; 0.5 says that it tells nothing.
 """
@@ -17,7 +17,7 @@ from detector_core.data.manifest import counts
 from detector_core.labels import FAKE, LABELS, REAL, SPLITS
 
 TABLE_I: Final = {split: dict.fromkeys(LABELS, n) for split, n in zip(SPLITS, (50_000, 10_000, 10_000), strict=True)}
-"""Pictures per split and class in the paper. Source: Table I."""
+"""Images per split and class in the paper. Source: Table I."""
 LOUD: Final = 0.7
 NUMBERS: Final = ("bytes", "width", "height", "brightness", "jpeg_quality", "metadata_bytes")
 KINDS: Final = ("format", "jpeg_tables", "chroma")
@@ -26,11 +26,11 @@ _LISTED: Final = 1000
 
 
 def audit(index: Index, frame: pd.DataFrame, group_N: NDArray[np.int64]) -> dict[str, Any]:
-    """Everything that is known about a data set beside its pictures, as plain values.
+    """Everything that is known about a data set beside its images, as plain values.
 
     Args:
         index: the source.
-        frame: one row a picture with ``path``, ``label``, ``split``, ``problem`` and the facts; pictures with a
+        frame: one row an image with ``path``, ``label``, ``split``, ``problem`` and the facts; images with a
             problem have no facts.
         group_N: group of near-duplicates of each row *without* a problem.
 
@@ -41,7 +41,7 @@ def audit(index: Index, frame: pd.DataFrame, group_N: NDArray[np.int64]) -> dict
     problems = [{"path": path, "reason": reason} for path, reason in zip(bad["path"], bad["problem"], strict=True)]
     result: dict[str, Any] = {
         "source": index.source,
-        "pictures": len(good),
+        "images": len(good),
         "counts": counts(good),
         "table_1_of_the_paper": TABLE_I,
         "unreadable": {"count": len(bad), "files": problems[:_LISTED]},
@@ -57,7 +57,7 @@ def audit(index: Index, frame: pd.DataFrame, group_N: NDArray[np.int64]) -> dict
 
 
 def duplicates(frame: pd.DataFrame, group_N: NDArray[np.int64]) -> dict[str, Any]:
-    """Groups of two and more pictures: how many, how many reach across splits or labels, and examples.
+    """Groups of two and more images: how many, how many reach across splits or labels, and examples.
 
     Groups across splits come first among the examples: they let a model be tested on what it has learnt.
     """
@@ -69,7 +69,7 @@ def duplicates(frame: pd.DataFrame, group_N: NDArray[np.int64]) -> dict[str, Any
     paths = grouped["path"].agg(list)
     return {
         "groups": len(splits),
-        "pictures": len(rows),
+        "images": len(rows),
         "across_splits": int((splits > 1).sum()),
         "across_labels": int((labels > 1).sum()),
         "examples": [paths[group][:_SHOWN] for group in shown],
@@ -80,8 +80,8 @@ def shortcuts(frame: pd.DataFrame) -> list[dict[str, Any]]:
     """How well each property of the files alone tells real from fake, the strongest first.
 
     Returns:
-        ``property``, ``auc`` (the chance that a real picture has the higher value than a fake one) and
-        ``separation``, max(auc, 1 - auc). A property without an order is scored by the share of real pictures among
+        ``property``, ``auc`` (the chance that a real image has the higher value than a fake one) and
+        ``separation``, max(auc, 1 - auc). A property without an order is scored by the share of real images among
         those with the same value in the other half of the data, so that rare values cannot flatter it.
     """
     real_N = (frame["label"] == REAL).to_numpy()
@@ -92,7 +92,7 @@ def shortcuts(frame: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def auc(real_N: NDArray[np.bool_], score_N: NDArray[Any]) -> float:
-    """The chance that a real picture scores higher than a fake one, ties counting half; 0.5 without one of each."""
+    """The chance that a real image scores higher than a fake one, ties counting half; 0.5 without one of each."""
     rank_N = pd.Series(score_N).rank().to_numpy()
     reals, fakes = int(real_N.sum()), int((~real_N).sum())
     if not reals or not fakes:
@@ -101,7 +101,7 @@ def auc(real_N: NDArray[np.bool_], score_N: NDArray[Any]) -> float:
 
 
 def _auc_of_kind(values: pd.Series, real_N: NDArray[np.bool_]) -> float:
-    """Each half of the pictures scored by the share of real ones that the other half has for the same value."""
+    """Each half of the images scored by the share of real ones that the other half has for the same value."""
     table = pd.DataFrame(
         {"value": values.to_numpy(), "real": real_N, "draw": np.random.default_rng(0).random(len(real_N))}
     )
@@ -126,16 +126,16 @@ def warnings(result: dict[str, Any]) -> list[str]:
     empty = [split for split in SPLITS if not any(result["counts"][split].values())]
     countable = {
         "groups of identical files called both real and fake: {} (one label is wrong)": exact["across_labels"],
-        "groups of near-identical pictures across splits: {} (test figures will flatter; audit.json names them)": near[
+        "groups of near-identical images across splits: {} (test figures will flatter; audit.json names them)": near[
             "across_splits"
         ],
-        "pictures left out because they cannot be used: {} (audit.json has the reasons)": result["unreadable"]["count"],
+        "images left out because they cannot be used: {} (audit.json has the reasons)": result["unreadable"]["count"],
         "CSV rows without a file: {} (is the copy complete?)": _count(csv, "rows_without_file"),
         "files that no CSV lists: {}": _count(csv, "files_without_row"),
         "CSV rows that repeat a path: {}": csv.get("repeated_rows", 0),
     }
     found += [sentence.format(number) for sentence, number in countable.items() if number]
-    return found + [f"there are no {split} pictures: a run that needs them will stop" for split in empty]
+    return found + [f"there are no {split} images: a run that needs them will stop" for split in empty]
 
 
 def _count(csv: dict[str, Any], name: str) -> int:
@@ -151,7 +151,7 @@ def summary(result: dict[str, Any], title: str) -> str:
     for name in ("exact", "near"):
         row = result["duplicates"][name]
         lines.append(
-            f"  {name} duplicates: {row['groups']} groups of {row['pictures']} pictures, "
+            f"  {name} duplicates: {row['groups']} groups of {row['images']} images, "
             f"{row['across_splits']} across splits, {row['across_labels']} across labels"
         )
     lines.append(f"  unreadable: {result['unreadable']['count']}")
@@ -162,5 +162,5 @@ def summary(result: dict[str, Any], title: str) -> str:
 
 
 def across_splits(result: dict[str, Any]) -> int:
-    """Groups of identical or near-identical pictures that reach across splits."""
+    """Groups of identical or near-identical images that reach across splits."""
     return int(result["duplicates"]["near"]["across_splits"])

@@ -1,14 +1,14 @@
-"""Decoded pictures of a split, kept on a node's disk and shared by every process of that node through the page cache.
+"""Decoded images of a split, kept on a node's disk and shared by every process of that node through the page cache.
 
 ::
 
     CACHE/KEY/
-      pixels.npy     uint8 NSSC, as :func:`detector_core.images.preprocess.square` leaves each picture; mapped, never
+      pixels.npy     uint8 NSSC, as :func:`detector_core.images.preprocess.square` leaves each image; mapped, never
       copied
-      broken.json    row: reason, for pictures that could not be decoded; written last
+      broken.json    row: reason, for images that could not be decoded; written last
 
 The first process that needs a split fills it under a lock, the others wait for it. A key holds the data set's
-fingerprint and all that shapes the pixels, so one cache serves every run of the same pictures at the same size.
+fingerprint and all that shapes the pixels, so one cache serves every run of the same images at the same size.
 """
 
 import hashlib
@@ -46,7 +46,7 @@ class Decoded:
 
 
 def read_square(path: str, preprocess: PreprocessSpec) -> Pixels | str:
-    """A picture file as image_SSC uint8, or the reason why it cannot be read."""
+    """An image file as image_SSC uint8, or the reason why it cannot be read."""
     try:
         return square(decode(storage.read_bytes(path)), preprocess)
     except BadImage as error:
@@ -74,7 +74,7 @@ def _fill(folder: Path, paths: list[str], preprocess: PreprocessSpec) -> None:
     needed, free = len(paths) * size * size * 3, shutil.disk_usage(folder.parent).free
     if needed + SPARE_BYTES > free:
         raise BadConfig(
-            f"--cache {folder.parent}: {len(paths):,} pictures at {size} px take {needed / 2**30:.1f} GiB, and "
+            f"--cache {folder.parent}: {len(paths):,} images at {size} px take {needed / 2**30:.1f} GiB, and "
             f"{free / 2**30:.1f} GiB are free: name a larger disk, or --cache none to decode at every use"
         )
     broken: dict[int, str] = {}

@@ -1,14 +1,14 @@
 """Generated demo data: portraits through a camera ("real") and through a decoder ("fake"), from a seed alone.
 
-The pictures are painted by :mod:`detector_core.data.portraits`; nobody in them exists and nothing is downloaded.
+The images are painted by :mod:`detector_core.data.portraits`; nobody in them exists and nothing is downloaded.
 They show
 that the whole chain works and say nothing about photographs, so every result on them is called *generated demo data*
 (the folder holds :data:`~detector_core.data.manifest.GENERATED_MARK`, which preparing hands on).
 
 * **real**: the painted scene through a camera: blur of the lens, lateral colour fringes, vignetting, a Bayer mosaic,
   shot and read noise, bilinear demosaicing, tone curve.
-* **fake**: another scene through the decoder of an imagined generator, drawn anew for each picture: from a small latent
-  picture upwards by transposed convolutions, whose unequal overlap leaves a pattern of period 2 and 4
+* **fake**: another scene through the decoder of an imagined generator, drawn anew for each image: from a small latent
+  image upwards by transposed convolutions, whose unequal overlap leaves a pattern of period 2 and 4
   (A. Odena et al., "Deconvolution and checkerboard artifacts", Distill 2016), with noise injected at each stage.
 
 Nothing but that is to tell them apart. Each fake has a *twin*, its own scene through the camera, which is never
@@ -35,17 +35,17 @@ from detector_core.errors import BadConfig, Refused
 from detector_core.labels import FAKE, KAGGLE_NUMBER, LABELS, REAL, SPLITS
 
 GENERATOR = "detector_core.data.demo 1"
-"""Raised whenever the same parameters give other pictures."""
+"""Raised whenever the same parameters give other images."""
 NOTE = "generated demo data: procedural portraits from a seed, no photographs; results on it say nothing about faces"
-PICTURES = Path("real_vs_fake", "real-vs-fake")
+IMAGES = Path("real_vs_fake", "real-vs-fake")
 CSV_COLUMNS = ["original_path", "id", "label", "label_str", "path"]
 """The columns of the Kaggle archive's CSVs, after the unnamed index."""
 JPEG: dict[str, Any] = {"format": "JPEG", "quality": 95, "subsampling": 0}
 """The one export of both classes; without chroma subsampling, which would smooth the traces away."""
 STAGES = 2
-"""Upsampling steps of the decoder: the latent picture is 2**STAGES times smaller."""
+"""Upsampling steps of the decoder: the latent image is 2**STAGES times smaller."""
 UNEVENNESS = (0.02, 0.04)
-"""How unequal the four phases of a transposed convolution are: relative standard deviation, drawn per picture."""
+"""How unequal the four phases of a transposed convolution are: relative standard deviation, drawn per image."""
 DETAIL = (0.4, 0.8)
 """The share of a scene's fine detail that the decoder's stages put back."""
 MAX_GRAIN, GRAIN_STEPS = 0.12, 7
@@ -118,9 +118,9 @@ def _transposed_convolution(small: Array, unevenness: float, rng: np.random.Gene
 
 
 def decoder(scene_light: Array, rng: np.random.Generator) -> tuple[Array, Array]:
-    """A generator's picture of a scene and its grain: light_2S2S3 -> tone_SS3 and grain_SS3 of about unit deviation.
+    """A generator's image of a scene and its grain: light_2S2S3 -> tone_SS3 and grain_SS3 of about unit deviation.
 
-    The picture is ``tone_SS3 + g * grain_SS3``; the caller chooses g.
+    The image is ``tone_SS3 + g * grain_SS3``; the caller chooses g.
     """
     target = tone(_shrink(scene_light, 2))
     unevenness, detail = rng.uniform(*UNEVENNESS), rng.uniform(*DETAIL)
@@ -129,7 +129,7 @@ def decoder(scene_light: Array, rng: np.random.Generator) -> tuple[Array, Array]
     for stage in reversed(range(STAGES)):
         state = rng.bit_generator.state
         image = _transposed_convolution(image, unevenness, rng)
-        rng.bit_generator.state = state  # the grain goes through the same kernel as the picture
+        rng.bit_generator.state = state  # the grain goes through the same kernel as the image
         grain = _transposed_convolution(
             grain + rng.normal(0, 1, (*grain.shape[:2], 1)).astype(np.float32), unevenness, rng
         )
@@ -149,13 +149,13 @@ def _encode(display: Array) -> bytes:
     return buffer.getvalue()
 
 
-def real_picture(rng: np.random.Generator, size: int) -> bytes:
+def real_image(rng: np.random.Generator, size: int) -> bytes:
     """A JPEG of class real."""
     return _encode(camera(portrait(rng, 2 * size), rng))
 
 
-def fake_picture(rng: np.random.Generator, size: int) -> bytes:
-    """A JPEG of class fake, as bright, contrasty and heavy as the camera's picture of the same scene."""
+def fake_image(rng: np.random.Generator, size: int) -> bytes:
+    """A JPEG of class fake, as bright, contrasty and heavy as the camera's image of the same scene."""
     scene = portrait(rng, 2 * size)
     twin = camera(scene, rng)
     image, grain = decoder(scene, rng)
@@ -168,13 +168,13 @@ def fake_picture(rng: np.random.Generator, size: int) -> bytes:
 
 
 def _like(twin: Array, image: Array) -> Array:
-    """A picture with the mean and the standard deviation that each channel of its twin has."""
+    """An image with the mean and the standard deviation that each channel of its twin has."""
     scale = twin.std((0, 1)) / image.std((0, 1))
     matched: Array = (image - image.mean((0, 1))) * scale + twin.mean((0, 1))
     return matched
 
 
-_PICTURE = {REAL: real_picture, FAKE: fake_picture}
+_IMAGE = {REAL: real_image, FAKE: fake_image}
 
 
 def generate(
@@ -187,9 +187,9 @@ def generate(
     Args:
         out: the folder to write.
         seed: the same seed, size and counts give byte-identical files.
-        size: side of the square pictures, pixels; a multiple of 2**STAGES.
-        counts: pictures of *each class* per split.
-        progress: called with (pictures done, pictures in all).
+        size: side of the square images, pixels; a multiple of 2**STAGES.
+        counts: images of *each class* per split.
+        progress: called with (images done, images in all).
 
     Raises:
         BadConfig: a seed, size or count that cannot work.
@@ -208,13 +208,13 @@ def generate(
         for split_number, split in enumerate(SPLITS):
             rows: list[tuple[str, str, int, str, str]] = []
             for label in sorted(LABELS):
-                folder = beside / PICTURES / split / label
+                folder = beside / IMAGES / split / label
                 folder.mkdir(parents=True)
                 for index in range(counts[split]):
-                    # A stream of its own for each picture: no scene is drawn twice, whatever the counts.
+                    # A stream of its own for each image: no scene is drawn twice, whatever the counts.
                     rng = np.random.default_rng((seed, split_number, KAGGLE_NUMBER[label], index))
                     name = "".join(rng.choice(list(string.ascii_uppercase + string.digits), 10))
-                    (folder / f"{name}.jpg").write_bytes(_PICTURE[label](rng, size))
+                    (folder / f"{name}.jpg").write_bytes(_IMAGE[label](rng, size))
                     rows.append((f"{name}.jpg", name, KAGGLE_NUMBER[label], label, f"{split}/{label}/{name}.jpg"))
                     done += 1
                     if progress:
@@ -236,14 +236,14 @@ def _check(seed: int, size: int, counts: Mapping[str, int]) -> None:
 
 
 def _is_complete(out: Path, mark: dict[str, Any]) -> bool:
-    """Whether a folder holds every picture of these parameters."""
+    """Whether a folder holds every image of these parameters."""
     try:
         found = json.loads((out / GENERATED_MARK).read_text())
     except (FileNotFoundError, NotADirectoryError, ValueError):
         return False
     return found == mark and all(
         (out / f"{split}.csv").is_file()
-        and len(list((out / PICTURES / split / label).glob("*.jpg"))) == mark["counts"][split]
+        and len(list((out / IMAGES / split / label).glob("*.jpg"))) == mark["counts"][split]
         for split in SPLITS
         for label in LABELS
     )

@@ -1,6 +1,6 @@
-"""Pictures that are the same, or nearly so: groups of perceptual hashes that differ in few bits.
+"""Images that are the same, or nearly so: groups of perceptual hashes that differ in few bits.
 
-Every pair is compared, as blocks of a matrix product: no pair is missed, and 140,000 pictures take a minute or two
+Every pair is compared, as blocks of a matrix product: no pair is missed, and 140,000 images take a minute or two
 of two cores. The blocks are independent, so a cluster shares them.
 """
 

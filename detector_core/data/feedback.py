@@ -1,11 +1,11 @@
-"""Pictures that users chose to give, with their label: an append-only store that learning reads later.
+"""Images that users chose to give, with their label: an append-only store that learning reads later.
 
 ::
 
-    FOLDER/pictures/SHA256.jpg or .png      the picture without metadata, once
+    FOLDER/images/SHA256.jpg or .png      the image without metadata, once
     FOLDER/records/TIME-SHA256.json         one for each time it was given: label, what the service had said
 
-A picture lies before its record, and both appear whole. To forget a gift delete its record, and its picture if no other
+An image lies before its record, and both appear whole. To forget a gift delete its record, and its image if no other
 record names it. A label is what somebody claims: whoever learns from it must judge it first.
 """
 
@@ -30,7 +30,7 @@ from detector_core.images.decode import MAX_PIXELS, decode
 from detector_core.labels import LABELS
 
 FORMAT: Final = 1
-PICTURES: Final = "pictures"
+IMAGES: Final = "images"
 RECORDS: Final = "records"
 FREE_BYTES: Final = 10**9
 """The store takes nothing more when the disk has less left."""
@@ -42,10 +42,10 @@ class Record:
     """One gift.
 
     Attributes:
-        id: its name; the time and the picture's sha256 begin it.
+        id: its name; the time and the image's sha256 begin it.
         time: UTC, ISO 8601.
-        sha256: of the stored file ``picture``, a path relative to the folder.
-        label: what the user says the picture is: real or fake.
+        sha256: of the stored file ``image``, a path relative to the folder.
+        label: what the user says the image is: real or fake.
         verdict: what the service had said, empty if it was not asked; ``model`` its name, version and sha256.
         request_id: of the request that gave the verdict, empty if unknown.
     """
@@ -53,7 +53,7 @@ class Record:
     id: str
     time: str
     sha256: str
-    picture: str
+    image: str
     label: str
     verdict: str
     model: dict[str, str]
@@ -93,10 +93,10 @@ class Store:
         request_id: str = "",
         max_pixels: int = MAX_PIXELS,
     ) -> str:
-        """Keeps a picture that its giver consented to; returns the id of the record.
+        """Keeps an image that its giver consented to; returns the id of the record.
 
         Raises:
-            BadImage, TooManyPixels: not a whole picture, or too large a one.
+            BadImage, TooManyPixels: not a whole image, or too large a one.
             NoRoom: the folder or the disk is full.
         """
         if label not in LABELS:
@@ -108,7 +108,7 @@ class Store:
             id=f"{now:%Y%m%dT%H%M%S%fZ}-{digest[:16]}-{secrets.token_hex(2)}",
             time=now.isoformat(timespec="milliseconds"),
             sha256=digest,
-            picture=f"{PICTURES}/{digest}{suffix}",
+            image=f"{IMAGES}/{digest}{suffix}",
             label=label,
             verdict=verdict,
             model=model,
@@ -117,9 +117,9 @@ class Store:
         said = json.dumps(asdict(record), indent=1).encode()
         with self._lock:
             self._take(len(bare) + len(said))
-            picture = self._folder / record.picture
-            if not picture.exists():
-                storage.write_bytes(picture, bare)
+            image = self._folder / record.image
+            if not image.exists():
+                storage.write_bytes(image, bare)
             storage.write_bytes(self._folder / RECORDS / f"{record.id}.json", said)
         return record.id
 

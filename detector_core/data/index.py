@@ -1,4 +1,4 @@
-"""Which pictures a source holds: their labels and splits, from its folders, checked against its CSVs.
+"""Which images a source holds: their labels and splits, from its folders, checked against its CSVs.
 
 Three layouts are known, below the source or at it:
 
@@ -7,7 +7,7 @@ Three layouts are known, below the source or at it:
 * a plain ``{train,valid,test}/{real,fake}`` tree;
 * a flat ``{real,fake}`` tree, whose splits are drawn later by :func:`draw_splits`.
 
-Folders decide; CSVs must agree with them. No picture is opened here.
+Folders decide; CSVs must agree with them. No image is opened here.
 """
 
 import dataclasses
@@ -35,12 +35,12 @@ _SUFFIXES: Final = (
     ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".avif", ".bmp", ".tif", ".tiff", ".gif",
 )  # fmt: skip
 _SHOWN: Final = 20
-_EXPECTED: Final = "expected {train,valid,test}/{real,fake} or {real,fake} with pictures in them"
+_EXPECTED: Final = "expected {train,valid,test}/{real,fake} or {real,fake} with images in them"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Index:
-    """The pictures of a source, unopened.
+    """The images of a source, unopened.
 
     Attributes:
         source: the folder or URI that was asked for.
@@ -48,7 +48,7 @@ class Index:
         flat: True where the source has no splits.
         generated: True for generated demo data.
         frame: ``path``, ``label``, ``split`` (None where flat), ``size`` in bytes, ``modified`` in ns; by path.
-        ignored: files that are not pictures by their name.
+        ignored: files that are not images by their name.
         csv: what the CSVs say beside the files, None without CSVs.
     """
 
@@ -67,16 +67,16 @@ class Index:
         return hashlib.sha256(self.root.encode() + hashed.tobytes()).hexdigest()[:16]
 
     def sample(self, count: int, seed: int) -> "Index":
-        """At most ``count`` pictures of each split and class, drawn by ``seed``. Raises BadConfig."""
+        """At most ``count`` images of each split and class, drawn by ``seed``. Raises BadConfig."""
         if count < 1:
-            raise BadConfig(f"--sample {count}: take 1 picture of each split and class, or more")
+            raise BadConfig(f"--sample {count}: take 1 image of each split and class, or more")
         shuffled = self.frame.sample(frac=1, random_state=seed)
         kept = shuffled.groupby(["split", "label"], dropna=False).head(count).sort_values("path")
         return dataclasses.replace(self, frame=kept.reset_index(drop=True))
 
 
 def find(source: str) -> Index:
-    """Lists the pictures of a source.
+    """Lists the images of a source.
 
     Raises:
         BadData: no such folder, nothing in it, a class missing, or a CSV that contradicts the folders.
@@ -91,39 +91,39 @@ def find(source: str) -> Index:
         raise BadData(f"{source} is empty: {_EXPECTED}")
     base = _base(files["path"])
     if base is None:
-        raise BadData(f"{source} has no folders of real and fake pictures: {_EXPECTED}")
+        raise BadData(f"{source} has no folders of real and fake images: {_EXPECTED}")
     root = storage.join(source, base) if base else source
-    pictures, ignored = _pictures(files, base)
-    flat = bool(pictures["split"].isna().all())
-    _check_classes(pictures, root, flat)
+    images, ignored = _images(files, base)
+    flat = bool(images["split"].isna().all())
+    _check_classes(images, root, flat)
     folders = dict.fromkeys([source, root, *_above_kaggle(root)])
     return Index(
         source=source,
         root=root,
         flat=flat,
         generated=any(storage.exists(storage.join(folder, GENERATED_MARK)) for folder in folders),
-        frame=pictures,
+        frame=images,
         ignored=ignored,
-        csv=None if flat else _check_csvs(list(folders), pictures),
+        csv=None if flat else _check_csvs(list(folders), images),
     )
 
 
 def unlabelled(source: str) -> Index:
-    """Lists every picture below a source, whatever its folders are called; ``label`` and ``split`` are None.
+    """Lists every image below a source, whatever its folders are called; ``label`` and ``split`` are None.
 
     Raises:
-        BadData: no such folder, or no picture in it.
+        BadData: no such folder, or no image in it.
     """
     source = storage.absolute(source)
     filesystem, top = storage.locate(source)
     if filesystem.get_file_info(top).type != fs.FileType.Directory:
         raise BadData(
-            f"{source} {'is not a folder' if storage.exists(source) else 'does not exist'}: give one of pictures"
+            f"{source} {'is not a folder' if storage.exists(source) else 'does not exist'}: give one of images"
         )
     files = _files(filesystem, top)
     named = files["path"].str.lower().str.endswith(_SUFFIXES)
     if not named.any():
-        raise BadData(f"{source} has no pictures in it ({', '.join(_SUFFIXES[:6])}, ...)")
+        raise BadData(f"{source} has no images in it ({', '.join(_SUFFIXES[:6])}, ...)")
     frame = files[named].assign(label=None, split=None).reset_index(drop=True)
     ignored = int((~named).sum())
     return Index(source=source, root=source, flat=True, generated=False, frame=frame, ignored=ignored, csv=None)
@@ -132,13 +132,13 @@ def unlabelled(source: str) -> Index:
 def draw_splits(
     labels: Sequence[str], group_N: NDArray[np.int64], *, ratio: Sequence[int], seed: int
 ) -> NDArray[np.object_]:
-    """Splits for pictures that have none: shape (N,), names of :data:`SPLITS`.
+    """Splits for images that have none: shape (N,), names of :data:`SPLITS`.
 
     Each label is divided by ``ratio``, as nearly as whole groups allow; a group (near-duplicates) stays in one split.
 
     Raises:
         BadConfig: a ratio that is not three whole numbers above 0.
-        BadData: too few pictures for every split to have both labels.
+        BadData: too few images for every split to have both labels.
     """
     if len(ratio) != len(SPLITS) or min(ratio) < 1:
         raise BadConfig(f"the split ratio is {':'.join(map(str, ratio))}: give train:valid:test as in 5:1:1, each > 0")
@@ -148,7 +148,7 @@ def draw_splits(
     np.add.at(members, (number_N, label_N), 1)
     missing = np.outer(members.sum(axis=0), np.array(ratio) / sum(ratio))
     order = np.random.default_rng(seed).permutation(len(members))
-    # Large groups first: single pictures then even out what they leave.
+    # Large groups first: single images then even out what they leave.
     order = order[np.argsort(-members[order].sum(axis=1), kind="stable")]
     split_of = np.empty(len(members), dtype=np.int64)
     for number in order:
@@ -159,7 +159,7 @@ def draw_splits(
         for label, label_name in enumerate(LABELS):
             if not ((split_N == split) & (label_N == label)).any():
                 count = int((label_N == label).sum())
-                raise BadData(f"{count} {label_name} pictures are too few to give the {name} split one: add more")
+                raise BadData(f"{count} {label_name} images are too few to give the {name} split one: add more")
     return np.array(SPLITS, dtype=object)[split_N]
 
 
@@ -185,8 +185,8 @@ def _base(paths: pd.Series) -> str | None:
     return None
 
 
-def _pictures(files: pd.DataFrame, base: str) -> tuple[pd.DataFrame, int]:
-    """The pictures below ``base`` with label and split, and the number of other files in their folders."""
+def _images(files: pd.DataFrame, base: str) -> tuple[pd.DataFrame, int]:
+    """The images below ``base`` with label and split, and the number of other files in their folders."""
     prefix = f"{base}/" if base else ""
     below = files[files["path"].str.startswith(prefix)].copy()
     below["path"] = below["path"].str.slice(len(prefix))
@@ -203,16 +203,16 @@ def _pictures(files: pd.DataFrame, base: str) -> tuple[pd.DataFrame, int]:
     return below.loc[inside & named, columns].reset_index(drop=True), int((inside & ~named).sum())
 
 
-def _check_classes(pictures: pd.DataFrame, root: str, flat: bool) -> None:
-    if pictures.empty:
-        raise BadData(f"{root} has the folders but no pictures in them ({', '.join(_SUFFIXES[:6])}, ...): put some in")
-    splits = [None] if flat else [split for split in SPLITS if (pictures["split"] == split).any()]
+def _check_classes(images: pd.DataFrame, root: str, flat: bool) -> None:
+    if images.empty:
+        raise BadData(f"{root} has the folders but no images in them ({', '.join(_SUFFIXES[:6])}, ...): put some in")
+    splits = [None] if flat else [split for split in SPLITS if (images["split"] == split).any()]
     for split in splits:
-        here = pictures if split is None else pictures[pictures["split"] == split]
+        here = images if split is None else images[images["split"] == split]
         for label in LABELS:
             if not (here["label"] == label).any():
                 folder = storage.join(root, *([split] if split else []), label)
-                raise BadData(f"{folder} has no pictures, so the class {label!r} is missing: put its pictures there")
+                raise BadData(f"{folder} has no images, so the class {label!r} is missing: put its images there")
 
 
 def _above_kaggle(root: str) -> list[str]:
@@ -220,7 +220,7 @@ def _above_kaggle(root: str) -> list[str]:
     return [root.removesuffix(f"/{KAGGLE_FOLDER}")] if root.endswith(f"/{KAGGLE_FOLDER}") else []
 
 
-def _check_csvs(folders: Sequence[str], pictures: pd.DataFrame) -> dict[str, Any] | None:
+def _check_csvs(folders: Sequence[str], images: pd.DataFrame) -> dict[str, Any] | None:
     """Compares the CSVs with the files.
 
     Raises:
@@ -235,8 +235,8 @@ def _check_csvs(folders: Sequence[str], pictures: pd.DataFrame) -> dict[str, Any
     if not tables:
         return None
     rows = pd.concat(tables.values(), ignore_index=True)
-    files, listed = pictures["path"], rows["path"].drop_duplicates()
-    covered = pictures["split"].isin([name.removesuffix(".csv") for name in tables])
+    files, listed = images["path"], rows["path"].drop_duplicates()
+    covered = images["split"].isin([name.removesuffix(".csv") for name in tables])
     return {
         "rows": {name: len(table) for name, table in tables.items()},
         "rows_without_file": _listing(listed[~listed.isin(files)]),
@@ -246,7 +246,7 @@ def _check_csvs(folders: Sequence[str], pictures: pd.DataFrame) -> dict[str, Any
 
 
 def _read_csv(where: str) -> pd.DataFrame:
-    """One CSV as columns ``path`` (relative to the picture folder) and ``label`` (its name), checked row by row."""
+    """One CSV as columns ``path`` (relative to the image folder) and ``label`` (its name), checked row by row."""
     try:
         table = pd.read_csv(io.BytesIO(storage.read_bytes(where)), dtype=str, keep_default_na=False)
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:

@@ -1,6 +1,6 @@
-"""One picture's bytes -> what the manifest and the audit say about it.
+"""One image's bytes -> what the manifest and the audit say about it.
 
-A picture is decoded by the same strict function that training uses, so that a file which passes here does not stop a
+An image is decoded by the same strict function that training uses, so that a file which passes here does not stop a
 run later. Only facts leave this module, never pixels.
 """
 
@@ -32,7 +32,7 @@ FACTS: Final = {
     "brightness": "Float64",
     "phash": "str",
 }
-"""The columns of :func:`facts` and their types in a table, where a picture with a problem has none of them."""
+"""The columns of :func:`facts` and their types in a table, where an image with a problem has none of them."""
 NOT_JPEG: Final = "none"
 HASH_SIDE: Final = 17
 """Side of the thumbnail under the perceptual hash: 17 x 16 horizontal and 16 x 17 vertical steps, 544 bits."""
@@ -59,7 +59,7 @@ _SAMPLING: Final = {0: "4:4:4", 1: "4:2:2", 2: "4:2:0", -1: "other"}
 
 
 def facts(data: bytes) -> dict[str, Any]:
-    """Everything that is recorded about one picture.
+    """Everything that is recorded about one image.
 
     Returns:
         ``sha256`` of the file, ``width`` and ``height`` as they are seen (EXIF orientation applied), ``bytes``,
@@ -67,7 +67,7 @@ def facts(data: bytes) -> dict[str, Any]:
         tables), ``chroma`` subsampling, ``metadata_bytes``, ``brightness`` 0-255, ``phash`` (hexadecimal).
 
     Raises:
-        BadImage: not a whole picture.
+        BadImage: not a whole image.
     """
     image_HWC = decode(data)
     grey = Image.fromarray(image_HWC).convert("L")
@@ -89,9 +89,9 @@ def facts(data: bytes) -> dict[str, Any]:
 
 
 def inspect(root: str, paths: Sequence[str], change: Change | None = None) -> pd.DataFrame:
-    """The facts of each picture, one row a path and in their order.
+    """The facts of each image, one row a path and in their order.
 
-    A picture that cannot be used has its reason in the column ``problem`` and no facts. ``change`` turns a path and
+    An image that cannot be used has its reason in the column ``problem`` and no facts. ``change`` turns a path and
     its file into the file to look at, such as a crop of it.
 
     Raises:

@@ -1,9 +1,9 @@
-"""Batches of pictures from a manifest, the same whatever the number of workers.
+"""Batches of images from a manifest, the same whatever the number of workers.
 
 An epoch is a permutation drawn from (seed, epoch), cut into *global batches* of ``batch_size``, each cut into
-near-equal *micro-batches* of at most ``micro_batch`` pictures. Worker r of W takes micro-batches r, r + W, ...: what
+near-equal *micro-batches* of at most ``micro_batch`` images. Worker r of W takes micro-batches r, r + W, ...: what
 BatchNorm sees and what each gradient sums over are fixed by the spec, never by W. A worker without a micro-batch in
-the last round of a step gets a *filler* of one picture, which counts for nothing, so that all ranks take part in the
+the last round of a step gets a *filler* of one image, which counts for nothing, so that all ranks take part in the
 same collective operations.
 """
 
@@ -26,7 +26,7 @@ from detector_core.images.augment import Augment
 from detector_core.images.decode import Pixels
 
 FILLER = -1
-"""In place of the epoch in a key: load the picture, but count it for nothing."""
+"""In place of the epoch in a key: load the image, but count it for nothing."""
 Key = tuple[int, int]
 
 
@@ -39,10 +39,10 @@ class Place:
 
 
 class Batch(NamedTuple):
-    """Pictures of one micro-batch.
+    """Images of one micro-batch.
 
     ``pixels_BSSC`` uint8, ``target_B`` float32 (1 = fake), ``index_B`` int64 (row in the split), ``broken`` paths of
-    pictures that were left out.
+    images that were left out.
     """
 
     pixels_BSSC: torch.Tensor
@@ -53,9 +53,9 @@ class Batch(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class EpochPlan:
-    """Which pictures make up which micro-batch of an epoch."""
+    """Which images make up which micro-batch of an epoch."""
 
-    pictures: int
+    images: int
     batch_size: int
     micro_batch: int
     seed: int
@@ -63,15 +63,15 @@ class EpochPlan:
     @property
     def steps(self) -> int:
         """Optimizer steps of an epoch; the last may have a smaller batch."""
-        return math.ceil(self.pictures / self.batch_size)
+        return math.ceil(self.images / self.batch_size)
 
     def micro_batches(self, step: int) -> int:
         """How many micro-batches make up a step."""
-        return math.ceil(self.step_pictures(step) / self.micro_batch)
+        return math.ceil(self.step_images(step) / self.micro_batch)
 
-    def step_pictures(self, step: int) -> int:
-        """How many pictures a step sums its gradient over."""
-        return min(self.batch_size, self.pictures - step * self.batch_size)
+    def step_images(self, step: int) -> int:
+        """How many images a step sums its gradient over."""
+        return min(self.batch_size, self.images - step * self.batch_size)
 
     def rounds(self, step: int, place: Place) -> int:
         """Forward and backward passes that every worker makes in a step."""
@@ -79,7 +79,7 @@ class EpochPlan:
 
     def keys(self, epoch: int, first_step: int, place: Place) -> Iterator[list[Key]]:
         """The (epoch, row) keys of each of a worker's micro-batches, from ``first_step`` on."""
-        order: NDArray[np.int64] = np.random.default_rng((self.seed, epoch)).permutation(self.pictures)
+        order: NDArray[np.int64] = np.random.default_rng((self.seed, epoch)).permutation(self.images)
         for step in range(first_step, self.steps):
             batch = order[step * self.batch_size : (step + 1) * self.batch_size]
             parts = np.array_split(batch, self.micro_batches(step))
@@ -88,22 +88,22 @@ class EpochPlan:
                 yield [(epoch, int(row)) for row in parts[mine]] if mine < len(parts) else [(FILLER, int(batch[0]))]
 
 
-def plan(pictures: int, optim: OptimSpec, seed: int, place: Place) -> EpochPlan:
+def plan(images: int, optim: OptimSpec, seed: int, place: Place) -> EpochPlan:
     """The plan of a run's epochs.
 
     Raises:
-        BadConfig: a batch with fewer pictures than there are workers.
+        BadConfig: a batch with fewer images than there are workers.
     """
-    if min(optim.batch_size, pictures) < place.workers:
+    if min(optim.batch_size, images) < place.workers:
         raise BadConfig(
-            f"OptimSpec.batch_size is {optim.batch_size} and the split has {pictures} pictures: "
-            f"{place.workers} workers need at least one picture each; use fewer workers or a larger batch"
+            f"OptimSpec.batch_size is {optim.batch_size} and the split has {images} images: "
+            f"{place.workers} workers need at least one image each; use fewer workers or a larger batch"
         )
-    return EpochPlan(pictures=pictures, batch_size=optim.batch_size, micro_batch=optim.micro_batch, seed=seed)
+    return EpochPlan(images=images, batch_size=optim.batch_size, micro_batch=optim.micro_batch, seed=seed)
 
 
-class Pictures(Dataset[Any]):
-    """The pictures of one split, decoded, squared and (with ``augment``) changed; a reason in place of a broken one.
+class ImageDataset(Dataset[Any]):
+    """The images of one split, decoded, squared and (with ``augment``) changed; a reason in place of a broken one.
 
     A key is (epoch, row): the epoch is part of the augmentation's seed. With ``decoded`` nothing is read but that.
     """
@@ -135,7 +135,7 @@ class Pictures(Dataset[Any]):
         return key, pixels
 
     def collate(self, samples: list[tuple[Key, Pixels | str]]) -> Batch:
-        """Whole pictures stacked; broken ones listed with the reason."""
+        """Whole images stacked; broken ones listed with the reason."""
         whole = [(row, pixels) for (_, row), pixels in samples if not isinstance(pixels, str)]
         size = self.preprocess.image_size
         stacked = np.stack([pixels for _, pixels in whole]) if whole else np.empty((0, size, size, 3), np.uint8)
@@ -170,29 +170,29 @@ class TrainSampler(Sampler[list[Key]]):
 
 @dataclass
 class ValidSampler(Sampler[list[Key]]):
-    """This worker's share of a split, every picture exactly once over all workers."""
+    """This worker's share of a split, every image exactly once over all workers."""
 
-    pictures: int
+    images: int
     micro_batch: int
     place: Place = field(default_factory=Place)
 
     def __iter__(self) -> Iterator[list[Key]]:
-        mine = range(self.place.rank, self.pictures, self.place.workers)
+        mine = range(self.place.rank, self.images, self.place.workers)
         for first in range(0, len(mine), self.micro_batch):
             yield [(0, row) for row in mine[first : first + self.micro_batch]]
 
     def __len__(self) -> int:
-        return math.ceil(len(range(self.place.rank, self.pictures, self.place.workers)) / self.micro_batch)
+        return math.ceil(len(range(self.place.rank, self.images, self.place.workers)) / self.micro_batch)
 
 
 def loader(
-    pictures: Pictures, sampler: Sampler[list[Key]], *, processes: int, pin_memory: bool = False
+    images: ImageDataset, sampler: Sampler[list[Key]], *, processes: int, pin_memory: bool = False
 ) -> "DataLoader[Any]":
     """Batches of a sampler's keys, decoded by ``processes`` further processes (0: in this one)."""
     return DataLoader(
-        pictures,
+        images,
         batch_sampler=sampler,
-        collate_fn=pictures.collate,
+        collate_fn=images.collate,
         num_workers=processes,
         pin_memory=pin_memory,
         prefetch_factor=4 if processes else None,
@@ -203,10 +203,10 @@ def loader(
 
 
 def check_files(rows: pd.DataFrame, root: str, *, remote_sample: int = 16) -> None:
-    """That the pictures of a manifest are still where it says: all of them on disk, a sample on an object store.
+    """That the images of a manifest are still where it says: all of them on disk, a sample on an object store.
 
     Raises:
-        BadData: with the first missing picture and how many are missing.
+        BadData: with the first missing image and how many are missing.
     """
     paths = [storage.join(root, path) for path in rows["path"]]
     if storage.is_uri(root):
@@ -215,5 +215,5 @@ def check_files(rows: pd.DataFrame, root: str, *, remote_sample: int = 16) -> No
     if missing:
         raise BadData(
             f"{missing[0]} is missing, and {len(missing) - 1} more of {len(paths)} looked for: "
-            f"the pictures under {root} were moved; put them back or prepare the data set again"
+            f"the images under {root} were moved; put them back or prepare the data set again"
         )

@@ -1,7 +1,7 @@
 """A prepared data set: what ``index`` writes and everything later reads.
 
-A data set folder holds ``manifest.parquet`` (one row a picture), ``audit.json`` and ``dataset.json``, written last:
-``{"format": 1, "root": where the pictures are, "name", "generated", "fingerprint", "counts"}``. The pictures stay
+A data set folder holds ``manifest.parquet`` (one row an image), ``audit.json`` and ``dataset.json``, written last:
+``{"format": 1, "root": where the images are, "name", "generated", "fingerprint", "counts"}``. The images stay
 where they are; ``path`` in the manifest is relative to ``root``.
 """
 
@@ -21,18 +21,18 @@ FORMAT = 1
 MANIFEST, AUDIT, DATASET = "manifest.parquet", "audit.json", "dataset.json"
 COLUMNS = ("path", "label", "split", "sha256", "width", "height", "bytes", "jpeg_quality", "phash")
 GENERATED_MARK = "generated.json"
-"""A folder of pictures that holds this file was rendered by ``detector_core.data.demo``."""
+"""A folder of images that holds this file was rendered by ``detector_core.data.demo``."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """One row a picture, and where the pictures are.
+    """One row an image, and where the images are.
 
     Attributes:
         root: folder or URI that ``path`` is relative to.
         name: what to call the data set where its results are shown.
         generated: True for generated demo data.
-        fingerprint: sha256 over every picture's path, label, split and content hash.
+        fingerprint: sha256 over every image's path, label, split and content hash.
         frame: the columns of :data:`COLUMNS`.
     """
 
@@ -46,7 +46,7 @@ class Manifest:
         """The rows of one split, in order of path. Raises BadManifest when there are none."""
         rows = self.frame[self.frame["split"] == name].sort_values("path").reset_index(drop=True)
         if rows.empty:
-            raise BadManifest(f"the data set {self.name} has no pictures in its {name!r} split")
+            raise BadManifest(f"the data set {self.name} has no images in its {name!r} split")
         return rows
 
     def describe(self) -> dict[str, Any]:
@@ -60,7 +60,7 @@ class Manifest:
 
 
 def counts(frame: pd.DataFrame) -> dict[str, dict[str, int]]:
-    """Pictures per split and label: ``{"train": {"real": n, "fake": m}, ...}``."""
+    """Images per split and label: ``{"train": {"real": n, "fake": m}, ...}``."""
     return {
         split: {label: int(((frame["split"] == split) & (frame["label"] == label)).sum()) for label in LABELS}
         for split in SPLITS
@@ -103,7 +103,7 @@ def load(dataset: str) -> Manifest:
     except FileNotFoundError as error:
         raise BadManifest(
             f"{dataset} is not a prepared data set ({error.filename or DATASET} is missing): "
-            f"make one with python -m jobs.prepare PICTURES --out DATASET, and name that DATASET"
+            f"make one with python -m jobs.prepare IMAGES --out DATASET, and name that DATASET"
         ) from None
     except (ValueError, OSError) as error:
         raise BadManifest(f"{dataset} cannot be read ({error}): prepare it again") from None

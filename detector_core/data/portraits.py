@@ -15,7 +15,7 @@ from scipy import ndimage
 Array = NDArray[np.floating]
 Colour = tuple[float, float, float]
 
-# sRGB triples, 0-255; every picture mixes two neighbours of a row.
+# sRGB triples, 0-255; every image mixes two neighbours of a row.
 _SKIN: tuple[Colour, ...] = (
     (255, 224, 196),
     (241, 194, 160),
@@ -60,7 +60,7 @@ def _box(mask: Array) -> tuple[slice, slice]:
 
 @dataclass(frozen=True)
 class _Canvas:
-    """A picture in work: light_SS3 and the coordinates of its pixels."""
+    """An image in work: light_SS3 and the coordinates of its pixels."""
 
     light: Array
     x: Array

@@ -109,10 +109,10 @@ def choose(
     Args:
         stated_rate: the share of fakes passed to hold. None takes the first of :data:`STATED_RATES` at which at least
             half of the reals are still called real (the first of all when none does): a validation split of a
-            hundred pictures with one odd fake would otherwise make nearly everything uncertain.
+            hundred images with one odd fake would otherwise make nearly everything uncertain.
 
     Returns:
-        A calibration; the default one, without ``chosen_on``, when the pictures are all of one class.
+        A calibration; the default one, without ``chosen_on``, when the images are all of one class.
     """
     fakes = int(is_fake_N.sum())
     if missing_class(len(is_fake_N) - fakes, fakes):

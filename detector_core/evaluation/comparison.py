@@ -28,7 +28,7 @@ NOISE = 0.05
 """A difference with a larger p-value is called within noise."""
 PAPER: dict[str, Any] = json.loads(files("detector_core.evaluation").joinpath("paper.json").read_text())
 PAPER_TRAINED_ON = 100_000
-"""Training pictures of the paper (section III-F)."""
+"""Training images of the paper (section III-F)."""
 SETTINGS = {
     "epochs": "optim.epochs",
     "learning rate": "optim.learning_rate",
@@ -37,7 +37,7 @@ SETTINGS = {
     "first weights": "model.init",
 }
 """What a reader must know before comparing with the paper, and the field of the RunSpec that says it."""
-TRAINED_ON = "training pictures"
+TRAINED_ON = "training images"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +74,7 @@ class Judged:
         return Confusion(**self.report["confusion"])
 
     def right(self) -> "pd.Series[bool]":
-        """Whether each picture was called what it is, by path."""
+        """Whether each image was called what it is, by path."""
         called_fake = self.scores["p_fake"].to_numpy() >= self.report["threshold"]
         return pd.Series(called_fake == labels.is_fake(self.scores["label"]), index=self.scores["path"])
 
@@ -88,7 +88,7 @@ def compare(runs: list[Judged]) -> dict[str, Any]:
         ``otherwise``, what is not as in the variants' rows.
 
     Raises:
-        BadData: the runs were judged on different pictures.
+        BadData: the runs were judged on different images.
     """
     variants = list(dict.fromkeys(run.variant for run in runs))
     firsts = [next(run for run in runs if run.variant == variant) for variant in variants]
@@ -137,7 +137,7 @@ def _row(run: Judged) -> dict[str, Any]:
         "epochs": run.training["epochs"],
         "best_epoch": best["epoch"],
         "seconds": run.training["seconds"],
-        "pictures_per_s": statistics.median(row["pictures_per_s"] for row in run.history),
+        "images_per_s": statistics.median(row["images_per_s"] for row in run.history),
         "peak_memory_bytes": max(row["peak_memory_bytes"] for row in run.history),
     }
 
@@ -154,20 +154,20 @@ def _mean(runs: list[Judged]) -> dict[str, Any]:
 
 
 def mcnemar(one: Judged, other: Judged) -> dict[str, Any]:
-    """Whether two models differ in how often they are right on the same pictures; exact and two-sided.
+    """Whether two models differ in how often they are right on the same images; exact and two-sided.
 
     Returns:
-        ``only_first_right``, ``only_second_right`` and ``p_value`` over all pictures, and the same under ``fakes`` over
+        ``only_first_right``, ``only_second_right`` and ``p_value`` over all images, and the same under ``fakes`` over
         the fakes alone, which says whether one truly passes fewer of them.
 
     Raises:
-        BadData: they were judged on different pictures.
+        BadData: they were judged on different images.
 
     Source: Q. McNemar, "Note on the sampling error of the difference between correlated proportions", 1947.
     """
     first, second = one.right(), other.right()
     if set(first.index) != set(second.index):
-        raise BadData(f"{one.variant} and {other.variant} were judged on different pictures: judge them again")
+        raise BadData(f"{one.variant} and {other.variant} were judged on different images: judge them again")
     second = second.reindex(first.index)
     fake = labels.is_fake(one.scores["label"])
     tested = {"variants": [one.variant, other.variant], **_discordant(first, second)}

@@ -46,7 +46,7 @@ def curves(runs: list[Judged]) -> bytes:
     return buffer.getvalue()
 
 
-def page(comparison: dict[str, Any], runs: list[Judged], pictures: dict[str, bytes]) -> str:
+def page(comparison: dict[str, Any], runs: list[Judged], images: dict[str, bytes]) -> str:
     """The whole comparison as one HTML page."""
     data = runs[0].report["data"]
     warnings = sorted({text for run in runs for text in run.report["warnings"]})
@@ -64,7 +64,7 @@ def page(comparison: dict[str, Any], runs: list[Judged], pictures: dict[str, byt
         _frame(_marked(comparison["means"])),
         _misprinted(comparison["means"]),
         "<h2>Do two variants differ?</h2>",
-        f"<p>McNemar's exact test on the same pictures: over all, and over the fakes alone, where it says whether one "
+        f"<p>McNemar's exact test on the same images: over all, and over the fakes alone, where it says whether one "
         f"truly passes fewer. Above {NOISE:g} the difference may be chance.</p>",
         _frame(_pairs(comparison["mcnemar"])),
         "<h2>Settings</h2>",
@@ -73,7 +73,7 @@ def page(comparison: dict[str, Any], runs: list[Judged], pictures: dict[str, byt
         "<h2>Cost</h2>",
         _frame(_cost(comparison["rows"])),
         "<h2>Learning curves</h2>",
-        *(image(name, png, width="100%") for name, png in pictures.items()),
+        *(image(name, png, width="100%") for name, png in images.items()),
     ]
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>The comparison on '
@@ -164,7 +164,7 @@ def _pairs(pairs: list[dict[str, Any]]) -> pd.DataFrame:
                 "variants": " / ".join(pair["variants"]),
                 "only the first right": f"{pair['only_first_right']:,}",
                 "only the second right": f"{pair['only_second_right']:,}",
-                "p, all pictures": _noise(pair["p_value"]),
+                "p, all images": _noise(pair["p_value"]),
                 "p, fakes alone": _noise(pair["fakes"]["p_value"]),
             }
             for pair in pairs
@@ -184,7 +184,7 @@ def _cost(rows: list[dict[str, Any]]) -> pd.DataFrame:
                 "epochs": row["epochs"],
                 "kept epoch": row["best_epoch"],
                 "training, s": f"{row['seconds']:,.0f}",
-                "images/s": f"{row['pictures_per_s']:,.1f}",
+                "images/s": f"{row['images_per_s']:,.1f}",
                 "peak memory of a worker, MiB": f"{row['peak_memory_bytes'] / 2**20:,.0f}",
             }
             for row in rows

@@ -1,8 +1,8 @@
-"""Where in a picture a network sees its verdict: Grad-CAM heat maps, and the pictures it gets most wrong.
+"""Where in an image a network sees its verdict: Grad-CAM heat maps, and the images it gets most wrong.
 
 Grad-CAM weighs the channels of a feature map by the gradient of the verdict's score and keeps what speaks for it. The
-map is the deepest one that still has SIDE cells a side: for a picture of 128 px the last map of Resnet-68 has 4 x 4
-cells, too coarse to point at anything. A heat map shows what moved the score, not what is false in the picture.
+map is the deepest one that still has SIDE cells a side: for an image of 128 px the last map of Resnet-68 has 4 x 4
+cells, too coarse to point at anything. A heat map shows what moved the score, not what is false in the image.
 
 Left out: networks without a feature map of rows and columns near their end (transformers).
 
@@ -33,15 +33,15 @@ OTHER = {REAL: FAKE, FAKE: REAL}
 
 
 def heat_maps(network: nn.Module, x_BCHW: torch.Tensor, toward: Sequence[str]) -> list[Heat]:
-    """What in each picture speaks for a verdict.
+    """What in each image speaks for a verdict.
 
     Args:
         network: in eval mode; its parameters and gradients are left as they are.
-        x_BCHW: normalised pictures.
-        toward: for each picture, the label whose evidence is shown.
+        x_BCHW: normalised images.
+        toward: for each image, the label whose evidence is shown.
 
     Returns:
-        heat_HW for each picture, from 0 to 1, where 1 is its strongest cell; all 0 where nothing speaks for the label.
+        heat_HW for each image, from 0 to 1, where 1 is its strongest cell; all 0 where nothing speaks for the label.
 
     Raises:
         BadConfig: the network has no feature map to explain.
@@ -88,7 +88,7 @@ def _feature_layer(network: nn.Module, x_BCHW: torch.Tensor) -> nn.Module:
 
 
 def most_wrong(scores: pd.DataFrame, count: int) -> dict[str, pd.DataFrame]:
-    """For each label, the ``count`` pictures whose p_fake is farthest from it, the worst first.
+    """For each label, the ``count`` images whose p_fake is farthest from it, the worst first.
 
     Args:
         scores: columns path, label, p_fake.
@@ -101,10 +101,10 @@ def most_wrong(scores: pd.DataFrame, count: int) -> dict[str, pd.DataFrame]:
 def worst_sheet(
     network: nn.Module, preprocess: PreprocessSpec, scores: pd.DataFrame, root: str, fake_above: float
 ) -> bytes:
-    """A PNG: the COLUMNS pictures of each class that are farthest from their label, each above its heat map.
+    """A PNG: the COLUMNS images of each class that are farthest from their label, each above its heat map.
 
     The heat map shows what speaks for the *wrong* verdict. A title in red is an error at ``fake_above``. A network
-    without feature maps gets its pictures without heat maps.
+    without feature maps gets its images without heat maps.
 
     Args:
         scores: columns path, label, p_fake (calibrated).

@@ -25,7 +25,7 @@ Scores = NDArray[np.floating[Any]]
 class Rate:
     """A figure with its 95 % interval, or None with the reason.
 
-    ``count`` of ``of`` pictures is what it was computed from; both are None where it is no plain share.
+    ``count`` of ``of`` images is what it was computed from; both are None where it is no plain share.
     """
 
     value: float | None = None
@@ -53,12 +53,12 @@ def share(count: int, of: int, reason: str) -> Rate:
     return Rate(value=count / of, low=float(interval.low), high=float(interval.high), count=count, of=of)
 
 
-NO_PICTURES, NO_REALS, NO_FAKES = "there are no pictures", "there are no reals", "there are no fakes"
+NO_IMAGES, NO_REALS, NO_FAKES = "there are no images", "there are no reals", "there are no fakes"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Confusion:
-    """How many pictures of each class were called what, in the paper's convention (positive = real).
+    """How many images of each class were called what, in the paper's convention (positive = real).
 
     Attributes:
         reals_passed: real called real (true positives).
@@ -74,7 +74,7 @@ class Confusion:
 
     @classmethod
     def at(cls, is_fake_N: Flags, p_fake_N: Scores, threshold: float) -> "Confusion":
-        """A picture is called fake when ``p_fake >= threshold``."""
+        """An image is called fake when ``p_fake >= threshold``."""
         called_fake_N = p_fake_N >= threshold
         return cls(
             reals_passed=int((~is_fake_N & ~called_fake_N).sum()),
@@ -85,23 +85,23 @@ class Confusion:
 
     @property
     def reals(self) -> int:
-        """Pictures that are real."""
+        """Images that are real."""
         return self.reals_passed + self.reals_flagged
 
     @property
     def fakes(self) -> int:
-        """Pictures that are fake."""
+        """Images that are fake."""
         return self.fakes_passed + self.fakes_caught
 
     @property
     def missing_class(self) -> str | None:
-        """Which class has no pictures, in words; None when both have some."""
-        return NO_PICTURES if not self.reals + self.fakes else missing_class(self.reals, self.fakes)
+        """Which class has no images, in words; None when both have some."""
+        return NO_IMAGES if not self.reals + self.fakes else missing_class(self.reals, self.fakes)
 
     @property
     def accuracy(self) -> Rate:
-        """Share of all pictures called what they are."""
-        return share(self.reals_passed + self.fakes_caught, self.reals + self.fakes, NO_PICTURES)
+        """Share of all images called what they are."""
+        return share(self.reals_passed + self.fakes_caught, self.reals + self.fakes, NO_IMAGES)
 
     @property
     def sensitivity(self) -> Rate:
@@ -125,16 +125,16 @@ class Confusion:
 
     @property
     def precision(self) -> Rate:
-        """Share of the pictures called real that are; needs both classes, since one alone makes it 0 or 1."""
+        """Share of the images called real that are; needs both classes, since one alone makes it 0 or 1."""
         if self.missing_class:
             return Rate(reason=self.missing_class)
-        return share(self.reals_passed, self.reals_passed + self.fakes_passed, "no picture was called real")
+        return share(self.reals_passed, self.reals_passed + self.fakes_passed, "no image was called real")
 
     @property
     def f1(self) -> Rate:
         """Harmonic mean of precision and sensitivity; needs both classes.
 
-        It is no share, but F1 = 2J / (1 + J) of one: J, the reals passed among all pictures that are real or were
+        It is no share, but F1 = 2J / (1 + J) of one: J, the reals passed among all images that are real or were
         called so. Its interval is J's Wilson interval carried through that function.
         """
         if self.missing_class:
@@ -178,11 +178,11 @@ def missing_class(reals: int, fakes: int) -> str | None:
     """The reason why a figure that needs both classes is not defined; None when there are both."""
     if reals and fakes:
         return None
-    return NO_PICTURES if not reals and not fakes else NO_FAKES if reals else NO_REALS
+    return NO_IMAGES if not reals and not fakes else NO_FAKES if reals else NO_REALS
 
 
 def ranking(is_fake_N: Flags, score_N: Scores) -> dict[str, Rate]:
-    """How well the score of fake orders the pictures, whatever the threshold.
+    """How well the score of fake orders the images, whatever the threshold.
 
     Returns:
         ``auc``; ``average_precision`` with the fake as the detected class; ``eer``, where as many reals are flagged as
@@ -234,20 +234,20 @@ def brier(is_fake_N: Flags, p_fake_N: Scores) -> float:
 
 
 def reliability(is_fake_N: Flags, p_fake_N: Scores, bins: int = BINS) -> dict[str, list[Any]]:
-    """Per equal-width bin of ``p_fake`` that holds pictures: how many, their mean ``p_fake``, the share of fakes."""
+    """Per equal-width bin of ``p_fake`` that holds images: how many, their mean ``p_fake``, the share of fakes."""
     bin_N = np.minimum((p_fake_N * bins).astype(int), bins - 1)
-    pictures = np.bincount(bin_N, minlength=bins)
-    held = pictures > 0
-    said = np.bincount(bin_N, weights=p_fake_N, minlength=bins)[held] / pictures[held]
-    true = np.bincount(bin_N, weights=is_fake_N, minlength=bins)[held] / pictures[held]
-    return {"pictures": pictures[held].tolist(), "p_fake": said.tolist(), "fakes": true.tolist()}
+    images = np.bincount(bin_N, minlength=bins)
+    held = images > 0
+    said = np.bincount(bin_N, weights=p_fake_N, minlength=bins)[held] / images[held]
+    true = np.bincount(bin_N, weights=is_fake_N, minlength=bins)[held] / images[held]
+    return {"images": images[held].tolist(), "p_fake": said.tolist(), "fakes": true.tolist()}
 
 
 def ece(is_fake_N: Flags, p_fake_N: Scores, bins: int = BINS) -> float:
-    """Expected calibration error: mean distance of said from true share of fakes, bins weighted by their pictures.
+    """Expected calibration error: mean distance of said from true share of fakes, bins weighted by their images.
 
     Source: M. P. Naeini et al., "Obtaining well calibrated probabilities using Bayesian binning", AAAI 2015.
     """
     table = reliability(is_fake_N, p_fake_N, bins)
     distance = np.abs(np.subtract(table["p_fake"], table["fakes"]))
-    return float(np.average(distance, weights=table["pictures"]))
+    return float(np.average(distance, weights=table["images"]))

@@ -33,18 +33,18 @@ def plots(report: dict[str, Any]) -> dict[str, bytes]:
     return {f"{name}.png": _png(draw, report) for name, draw in drawn.items()}
 
 
-def page(report: dict[str, Any], pictures: dict[str, bytes]) -> str:
-    """The whole report as one HTML page with its pictures inside."""
+def page(report: dict[str, Any], images: dict[str, bytes]) -> str:
+    """The whole report as one HTML page with its images inside."""
     model, data = report["model"], report["data"]
     title = f"{model['run']} on the {report['split']} split of {data['name']}"
     parts = [
         f"<h1>{_escape(title)}</h1>",
         *(f'<p class="warning">{_escape(text)}</p>' for text in report["warnings"]),
         f"<p>{_escape(model['variant'])}, weights <code>{model['weights_sha256'][:12]}</code>, "
-        f"judged {_escape(report['created'])}. {report['pictures'][REAL]:,} real and {report['pictures'][FAKE]:,} fake "
-        f"pictures. Positive means real; intervals are 95 %.</p>",
+        f"judged {_escape(report['created'])}. {report['images'][REAL]:,} real and {report['images'][FAKE]:,} fake "
+        f"images. Positive means real; intervals are 95 %.</p>",
         "<h2>One threshold</h2>",
-        f"<p>A picture is called fake when p_fake is {report['threshold']:.4f} or more.</p>",
+        f"<p>An image is called fake when p_fake is {report['threshold']:.4f} or more.</p>",
         _confusion(report["confusion"]),
         _table(("", ""), [(RATES[name], percent(rate)) for name, rate in report["rates"].items()]),
         *(
@@ -60,8 +60,8 @@ def page(report: dict[str, Any], pictures: dict[str, bytes]) -> str:
         _calibration(report["calibration"]),
         *([_robustness(report["robustness"])] if "robustness" in report else []),
         "<h2>Plots</h2>",
-        *(image(name, data) for name, data in pictures.items() if name != WORST),
-        *([_worst(pictures[WORST])] if WORST in pictures else []),
+        *(image(name, data) for name, data in images.items() if name != WORST),
+        *([_worst(images[WORST])] if WORST in images else []),
     ]
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{_escape(title)}</title>'
@@ -70,15 +70,15 @@ def page(report: dict[str, Any], pictures: dict[str, bytes]) -> str:
 
 
 def image(name: str, png: bytes, width: str = "28rem") -> str:
-    """An ``img`` element that holds its picture."""
+    """An ``img`` element that holds its image."""
     source = f"data:image/png;base64,{base64.b64encode(png).decode()}"
     return f'<img alt="{_escape(name)}" style="width:{width}" src="{source}">'
 
 
 def _worst(png: bytes) -> str:
     said = (
-        "<p>The pictures farthest from their label, the worst first; red are errors at the threshold. Below each, what "
-        "speaks for the wrong verdict (Grad-CAM): where the network looked, not where the picture is false.</p>"
+        "<p>The images farthest from their label, the worst first; red are errors at the threshold. Below each, what "
+        "speaks for the wrong verdict (Grad-CAM): where the network looked, not where the image is false.</p>"
     )
     return f"<h2>What it gets most wrong</h2>{said}{image(WORST, png, width='100%')}"
 
@@ -123,7 +123,7 @@ def _origin(chosen: dict[str, Any]) -> str:
     where = chosen["chosen_on"]
     if not where:
         return "nothing: they are the default"
-    return f"the {where['n']:,} pictures of the {where['split']} split of {where['name']}"
+    return f"the {where['n']:,} images of the {where['split']} split of {where['name']}"
 
 
 def _calibration(chosen: dict[str, Any]) -> str:
@@ -133,7 +133,7 @@ def _calibration(chosen: dict[str, Any]) -> str:
         for name, label in (("ece", "expected calibration error"), ("brier", "Brier score"))
         if chosen[table]
     ]
-    places = [place for place in ("where it was fitted", "on these pictures") for _ in range(2)][-len(rows) :]
+    places = [place for place in ("where it was fitted", "on these images") for _ in range(2)][-len(rows) :]
     named = [(f"{label}, {place}", *values) for (label, *values), place in zip(rows, places, strict=True)]
     return f"<p>Temperature {chosen['temperature']:.3f}.</p>" + _table(("", "before", "after"), named)
 
@@ -143,13 +143,13 @@ _GRID = {name: (RANKING | RATES)[name] for name in ("auc", "fakes_caught_at_0.01
 
 def _robustness(rows: list[dict[str, Any]]) -> str:
     """A heat map: green is good, red is bad."""
-    head = "".join(f"<th>{_escape(label)}</th>" for label in ("pictures", *_GRID.values()))
+    head = "".join(f"<th>{_escape(label)}</th>" for label in ("images", *_GRID.values()))
     body = "".join(
         f"<tr><td>{_escape(row['change'])}</td>" + "".join(_heat(name, row[name]) for name in _GRID) + "</tr>"
         for row in rows
     )
-    said = "<p>Accuracy and both errors are at the frozen threshold, chosen on unchanged pictures.</p>"
-    return f"<h2>Changed pictures</h2>{said}<table><tr>{head}</tr>{body}</table>"
+    said = "<p>Accuracy and both errors are at the frozen threshold, chosen on unchanged images.</p>"
+    return f"<h2>Changed images</h2>{said}<table><tr>{head}</tr>{body}</table>"
 
 
 def _heat(name: str, rate: dict[str, Any]) -> str:
@@ -207,7 +207,7 @@ def _draw_histogram(axes: Axes, report: dict[str, Any]) -> None:
     axes.axvspan(chosen["real_below"], chosen["fake_above"], color="grey", alpha=0.3)
     axes.axvline(chosen["fake_above"], color="grey", linestyle="--")
     axes.legend()
-    axes.set(title="scores; grey: uncertain", xlabel="p_fake, calibrated", ylabel="pictures")
+    axes.set(title="scores; grey: uncertain", xlabel="p_fake, calibrated", ylabel="images")
 
 
 def _draw_reliability(axes: Axes, report: dict[str, Any]) -> None:

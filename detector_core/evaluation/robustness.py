@@ -1,6 +1,6 @@
-"""What is left of a model's figures when pictures are re-encoded, resized, blurred, made noisy or cropped.
+"""What is left of a model's figures when images are re-encoded, resized, blurred, made noisy or cropped.
 
-One table of changes, applied to decoded pictures at their own size, before the network's preprocessing. Each picture is
+One table of changes, applied to decoded images at their own size, before the network's preprocessing. Each image is
 read and decoded once for the whole grid. Thresholds are the frozen ones: a change that only shifts all scores costs
 accuracy, as it would in service.
 """
@@ -41,8 +41,8 @@ def resize(image_HWC: Pixels, _: np.random.Generator, *, factor: float) -> Pixel
     """Smaller by ``factor`` and back to its size, both antialiased bilinear."""
     height, width = image_HWC.shape[:2]
     small = max(1, round(width * factor)), max(1, round(height * factor))
-    picture = Image.fromarray(image_HWC).resize(small, Image.Resampling.BILINEAR)
-    return np.asarray(picture.resize((width, height), Image.Resampling.BILINEAR))
+    image = Image.fromarray(image_HWC).resize(small, Image.Resampling.BILINEAR)
+    return np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))
 
 
 def blur(image_HWC: Pixels, _: np.random.Generator, *, sigma: float) -> Pixels:
@@ -66,7 +66,7 @@ def crop(image_HWC: Pixels, _: np.random.Generator, *, share: float) -> Pixels:
 
 @dataclass(frozen=True, kw_only=True)
 class Change:
-    """One cell's change; pictures of classes outside ``only`` stay as they are."""
+    """One cell's change; images of classes outside ``only`` stay as they are."""
 
     apply: Callable[[Pixels, np.random.Generator], Pixels]
     only: tuple[str, ...] = LABELS
@@ -95,28 +95,28 @@ def score_grid(
     device: str = "cpu",
     threads: int = 1,
 ) -> pd.DataFrame:
-    """The logit of each picture unchanged and under each of :data:`CHANGES`, in the order of the rows.
+    """The logit of each image unchanged and under each of :data:`CHANGES`, in the order of the rows.
 
     Returns:
-        Columns path, label, then one per change, float32. Noise is drawn from the picture's path alone.
+        Columns path, label, then one per change, float32. Noise is drawn from the image's path alone.
 
     Raises:
-        BadImage: a picture that is gone or not whole; names the file.
+        BadImage: an image that is gone or not whole; names the file.
     """
     model = model.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
     parts: dict[str, list[Any]] = {name: [] for name in (UNCHANGED, *CHANGES)}
     with torch.inference_mode(), ThreadPoolExecutor(threads) as pool:
         for first in range(0, len(rows), batch_size):
             batch = rows.iloc[first : first + batch_size]
-            pictures = list(pool.map(partial(_picture, root), batch["path"]))
-            for name, squared in _changed(pool, pictures, batch, preprocess):
+            images = list(pool.map(partial(_image, root), batch["path"]))
+            for name, squared in _changed(pool, images, batch, preprocess):
                 pixels_BSSC = torch.from_numpy(np.stack(squared)).to(device)
                 parts[name].append(model(normalize(pixels_BSSC, preprocess)).flatten().float().cpu().numpy())
     logits = {name: np.concatenate(part) for name, part in parts.items()}
     return pd.DataFrame({"path": rows["path"].to_numpy(), "label": rows["label"].to_numpy(), **logits})
 
 
-def _picture(root: str, path: str) -> Pixels:
+def _image(root: str, path: str) -> Pixels:
     where = storage.join(root, path)
     try:
         return decode(storage.read_bytes(where))
@@ -127,17 +127,17 @@ def _picture(root: str, path: str) -> Pixels:
 
 
 def _changed(
-    pool: ThreadPoolExecutor, pictures: list[Pixels], batch: pd.DataFrame, preprocess: PreprocessSpec
+    pool: ThreadPoolExecutor, images: list[Pixels], batch: pd.DataFrame, preprocess: PreprocessSpec
 ) -> Iterator[tuple[str, list[Pixels]]]:
     """The batch at the network's size, change after change."""
 
-    def one(change: Change | None, picture: Pixels, path: str, label: str) -> Pixels:
+    def one(change: Change | None, image: Pixels, path: str, label: str) -> Pixels:
         if change is None or label not in change.only:
-            return square(picture, preprocess)
-        return square(change.apply(picture, np.random.default_rng(zlib.crc32(path.encode()))), preprocess)
+            return square(image, preprocess)
+        return square(change.apply(image, np.random.default_rng(zlib.crc32(path.encode()))), preprocess)
 
     for name in (UNCHANGED, *CHANGES):
-        yield name, list(pool.map(partial(one, CHANGES.get(name)), pictures, batch["path"], batch["label"]))
+        yield name, list(pool.map(partial(one, CHANGES.get(name)), images, batch["path"], batch["label"]))
 
 
 def judge_grid(grid: pd.DataFrame, calibration: Calibration) -> list[dict[str, Any]]:

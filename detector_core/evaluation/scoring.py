@@ -1,4 +1,4 @@
-"""Model + pictures -> scores -> report, in plain values.
+"""Model + images -> scores -> report, in plain values.
 
 Left out: how the work is shared out (``jobs.evaluate``), plots and the page
 (:mod:`detector_core.evaluation.report_html`).
@@ -17,13 +17,13 @@ from scipy.special import expit
 
 from detector_core import labels
 from detector_core.config import PreprocessSpec
-from detector_core.data.loading import Batch, Pictures, ValidSampler
+from detector_core.data.loading import Batch, ImageDataset, ValidSampler
 from detector_core.errors import BadImage, BrokenArtifact
 from detector_core.evaluation.calibration import UNCERTAIN, VERDICTS, Calibration, verdicts
 from detector_core.evaluation.metrics import (
     ERRORS,
     NO_FAKES,
-    NO_PICTURES,
+    NO_IMAGES,
     NO_REALS,
     RANKING,
     RATES,
@@ -43,8 +43,8 @@ SCORES, REPORT = "scores.parquet", "report.json"
 BATCHES_AHEAD = 2
 AT_HALF = "as it is, at 0.5"
 SEEN_SPLITS = {
-    "train": "THE MODEL WAS TRAINED ON THESE PICTURES: THE FIGURES SAY NOTHING ABOUT NEW ONES",
-    "valid": "THE WEIGHTS AND THE THRESHOLDS WERE CHOSEN ON THESE PICTURES: THE FIGURES FLATTER",
+    "train": "THE MODEL WAS TRAINED ON THESE IMAGES: THE FIGURES SAY NOTHING ABOUT NEW ONES",
+    "valid": "THE WEIGHTS AND THE THRESHOLDS WERE CHOSEN ON THESE IMAGES: THE FIGURES FLATTER",
 }
 """What a report of a split must say in large letters."""
 GENERATED = "generated demo data: the figures show that the chain works and say nothing about photographs"
@@ -61,27 +61,27 @@ def score(
     threads: int = 1,
     progress: Callable[[int], object] | None = None,
 ) -> pd.DataFrame:
-    """The logit of each picture of a manifest, in the order of its rows.
+    """The logit of each image of a manifest, in the order of its rows.
 
-    Each picture is judged alone (eval mode, float32), so batches and workers change the scores by float noise at most.
+    Each image is judged alone (eval mode, float32), so batches and workers change the scores by float noise at most.
 
     Args:
         rows: ``path`` and ``label`` are read.
         threads: how many decode, a few batches ahead of the network.
-        progress: called with the number of pictures after each batch.
+        progress: called with the number of images after each batch.
 
     Returns:
         Columns path, label, logit (float32), p_fake (float64, uncalibrated).
 
     Raises:
-        BadImage: a picture that is gone or not whole; names the file.
+        BadImage: an image that is gone or not whole; names the file.
         BrokenArtifact: the network gives a score that is not finite.
     """
     model = model.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
-    pictures = Pictures(rows, root, preprocess)
+    images = ImageDataset(rows, root, preprocess)
     logit_N = np.empty(len(rows), dtype=np.float32)
     with torch.inference_mode():
-        for batch in batches(pictures, batch_size, threads):
+        for batch in batches(images, batch_size, threads):
             if batch.broken:
                 raise BadImage(batch.broken[0])
             x_BCHW = normalize(batch.pixels_BSSC.to(device), preprocess)
@@ -90,7 +90,7 @@ def score(
                 progress(len(batch.index_B))
     wrong = np.flatnonzero(~np.isfinite(logit_N))
     if len(wrong):
-        raise BrokenArtifact(f"the network gives {logit_N[wrong[0]]} for {pictures.paths[wrong[0]]}: train it again")
+        raise BrokenArtifact(f"the network gives {logit_N[wrong[0]]} for {images.paths[wrong[0]]}: train it again")
     return pd.DataFrame(
         {
             "path": rows["path"].to_numpy(),
@@ -101,16 +101,16 @@ def score(
     )
 
 
-def batches(pictures: Pictures, batch_size: int, threads: int) -> Iterator[Batch]:
-    """All pictures in order. Threads will do: decoding and resizing leave Python's lock alone."""
+def batches(images: ImageDataset, batch_size: int, threads: int) -> Iterator[Batch]:
+    """All images in order. Threads will do: decoding and resizing leave Python's lock alone."""
     with ThreadPoolExecutor(threads) as pool:
         waiting: deque[list[Future[Any]]] = deque()
-        for keys in ValidSampler(len(pictures), batch_size):
-            waiting.append([pool.submit(pictures.__getitem__, key) for key in keys])
+        for keys in ValidSampler(len(images), batch_size):
+            waiting.append([pool.submit(images.__getitem__, key) for key in keys])
             if len(waiting) > BATCHES_AHEAD:
-                yield pictures.collate([sample.result() for sample in waiting.popleft()])
+                yield images.collate([sample.result() for sample in waiting.popleft()])
         for batch in waiting:
-            yield pictures.collate([sample.result() for sample in batch])
+            yield images.collate([sample.result() for sample in batch])
 
 
 def judge(scores: pd.DataFrame, calibration: Calibration) -> dict[str, Any]:
@@ -120,14 +120,14 @@ def judge(scores: pd.DataFrame, calibration: Calibration) -> dict[str, Any]:
         ``confusion`` and ``rates`` of the two-way call at ``threshold`` (``fake_above``); ``at_half``, the rates of the
         network as it is at 0.5, without calibration or chosen threshold; ``three_way``, what becomes
         of each class when the verdict may be uncertain; ``ranking`` and ``curve``; ``calibration`` with its error on
-        these pictures; ``histogram`` of p_fake per class.
+        these images; ``histogram`` of p_fake per class.
     """
     is_fake = labels.is_fake(scores["label"])
     logit = scores["logit"].to_numpy(dtype=np.float64)
     p_fake = calibration.p_fake(logit)
     confusion = Confusion.at(is_fake, p_fake, calibration.fake_above)
     return {
-        "pictures": {REAL: confusion.reals, FAKE: confusion.fakes},
+        "images": {REAL: confusion.reals, FAKE: confusion.fakes},
         "threshold": calibration.fake_above,
         "confusion": vars(confusion),
         "rates": {name: rate.to_dict() for name, rate in confusion.rates().items()},
@@ -164,7 +164,7 @@ def three_way(is_fake: Any, p_fake: Any, calibration: Calibration) -> dict[str, 
     decided = int(np.isin(verdict, LABELS).sum())
     return {
         "verdicts": table,
-        "coverage": share(decided, len(truth), NO_PICTURES).to_dict(),
+        "coverage": share(decided, len(truth), NO_IMAGES).to_dict(),
         "accuracy_of_decided": share(int((verdict == truth).sum()), decided, "every verdict is uncertain").to_dict(),
         "fakes_passed_rate": share(table[FAKE][REAL], int(is_fake.sum()), NO_FAKES).to_dict(),
         "reals_flagged_rate": share(table[REAL][FAKE], int((~is_fake).sum()), NO_REALS).to_dict(),
@@ -178,7 +178,7 @@ def report(
 
     Args:
         model: what was judged: ``run``, ``variant``, ``weights_sha256``, and ``data``, what it was trained on.
-        data: :meth:`detector_core.data.manifest.Manifest.describe` of the pictures.
+        data: :meth:`detector_core.data.manifest.Manifest.describe` of the images.
     """
     trained_on = model["data"]
     same = trained_on["fingerprint"] == data["fingerprint"]
@@ -188,7 +188,7 @@ def report(
     if not same:
         warnings.append(
             f"another data set than the model's: it was trained on {trained_on['name']} "
-            f"({trained_on['fingerprint'][:12]}), these pictures are from {data['name']} ({data['fingerprint'][:12]})"
+            f"({trained_on['fingerprint'][:12]}), these images are from {data['name']} ({data['fingerprint'][:12]})"
         )
     chosen_on = calibration.chosen_on
     if not chosen_on:
@@ -234,7 +234,7 @@ def table(report: dict[str, Any]) -> str:
         f"with temperature {calibration['temperature']:.3f}",
     ]
     if "robustness" in report:
-        lines.append(f"  {'changed pictures':30}{'AUC':>8}{'accuracy':>10}{'passed':>9}{'flagged':>9}")
+        lines.append(f"  {'changed images':30}{'AUC':>8}{'accuracy':>10}{'passed':>9}{'flagged':>9}")
         lines += [_changed(row) for row in report["robustness"]]
     return "\n".join(lines)
 

@@ -1,4 +1,4 @@
-"""Random changes of a training picture, and the paper's cut-out.
+"""Random changes of a training image, and the paper's cut-out.
 
 Both pipelines in one place, on image_SSC uint8 (square, already at the network's size)::
 
@@ -9,11 +9,11 @@ The amounts are fields of :class:`AugmentSpec`; the paper names no amounts, so t
 blur or resampling noise by default, since the traces a generator leaves live in fine texture.
 
 Cut-out is albumentations' ``CoarseDropout`` with one square patch of zeros, set before normalisation as the paper's
-Fig. 3 shows it (black). Its patch always lies wholly inside the picture; DeVries and Taylor (arXiv:1708.04552) centre
+Fig. 3 shows it (black). Its patch always lies wholly inside the image; DeVries and Taylor (arXiv:1708.04552) centre
 theirs anywhere and clip it at the border, so theirs hides less on average near the edges. They also hide a patch in
-every picture; ours does so with probability ``cutout``.
+every image; ours does so with probability ``cutout``.
 
-Each picture's changes are drawn from (seed, epoch, index of the picture) alone, so they do not depend on the order of
+Each image's changes are drawn from (seed, epoch, index of the image) alone, so they do not depend on the order of
 loading, on the number of workers, or on where a run was resumed.
 """
 

@@ -1,7 +1,7 @@
-"""Faces in a picture: where they are, and a square crop around one.
+"""Faces in an image: where they are, and a square crop around one.
 
 MTCNN (Zhang et al. 2016) as facenet-pytorch ships it, weights included; it is what VGGFace2 was cropped with. It keeps
-nothing between two pictures, so that several threads may search at once.
+nothing between two images, so that several threads may search at once.
 """
 
 import io
@@ -25,17 +25,17 @@ MARGIN: Final = 0.36
 """Added to the face's longer side. FFHQ portraits are framed so: MTCNN's box fills 73 % of their side (median)."""
 SURE: Final = 0.95
 SMALLEST: Final = 40
-"""Side of the smallest face that is looked for, pixels of the picture as it is searched; less shows no traces."""
+"""Side of the smallest face that is looked for, pixels of the image as it is searched; less shows no traces."""
 LARGEST: Final = 1024
-"""Pictures with a longer side are searched at this size, which keeps time and memory bounded."""
+"""Images with a longer side are searched at this size, which keeps time and memory bounded."""
 FILLS: Final = 0.5
-"""A face whose crop covers this share of a picture is an aligned portrait: of 700 FFHQ and StyleGAN portraits the crop
+"""A face whose crop covers this share of an image is an aligned portrait: of 700 FFHQ and StyleGAN portraits the crop
 covers 62 % or more, half of the time all."""
 
 _LOADING = Lock()
 
 Box = tuple[int, int, int, int]
-"""left, top, right, bottom in pixels, inside the picture."""
+"""left, top, right, bottom in pixels, inside the image."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,12 +55,12 @@ class Face:
 
 
 def detect(image_HWC: Pixels) -> list[Face]:
-    """The faces in a picture, the largest first; an empty list where there is none."""
+    """The faces in an image, the largest first; an empty list where there is none."""
     height, width = image_HWC.shape[:2]
     scale = min(1.0, LARGEST / max(height, width))
     size = round(width * scale), round(height * scale)
     if min(size) < SMALLEST:
-        return []  # MTCNN raises on pictures smaller than its smallest face
+        return []  # MTCNN raises on images smaller than its smallest face
     small = Image.fromarray(image_HWC).resize(size)
     boxes, scores, landmarks = _detector().detect(small, landmarks=True)
     if boxes is None:
@@ -86,7 +86,7 @@ def crop(image_HWC: Pixels, face: Face, margin: float = MARGIN) -> Pixels:
 def crop_box(image_HWC: Pixels, face: Face, margin: float = MARGIN) -> Box:
     """The square around a face, ``margin`` of its longer side added, half on each side.
 
-    The square is moved into the picture, and shrunk where the picture is smaller; nothing is ever padded, because
+    The square is moved into the image, and shrunk where the image is smaller; nothing is ever padded, because
     padding would tell one class from the other.
     """
     height, width = image_HWC.shape[:2]
@@ -98,7 +98,7 @@ def crop_box(image_HWC: Pixels, face: Face, margin: float = MARGIN) -> Box:
 
 
 def fills(image_HWC: Pixels, face: Face) -> bool:
-    """Whether a picture is an aligned portrait of a face already, so that a crop would only narrow its frame."""
+    """Whether an image is an aligned portrait of a face already, so that a crop would only narrow its frame."""
     left, top, right, bottom = crop_box(image_HWC, face)
     height, width = image_HWC.shape[:2]
     return bool((right - left) * (bottom - top) >= FILLS * height * width)
@@ -110,10 +110,10 @@ def warm_up() -> None:
 
 
 def save_crop(path: str, data: bytes, *, folder: str, margin: float) -> bytes:
-    """Cuts the largest face out of a picture and writes it as ``folder/path.png``, without loss; returns the file.
+    """Cuts the largest face out of an image and writes it as ``folder/path.png``, without loss; returns the file.
 
     Raises:
-        BadImage: not a whole picture, or no face in it.
+        BadImage: not a whole image, or no face in it.
     """
     image_HWC = decode(data)
     faces = detect(image_HWC)
@@ -126,7 +126,7 @@ def save_crop(path: str, data: bytes, *, folder: str, margin: float) -> bytes:
 
 
 def crop_name(path: str) -> str:
-    """Where the crop of a picture is; the suffix is kept, so that ``a.jpg`` and ``a.webp`` have one each."""
+    """Where the crop of an image is; the suffix is kept, so that ``a.jpg`` and ``a.webp`` have one each."""
     return f"{path}.png"
 
 

@@ -1,4 +1,4 @@
-"""A picture's file without what it says about its owner: EXIF with places and times, XMP, comments, thumbnails, tails.
+"""An image's file without what it says about its owner: EXIF with places and times, XMP, comments, thumbnails, tails.
 
 JPEG and PNG keep their compressed pixels byte for byte, so that the traces a detector lives on stay; anything else, and
 whatever does not decode to the same pixels afterwards, is stored anew as PNG, without loss. The orientation is kept.
@@ -27,7 +27,7 @@ def stripped(data: bytes, image_HWC: Pixels | None = None) -> tuple[bytes, str]:
         image_HWC: what ``decode`` gives for ``data``, where it is known already.
 
     Raises:
-        BadImage: not a whole picture.
+        BadImage: not a whole image.
     """
     image_HWC = decode(data) if image_HWC is None else image_HWC
     for suffix, strip in ((".jpg", _jpeg), (".png", _png)):
@@ -96,13 +96,13 @@ def _end_of_scan(data: bytes, place: int) -> int:
 
 
 def _orientation(data: bytes) -> int:
-    with Image.open(io.BytesIO(data), formats=("JPEG",)) as picture:
-        found = picture.getexif().get(_ORIENTATION, 1)
+    with Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
+        found = image.getexif().get(_ORIENTATION, 1)
     return found if isinstance(found, int) and 1 <= found <= 8 else 1
 
 
 def _png(data: bytes) -> bytes | None:
-    """The chunks that draw the picture; None where this is no PNG that can be followed."""
+    """The chunks that draw the image; None where this is no PNG that can be followed."""
     if data[:8] != b"\x89PNG\r\n\x1a\n":
         return None
     kept, place = [data[:8]], 8

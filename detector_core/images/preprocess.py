@@ -23,7 +23,7 @@ _RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resamplin
 
 
 def square(image_HWC: Pixels, spec: PreprocessSpec) -> Pixels:
-    """The centre square of a picture at ``image_size``: image_SSC uint8. A square picture is only resized."""
+    """The centre square of an image at ``image_size``: image_SSC uint8. A square image is only resized."""
     height, width = image_HWC.shape[:2]
     side, size = min(height, width), spec.image_size
     if (height, width) == (size, size):
@@ -48,7 +48,7 @@ def normalize(pixels_BSSC: "torch.Tensor", spec: PreprocessSpec) -> "torch.Tenso
 
 
 def to_input(image_HWC: Pixels, spec: PreprocessSpec) -> "torch.Tensor":
-    """A decoded picture as the network's input x_CHW float32, without augmentation."""
+    """A decoded image as the network's input x_CHW float32, without augmentation."""
     import torch
 
     return normalize(torch.tensor(square(image_HWC, spec))[None], spec)[0]

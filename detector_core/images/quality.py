@@ -55,8 +55,8 @@ def recompressed(data: bytes) -> bool:
 def jpeg_quality(data: bytes) -> float | None:
     """The quality, 1 to 100, at which libjpeg's luminance table would be as coarse as this file's; None if no JPEG."""
     try:
-        with Image.open(io.BytesIO(data), formats=("JPEG",)) as picture:
-            tables = getattr(picture, "quantization", None)
+        with Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
+            tables = getattr(image, "quantization", None)
     except (OSError, SyntaxError, ValueError):
         return None
     if not tables:

@@ -29,7 +29,7 @@ FRAMES_HELD: Final = 20
 SPARE_S: Final = 5
 """After its deadline a child is ended by the kernel; before, it ends by itself."""
 _CHILD: Final = (
-    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from detector_core import decoding as d; d.child()"
+    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from detector_core.images import sandbox; sandbox.child()"
 )
 
 

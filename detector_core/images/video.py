@@ -86,7 +86,7 @@ def sample(data: bytes, count: int, *, max_s: float, deadline: float = math.inf)
             metadata_errors="replace",
         )
         if not container.streams.video:
-            raise BadVideo("the clip has no picture, only sound")
+            raise BadVideo("the clip has no image, only sound")
         stream = container.streams.video[0]
         if stream.codec_context is None:
             raise BadVideo("the clip's codec is not known")
@@ -122,7 +122,7 @@ def _packets(demuxed: Iterator["_Packet"], max_s: float, max_bytes: int) -> list
 def _decoded(
     stream: VideoStream, packets: list["_Packet"], wanted: list[float], first: float, deadline: float
 ) -> Iterator[Frame]:
-    """Of each group of pictures only as much is decoded as is wanted of it."""
+    """Of each group of images only as much is decoded as is wanted of it."""
     codec = stream.codec_context
     codec.thread_count = 1
     codec.options = {"max_pixels": str(MAX_PIXELS)}

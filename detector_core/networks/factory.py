@@ -10,9 +10,9 @@
 ``vggface2_resnet50``
     That ResNet-50, for whoever holds its weights: ``resnet50_ft_weight.pkl`` or ``resnet50_scratch_weight.pkl`` of
     github.com/cydonia999/VGGFace2-pytorch, or any state dict with torchvision's names. As in Caffe, the stride sits on
-    the first 1x1 convolution of a block and the first pooling rounds up without padding. It wants BGR pictures.
+    the first 1x1 convolution of a block and the first pooling rounds up without padding. It wants BGR images.
 ``timm:NAME``
-    Any classifying network of timm. Networks with a fixed input (ViT, Swin...) take pictures of that one size.
+    Any classifying network of timm. Networks with a fixed input (ViT, Swin...) take images of that one size.
 
 timm and facenet-pytorch are imported where they are used: with torchvision they take seconds, which a process that
 only needs ``resnet68`` should not wait for.
@@ -137,7 +137,7 @@ def build(spec: ModelSpec, *, pretrained: bool = True) -> nn.Module:
 
 
 def smallest_image(spec: ModelSpec) -> int:
-    """Least side of a picture, pixels; for ``timm:NAME`` the fixed size of its input, or 1 where only trying tells.
+    """Least side of an image, pixels; for ``timm:NAME`` the fixed size of its input, or 1 where only trying tells.
 
     Raises:
         UnknownVariant: no such network.
@@ -146,7 +146,7 @@ def smallest_image(spec: ModelSpec) -> int:
 
 
 def check_image_size(spec: ModelSpec, image_size: int) -> None:
-    """Refuses a picture that the network cannot take.
+    """Refuses an image that the network cannot take.
 
     It is tried: one forward pass of shapes without numbers, a second or so.
 

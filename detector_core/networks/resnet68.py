@@ -51,7 +51,7 @@ class Bottleneck(nn.Module):
 
 
 class ResNet(nn.Module):
-    """Stem, four stages of bottleneck blocks, mean over the picture, one linear layer."""
+    """Stem, four stages of bottleneck blocks, mean over the image, one linear layer."""
 
     layer1: nn.Sequential
     layer2: nn.Sequential

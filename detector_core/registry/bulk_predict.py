@@ -1,4 +1,4 @@
-"""Verdicts about files of pictures without labels, as a service would give them about each picture as a whole.
+"""Verdicts about files of images without labels, as a service would give them about each image as a whole.
 
 Left out: who shares the files out (``jobs.predict``), and looking for faces.
 """
@@ -18,7 +18,7 @@ BATCH = 32
 
 
 def judge(where: str, device: str, root: str, paths: list[str]) -> pd.DataFrame:
-    """A row a picture, in order: path, verdict, p_fake, logit, and error for one that cannot be read.
+    """A row an image, in order: path, verdict, p_fake, logit, and error for one that cannot be read.
 
     Args:
         where: a version of a registry, folder or URI.

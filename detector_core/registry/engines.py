@@ -173,7 +173,7 @@ def sizes(batch_size: int) -> tuple[int, ...]:
 
 
 def filled_up(pixels_BSSC: Pixels, allowed: tuple[int, ...]) -> Pixels:
-    """The batch with zero pictures behind it, up to the next of the ``allowed`` sizes; as it is beyond the last."""
+    """The batch with zero images behind it, up to the next of the ``allowed`` sizes; as it is beyond the last."""
     size = next((size for size in allowed if size >= len(pixels_BSSC)), len(pixels_BSSC))
     if size == len(pixels_BSSC):
         return pixels_BSSC

@@ -19,8 +19,8 @@ from detector_core.registry.runtime_files import Exported
 
 CARD = "MODEL_CARD.md"
 GENERATED = """\
-> **GENERATED DEMO DATA. This model has never seen a photograph.** It was trained on pictures that a program painted,
-> to show that the chain works. Its figures say nothing about photographs; do not judge anyone's picture by it.
+> **GENERATED DEMO DATA. This model has never seen a photograph.** It was trained on images that a program painted,
+> to show that the chain works. Its figures say nothing about photographs; do not judge anyone's image by it.
 """
 SPELT_OUT = {
     "fakes_passed_rate": "**fakes passed** (a fake is called real)",
@@ -29,11 +29,11 @@ SPELT_OUT = {
 INTENDED = """\
 ## What it is for
 
-- To give a person who looks at a picture of a face one more hint whether it was photographed or generated. The
+- To give a person who looks at an image of a face one more hint whether it was photographed or generated. The
   verdict is a probability, not a proof.
 - Not for decisions about a person (access, employment, moderation without appeal, evidence in a court) by this verdict
   alone.
-- Not for pictures without a face, for drawings, for photographs that were retouched or whose face was swapped, nor for
+- Not for images without a face, for drawings, for photographs that were retouched or whose face was swapped, nor for
   text and voices.
 """
 ALWAYS_WEAK = """\
@@ -41,12 +41,12 @@ ALWAYS_WEAK = """\
   and no figure above tells how many.
 - **Other cameras, crops and encodings** than the training data's. A model may lean on how a data set was stored and
   cropped.
-- **Groups of people** that are rare in the training data: the figures are means over all pictures, and errors by
+- **Groups of people** that are rare in the training data: the figures are means over all images, and errors by
   group were not measured.
 - **A person who wants to pass** can change a fake until it does.
 """
 WEAK_FALL = 0.02
-"""Fall of AUC from which a change of the picture is named as a weak spot."""
+"""Fall of AUC from which a change of the image is named as a weak spot."""
 
 
 def card(folder: Path) -> str:
@@ -73,7 +73,7 @@ def card(folder: Path) -> str:
 def _what(artifact: Artifact) -> str:
     spec, size = artifact.spec, artifact.spec.preprocess.image_size
     return (
-        f"Tells photographs of faces from generated ones. `{spec.variant}` ({spec.model.architecture}), pictures of "
+        f"Tells photographs of faces from generated ones. `{spec.variant}` ({spec.model.architecture}), images of "
         f"{size} x {size} px, trained {artifact.created[:10]} with seed {spec.seed}; weights sha256 "
         f"`{artifact.weights_sha256}`.\n"
     )
@@ -92,7 +92,7 @@ def _data(artifact: Artifact) -> str:
 def _thresholds(frozen: Calibration) -> str:
     lines = ["## Thresholds\n"]
     if not frozen.chosen_on:
-        lines.append("None were chosen: from p_fake 0.5 on a picture is called fake, and no verdict is uncertain.\n")
+        lines.append("None were chosen: from p_fake 0.5 on an image is called fake, and no verdict is uncertain.\n")
         return "\n".join(lines)
     held = "" if frozen.stated_rate is None else f", which lets at most {frozen.stated_rate:.0%} of those fakes pass"
     lines.append(
@@ -104,11 +104,11 @@ def _thresholds(frozen: Calibration) -> str:
 
 
 def _figures(report: dict[str, Any]) -> str:
-    counts = report["pictures"]
+    counts = report["images"]
     lines = [
         f"## Figures: test split of {report['data']['name']}\n",
         *(f"> {warning}\n" for warning in report.get("warnings", [])),
-        f"{counts['real']:,} real and {counts['fake']:,} fake pictures; 95 % intervals; "
+        f"{counts['real']:,} real and {counts['fake']:,} fake images; 95 % intervals; "
         "one threshold, `fake` from the upper one on.\n",
         "| figure | |",
         "|---|---|",
@@ -128,7 +128,7 @@ def _figures(report: dict[str, Any]) -> str:
             f"| reals called fake, of all reals, with uncertain | {percent(three['reals_flagged_rate'])} |",
         ]
     if "robustness" in report:
-        lines += ["", "| changed pictures | AUC | accuracy | fakes passed | reals flagged |", "|---|---|---|---|---|"]
+        lines += ["", "| changed images | AUC | accuracy | fakes passed | reals flagged |", "|---|---|---|---|---|"]
         lines += [
             f"| {row['change']} | {_number(row['auc'])} | {percent(row['accuracy'])} | "
             f"{percent(row['fakes_passed_rate'])} | {percent(row['reals_flagged_rate'])} |"
@@ -143,13 +143,13 @@ def _weak(reports: list[dict[str, Any]]) -> str:
         rows = report.get("robustness")
         if not rows:
             lines.append(
-                f"- Changed pictures of {report['data']['name']} (re-encoded, resized, blurred, cropped) **were not "
+                f"- Changed images of {report['data']['name']} (re-encoded, resized, blurred, cropped) **were not "
                 "judged**: `jobs.evaluate --robustness` does."
             )
             continue
         unchanged = rows[0]["auc"]["value"]
         lines += [
-            f"- {row['change']}: AUC {row['auc']['value']:.3f} where unchanged pictures have {unchanged:.3f}."
+            f"- {row['change']}: AUC {row['auc']['value']:.3f} where unchanged images have {unchanged:.3f}."
             for row in rows[1:]
             if unchanged is not None and row["auc"]["value"] is not None and unchanged - row["auc"]["value"] > WEAK_FALL
         ]
@@ -159,9 +159,9 @@ def _weak(reports: list[dict[str, Any]]) -> str:
 def _precisions(record: Exported) -> str:
     measured, on = record.measured, record.checked_on
     where = (
-        f"Compared on the {on['split']} split of {on['name']} ({sum(on['pictures'].values()):,} pictures)"
+        f"Compared on the {on['split']} split of {on['name']} ({sum(on['images'].values()):,} images)"
         if on
-        else "Not compared on pictures"
+        else "Not compared on images"
     )
     lines = [
         "## Precision\n",

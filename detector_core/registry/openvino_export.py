@@ -1,7 +1,7 @@
-"""A network -> OpenVINO files that take uint8 pictures: the preprocessing of its record is part of the graph.
+"""A network -> OpenVINO files that take uint8 images: the preprocessing of its record is part of the graph.
 
 ``fp32`` serves bf16 too. ``int8`` is the fp32 file quantised after training: NNCF watches the range of every layer
-on training pictures of both classes. Only promotion imports this.
+on training images of both classes. Only promotion imports this.
 """
 
 import contextlib
@@ -17,7 +17,7 @@ import pandas as pd
 import torch
 
 from detector_core.config import PreprocessSpec
-from detector_core.data.loading import Pictures
+from detector_core.data.loading import ImageDataset
 from detector_core.errors import BadData
 from detector_core.images.decode import Pixels
 from detector_core.labels import LABELS
@@ -26,7 +26,7 @@ from detector_core.registry.runtime_files import FOLDER
 
 WEIGHTED = ("Convolution", "GroupConvolution", "MatMul")
 CALIBRATE_ON = 50
-"""Training pictures of each class that NNCF watches; three times as many brought nothing (docs/decisions.md)."""
+"""Training images of each class that NNCF watches; three times as many brought nothing (docs/decisions.md)."""
 
 
 def export(network: torch.nn.Module, preprocess: PreprocessSpec, folder: Path) -> Path:
@@ -49,7 +49,7 @@ def export(network: torch.nn.Module, preprocess: PreprocessSpec, folder: Path) -
 
 
 def quantize(fp32: Path, pixels_NSSC: Pixels) -> Path:
-    """Writes ``int8.xml`` and ``.bin`` beside the fp32 file, from pictures as :func:`calibration_pictures` gives."""
+    """Writes ``int8.xml`` and ``.bin`` beside the fp32 file, from images as :func:`calibration_images` gives."""
     ov = openvino()
     with _quiet_nncf() as nncf:
         from nncf.quantization import range_estimator
@@ -57,7 +57,7 @@ def quantize(fp32: Path, pixels_NSSC: Pixels) -> Path:
         network = ov.Core().read_model(str(fp32))
         model = nncf.quantize(
             network,
-            nncf.Dataset([picture[None] for picture in pixels_NSSC]),
+            nncf.Dataset([image[None] for image in pixels_NSSC]),
             preset=nncf.QuantizationPreset.MIXED,
             subset_size=len(pixels_NSSC),
             ignored_scope=nncf.IgnoredScope(names=_ends(network)),
@@ -75,21 +75,21 @@ def _ends(model: Any) -> list[str]:
     return sorted({layers[0].get_friendly_name(), layers[-1].get_friendly_name()})
 
 
-def calibration_pictures(rows: pd.DataFrame, root: str, preprocess: PreprocessSpec) -> Pixels:
-    """Squares of at most CALIBRATE_ON training pictures of each class, evenly spaced over the rows.
+def calibration_images(rows: pd.DataFrame, root: str, preprocess: PreprocessSpec) -> Pixels:
+    """Squares of at most CALIBRATE_ON training images of each class, evenly spaced over the rows.
 
     Raises:
-        BadData: a class without a picture, or a broken one.
+        BadData: a class without an image, or a broken one.
     """
     picked = []
     for label in LABELS:
         of_label = rows[rows["label"] == label]
         if of_label.empty:
-            raise BadData(f"the training split has no {label} picture: int8 is calibrated on both classes")
+            raise BadData(f"the training split has no {label} image: int8 is calibrated on both classes")
         spaced = np.linspace(0, len(of_label) - 1, min(CALIBRATE_ON, len(of_label))).round().astype(int)
         picked.append(of_label.iloc[spaced])
-    pictures = Pictures(pd.concat(picked), root, preprocess)
-    batch = pictures.collate([pictures[0, row] for row in range(len(pictures))])
+    images = ImageDataset(pd.concat(picked), root, preprocess)
+    batch = images.collate([images[0, row] for row in range(len(images))])
     if batch.broken:
         raise BadData(batch.broken[0])
     return batch.pixels_BSSC.numpy()

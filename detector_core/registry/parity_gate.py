@@ -1,4 +1,4 @@
-"""The parity gate: a faster precision is served only where it judges the validation pictures as the network did.
+"""The parity gate: a faster precision is served only where it judges the validation images as the network did.
 
 Every precision and torch in fp32, which is what was judged, see the same squares once. Its AUC may fall by at most
 AUC_FALL and at most FLIPS of its verdicts, through the frozen calibration, may be others.
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from detector_core import labels
 from detector_core.config import PreprocessSpec
-from detector_core.data.loading import Pictures
+from detector_core.data.loading import ImageDataset
 from detector_core.errors import BadImage, Refused
 from detector_core.evaluation.calibration import Calibration, verdicts
 from detector_core.evaluation.metrics import ranking
@@ -37,7 +37,7 @@ class Row:
         precision: its name; :data:`BASE` for what the others are held against.
         auc: on the validation split; None where a class is missing or it was not run.
         auc_fall: AUC of the base less this one's.
-        flips: verdicts that are others than the base's, ``of`` so many pictures.
+        flips: verdicts that are others than the base's, ``of`` so many images.
         images_per_s: of the network alone, decoding not counted.
         passed: None for the base, and where nothing was compared.
         reason: why not passed, or not compared.
@@ -64,7 +64,7 @@ def run(
     """Scores the rows with each engine and compares them with the one named :data:`BASE`.
 
     Raises:
-        BadImage: a picture that is gone or not whole; names the file.
+        BadImage: an image that is gone or not whole; names the file.
     """
     logits, seconds = _logits(engines, rows, root, preprocess, progress)
     is_fake = labels.is_fake(rows["label"])
@@ -95,9 +95,9 @@ def judged(row: Row, *, finite: bool = True) -> Row:
     return Row(**{**vars(row), "passed": not reasons, "reason": "; ".join(reasons)})
 
 
-def allowed_flips(pictures: int) -> int:
-    """How many verdicts may flip; none below 200 pictures."""
-    return math.floor(FLIPS * pictures)
+def allowed_flips(images: int) -> int:
+    """How many verdicts may flip; none below 200 images."""
+    return math.floor(FLIPS * images)
 
 
 def choose(table: Sequence[Row], asked: str, *, force: bool = False) -> str:
@@ -144,11 +144,11 @@ def verdict(row: Row) -> str:
     return "passed" if row.passed else row.reason if row.passed is None else f"not passed: {row.reason}"
 
 
-def small(pictures: int) -> str:
+def small(images: int) -> str:
     """What to say where the split is too small for the share of flips; empty where it is not."""
-    if allowed_flips(pictures):
+    if allowed_flips(images):
         return ""
-    return f"{FLIPS:.1%} of {pictures} validation pictures is less than one: no verdict may flip"
+    return f"{FLIPS:.1%} of {images} validation images is less than one: no verdict may flip"
 
 
 def _logits(
@@ -162,7 +162,7 @@ def _logits(
     parts: dict[str, list[Any]] = {name: [] for name in engines}
     seconds = dict.fromkeys(engines, 0.0)
     warm: set[int] = set()
-    for batch in batches(Pictures(rows, root, preprocess), BATCH, os.cpu_count() or 1):
+    for batch in batches(ImageDataset(rows, root, preprocess), BATCH, os.cpu_count() or 1):
         if batch.broken:
             raise BadImage(batch.broken[0])
         pixels = batch.pixels_BSSC.numpy()

@@ -1,4 +1,4 @@
-"""A model folder -> a predictor: pictures in, verdicts out, with the preprocessing and thresholds of the model.
+"""A model folder -> a predictor: images in, verdicts out, with the preprocessing and thresholds of the model.
 
 OpenVINO on a CPU where promotion exported the network, else torch, which is imported only where it computes: a replica
 without it starts sooner and holds a fraction of the memory. Left out: where models come from
@@ -38,7 +38,7 @@ class ModelInfo:
         version: name of its folder.
         sha256: of the weights.
         data: name of the training data; ``generated`` is True for generated demo data.
-        test: figures on test splits, one entry a data set: ``data``, ``generated``, ``pictures``, and ``auc``,
+        test: figures on test splits, one entry a data set: ``data``, ``generated``, ``images``, and ``auc``,
             ``accuracy``, ``fakes_passed``, ``reals_flagged`` as fractions (None where undefined).
         precision: what computes the scores: int8, bf16 or fp32.
     """
@@ -58,7 +58,7 @@ class ModelInfo:
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
-    """What one model says about one picture; ``p_fake`` is calibrated, ``verdict`` real, uncertain or fake."""
+    """What one model says about one image; ``p_fake`` is calibrated, ``verdict`` real, uncertain or fake."""
 
     p_fake: float
     logit: float
@@ -100,7 +100,7 @@ def _figures(report: dict[str, Any]) -> dict[str, Any]:
     return {
         "data": report["data"]["name"],
         "generated": report["data"]["generated"],
-        "pictures": sum(report["pictures"].values()),
+        "images": sum(report["images"].values()),
         "auc": report["ranking"]["auc"]["value"],
         "accuracy": rates["accuracy"]["value"],
         "fakes_passed": rates["fakes_passed_rate"]["value"],
@@ -113,7 +113,7 @@ class Predictor:
 
     Args:
         model_folder: a local folder, see :mod:`detector_core.networks.artifacts`.
-        batch_size: most pictures of one forward pass.
+        batch_size: most images of one forward pass.
         device: of the network, in torch's words; on ``cpu`` OpenVINO computes what promotion exported.
         threads: of the computation on a CPU; 0 leaves it to OpenVINO or torch.
         precision: ``auto``, what ``runtime.json`` says (fp32 without it), or one that was exported.
@@ -204,6 +204,6 @@ class Predictor:
 
 
 def blank(info: ModelInfo) -> Pixels:
-    """A grey picture of the model's size, to warm up with: image_SSC."""
+    """A grey image of the model's size, to warm up with: image_SSC."""
     side = info.preprocess.image_size
     return np.full((side, side, 3), 128, dtype=np.uint8)

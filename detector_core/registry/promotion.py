@@ -25,14 +25,14 @@ from detector_core.registry.parity_gate import BASE, Row
 from detector_core.registry.runtime_files import Exported
 
 GATE_SPLIT, CALIBRATION_SPLIT = "valid", "train"
-NOISE_PICTURES, NOISE_DISTANCE = 4, 1e-3
+NOISE_IMAGES, NOISE_DISTANCE = 4, 1e-3
 Say = Callable[[str], object]
 
 
 def check(asked: str, data: Manifest | None) -> None:
     """Raises BadConfig when a precision is asked for that cannot be checked."""
     if data is None and asked in ("int8", "bf16"):
-        raise BadConfig(f"--precision {asked} is checked on validation pictures: name the data set with --data DATASET")
+        raise BadConfig(f"--precision {asked} is checked on validation images: name the data set with --data DATASET")
 
 
 def complete(
@@ -48,9 +48,9 @@ def complete(
 
     Args:
         asked: ``auto``, or a precision that is refused when it does not pass.
-        data: validation pictures for the gate, training pictures for int8; without it fp32 is served.
+        data: validation images for the gate, training images for int8; without it fp32 is served.
         force: also a precision that does not pass.
-        progress: given a title and how many pictures, returns what to call with each number done.
+        progress: given a title and how many images, returns what to call with each number done.
 
     Raises:
         BadConfig: a precision that needs data, without data.
@@ -71,7 +71,7 @@ def complete(
             say(f"{data.name} is not the data set that the model was trained on: the gate is run on it all the same")
         rows = data.split(GATE_SPLIT)
         counts = rows["label"].value_counts().to_dict()
-        checked_on = {"name": data.name, "fingerprint": data.fingerprint, "split": GATE_SPLIT, "pictures": counts}
+        checked_on = {"name": data.name, "fingerprint": data.fingerprint, "split": GATE_SPLIT, "images": counts}
         if parity_gate.small(len(rows)):
             say(parity_gate.small(len(rows)))
         wanted = PRECISIONS if asked == "auto" else tuple(name for name in PRECISIONS if name in (asked, "fp32"))
@@ -121,10 +121,10 @@ def _engines(
             if name == "bf16" and not cpu_has_bf16():
                 raise BadData("this CPU does not multiply bf16")
             if name == "int8":
-                say(f"calibrating int8 on training pictures of {data.name} ...")
+                say(f"calibrating int8 on training images of {data.name} ...")
                 rows = data.split(CALIBRATION_SPLIT)
                 openvino_export.quantize(
-                    fp32, openvino_export.calibration_pictures(rows, data.root, artifact.spec.preprocess)
+                    fp32, openvino_export.calibration_images(rows, data.root, artifact.spec.preprocess)
                 )
             engines[name] = OpenVino(fp32.with_name(FILE_OF[name]), name, threads)
         except BadData as error:
@@ -133,10 +133,10 @@ def _engines(
 
 
 def _compare_on_noise(base: Engine, other: Engine, artifact: Artifact) -> None:
-    """Raises BrokenArtifact unless the exported network gives the scores of the network, on pictures of noise."""
+    """Raises BrokenArtifact unless the exported network gives the scores of the network, on images of noise."""
     size = artifact.spec.preprocess.image_size
     draw = np.random.default_rng(0)
-    noise: Pixels = draw.integers(0, 256, (NOISE_PICTURES, size, size, 3), dtype=np.uint8)
+    noise: Pixels = draw.integers(0, 256, (NOISE_IMAGES, size, size, 3), dtype=np.uint8)
     expected, found = base(noise), other(noise)
     distance = float(np.abs(expected - found).max() / max(1.0, float(np.abs(expected).max())))
     if not distance <= NOISE_DISTANCE:

@@ -31,7 +31,7 @@ class Exported:
     Attributes:
         precision: what ``auto`` serves; ``asked``: what promotion was asked for.
         weights_sha256: of the network that was exported.
-        checked_on: data set, split and pictures of the parity gate; empty where it was not run.
+        checked_on: data set, split and images of the parity gate; empty where it was not run.
         table: one row a precision, see :class:`detector_core.registry.parity_gate.Row`.
         files: sha256 of each exported file by its path in the folder.
         measured: machine, threads and batch of the images/s, and whether its CPU has bf16.

@@ -35,19 +35,17 @@ class Progress:
         spec: of the run, as a plain dict.
         fingerprint: of the data set.
         epoch, step: epochs finished, and steps finished in the one after them.
-        sums: loss, correct and counted pictures and seconds of the unfinished epoch.
+        sums: loss, correct and counted images and seconds of the unfinished epoch.
         history: one row an epoch.
         best_epoch: index into ``history`` of the lowest validation loss; -1 before the first epoch ends.
-        broken: paths and reasons of training pictures that were left out.
+        broken: paths and reasons of training images that were left out.
     """
 
     spec: dict[str, Any]
     fingerprint: str
     epoch: int = 0
     step: int = 0
-    sums: dict[str, float] = field(
-        default_factory=lambda: dict.fromkeys(("loss", "correct", "pictures", "seconds"), 0.0)
-    )
+    sums: dict[str, float] = field(default_factory=lambda: dict.fromkeys(("loss", "correct", "images", "seconds"), 0.0))
     history: list[dict[str, Any]] = field(default_factory=list)
     best_epoch: int = -1
     broken: list[str] = field(default_factory=list)

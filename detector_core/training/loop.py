@@ -23,7 +23,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from detector_core.data.cache import open_split
-from detector_core.data.loading import Pictures, Place, TrainSampler, ValidSampler, loader, plan
+from detector_core.data.loading import ImageDataset, Place, TrainSampler, ValidSampler, loader, plan
 from detector_core.data.manifest import Manifest
 from detector_core.errors import BadData, TrainingFailed
 from detector_core.evaluation import metrics
@@ -38,7 +38,7 @@ class EpochReport:
     Attributes:
         best: whether this epoch has the lowest validation loss so far.
         fakes_passed_at_1pct: share of fakes called real at the threshold that flags 1 % of the reals.
-        pictures_per_s: of training alone, validation not counted.
+        images_per_s: of training alone, validation not counted.
         peak_memory_bytes: the most this process has held: device memory on a GPU, resident memory otherwise.
     """
 
@@ -54,7 +54,7 @@ class EpochReport:
     fakes_passed_at_1pct: float | None
     best: bool
     seconds: float
-    pictures_per_s: float
+    images_per_s: float
     peak_memory_bytes: int
 
     def to_dict(self) -> dict[str, Any]:
@@ -75,11 +75,11 @@ def fit(
 
     Args:
         processes: further processes that decode and augment, for this worker.
-        skip_broken: leave unreadable pictures out, listed in ``state.progress.broken``, instead of stopping.
-        cache: folder of this node where decoded pictures are kept (:mod:`detector_core.data.cache`); None keeps none.
+        skip_broken: leave unreadable images out, listed in ``state.progress.broken``, instead of stopping.
+        cache: folder of this node where decoded images are kept (:mod:`detector_core.data.cache`); None keeps none.
 
     Raises:
-        BadData: an unreadable picture, named.
+        BadData: an unreadable image, named.
         TrainingFailed: the loss is no longer finite; the weights are those of the step before.
     """
     place = place or Place()
@@ -90,8 +90,8 @@ def fit(
         open_split(cache, data.fingerprint, rows, data.root, spec.preprocess) if cache else None
         for rows in (train_rows, valid_rows)
     ]
-    train = Pictures(train_rows, data.root, spec.preprocess, spec.augment, spec.seed, decoded[0])
-    valid = Pictures(valid_rows, data.root, spec.preprocess, decoded=decoded[1])
+    train = ImageDataset(train_rows, data.root, spec.preprocess, spec.augment, spec.seed, decoded[0])
+    valid = ImageDataset(valid_rows, data.root, spec.preprocess, decoded=decoded[1])
     epoch_plan = plan(len(train), optim, spec.seed, place)
     sampler = TrainSampler(epoch_plan, place)
     train_loader = loader(train, sampler, processes=processes, pin_memory=pin_memory)
@@ -122,13 +122,13 @@ def _logits(
     with torch.inference_mode(), autocast(state):
         for batch in batches:
             if batch.broken and not skip_broken:
-                raise BadData(f"broken validation picture: {batch.broken[0]}; mend it, or use --skip-broken")
+                raise BadData(f"broken validation image: {batch.broken[0]}; mend it, or use --skip-broken")
             if len(batch.index_B):
                 logit_B = module(to_device(batch, state)[0]).squeeze(1).float().cpu()
                 rows += zip(batch.index_B.tolist(), batch.target_B.tolist(), logit_B.tolist(), strict=True)
     gathered = sorted(itertools.chain.from_iterable(all_gather(rows)))
     if not gathered:
-        raise BadData("no validation picture can be read: mend them, or prepare the data set again")
+        raise BadData("no validation image can be read: mend them, or prepare the data set again")
     table = np.array(gathered, dtype=np.float64)
     return table[:, 1], table[:, 2]
 
@@ -158,15 +158,15 @@ def _end_epoch(
         epochs=state.spec.optim.epochs,
         steps=steps,
         learning_rate=float(state.optimizer.param_groups[0]["lr"]),
-        train_loss=sums["loss"] / max(sums["pictures"], 1),
-        train_accuracy=sums["correct"] / max(sums["pictures"], 1),
+        train_loss=sums["loss"] / max(sums["images"], 1),
+        train_accuracy=sums["correct"] / max(sums["images"], 1),
         val_loss=val_loss,
         val_accuracy=float(np.mean((logits > 0) == (targets > 0.5))),
         val_auc=ranking["auc"].value,
         fakes_passed_at_1pct=None if caught is None else 1 - caught,
         best=val_loss < lowest,
         seconds=sums["seconds"],
-        pictures_per_s=sums["pictures"] / max(sums["seconds"], 1e-9),
+        images_per_s=sums["images"] / max(sums["seconds"], 1e-9),
         peak_memory_bytes=_peak_memory(state.device),
     )
     progress.history.append(report.to_dict())

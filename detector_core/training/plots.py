@@ -1,4 +1,4 @@
-"""Pictures of a run: learning curves (as the paper's Figs. 5-7) and augmented samples (as its Fig. 3)."""
+"""Images of a run: learning curves (as the paper's Figs. 5-7) and augmented samples (as its Fig. 3)."""
 
 import io
 from typing import Any
@@ -40,16 +40,16 @@ def learning_curves(history: list[dict[str, Any]], title: str) -> bytes:
 
 
 def contact_sheet(data: Manifest, spec: RunSpec) -> bytes:
-    """A PNG: training pictures as the network sees them, the same picture's four draws below each other."""
+    """A PNG: training images as the network sees them, the same image's four draws below each other."""
     rows = data.split("train")
     chosen = rows.iloc[:: max(1, len(rows) // SHEET_COLUMNS)].head(SHEET_COLUMNS)
     augment, size = Augment(spec.augment), spec.preprocess.image_size
     step = size + SHEET_GAP
     sheet = np.full((SHEET_ROWS * step, SHEET_COLUMNS * step, 3), 255, np.uint8)
     for column, path in enumerate(chosen["path"]):
-        picture = square(decode(storage.read_bytes(storage.join(data.root, path))), spec.preprocess)
+        image = square(decode(storage.read_bytes(storage.join(data.root, path))), spec.preprocess)
         for row in range(SHEET_ROWS):
-            changed = augment(picture, (spec.seed, row, column))
+            changed = augment(image, (spec.seed, row, column))
             sheet[row * step : row * step + size, column * step : column * step + size] = changed
     buffer = io.BytesIO()
     Image.fromarray(sheet).save(buffer, "PNG")

@@ -38,7 +38,7 @@ class StepReport:
     step: int
     steps: int
     loss: float
-    pictures: int
+    images: int
     seconds: float
 
 
@@ -50,7 +50,7 @@ class TrainState:
 
         Raises:
             NoWeights: pretrained weights cannot be had.
-            BadConfig: a picture too small for the network.
+            BadConfig: an image too small for the network.
         """
         factory.check_image_size(spec.model, spec.preprocess.image_size)
         torch.manual_seed(spec.seed)
@@ -116,7 +116,7 @@ class Stepper:
         started = time.perf_counter()
         state, place, progress = self.state, self.place, self.state.progress
         epoch, step = progress.epoch, progress.step
-        pictures = self.plan.step_pictures(step)
+        images = self.plan.step_images(step)
         rounds = self.plan.rounds(step, place)
         for group in state.optimizer.param_groups:
             group["lr"] = learning_rate(state.spec.optim, epoch * self.plan.steps + step, self.plan.steps)
@@ -134,7 +134,7 @@ class Stepper:
                 if micro < self.plan.micro_batches(step) and len(batch.index_B):
                     # Dropout's draws come from the position alone, so they survive resuming and re-dealing.
                     torch.manual_seed(_derive(state.spec.seed, epoch, step, micro))
-                    tallies += self._pass(batch, weight=place.workers / pictures)
+                    tallies += self._pass(batch, weight=place.workers / images)
                     passes += 1
                 else:
                     self._filler_pass()
@@ -148,7 +148,7 @@ class Stepper:
         state.optimizer.step()
         progress.step += 1
         seconds = time.perf_counter() - started
-        for name, value in (("loss", loss_sum), ("correct", correct), ("pictures", counted), ("seconds", seconds)):
+        for name, value in (("loss", loss_sum), ("correct", correct), ("images", counted), ("seconds", seconds)):
             progress.sums[name] += value
         return StepReport(
             epoch=epoch + 1,
@@ -156,12 +156,12 @@ class Stepper:
             step=step + 1,
             steps=self.plan.steps,
             loss=loss,
-            pictures=int(counted),
+            images=int(counted),
             seconds=seconds,
         )
 
     def _pass(self, batch: Batch, weight: float) -> torch.Tensor:
-        """Forward and backward of one micro-batch; its (summed loss, correct, pictures)."""
+        """Forward and backward of one micro-batch; its (summed loss, correct, images)."""
         x_BCHW, target_B = to_device(batch, self.state)
         with self.autocast:
             logit_B = self.network(x_BCHW).squeeze(1).float()
@@ -183,7 +183,7 @@ class Stepper:
 
     def _note_broken(self, broken: list[str]) -> None:
         if broken and not self.skip_broken:
-            raise BadData(f"broken picture: {broken[0]}; mend it, or leave broken pictures out with --skip-broken")
+            raise BadData(f"broken image: {broken[0]}; mend it, or leave broken images out with --skip-broken")
         self.state.progress.broken.extend(item for item in broken if item not in self.state.progress.broken)
 
 

@@ -1,4 +1,4 @@
-"""Much alike work on many pictures: shared out to all cores in chunks, the finished ones kept so that it can go on."""
+"""Much alike work on many images: shared out to all cores in chunks, the finished ones kept so that it can go on."""
 
 import io
 import itertools
@@ -12,7 +12,7 @@ from detector_core import storage
 from detector_core.errors import DetectorError
 
 CHUNK = 256
-"""Pictures of one task, and of one saved part."""
+"""Images of one task, and of one saved part."""
 PARTS = ".parts"
 
 

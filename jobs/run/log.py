@@ -16,7 +16,7 @@ from detector_core.training import plots
 from jobs.common.cli import say
 
 _SCALARS = (
-    "train_loss", "train_accuracy", "val_loss", "val_accuracy", "val_auc", "fakes_passed_at_1pct", "pictures_per_s",
+    "train_loss", "train_accuracy", "val_loss", "val_accuracy", "val_auc", "fakes_passed_at_1pct", "images_per_s",
 )  # fmt: skip
 
 
@@ -36,7 +36,7 @@ class RunLog:
         try:
             storage.write_bytes(storage.join(folder, "samples.png"), plots.contact_sheet(data, spec))
         except BadImage as error:
-            say(f"samples.png was not drawn: a picture of the contact sheet is broken ({error})")
+            say(f"samples.png was not drawn: an image of the contact sheet is broken ({error})")
 
     def epochs(self, history: list[dict[str, Any]]) -> None:
         """Brings the files up to ``history``."""

@@ -169,7 +169,7 @@ class _Line:
             "epoch": f"{message['epoch']}/{message['epochs']}",
             "step": f"{message['step']}/{message['steps']}",
             "loss": f"{message['loss']:.4f}",
-            "images/s": f"{message['pictures'] / max(message['seconds'], 1e-9):.1f}",
+            "images/s": f"{message['images'] / max(message['seconds'], 1e-9):.1f}",
         }
         if self.live:
             self.bar.total, self.bar.n = total, done
@@ -185,7 +185,7 @@ class _Line:
         tqdm.write(
             f"{self.run}: epoch {row['epoch']}/{row['epochs']}: train loss {row['train_loss']:.4f}, "
             f"valid loss {row['val_loss']:.4f}, accuracy {row['val_accuracy']:.2%}{auc}, "
-            f"{row['pictures_per_s']:.1f} images/s{best}",
+            f"{row['images_per_s']:.1f} images/s{best}",
             file=sys.stderr,
         )
 

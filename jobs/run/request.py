@@ -21,7 +21,7 @@ class Request:
         processes: further processes of each worker that decode and augment.
         checkpoint_every: steps between checkpoints within an epoch; 0 saves at the end of epochs only.
         retries: how often a lost worker is replaced.
-        cache: folder on each node where decoded pictures are kept and shared; empty keeps none.
+        cache: folder on each node where decoded images are kept and shared; empty keeps none.
     """
 
     name: str
@@ -84,7 +84,7 @@ def summary(run_folder: str, artifact: artifacts.Artifact) -> dict[str, Any]:
         "epochs": training["epochs"],
         "steps": training["steps"],
         "best_epoch": best["epoch"],
-        **{name: best[name] for name in ("val_loss", "val_accuracy", "val_auc", "pictures_per_s")},
-        "broken_pictures": len(training["broken_pictures"]),
+        **{name: best[name] for name in ("val_loss", "val_accuracy", "val_auc", "images_per_s")},
+        "broken_images": len(training["broken_images"]),
         "seconds": training["seconds"],
     }

@@ -36,12 +36,12 @@ def add_flags(parser: argparse.ArgumentParser, *, workers: str = "--workers", ca
     group.add_argument("--checkpoint-every", type=int, default=50, metavar="STEPS", help="within an epoch [50]")
     group.add_argument("--keep-checkpoints", action="store_true", help="keep them when the run has finished")
     group.add_argument("--retries", type=int, default=3, metavar="N", help="lost workers that are replaced [3]")
-    group.add_argument("--skip-broken", action="store_true", help="leave unreadable pictures out, and list them")
+    group.add_argument("--skip-broken", action="store_true", help="leave unreadable images out, and list them")
     group.add_argument(
         "--cache",
         default=cache,
         metavar="FOLDER",
-        help=f"where each node keeps decoded pictures for every run on it; none decodes at every use; auto is {CACHE}; "
+        help=f"where each node keeps decoded images for every run on it; none decodes at every use; auto is {CACHE}; "
         f"may be deleted between runs [{cache}]",
     )
 
@@ -50,8 +50,8 @@ def check(arguments: argparse.Namespace, specs: list[RunSpec], data: manifest.Ma
     """All that can be checked before Ray starts.
 
     Raises:
-        BadConfig: a picture too small for a network, more workers than pictures of a batch, a bad --workers.
-        BadData: pictures of the data set are gone.
+        BadConfig: an image too small for a network, more workers than images of a batch, a bad --workers.
+        BadData: images of the data set are gone.
     """
     rows = {split: data.split(split) for split in ("train", "valid")}
     _, most = parse_workers(arguments.workers)
@@ -64,13 +64,13 @@ def check(arguments: argparse.Namespace, specs: list[RunSpec], data: manifest.Ma
         check_files(split, data.root)
 
 
-def _say_if_few_steps(pictures: int, spec: RunSpec) -> None:
+def _say_if_few_steps(images: int, spec: RunSpec) -> None:
     batch, epochs = spec.optim.batch_size, spec.optim.epochs
-    steps = math.ceil(pictures / batch)
-    if steps * epochs < FEW_STEPS <= pictures * epochs:
+    steps = math.ceil(images / batch)
+    if steps * epochs < FEW_STEPS <= images * epochs:
         each = f"{steps} step{'s' * (steps > 1)} an epoch, {steps * epochs} in all"
         say(
-            f"{spec.variant}: {pictures:,} pictures in batches of {batch:,} are {each}, which teach little: "
+            f"{spec.variant}: {images:,} images in batches of {batch:,} are {each}, which teach little: "
             f"a smaller --batch-size and --micro-batch make more of them"
         )
 

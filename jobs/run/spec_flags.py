@@ -14,7 +14,7 @@ _OVERRIDES: dict[str, tuple[str, type, str]] = {
     "--epochs": ("optim.epochs", int, "passes over the training split"),
     "--image-size": ("preprocess.image_size", int, "side of the network's square input, pixels"),
     "--batch-size": ("optim.batch_size", int, "global batch of one optimizer step, over all workers"),
-    "--micro-batch": ("optim.micro_batch", int, "pictures of one forward pass; lower it when memory runs out"),
+    "--micro-batch": ("optim.micro_batch", int, "images of one forward pass; lower it when memory runs out"),
     "--init": ("model.init", str, "first weights: hub (pretrained), none (random), or a file"),
     "--seed": ("seed", int, "same seed, same result"),
 }

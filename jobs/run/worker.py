@@ -1,6 +1,6 @@
 """What each Ray Train worker of a run does: the core's loop, checkpoints, and word to the board.
 
-Errors that a retry cannot mend (a broken picture, a loss that is not finite, a full disk) are written on the board.
+Errors that a retry cannot mend (a broken image, a loss that is not finite, a full disk) are written on the board.
 """
 
 import errno

@@ -2,7 +2,7 @@
 
 resnet68 at 64 px on generated pixels, DDP over gloo: one worker with one core, and then two cores in all in every row:
 one worker that has both, two workers on one host, one worker on each of two hosts, and the same with the link held to
-1 Gbit/s. A step is a micro-batch of 16 pictures a worker; ``exchange`` is what the all-reduce of its gradients adds to
+1 Gbit/s. A step is a micro-batch of 16 images a worker; ``exchange`` is what the all-reduce of its gradients adds to
 it. The paper's batch of 1000 has many micro-batches to one exchange: the last columns reckon with 10 a worker. Ray
 takes no part in it.
 """

@@ -41,7 +41,7 @@ TINY = {
 DATA, RUNS, MODELS = SHARED / "dataset", SHARED / "runs", SHARED / "models"
 RUN = RUNS / "cut"
 FLAGS = ["timm:test_resnet-cutout", "--spec", SHARED / "spec.json", "--data", DATA, "--storage", RUNS, "--cpus", 1]
-PREPARE = ["python", "-m", "jobs.prepare", SHARED / "pictures", "--out", DATA]
+PREPARE = ["python", "-m", "jobs.prepare", SHARED / "images", "--out", DATA]
 TRAIN = ["python", "-m", "jobs.train", *FLAGS]
 CUT = [*TRAIN, "--name", RUN.name, "--workers", "1:2", "--checkpoint-every", 5]
 EVALUATE = ["python", "-m", "jobs.evaluate", RUN, "--data", DATA]
@@ -142,8 +142,8 @@ def serve(laptop: Laptop) -> None:
         return laptop.get(f"{service}/readyz") == 200
 
     until(answers, "the service")
-    picture = SHARED / next((laptop.shared / "pictures").rglob("*.jpg")).relative_to(laptop.shared)
-    ask = f"curl -sS -m 60 --data-binary @{picture} -H 'Content-Type: image/jpeg' '{service}/v1/detect?faces=off'"
+    image = SHARED / next((laptop.shared / "images").rglob("*.jpg")).relative_to(laptop.shared)
+    ask = f"curl -sS -m 60 --data-binary @{image} -H 'Content-Type: image/jpeg' '{service}/v1/detect?faces=off'"
     laptop.found["answer"] = json.loads(laptop.say(ask))["results"][0]["verdict"]
     laptop.stop("service")
 
@@ -169,14 +169,14 @@ WHOLE = {
     "go on, a cable is pulled, the run completes on what is left": lose_a_host,
     "the cable is put back, the host joins again by itself": put_the_cable_back,
     "evaluate and promote": judge_and_promote,
-    "serve: the laptop asks the head about a picture": serve,
+    "serve: the laptop asks the head about an image": serve,
     "ray down: no process is left on any host": take_down,
 }
 SHORT = {
     "ray up: head over ssh, the head reaches the workers": bring_up,
     "dashboard: through the tunnel with the token, and no other way": open_tunnel,
     "one job: prepare, train across hosts, evaluate, promote": do_all_jobs,
-    "serve: the laptop asks the head about a picture": serve,
+    "serve: the laptop asks the head about an image": serve,
     "ray down: no process is left on any host": take_down,
 }
 
@@ -213,7 +213,7 @@ def tell(hosts: Hosts, chapters: dict[str, Any]) -> dict[str, Any]:
     laptop = Laptop(hosts)
     (laptop.shared / "cluster.yaml").write_text(yaml.safe_dump(cluster_file(hosts)))
     (laptop.shared / "spec.json").write_text(json.dumps(spec_for("timm:test_resnet-cutout", TINY).to_dict()))
-    demo.generate(laptop.shared / "pictures", seed=0, size=32, counts={"train": 60, "valid": 12, "test": 12})
+    demo.generate(laptop.shared / "images", seed=0, size=32, counts={"train": 60, "valid": 12, "test": 12})
     for name, happens in chapters.items():
         with laptop.chapter(name):
             happens(laptop)

@@ -54,7 +54,7 @@ def lose_manifest(run: Run) -> None:
 
 
 def spoil(run: Run) -> None:
-    """A training picture becomes garbage, and is remembered."""
+    """A training image becomes garbage, and is remembered."""
     data = manifest.load(str(run.dataset))
     file = Path(data.root) / data.split("train")["path"].iloc[3]
     run.told = str(file)
@@ -63,7 +63,7 @@ def spoil(run: Run) -> None:
 
 
 def restore(run: Run) -> None:
-    """The picture is put back."""
+    """The image is put back."""
     kept = Path(run.told).with_suffix(".kept")
     kept.rename(run.told)
 

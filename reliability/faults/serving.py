@@ -14,7 +14,7 @@ from pathlib import Path
 import aiohttp
 
 from reliability.faults.table import Fault, Scene, ensure
-from tests.support.asking import JPEG, picture
+from tests.support.asking import JPEG, image_bytes
 from tests.support.serving import Service, marked, running
 
 CLIENTS, BEFORE_S, AFTER_S = 4, 4, 8
@@ -56,7 +56,7 @@ class Seen:
 
 
 async def _ask(service: Service, seen: Seen, until: Callable[[], bool]) -> None:
-    url, data = f"http://127.0.0.1:{service.port}/v1/detect", picture()
+    url, data = f"http://127.0.0.1:{service.port}/v1/detect", image_bytes()
 
     async def client(session: aiohttp.ClientSession) -> None:
         while not until():

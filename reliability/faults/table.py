@@ -82,7 +82,7 @@ class Scene:
         return self.corners[-1]
 
     def dataset(self, corner: Path) -> Path:
-        """A prepared data set of 80 pictures that a fault may break; the same each time."""
+        """A prepared data set of 80 images that a fault may break; the same each time."""
         return make_dataset(corner / "data", {"train": 24, "valid": 8, "test": 8})
 
     @cached_property

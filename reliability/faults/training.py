@@ -89,11 +89,11 @@ TRAINING = (
         quick=True,
     ),
     Fault(
-        name="a picture is replaced by garbage",
+        name="an image is replaced by garbage",
         promise="the run stops and names it; once it is mended --resume goes on",
-        made="random bytes over a training picture after the second epoch",
+        made="random bytes over a training image after the second epoch",
         checked="the line, the curve after --resume",
-        run=Story(happens=spoil, says="^error: broken picture: .*jpg", mend=restore),
+        run=Story(happens=spoil, says="^error: broken image: .*jpg", mend=restore),
     ),
     Fault(
         name="the disk is full while checkpointing",

@@ -3,7 +3,7 @@
   python -m reliability.soak --minutes 60
   python -m reliability.soak --minutes 0.6 --small
 
-Starts a real ``python -m serve_app``, measures how many requests of the mixture (pictures, clips, feedback, bombs,
+Starts a real ``python -m serve_app``, measures how many requests of the mixture (images, clips, feedback, bombs,
 rubbish, clients that leave: reliability/soak/mixture.py) it answers a second, then asks at 70 % of that, and
 promotes another
 model every five minutes. The model is resnet68 at 64 px with random weights, exported as a promotion exports it;
@@ -31,7 +31,7 @@ from detector_core.networks.variants import spec_for
 from detector_core.registry import promotion, versions
 from reliability.soak.asking import CLIENTS, Seen, ask
 from reliability.soak.watch import Held, Watch
-from tests.support.asking import picture
+from tests.support.asking import image_bytes
 from tests.support.models import save_model, tiny_spec
 from tests.support.serving import Service, running
 
@@ -139,10 +139,10 @@ def _meanwhile(
 
 
 def _taken_over(service: Service, version: str) -> bool:
-    """Whether a picture is answered from a version, before long."""
+    """Whether an image is answered from a version, before long."""
     over = _after(TAKEN_OVER_S)
     while not over():
-        status, text = service.ask("POST", "/v1/detect", picture(), "image/jpeg")
+        status, text = service.ask("POST", "/v1/detect", image_bytes(), "image/jpeg")
         if status == 200 and json.loads(text)["results"][0]["model"]["version"] == version:
             return True
         time.sleep(0.5)

@@ -112,7 +112,7 @@ async def _answer(session: aiohttp.ClientSession, url: str, kind: Kind, number: 
 
 
 async def _leave(port: int, path: str, body: object, *, half: bool) -> None:
-    """Sends a picture, or half of one, and is gone."""
+    """Sends an image, or half of one, and is gone."""
     assert isinstance(body, bytes)
     head = f"POST {path} HTTP/1.1\r\nHost: a\r\nContent-Type: image/jpeg\r\nContent-Length: {len(body)}\r\n\r\n"
     with contextlib.suppress(ConnectionError):

@@ -7,10 +7,10 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-from tests.core.test_pictures import bombs
+from tests.core.test_images import bombs
 
-from detector_core.data.demo import real_picture
-from tests.support.asking import picture
+from detector_core.data.demo import real_image
+from tests.support.asking import image_bytes
 from tests.support.clips import clip
 
 LEFT = 0
@@ -44,13 +44,13 @@ def _photograph(number: int) -> bytes:
 
 @cache
 def _noise(seed: int) -> bytes:
-    return picture((256, 256), seed)
+    return image_bytes((256, 256), seed)
 
 
 @cache
 def _portrait(seed: int) -> bytes:
     """A painted face of 256 px."""
-    return real_picture(np.random.default_rng(seed), 256)
+    return real_image(np.random.default_rng(seed), 256)
 
 
 @cache
@@ -64,22 +64,22 @@ def _clip() -> bytes:
 
 
 def _rubbish(seed: int) -> bytes:
-    """Random bytes, the start of a picture, or nothing."""
+    """Random bytes, the start of an image, or nothing."""
     return [random.Random(seed).randbytes(5000), _photograph(seed)[: 300 + seed % 500], b""][seed % 3]
 
 
 def _gift(seed: int, consent: str) -> dict[str, Any]:
-    """Each is another picture, so that each is kept."""
-    return {"file": [picture((64, 64), 10**6 + seed)], "label": ("real", "fake")[seed % 2], "consent": consent}
+    """Each is another image, so that each is kept."""
+    return {"file": [image_bytes((64, 64), 10**6 + seed)], "label": ("real", "fake")[seed % 2], "consent": consent}
 
 
 def _formats(number: int) -> dict[str, Any]:
-    return {"file": [_photograph(number), picture(format_="PNG"), picture(format_="WEBP")]}
+    return {"file": [_photograph(number), image_bytes(format_="PNG"), image_bytes(format_="WEBP")]}
 
 
 _DETECT, _VIDEO, _GIVE = "/v1/detect", "/v1/detect/video", "/v1/feedback"
 MIXTURE = (
-    Kind("picture", 45, _DETECT, _photograph, 200),
+    Kind("image", 45, _DETECT, _photograph, 200),
     Kind("faces looked for", 4, f"{_DETECT}?faces=on", lambda number: _portrait(number % 4), 200),
     Kind("heat map", 4, f"{_DETECT}?explain=true", _photograph, 200),
     Kind("three in a form", 4, _DETECT, _formats, 200),

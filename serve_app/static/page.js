@@ -62,7 +62,7 @@ function showService(service) {
   say(element("kinds"), service.features?.video ? "intake.kinds.video" : "intake.kinds");
   const exact = (value) => () => (value === null ? "–" : number(value, { maximumFractionDigits: 3 }));
   const tests = (service.test ?? []).map((test) => {
-    const values = { n: () => number(test.pictures), data: test.data, auc: exact(test.auc) };
+    const values = { n: () => number(test.images), data: test.data, auc: exact(test.auc) };
     for (const [name, field] of [["accuracy", "accuracy"], ["passed", "fakes_passed"], ["flagged", "reals_flagged"]]) {
       values[name] = () => share(test[field]);
     }

@@ -122,9 +122,9 @@ def head() -> Iterator[Head]:
 
 
 def test_every_job_runs_under_ray_job_submit(head: Head, tiny_dataset: Path, tmp_path: Path) -> None:
-    pictures = manifest.load(str(tiny_dataset)).root
+    images = manifest.load(str(tiny_dataset)).root
     data, runs, models = (str(tmp_path / name) for name in ("data", "runs", "models"))
-    assert head.job("prepare", pictures, "--out", data)["pictures"] == 80
+    assert head.job("prepare", images, "--out", data)["images"] == 80
     assert head.job("train", *TINY, "--data", data, "--storage", runs, "--name", "one")["epochs"] == 1
     rates = ("--rates", "0.003,0.001", "--name", "rates", "--cache", "none")
     assert head.job("tune", *TINY, "--data", data, "--storage", runs, *rates)["failed"] == 0
@@ -150,12 +150,12 @@ def test_too_few_resources_are_said_in_seconds(head: Head, tiny_dataset: Path, t
 def test_beside_it_a_job_without_an_address_has_a_ray_of_its_own(
     head: Head, tiny_dataset: Path, tmp_path: Path
 ) -> None:
-    pictures = manifest.load(str(tiny_dataset)).root
-    command = [sys.executable, "-m", "jobs.prepare", pictures, "--out", str(tmp_path / "data")]
+    images = manifest.load(str(tiny_dataset)).root
+    command = [sys.executable, "-m", "jobs.prepare", images, "--out", str(tmp_path / "data")]
     done = subprocess.run(command, env=head.env, capture_output=True, text=True, check=False, timeout=LIMIT_S)
     assert done.returncode == 0, done.stderr
     assert re.search(r"set RAY_ADDRESS=[\d.]+:\d+ to use the one that runs on this machine", done.stderr)
-    assert json.loads(done.stdout.splitlines()[-1])["pictures"] == 80
+    assert json.loads(done.stdout.splitlines()[-1])["images"] == 80
 
 
 def test_without_the_token_nothing_is_run(head: Head) -> None:

@@ -21,8 +21,8 @@ METRIC_TESTS = "tests/core/evaluation/test_metrics.py"
 def changed(diff: str, folder: Path) -> Path:
     """A copy of the core and its metrics' tests, with the diff applied; git looks at no repository around it."""
     shutil.copytree(ROOT / "detector_core", folder / "detector_core", ignore=shutil.ignore_patterns("__pycache__"))
-    (folder / METRIC_TESTS).parent.mkdir(parents=True)
     for name in (METRIC_TESTS, "tests/support/scores.py"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, folder / name)
     subprocess.run(["git", "init", "--quiet", folder], check=True)
     there = subprocess.run(
@@ -49,9 +49,11 @@ def test_there_are_two_and_each_is_under_40_lines() -> None:
 
 TRAIN = """
 import json, sys
-from detector_core import artifacts, evaluation, explain, manifest
+from detector_core.data import manifest
+from detector_core.evaluation import explain, scoring
+from detector_core.networks import artifacts
 from detector_core.evaluation.calibration import UNCALIBRATED
-from detector_core.data.loading import Pictures
+from detector_core.data.loading import ImageDataset
 from detector_core.images.preprocess import normalize
 from detector_core.training.step import TrainState
 from detector_core.training.loop import fit
@@ -65,14 +67,14 @@ artifacts.save(sys.argv[2], state.best, artifacts.Artifact(
 ))
 network, artifact = artifacts.load(sys.argv[2])
 rows = data.split("test")
-scores = evaluation.score(network, rows, data.root, spec.preprocess)
-pictures = Pictures(rows, data.root, spec.preprocess)
-x_BCHW = normalize(pictures.collate([pictures[0, 0]]).pixels_BSSC, spec.preprocess)
+scores = scoring.score(network, rows, data.root, spec.preprocess)
+images = ImageDataset(rows, data.root, spec.preprocess)
+x_BCHW = normalize(images.collate([images[0, 0]]).pixels_BSSC, spec.preprocess)
 print(json.dumps({
     "steps": epoch.steps,
     "cutout": spec.augment.cutout,
     "variant": artifact.spec.variant,
-    "judged": evaluation.judge(scores, UNCALIBRATED)["pictures"],
+    "judged": scoring.judge(scores, UNCALIBRATED)["images"],
     "heat": explain.heat_maps(network, x_BCHW, ["fake"])[0].shape,
 }))
 """
@@ -88,14 +90,14 @@ def test_the_seventh_variant_trains_is_judged_and_explained(tiny_dataset: Path, 
 JUDGE = """
 import json
 import pandas as pd
-from detector_core import comparison, comparison_page, evaluation, report
+from detector_core.evaluation import comparison, comparison_html, report_html, scoring
 from detector_core.evaluation.calibration import UNCALIBRATED
 from detector_core.networks.variants import spec_for
 data = {"name": "drawn", "generated": True, "fingerprint": "f", "counts": {"train": {"real": 3, "fake": 2}}}
 model = {"run": "one", "variant": "resnet68", "weights_sha256": "w", "data": data}
 scores = pd.DataFrame({"path": list("abcde"), "label": ["real"] * 3 + ["fake"] * 2, "logit": [-2.0, -1, 1, 2, -2]})
-made = evaluation.report(scores, UNCALIBRATED, model=model, data=data, split="test")
-epoch = {"epoch": 1, "pictures_per_s": 1.0, "peak_memory_bytes": 1}
+made = scoring.report(scores, UNCALIBRATED, model=model, data=data, split="test")
+epoch = {"epoch": 1, "images_per_s": 1.0, "peak_memory_bytes": 1}
 training = {"epochs": 1, "seconds": 1.0, "best": epoch}
 rows = scores.assign(p_fake=UNCALIBRATED.p_fake(scores["logit"]))
 run = comparison.Judged(spec=spec_for("resnet68"), report=made, scores=rows, training=training, history=[epoch])
@@ -103,7 +105,7 @@ compared = comparison.compare([run])
 print(json.dumps({
     "value": made["rates"]["fake_precision"]["value"],
     "shown": ["precision of fake" in text for text in (
-        report.page(made, {}), evaluation.table(made), comparison_page.text(compared)
+        report_html.page(made, {}), scoring.table(made), comparison_html.text(compared)
     )],
     "paper": comparison.table_5(compared["means"]).set_index("source")["fake_precision"].to_dict(),
 }))

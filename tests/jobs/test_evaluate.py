@@ -92,7 +92,7 @@ def test_a_run_is_judged_and_calibrated_once(model: Path, tiny_dataset: Path) ->
 
     second = run(model / "model", "--data", tiny_dataset, "--split", "valid", "--workers", 1, "--robustness")
     assert second.code == 0, second.messages
-    assert "CHOSEN ON THESE PICTURES" in second.messages
+    assert "CHOSEN ON THESE IMAGES" in second.messages
     assert "to choose the thresholds" not in second.messages
     assert "blur sigma 1.5" in second.messages
     page = (model / "model" / "evaluation" / "valid" / "report.html").read_text()
@@ -132,10 +132,10 @@ def test_the_same_scores_whatever_the_workers(model: Path, tiny_dataset: Path, a
     pd.testing.assert_frame_equal(one, two)
 
 
-def test_a_broken_picture_is_named(model: Path, own_dataset: Path, apart: Executor) -> None:
+def test_a_broken_image_is_named(model: Path, own_dataset: Path, apart: Executor) -> None:
     data = manifest.load(str(own_dataset))
     victim = Path(data.root) / data.split("test")["path"][7]
-    victim.write_bytes(b"no picture")
+    victim.write_bytes(b"no image")
     with pytest.raises(BadImage, match=str(victim)):
         apart.submit(scores, model, own_dataset, [1]).result(LIMIT_S)
 

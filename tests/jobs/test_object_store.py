@@ -29,13 +29,13 @@ RUN = f"{TOP}/runs/one"
 
 
 @pytest.fixture(scope="module")
-def pictures(tiny_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The pictures of the tiny data set on a server of this module; their URI."""
+def images(tiny_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The images of the tiny data set on a server of this module; their URI."""
     with s3_server(tmp_path_factory.mktemp("moto") / "log") as url, pytest.MonkeyPatch.context() as patch:
         use(patch, url)
-        store, path = storage.locate(f"{TOP}/pictures")
+        store, path = storage.locate(f"{TOP}/images")
         fs.copy_files(manifest.load(str(tiny_dataset)).root, path, destination_filesystem=store)
-        yield f"{TOP}/pictures"
+        yield f"{TOP}/images"
 
 
 def start(verb: str, *flags: str) -> "subprocess.Popen[str]":
@@ -56,9 +56,9 @@ def lines(uri: str) -> int:
     return len(storage.read_bytes(uri).splitlines()) if storage.exists(uri) else 0
 
 
-def test_the_whole_story(pictures: str, tiny_spec: RunSpec, tmp_path: Path) -> None:
-    made = job("prepare", pictures, "--out", f"{TOP}/datasets/tiny", "--name", "tiny")
-    assert made["pictures"] == 80
+def test_the_whole_story(images: str, tiny_spec: RunSpec, tmp_path: Path) -> None:
+    made = job("prepare", images, "--out", f"{TOP}/datasets/tiny", "--name", "tiny")
+    assert made["images"] == 80
     assert storage.names(made["dataset"]) == ["audit.json", "dataset.json", "manifest.parquet"]
 
     spec = f"{TOP}/spec.json"
@@ -89,11 +89,11 @@ def test_the_whole_story(pictures: str, tiny_spec: RunSpec, tmp_path: Path) -> N
     assert storage.read_bytes(f"{TOP}/models/live").decode().split() == [promoted["version"]]
 
     data = manifest.load(made["dataset"])
-    picture = storage.read_bytes(storage.join(data.root, data.split("test")["path"][0]))
+    image = storage.read_bytes(storage.join(data.root, data.split("test")["path"][0]))
     with served(f"{TOP}/models", tmp_path) as base:
         answer = httpx.get(f"{base}/v1/model", timeout=60)
         assert answer.json()["version"] == promoted["version"]
-        answer = httpx.post(f"{base}/v1/detect", files={"file": ("face.jpg", picture, "image/jpeg")}, timeout=60)
+        answer = httpx.post(f"{base}/v1/detect", files={"file": ("face.jpg", image, "image/jpeg")}, timeout=60)
         assert answer.status_code == 200, answer.text
     assert [path.name for path in tmp_path.glob("deepfake-detector-models-*/*/[!.]*")] == [promoted["version"]]
 
@@ -118,7 +118,7 @@ def served(models: str, temporary: Path) -> Iterator[str]:
 @pytest.mark.parametrize(
     ("verb", "flags"),
     [
-        ("prepare", [f"{TOP}/pictures", "--out", "{tmp}/data"]),
+        ("prepare", [f"{TOP}/images", "--out", "{tmp}/data"]),
         ("train", ["timm:test_resnet", "--init", "none", "--data", f"{TOP}/data", "--storage", "{tmp}/runs"]),
         ("train", ["timm:test_resnet", "--init", "none", "--image-size", "32", "--data", "{data}", "--storage", TOP]),
         ("tune", ["timm:test_resnet", "--init", "none", "--image-size", "32", "--data", "{data}", "--storage", TOP]),

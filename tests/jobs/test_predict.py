@@ -1,4 +1,4 @@
-"""Pictures without labels: scored as the service would, broken ones named, and gone on with after an interruption."""
+"""Images without labels: scored as the service would, broken ones named, and gone on with after an interruption."""
 
 import json
 import subprocess
@@ -15,7 +15,7 @@ from detector_core.registry import versions
 from detector_core.registry.bulk_predict import judge
 from detector_core.registry.predictor import Predictor
 from jobs.common.chunks import Parts
-from tests.conftest import picture
+from tests.conftest import image_bytes
 from tests.support.models import save_model
 
 
@@ -28,14 +28,14 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def uploads(tmp_path: Path) -> Path:
-    """300 pictures, more than a chunk, in folders of any name; one is torn, one is no picture by its name."""
+    """300 images, more than a chunk, in folders of any name; one is torn, one is no image by its name."""
     folder = tmp_path / "uploads"
     for number in range(300):
         place = folder / f"batch {number % 3}" / f"{number:03}.jpg"
         place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_bytes(picture(number, "fake" if number % 2 else "real"))
-    (folder / "batch 1" / "001.jpg").write_bytes(picture(1, "fake")[:300])
-    (folder / "notes.txt").write_text("no picture")
+        place.write_bytes(image_bytes(number, "fake" if number % 2 else "real"))
+    (folder / "batch 1" / "001.jpg").write_bytes(image_bytes(1, "fake")[:300])
+    (folder / "notes.txt").write_text("no image")
     return folder
 
 
@@ -45,7 +45,7 @@ def predict(*arguments: object) -> tuple[int, dict[str, Any], str]:
     return done.returncode, json.loads(done.stdout.splitlines()[-1]) if done.stdout else {}, done.stderr
 
 
-def test_every_picture_gets_the_verdict_of_the_service_and_what_was_done_is_not_done_again(
+def test_every_image_gets_the_verdict_of_the_service_and_what_was_done_is_not_done_again(
     models: Path, uploads: Path, tmp_path: Path
 ) -> None:
     live, index = versions.live(models), unlabelled(str(uploads))
@@ -55,7 +55,7 @@ def test_every_picture_gets_the_verdict_of_the_service_and_what_was_done_is_not_
 
     code, result, err = predict(uploads, "--models", models, "--out", tmp_path / "out")
     assert code == 0, err
-    assert (result["pictures"], result["unreadable"], result["model"]) == (300, 1, live.name)
+    assert (result["images"], result["unreadable"], result["model"]) == (300, 1, live.name)
     assert sum(result["verdicts"].values()) == 299
     found = pd.read_csv(result["predictions"])
     assert set(found["path"]) == set(paths)
@@ -76,7 +76,7 @@ def test_every_picture_gets_the_verdict_of_the_service_and_what_was_done_is_not_
 def test_what_cannot_work_is_one_line(models: Path, uploads: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     for arguments, words in (
-        ((tmp_path / "empty", "--models", models), "has no pictures in it"),
+        ((tmp_path / "empty", "--models", models), "has no images in it"),
         ((tmp_path / "nowhere", "--models", models), "does not exist"),
         ((uploads, "--models", tmp_path / "none"), "has no live model"),
         ((uploads, "--models", models, "--version", "other"), f"--version other: {models} has "),

@@ -58,7 +58,7 @@ def put(root: Path, path: str, data: bytes) -> None:
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
-    """A plain tree of 4 pictures a class and split; one is torn, and one is in two splits."""
+    """A plain tree of 4 images a class and split; one is torn, and one is in two splits."""
     root = tmp_path / "portraits"
     for number, (split, label) in enumerate((split, label) for split in SPLITS for label in LABELS):
         for index in range(4):
@@ -84,7 +84,7 @@ def test_a_tree_becomes_a_data_set_and_finished_parts_are_not_done_again(tree: P
     assert made.root == str(tree)
     assert result == {
         "dataset": str(dataset),
-        "pictures": 23,
+        "images": 23,
         "unreadable": 1,
         "duplicates_across_splits": 1,
         "counts": manifest.counts(made.frame),
@@ -96,7 +96,7 @@ def test_a_tree_becomes_a_data_set_and_finished_parts_are_not_done_again(tree: P
     assert sorted(path.name for path in dataset.iterdir()) == ["audit.json", "dataset.json", "manifest.parquet"]
     unreadable = json.loads((dataset / "audit.json").read_text())["unreadable"]["files"]
     assert [row["path"] for row in unreadable] == ["valid/real/3.jpg"]
-    assert "near-identical pictures across splits: 1" in done.stderr
+    assert "near-identical images across splits: 1" in done.stderr
     assert "inspecting: 100%" in done.stderr
 
 
@@ -130,11 +130,11 @@ def test_crops_of_faces_become_the_data_set(faces: Path, tmp_path: Path):
     dataset = tmp_path / "dataset"
     result = result_of(run(tmp_path / "wide", "--out", dataset, "--faces"))
     made = manifest.load(str(dataset))
-    assert (result["pictures"], result["unreadable"]) == (2, 1)
+    assert (result["images"], result["unreadable"]) == (2, 1)
     assert json.loads((dataset / "audit.json").read_text())["unreadable"]["files"] == [
         {"path": "train/real/nobody.jpg", "reason": "no face was found"}
     ]
-    assert made.root == str(dataset / "pictures")
+    assert made.root == str(dataset / "images")
     for row in made.frame.itertuples():
         with Image.open(Path(made.root) / row.path) as crop:
             assert crop.format == "PNG"
@@ -172,10 +172,10 @@ def test_a_ratio_that_is_none_is_refused(text: str, capsys: pytest.CaptureFixtur
     assert f"{text!r} is not like 5:1:1" in capsys.readouterr().err
 
 
-def test_only_broken_pictures_of_a_class_stop_the_job():
+def test_only_broken_images_of_a_class_stop_the_job():
     usable = pd.DataFrame({"path": ["a.jpg"], "label": ["real"], "problem": [None]})
-    broken = pd.DataFrame({"path": ["b.jpg"], "label": ["fake"], "problem": ["damaged picture: torn"]})
-    with pytest.raises(BadData, match=r"none of the fake .*the first is b\.jpg: damaged picture: torn"):
+    broken = pd.DataFrame({"path": ["b.jpg"], "label": ["fake"], "problem": ["damaged image: torn"]})
+    with pytest.raises(BadData, match=r"none of the fake .*the first is b\.jpg: damaged image: torn"):
         prepare.check_usable(usable, broken, "root")
 
 

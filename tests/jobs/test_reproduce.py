@@ -59,7 +59,7 @@ def test_six_variants_end_to_end_and_none_is_trained_twice(small_dataset: Path, 
     assert paper["fakes_passed_rate"].item() == pytest.approx(0.43)
     assert "McNemar" in (folder / "comparison.html").read_text()
     rows = json.loads((folder / "comparison.json").read_text())["rows"]
-    assert all(row["seconds"] > 0 and row["pictures_per_s"] > 0 and row["peak_memory_bytes"] > 10**8 for row in rows)
+    assert all(row["seconds"] > 0 and row["images_per_s"] > 0 and row["peak_memory_bytes"] > 10**8 for row in rows)
 
     other = [*command(small_dataset, tmp_path), "--batch-size", "8"]
     refused = subprocess.run(other, capture_output=True, text=True, timeout=LIMIT_S)

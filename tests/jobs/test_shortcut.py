@@ -25,14 +25,14 @@ def test_the_audit_warns_and_the_swapped_row_exposes_the_model(tmp_path: Path, t
     draw = np.random.default_rng(0)
     for split, count in {"train": 48, "valid": 24, "test": 24}.items():
         for label, how in SAVED.items():
-            folder = tmp_path / "pictures" / split / label
+            folder = tmp_path / "images" / split / label
             folder.mkdir(parents=True)
             for number in range(count):
                 pixels = draw.normal(draw.uniform(90, 160, 3), 25, (32, 32, 3)).clip(0, 255).astype(np.uint8)
                 buffer = io.BytesIO()
                 Image.fromarray(pixels).save(buffer, "JPEG", **how)
                 (folder / f"{number}.jpg").write_bytes(buffer.getvalue())
-    command = [sys.executable, "-m", "jobs.prepare", str(tmp_path / "pictures"), "--out", str(tmp_path / "dataset")]
+    command = [sys.executable, "-m", "jobs.prepare", str(tmp_path / "images"), "--out", str(tmp_path / "dataset")]
     prepared = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
     warnings = json.loads(prepared.stdout.splitlines()[-1])["warnings"]
     assert any("jpeg_quality" in warning for warning in warnings), warnings

@@ -135,15 +135,13 @@ def test_stopped_it_leaves_a_checkpoint(
     assert not (tmp_path / "stopped" / "model").exists()
 
 
-def test_a_broken_picture_stops_the_run_at_once_and_is_named(
-    spec_file: Path, own_dataset: Path, tmp_path: Path
-) -> None:
+def test_a_broken_image_stops_the_run_at_once_and_is_named(spec_file: Path, own_dataset: Path, tmp_path: Path) -> None:
     data = manifest.load(str(own_dataset))
     torn = Path(data.root) / data.split("train")["path"][0]
     torn.write_bytes(torn.read_bytes()[:100])
     code, out, err = finish(start(spec_file, own_dataset, tmp_path, "broken", "--workers", "2"))
     assert (code, out) == (1, "")
-    assert err.splitlines()[-1].startswith(f"error: broken picture: {torn}")
+    assert err.splitlines()[-1].startswith(f"error: broken image: {torn}")
     assert not (tmp_path / "broken" / "model").exists()
 
 
@@ -157,7 +155,7 @@ def test_too_many_workers_fail_in_seconds(spec_file: Path, tiny_dataset: Path, t
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--batch-size", "1", "--workers", "2"], "2 workers need at least one picture each"),
+        (["--batch-size", "1", "--workers", "2"], "2 workers need at least one image each"),
         (["--workers", "0"], "--workers 0: write a number of 1 or more"),
         (["--set", "optim.nothing=1"], "RunSpec has no field 'optim.nothing'"),
         (["--epochs", "0"], "OptimSpec.epochs is 0: it must be 1 or more"),
@@ -187,7 +185,7 @@ def test_an_unknown_variant_names_the_nearest(
     assert "did you mean resnet68?" in capfd.readouterr().err.splitlines()[-1]
 
 
-def test_moved_pictures_are_found_before_ray_starts(
+def test_moved_images_are_found_before_ray_starts(
     own_dataset: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     root = Path(manifest.load(str(own_dataset)).root)
@@ -195,7 +193,7 @@ def test_moved_pictures_are_found_before_ray_starts(
     with pytest.raises(SystemExit):
         main(["resnet68", "--data", str(own_dataset), "--storage", str(tmp_path)])
     err = capfd.readouterr().err
-    assert f"the pictures under {root} were moved" in err.splitlines()[-1]
+    assert f"the images under {root} were moved" in err.splitlines()[-1]
 
 
 def test_few_steps_are_said(own_dataset: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -203,5 +201,5 @@ def test_few_steps_are_said(own_dataset: Path, tmp_path: Path, capfd: pytest.Cap
     Path(manifest.load(str(own_dataset)).root).rename(tmp_path / "elsewhere")  # so that it ends there
     with pytest.raises(SystemExit):
         main(["resnet68-cutout", "--data", str(own_dataset), "--storage", str(tmp_path)])
-    words = f"resnet68-cutout: {count} pictures in batches of 1,000 are 1 step an epoch, 10 in all"
+    words = f"resnet68-cutout: {count} images in batches of 1,000 are 1 step an epoch, 10 in all"
     assert words in capfd.readouterr().err

@@ -19,11 +19,11 @@ from detector_core.registry.predictor import Prediction, Predictor
 from serve_app import access, pipeline
 from serve_app.access import Guard
 from serve_app.routes import Answered
-from tests.support.asking import JPEG, CoreJudge, app_of, error_of, picture
+from tests.support.asking import JPEG, CoreJudge, app_of, error_of, image_bytes
 
 
 def post(client: TestClient, **headers: str) -> Any:
-    return client.post("/v1/detect", content=picture(), headers={**JPEG, **headers})
+    return client.post("/v1/detect", content=image_bytes(), headers={**JPEG, **headers})
 
 
 @pytest.fixture
@@ -178,7 +178,7 @@ def call(app: FastAPI, messages: list[dict[str, Any]], then_s: float) -> list[di
 
 def test_a_body_that_comes_too_slowly_is_given_up(predictor: Predictor) -> None:
     before = time.monotonic()
-    part = {"type": "http.request", "body": picture()[:100], "more_body": True}
+    part = {"type": "http.request", "body": image_bytes()[:100], "more_body": True}
     sent = call(app_of(predictor, timeout_s=0.3), [part], then_s=20)
     assert sent[0]["status"] == 408
     assert time.monotonic() - before < 5
@@ -186,21 +186,21 @@ def test_a_body_that_comes_too_slowly_is_given_up(predictor: Predictor) -> None:
 
 def test_work_for_a_client_that_left_is_dropped(predictor: Predictor) -> None:
     judge, events = SlowJudge(predictor), list[Answered]()
-    whole = {"type": "http.request", "body": picture(), "more_body": False}
+    whole = {"type": "http.request", "body": image_bytes(), "more_body": False}
     call(app_of(predictor, judge, observe=events.append), [whole], then_s=1.0)
     assert judge.asked.is_set()
     assert judge.cancelled.is_set()
     assert events[0].status == 499
 
 
-def test_an_observer_sees_each_answer_and_no_picture(predictor: Predictor) -> None:
+def test_an_observer_sees_each_answer_and_no_image(predictor: Predictor) -> None:
     events: list[Answered] = []
     client = TestClient(app_of(predictor, observe=events.append))
-    answer = client.post("/v1/detect", files=[("file", ("secret.jpg", picture(seed=n))) for n in range(2)]).json()
+    answer = client.post("/v1/detect", files=[("file", ("secret.jpg", image_bytes(seed=n))) for n in range(2)]).json()
     post(client, **{"X-Request-ID": "mine"})
     client.post("/v1/detect", content=b"x", headers=JPEG)
     client.get("/somewhere/else")
-    assert [(event.route, event.status, event.pictures) for event in events] == [
+    assert [(event.route, event.status, event.images) for event in events] == [
         ("/v1/detect", 200, 2),
         ("/v1/detect", 200, 1),
         ("/v1/detect", 400, 0),
@@ -225,7 +225,7 @@ def test_the_service_is_ready_once_model_and_face_search_answer(
     assert warmed == [1]
 
 
-def test_pictures_wait_for_memory_and_a_huge_one_goes_alone() -> None:
+def test_images_wait_for_memory_and_a_huge_one_goes_alone() -> None:
     workers = pipeline.Workers(count=4, open_bytes=100)
     open_now, most, lock = 0, [0], threading.Lock()
 
@@ -248,7 +248,7 @@ def test_pictures_wait_for_memory_and_a_huge_one_goes_alone() -> None:
 
 def test_requests_at_the_same_time_are_answered_apart(predictor: Predictor) -> None:
     app = app_of(predictor)
-    sent = [picture(seed=seed) for seed in range(8)]
+    sent = [image_bytes(seed=seed) for seed in range(8)]
     expected = [predictor.predict([pipeline.decode(data)])[0].p_fake for data in sent]
 
     async def run() -> list[float]:
@@ -264,7 +264,7 @@ def test_a_client_that_leaves_within_its_body_is_no_error_of_ours(
     predictor: Predictor, caplog: pytest.LogCaptureFixture
 ) -> None:
     events: list[Answered] = []
-    part = {"type": "http.request", "body": picture()[:100], "more_body": True}
+    part = {"type": "http.request", "body": image_bytes()[:100], "more_body": True}
     call(app_of(predictor, observe=events.append), [part], then_s=0.0)
     assert [event.status for event in events] == [499]
     assert caplog.records == []

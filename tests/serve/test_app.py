@@ -72,7 +72,7 @@ def score_is_that_of_the_core(service: Service) -> None:
     assert (status, json.loads(body)["error"]["code"]) == (400, "not_an_image")
 
 
-def test_a_picture_gets_the_score_of_the_core(service: Service) -> None:
+def test_a_image_gets_the_score_of_the_core(service: Service) -> None:
     score_is_that_of_the_core(service)
 
 
@@ -94,7 +94,7 @@ def test_what_is_told_once_stays_told_to_prometheus(service: Service) -> None:
     def told() -> set[str]:
         lines = httpx.get(f"http://{host}:{port}/metrics", timeout=60).text.splitlines()
         return {
-            line.split("{")[0] for line in lines if line.startswith(("ray_detector_pictures", "ray_detector_model_b"))
+            line.split("{")[0] for line in lines if line.startswith(("ray_detector_images", "ray_detector_model_b"))
         }
 
     (raylet,) = service.pids(b"raylet/raylet\0")
@@ -105,7 +105,7 @@ def test_what_is_told_once_stays_told_to_prometheus(service: Service) -> None:
     while len(told()) < 2 and time.monotonic() < deadline:
         time.sleep(1)
     time.sleep(KEPT_S + 5)
-    assert told() == {"ray_detector_pictures_waiting", "ray_detector_model_behind"}
+    assert told() == {"ray_detector_images_waiting", "ray_detector_model_behind"}
 
 
 def test_it_stops_cleanly_and_leaves_nothing(service: Service) -> None:

@@ -15,7 +15,7 @@ from serve_app import routes, url_fetch
 from serve_app.access import Room
 from serve_app.routes import Unavailable
 from serve_app.settings import HttpSettings, Limits
-from tests.support.asking import JPEG, CoreJudge, FailingJudge, app_of, error_of, picture, saved
+from tests.support.asking import JPEG, CoreJudge, FailingJudge, app_of, error_of, image_bytes, saved
 from tests.support.clips import clip
 
 SMALL = Limits(max_bytes=10_000, max_video_bytes=10_000, max_files=3)
@@ -51,7 +51,7 @@ class Meanwhile(CoreJudge):
 def test_bytes_beyond_the_room_are_refused_with_when_to_come_back(
     predictor: Predictor, rooms: list[Room], states_length: bool
 ) -> None:
-    data, answers = picture(), list[httpx.Response]()
+    data, answers = image_bytes(), list[httpx.Response]()
 
     async def second() -> None:
         async def parts() -> Any:
@@ -75,16 +75,16 @@ def test_bytes_beyond_the_room_are_refused_with_when_to_come_back(
 
 
 ENDS: dict[str, tuple[str, dict[str, Any], int]] = {
-    "answered": ("/v1/detect", {"content": picture(), "headers": JPEG}, 200),
-    "a form": ("/v1/detect", {"files": [("file", picture(seed=n)) for n in range(2)]}, 200),
-    "not a picture": ("/v1/detect", {"content": b"text", "headers": JPEG}, 400),
-    "one of several": ("/v1/detect", {"files": [("file", picture()), ("file", b"text")]}, 400),
+    "answered": ("/v1/detect", {"content": image_bytes(), "headers": JPEG}, 200),
+    "a form": ("/v1/detect", {"files": [("file", image_bytes(seed=n)) for n in range(2)]}, 200),
+    "not an image": ("/v1/detect", {"content": b"text", "headers": JPEG}, 400),
+    "one of several": ("/v1/detect", {"files": [("file", image_bytes()), ("file", b"text")]}, 400),
     "too large": ("/v1/detect", {"content": b"x" * 10_001, "headers": JPEG}, 413),
     "far too large": ("/v1/detect", {"content": b"x" * 100_000, "headers": JPEG}, 413),
     "too large, length unknown": ("/v1/detect", {"content": iter([b"x" * 6000] * 2), "headers": JPEG}, 413),
     "a clip": ("/v1/detect/video", {"content": clip(3), "headers": {"Content-Type": "video/mp4"}}, 200),
     "not a clip": ("/v1/detect/video", {"content": b"text", "headers": {"Content-Type": "video/mp4"}}, 400),
-    "no feedback kept": ("/v1/feedback", {"files": {"file": picture()}}, 404),
+    "no feedback kept": ("/v1/feedback", {"files": {"file": image_bytes()}}, 404),
 }
 
 
@@ -99,7 +99,7 @@ def test_every_end_gives_the_room_back(predictor: Predictor, rooms: list[Room], 
 @pytest.mark.parametrize("error", [Unavailable("restarting"), RuntimeError("a mistake")])
 def test_a_failing_model_gives_the_room_back(predictor: Predictor, rooms: list[Room], error: Exception) -> None:
     client = TestClient(app_of(predictor, FailingJudge(error)), raise_server_exceptions=False)
-    assert client.post("/v1/detect", content=picture(), headers=JPEG).status_code in (500, 503)
+    assert client.post("/v1/detect", content=image_bytes(), headers=JPEG).status_code in (500, 503)
     assert rooms[0].in_hand == (0, 0)
 
 
@@ -114,9 +114,9 @@ def test_a_client_that_leaves_gives_the_room_back(predictor: Predictor, rooms: l
         app = app_of(predictor, Meanwhile(predictor, wait))
         transport = httpx.ASGITransport(app=app)
         async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
-            asking = asyncio.create_task(client.post("/v1/detect", content=picture(), headers=JPEG))
+            asking = asyncio.create_task(client.post("/v1/detect", content=image_bytes(), headers=JPEG))
             await asked.wait()
-            assert rooms[0].in_hand == (1, len(picture()))
+            assert rooms[0].in_hand == (1, len(image_bytes()))
             asking.cancel()
             await asyncio.wait([asking])
         assert rooms[0].in_hand == (0, 0)
@@ -129,7 +129,7 @@ def test_what_is_fetched_counts(predictor: Predictor, rooms: list[Room], monkeyp
         assert max_bytes == 10_000
         take(rooms[0]._most_bytes - rooms[0].in_hand[1])
         take(1)
-        return picture()
+        return image_bytes()
 
     monkeypatch.setattr(url_fetch, "fetch", fetched)
     client = TestClient(app_of(predictor, limits=SMALL, allow_url=True))
@@ -145,7 +145,7 @@ def test_the_room_is_reckoned_from_the_limits_and_holds_the_largest_request() ->
 
 
 class Sibling(CoreJudge):
-    """Refuses the darkest picture once two others wait; ``cancelled`` counts those that waited in vain."""
+    """Refuses the darkest image once two others wait; ``cancelled`` counts those that waited in vain."""
 
     def __init__(self, predictor: Predictor) -> None:
         super().__init__(predictor)
@@ -165,11 +165,11 @@ class Sibling(CoreJudge):
         raise AssertionError("unreachable")
 
 
-def test_a_refused_picture_takes_the_others_of_its_request_with_it(predictor: Predictor) -> None:
+def test_a_refused_image_takes_the_others_of_its_request_with_it(predictor: Predictor) -> None:
     async def run() -> None:
         judge = Sibling(predictor)
         transport = httpx.ASGITransport(app=app_of(predictor, judge))
-        sent = [("file", picture()), ("file", saved(Image.new("RGB", (48, 48)))), ("file", picture(seed=1))]
+        sent = [("file", image_bytes()), ("file", saved(Image.new("RGB", (48, 48)))), ("file", image_bytes(seed=1))]
         async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
             response = await client.post("/v1/detect", files=sent)
         assert error_of(response) == (503, "unavailable")

@@ -14,7 +14,7 @@ from detector_core.images.faces import Face
 from detector_core.registry.predictor import Prediction, Predictor
 from serve_app.routes import Answered
 from serve_app.settings import Limits
-from tests.support.asking import CoreJudge, app_of, error_of, picture
+from tests.support.asking import CoreJudge, app_of, error_of, image_bytes
 from tests.support.clips import clip, sound
 
 MP4 = {"Content-Type": "video/mp4"}
@@ -77,7 +77,7 @@ def test_frames_without_a_face_do_not_count(client: TestClient, monkeypatch: pyt
 
 REFUSED = {
     "text": (b"text", 400, "not_a_video"),
-    "a picture": (picture(), 400, "not_a_video"),
+    "an image": (image_bytes(), 400, "not_a_video"),
     "a playlist": (b"#EXTM3U\n#EXTINF:1,\nfile:///etc/passwd\n", 400, "not_a_video"),
     "only sound": (sound(), 400, "not_a_video"),
     "half a clip": (clip(10)[:600], 400, "not_a_video"),
@@ -119,4 +119,4 @@ def test_an_observer_counts_frames(predictor: Predictor) -> None:
     events: list[Answered] = []
     ask(TestClient(app_of(predictor, observe=events.append)), clip(10), "frames=3")
     (event,) = events
-    assert (event.route, event.pictures, len(event.p_fakes)) == ("/v1/detect/video", 3, 3)
+    assert (event.route, event.images, len(event.p_fakes)) == ("/v1/detect/video", 3, 3)

@@ -19,11 +19,11 @@ batching._BatchQueue._warn_if_max_batch_size_exceeds_max_ongoing_requests = lamb
 async def story():
     detector = Detector.func_or_class(Settings(model=sys.argv[1]))
     await detector.check_health()
-    picture = np.zeros((32, 32, 3), np.uint8)
-    await detector.predict(picture)
+    image = np.zeros((32, 32, 3), np.uint8)
+    await detector.predict(image)
     engine, detector._following.current._engine = detector._following.current._engine, lambda _: 1 / 0
     try:
-        await detector.predict(picture)
+        await detector.predict(image)
     except ZeroDivisionError:
         print("failed")
     try:
@@ -52,8 +52,8 @@ class Handle:
     def __init__(self):
         self.asked, self.answers = [], asyncio.Event()
         self.predict = self.model_info = self
-    async def remote(self, *picture):
-        self.asked.append("picture" if picture else "name")
+    async def remote(self, *image):
+        self.asked.append("image" if image else "name")
         await self.answers.wait()
         return "answer"
 
@@ -61,21 +61,21 @@ async def story():
     handle, waiting = Handle(), []
     asked = Asked(handle, Settings(model=sys.argv[1], max_queued=50), waiting.append)
     names = [asyncio.create_task(asked.model_info()) for _ in range(3)]
-    pictures = [asyncio.create_task(asked.predict(None)) for _ in range(50)]
+    images = [asyncio.create_task(asked.predict(None)) for _ in range(50)]
     await asyncio.sleep(0.1)
     try:
         await asked.predict(None)
     except Busy:
         print("busy")
     handle.answers.set()
-    print(len(await asyncio.gather(*names, *pictures)), handle.asked.count("name"), handle.asked.count("picture"))
+    print(len(await asyncio.gather(*names, *images)), handle.asked.count("name"), handle.asked.count("image"))
     print(max(waiting), waiting[-1])
 
 asyncio.run(story())
 """
 
 
-def test_the_question_which_model_answers_takes_no_pictures_place(tmp_path: Path) -> None:
+def test_the_question_which_model_answers_takes_no_images_place(tmp_path: Path) -> None:
     assert told(FULL, save_model(tmp_path / "tiny")) == ["busy", "53", "1", "50", "50", "0"]
 
 

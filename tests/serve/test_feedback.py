@@ -10,7 +10,7 @@ from detector_core.data import feedback
 from detector_core.errors import BadConfig
 from detector_core.images.decode import decode
 from detector_core.registry.predictor import Predictor
-from tests.support.asking import app_of, error_of, picture
+from tests.support.asking import app_of, error_of, image_bytes
 
 CONSENT = {"consent": "true", "label": "real"}
 
@@ -26,11 +26,13 @@ def client(predictor: Predictor, folder: Path) -> TestClient:
 
 
 def give(client: TestClient, fields: dict[str, str], data: bytes | None = None) -> Any:
-    return client.post("/v1/feedback", data=fields, files={"file": ("anna.jpg", picture() if data is None else data)})
+    return client.post(
+        "/v1/feedback", data=fields, files={"file": ("anna.jpg", image_bytes() if data is None else data)}
+    )
 
 
 def test_a_gift_with_consent_is_kept(client: TestClient, folder: Path, predictor: Predictor) -> None:
-    data = picture(seed=3)
+    data = image_bytes(seed=3)
     response = give(client, {**CONSENT, "label": "fake", "verdict": "real", "request_id": "abc-1"}, data)
     assert response.status_code == 201
     answer = response.json()
@@ -38,21 +40,21 @@ def test_a_gift_with_consent_is_kept(client: TestClient, folder: Path, predictor
     assert answer == {"id": record.id, "stored": True, "request_id": response.headers["X-Request-ID"]}
     assert (record.label, record.verdict, record.request_id) == ("fake", "real", "abc-1")
     assert record.model == {"name": "tiny", "version": "tiny-v1", "sha256": predictor.info.sha256}
-    assert (decode((folder / record.picture).read_bytes()) == decode(data)).all()
+    assert (decode((folder / record.image).read_bytes()) == decode(data)).all()
     assert all("anna" not in path.name and b"anna" not in path.read_bytes() for path in folder.rglob("*.*"))
 
 
 REFUSED = {
-    "no consent": ({"label": "real"}, picture(), 422, "no_consent"),
-    "consent denied": ({"label": "real", "consent": "false"}, picture(), 422, "no_consent"),
-    "no label": ({"consent": "true"}, picture(), 422, "bad_parameter"),
-    "another label": ({"consent": "true", "label": "maybe"}, picture(), 422, "bad_parameter"),
-    "another verdict": ({**CONSENT, "verdict": "x"}, picture(), 422, "bad_parameter"),
-    "a long id": ({**CONSENT, "request_id": "x" * 65}, picture(), 422, "bad_parameter"),
-    "an odd id": ({**CONSENT, "request_id": "a\nb"}, picture(), 422, "bad_parameter"),
-    "no picture": (CONSENT, b"text", 400, "not_an_image"),
+    "no consent": ({"label": "real"}, image_bytes(), 422, "no_consent"),
+    "consent denied": ({"label": "real", "consent": "false"}, image_bytes(), 422, "no_consent"),
+    "no label": ({"consent": "true"}, image_bytes(), 422, "bad_parameter"),
+    "another label": ({"consent": "true", "label": "maybe"}, image_bytes(), 422, "bad_parameter"),
+    "another verdict": ({**CONSENT, "verdict": "x"}, image_bytes(), 422, "bad_parameter"),
+    "a long id": ({**CONSENT, "request_id": "x" * 65}, image_bytes(), 422, "bad_parameter"),
+    "an odd id": ({**CONSENT, "request_id": "a\nb"}, image_bytes(), 422, "bad_parameter"),
+    "no image": (CONSENT, b"text", 400, "not_an_image"),
     "too many bytes": (CONSENT, b"x" * 200_001, 413, "too_large"),
-    "too many pixels": (CONSENT, picture((1, 100_001), format_="PNG"), 413, "too_large"),
+    "too many pixels": (CONSENT, image_bytes((1, 100_001), format_="PNG"), 413, "too_large"),
 }
 
 
@@ -64,7 +66,9 @@ def test_what_is_no_gift_is_refused_and_leaves_nothing(client: TestClient, folde
 
 
 def test_the_body_must_be_a_form_with_a_file(client: TestClient) -> None:
-    assert error_of(client.post("/v1/feedback", content=picture(), headers={"Content-Type": "image/jpeg"}))[0] == 415
+    assert (
+        error_of(client.post("/v1/feedback", content=image_bytes(), headers={"Content-Type": "image/jpeg"}))[0] == 415
+    )
     assert error_of(client.post("/v1/feedback", data=CONSENT, files={"x": b"y"})) == (422, "no_image")
 
 

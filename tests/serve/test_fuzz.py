@@ -24,7 +24,7 @@ from schemathesis.specs.openapi.checks import (
 
 from detector_core.registry.predictor import Predictor
 from serve_app import url_fetch
-from tests.support.asking import JPEG, app_of, error_of, picture, saved
+from tests.support.asking import JPEG, app_of, error_of, image_bytes, saved
 
 EXAMPLES = int(os.environ.get("DETECTOR_FUZZ", "300"))
 GROWTH_MIB = 150
@@ -32,10 +32,10 @@ QUERIES = ("", "", "", "", "explain=true", "faces=on")
 _exif = Image.Exif()
 _exif[0x0112], _exif[0x010E] = 6, "x"
 SEEDS = [
-    *(picture(format_=format_) for format_ in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")),
-    picture(format_="JPEG", progressive=True, exif=_exif.tobytes()),
-    picture(format_="PNG", exif=_exif.tobytes()),
-    picture(format_="WEBP", exif=_exif.tobytes(), lossless=True),
+    *(image_bytes(format_=format_) for format_ in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")),
+    image_bytes(format_="JPEG", progressive=True, exif=_exif.tobytes()),
+    image_bytes(format_="PNG", exif=_exif.tobytes()),
+    image_bytes(format_="WEBP", exif=_exif.tobytes(), lossless=True),
     saved(Image.new("RGBA", (40, 40), (9, 9, 9, 99)), "WEBP"),
     saved(Image.new("P", (40, 40), 3), "PNG"),
     saved(Image.new("CMYK", (40, 40), (9, 9, 9, 9)), "JPEG"),
@@ -63,7 +63,7 @@ def flat_memory(client: TestClient) -> object:
     before = held_mib()
     yield
     after = held_mib()
-    print(f"\nmemory: {before:.0f} MiB before, {after:.0f} MiB after {EXAMPLES} pictures and as many forms")
+    print(f"\nmemory: {before:.0f} MiB before, {after:.0f} MiB after {EXAMPLES} images and as many forms")
     assert after - before < GROWTH_MIB
 
 
@@ -76,7 +76,7 @@ def flat_memory(client: TestClient) -> object:
     keep=st.one_of(st.just(10**6), st.integers(0, 8000)),
     query=st.sampled_from(QUERIES),
 )
-def test_no_picture_makes_it_fail(
+def test_no_image_makes_it_fail(
     client: TestClient,
     flat_memory: object,  # noqa: ARG001 -- measures
     kind: int,

@@ -11,7 +11,7 @@ from detector_core.registry.predictor import Prediction, Predictor
 from serve_app import health
 from serve_app.errors import Busy, Unavailable
 from serve_app.health import Passes
-from tests.support.asking import JPEG, CoreJudge, app_of, error_of, picture
+from tests.support.asking import JPEG, CoreJudge, app_of, error_of, image_bytes
 
 
 class Counting(CoreJudge):
@@ -53,7 +53,7 @@ def test_one_answer_holds_for_a_while(client: TestClient, judge: Counting, monke
 
 def test_an_answer_to_anybody_counts(client: TestClient, judge: Counting) -> None:
     client.get("/readyz")
-    assert client.post("/v1/detect", content=picture(), headers=JPEG).status_code == 200
+    assert client.post("/v1/detect", content=image_bytes(), headers=JPEG).status_code == 200
     assert judge.asked == 2
     assert client.get("/readyz").status_code == 200
     assert judge.asked == 2

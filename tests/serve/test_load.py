@@ -20,7 +20,7 @@ import aiohttp
 import pytest
 
 from detector_core.registry import versions
-from tests.support.asking import JPEG, picture
+from tests.support.asking import JPEG, image_bytes
 from tests.support.models import save_model
 from tests.support.serving import Service, marked, running
 
@@ -53,7 +53,7 @@ class Seen:
 
 async def load(service: Service, connections: int, stop: asyncio.Event) -> Seen:
     """Asks on each connection, again as soon as it is answered, until ``stop``; every request is waited for."""
-    seen, data = Seen(), picture((32, 32))
+    seen, data = Seen(), image_bytes((32, 32))
     url = f"http://127.0.0.1:{service.port}/v1/detect"
 
     async def ask_on(session: aiohttp.ClientSession) -> None:
@@ -127,7 +127,7 @@ def test_a_flood_is_refused_in_our_form_and_the_service_recovers(service: Servic
     assert seen.wrong == []
     assert set(seen.statuses) == {200, 503}
     started = time.monotonic()
-    assert until(lambda: service.ask("POST", "/v1/detect", picture(), "image/jpeg")[0] == 200, RECOVERY_S)
+    assert until(lambda: service.ask("POST", "/v1/detect", image_bytes(), "image/jpeg")[0] == 200, RECOVERY_S)
     assert time.monotonic() - started < RECOVERY_S
 
 

@@ -18,7 +18,7 @@ from detector_core.registry.predictor import Predictor, describe
 from serve_app.__main__ import read_settings
 from serve_app.live_model import Following
 from serve_app.settings import Settings
-from tests.support.asking import CoreJudge, app_of, error_of, picture
+from tests.support.asking import CoreJudge, app_of, error_of, image_bytes
 from tests.support.models import save_model
 
 ROOT = Path(__file__).parents[2]
@@ -128,12 +128,12 @@ def test_what_is_beyond_the_room_is_refused_in_our_form(predictor: Predictor) ->
         answers: list[tuple[int, str]]
 
         async def predict(self, image_SSC):  # type: ignore[no-untyped-def]
-            self.answers = [error_of(client.post("/v1/detect", content=picture(), headers=JPEG))]
+            self.answers = [error_of(client.post("/v1/detect", content=image_bytes(), headers=JPEG))]
             return await super().predict(image_SSC)
 
     JPEG = {"Content-Type": "image/jpeg"}
     judge = Asking(predictor)
     client = TestClient(app_of(predictor, judge=judge, max_open=1))
-    assert client.post("/v1/detect", content=picture(), headers=JPEG).status_code == 200
+    assert client.post("/v1/detect", content=image_bytes(), headers=JPEG).status_code == 200
     assert judge.answers == [(503, "unavailable")]
-    assert client.post("/v1/detect", content=picture(), headers=JPEG).status_code == 200
+    assert client.post("/v1/detect", content=image_bytes(), headers=JPEG).status_code == 200

@@ -1,4 +1,4 @@
-"""Faces in a picture: none, one that fills it, several; heat maps; and the score of jobs.evaluate over HTTP."""
+"""Faces in an image: none, one that fills it, several; heat maps; and the score of jobs.evaluate over HTTP."""
 
 import base64
 import io
@@ -17,7 +17,7 @@ from detector_core.images.faces import Face
 from detector_core.images.preprocess import square
 from detector_core.registry.predictor import Prediction, Predictor
 from serve_app.settings import Limits
-from tests.support.asking import JPEG, CoreJudge, app_of, picture, saved
+from tests.support.asking import JPEG, CoreJudge, app_of, image_bytes, saved
 from tests.support.models import SIZE
 
 WIDE = Limits(max_bytes=2_000_000, max_pixels=2_000_000)
@@ -36,7 +36,7 @@ def ask(client: TestClient, data: bytes, query: str = "faces=on") -> dict[str, A
 
 @pytest.fixture
 def found(monkeypatch: pytest.MonkeyPatch) -> list[Face]:
-    """What the search finds, whatever the picture."""
+    """What the search finds, whatever the image."""
     faces: list[Face] = []
     monkeypatch.setattr(face_search, "detect", lambda _: sorted(faces, key=lambda one: -one.side))
     return faces
@@ -78,7 +78,7 @@ def test_without_the_search_the_centre_square_is_judged(client: TestClient, pred
 
 def test_a_face_is_cropped_and_judged(client: TestClient, predictor: Predictor, found: list[Face]) -> None:
     found.append(face(200, 100, 240, 150))
-    data = picture((400, 300), format_="PNG")
+    data = image_bytes((400, 300), format_="PNG")
     result = ask(client, data)
     assert result["judged"] == [186, 91, 254, 159]
     assert result["warnings"] == []
@@ -94,7 +94,7 @@ def test_a_face_is_cropped_and_judged(client: TestClient, predictor: Predictor, 
 
 def test_the_likeliest_fake_of_several_decides(client: TestClient, found: list[Face]) -> None:
     found += [face(20, 20, 60 + size, 60 + size) for size in range(0, 90, 15)]
-    result = ask(client, picture((400, 300), format_="PNG"))
+    result = ask(client, image_bytes((400, 300), format_="PNG"))
     assert len(result["faces"]) == WIDE.max_faces == 5
     assert [one["box"][2] for one in result["faces"]] == [135, 120, 105, 90, 75]
     worst = max(result["faces"], key=lambda one: one["p_fake"])
@@ -108,7 +108,7 @@ def test_the_likeliest_fake_of_several_decides(client: TestClient, found: list[F
 
 def test_a_portrait_is_judged_whole(client: TestClient, predictor: Predictor, found: list[Face]) -> None:
     found += [face(40, 40, 215, 230), face(1, 1, 45, 45)]
-    data = picture((256, 256), format_="PNG")
+    data = image_bytes((256, 256), format_="PNG")
     result = ask(client, data)
     assert result["judged"] == [0, 0, 256, 256]
     assert [one["box"] for one in result["faces"]] == [[40, 40, 215, 230]]
@@ -118,31 +118,31 @@ def test_a_portrait_is_judged_whole(client: TestClient, predictor: Predictor, fo
 
 def test_a_small_face_is_enlarged_and_said_so(client: TestClient, found: list[Face]) -> None:
     found.append(face(200, 100, 218, 119))
-    result = ask(client, picture((400, 300), format_="PNG"))
+    result = ask(client, image_bytes((400, 300), format_="PNG"))
     assert result["judged"][2] - result["judged"][0] < SIZE
     assert result["warnings"] == ["upscaled"]
 
 
 @pytest.mark.parametrize("orientation", [3, 6, 8])
-def test_boxes_are_those_of_the_upright_picture(client: TestClient, found: list[Face], orientation: int) -> None:
+def test_boxes_are_those_of_the_upright_image(client: TestClient, found: list[Face], orientation: int) -> None:
     found.append(face(10, 10, 50, 60))
     exif = Image.Exif()
     exif[0x0112] = orientation
-    result = ask(client, picture((300, 200), exif=exif.tobytes()))
+    result = ask(client, image_bytes((300, 200), exif=exif.tobytes()))
     assert result["size"] == ({"width": 300, "height": 200} if orientation == 3 else {"width": 200, "height": 300})
     assert result["faces"][0]["box"] == [10, 10, 50, 60]
 
 
 def test_the_heat_map_lies_on_what_decided(client: TestClient, found: list[Face]) -> None:
     found.append(face(200, 100, 240, 150))
-    result = ask(client, picture((400, 300), format_="PNG"), "faces=on&explain=true")
+    result = ask(client, image_bytes((400, 300), format_="PNG"), "faces=on&explain=true")
     heat = result["heatmap"]
     assert heat["toward"] == ("real" if result["verdict"] == "real" else "fake")
     assert heat["box"] == result["judged"]
     drawn = Image.open(io.BytesIO(base64.b64decode(heat["png_base64"])))
     assert (drawn.mode, drawn.size) == ("L", (SIZE, SIZE))
     assert np.asarray(drawn)[0, [0, -1]].tolist() == [0, 255]
-    assert ask(client, picture((400, 300), format_="PNG"))["heatmap"] is None
+    assert ask(client, image_bytes((400, 300), format_="PNG"))["heatmap"] is None
 
 
 def test_a_network_that_cannot_be_explained_has_no_heat_map(predictor: Predictor) -> None:
@@ -151,16 +151,16 @@ def test_a_network_that_cannot_be_explained_has_no_heat_map(predictor: Predictor
             raise BadConfig("no feature map")
 
     client = TestClient(app_of(predictor, Blind(predictor)))
-    assert ask(client, picture(), "explain=true")["heatmap"] is None
+    assert ask(client, image_bytes(), "explain=true")["heatmap"] is None
 
 
 def test_a_coarse_jpeg_is_recompressed(client: TestClient) -> None:
-    assert ask(client, picture(quality=30), "")["warnings"] == ["recompressed"]
-    assert ask(client, picture(quality=90), "")["warnings"] == []
+    assert ask(client, image_bytes(quality=30), "")["warnings"] == ["recompressed"]
+    assert ask(client, image_bytes(quality=90), "")["warnings"] == []
 
 
 def test_portraits_of_the_data_set_score_over_http_as_they_are_judged(faces: Path, predictor: Predictor) -> None:
-    """jobs.evaluate judges the decoded picture's square; so must the service, with and without the search."""
+    """jobs.evaluate judges the decoded image's square; so must the service, with and without the search."""
     client = TestClient(app_of(predictor, limits=WIDE))
     folder = faces / "real_vs_fake/real-vs-fake/test"
     paths = [path for label in ("real", "fake") for path in sorted((folder / label).iterdir())[:6]]

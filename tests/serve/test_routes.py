@@ -1,4 +1,4 @@
-"""POST /v1/detect: what a picture is answered, and what is refused."""
+"""POST /v1/detect: what an image is answered, and what is refused."""
 
 import io
 import logging
@@ -12,12 +12,12 @@ from detector_core.images.decode import decode
 from detector_core.registry.predictor import Predictor
 from serve_app.routes import Unavailable
 from serve_app.settings import Limits
-from tests.support.asking import JPEG, LIMITS, FailingJudge, app_of, error_of, picture
+from tests.support.asking import JPEG, LIMITS, FailingJudge, app_of, error_of, image_bytes
 from tests.support.models import SIZE
 
 
 def test_a_raw_body_gets_the_score_of_the_core(client: TestClient, predictor: Predictor) -> None:
-    data = picture((50, 40))
+    data = image_bytes((50, 40))
     (expected,) = predictor.predict([decode(data)])
     response = client.post("/v1/detect", content=data, headers={"Content-Type": "image/jpeg"})
     assert response.status_code == 200
@@ -33,7 +33,7 @@ def test_a_raw_body_gets_the_score_of_the_core(client: TestClient, predictor: Pr
 
 
 def test_many_files_are_answered_in_order(client: TestClient, predictor: Predictor) -> None:
-    sent = [picture(seed=seed, format_=format_) for seed, format_ in enumerate(("JPEG", "PNG", "WEBP"))]
+    sent = [image_bytes(seed=seed, format_=format_) for seed, format_ in enumerate(("JPEG", "PNG", "WEBP"))]
     expected = [prediction.p_fake for prediction in predictor.predict([decode(data) for data in sent])]
     response = client.post("/v1/detect", files=[("file", (f"{i}", data)) for i, data in enumerate(sent)])
     results = response.json()["results"]
@@ -41,28 +41,28 @@ def test_many_files_are_answered_in_order(client: TestClient, predictor: Predict
     assert [result["p_fake"] for result in results] == pytest.approx(expected, abs=1e-6)
 
 
-def test_small_pictures_are_marked(client: TestClient) -> None:
-    response = client.post("/v1/detect", files={"file": picture((SIZE - 1, SIZE - 1))})
+def test_small_images_are_marked(client: TestClient) -> None:
+    response = client.post("/v1/detect", files={"file": image_bytes((SIZE - 1, SIZE - 1))})
     assert response.json()["results"][0]["warnings"] == ["upscaled"]
 
 
 BOUNDARY = {"Content-Type": "multipart/form-data; boundary=b"}
 BAD = {
-    "text called a picture": ({"content": b"hello", "headers": JPEG}, 400, "not_an_image"),
+    "text called an image": ({"content": b"hello", "headers": JPEG}, 400, "not_an_image"),
     "empty body": ({"content": b"", "headers": JPEG}, 400, "not_an_image"),
     "empty file": ({"files": {"file": b""}}, 400, "not_an_image"),
-    "half a picture": ({"content": picture()[:-200], "headers": JPEG}, 400, "not_an_image"),
+    "half an image": ({"content": image_bytes()[:-200], "headers": JPEG}, 400, "not_an_image"),
     "torn form": ({"content": b"--b\r\nContent", "headers": BOUNDARY}, 400, "bad_request"),
     "form without boundary": ({"content": b"x", "headers": {"Content-Type": "multipart/form-data"}}, 400, None),
     "garbage form": ({"content": b"x" * 99, "headers": BOUNDARY}, 400, "bad_request"),
     "too many bytes": ({"content": b"x" * 200_001, "headers": JPEG}, 413, "too_large"),
     "too many bytes in a form": ({"files": {"file": b"x" * 200_001}}, 413, "too_large"),
     "too many bytes, length unknown": ({"content": iter([b"x" * 99_999] * 3), "headers": JPEG}, 413, "too_large"),
-    "too many files": ({"files": [("file", picture())] * 4}, 413, "too_large"),
-    "too many pixels": ({"content": picture((1, 100_001), format_="PNG"), "headers": JPEG}, 413, "too_large"),
+    "too many files": ({"files": [("file", image_bytes())] * 4}, 413, "too_large"),
+    "too many pixels": ({"content": image_bytes((1, 100_001), format_="PNG"), "headers": JPEG}, 413, "too_large"),
     "another type": ({"content": b"{}", "headers": {"Content-Type": "application/json"}}, 415, None),
-    "no type": ({"content": picture()}, 415, "unsupported_media_type"),
-    "no field named file": ({"files": {"picture": picture()}}, 422, "no_image"),
+    "no type": ({"content": image_bytes()}, 415, "unsupported_media_type"),
+    "no field named file": ({"files": {"image": image_bytes()}}, 422, "no_image"),
     "a field that is no file": ({"data": {"file": "x"}, "files": {"x": b"y"}}, 422, "no_image"),
 }
 
@@ -85,9 +85,9 @@ def test_a_pixel_bomb_is_refused_without_decoding_it(client: TestClient) -> None
 
 
 def test_the_bad_one_of_several_is_named_by_its_place(client: TestClient) -> None:
-    response = client.post("/v1/detect", files=[("file", picture()), ("file", b"text")])
+    response = client.post("/v1/detect", files=[("file", image_bytes()), ("file", b"text")])
     assert error_of(response) == (400, "not_an_image")
-    assert response.json()["error"]["message"].startswith("picture 2 of 2: ")
+    assert response.json()["error"]["message"].startswith("image 2 of 2: ")
 
 
 def test_a_file_name_is_neither_logged_nor_sent_back(
@@ -95,7 +95,7 @@ def test_a_file_name_is_neither_logged_nor_sent_back(
 ) -> None:
     secret = "holiday-with-anna"
     with caplog.at_level(logging.DEBUG):
-        answers = [client.post("/v1/detect", files={"file": (secret, data)}) for data in (picture(), b"text")]
+        answers = [client.post("/v1/detect", files={"file": (secret, data)}) for data in (image_bytes(), b"text")]
     assert [answer.status_code for answer in answers] == [200, 400]
     assert all(secret not in answer.text for answer in answers)
     assert secret not in caplog.text + "".join(capfd.readouterr())
@@ -103,7 +103,7 @@ def test_a_file_name_is_neither_logged_nor_sent_back(
 
 def test_an_upload_never_reaches_the_disk(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
     """Larger than what a form parser keeps in memory by default."""
-    data = picture((1000, 1000), format_="PNG")
+    data = image_bytes((1000, 1000), format_="PNG")
     assert len(data) > 2 * 2**20
 
     def rollover(_: object) -> None:
@@ -144,9 +144,9 @@ def test_a_sane_request_id_is_kept_and_another_replaced(client: TestClient) -> N
 
 
 def test_a_busy_model_is_503_with_retry_after(predictor: Predictor) -> None:
-    busy = FailingJudge(Unavailable("too many pictures are waiting", retry_after_s=2))
+    busy = FailingJudge(Unavailable("too many images are waiting", retry_after_s=2))
     client = TestClient(app_of(predictor, busy))
-    for response in (client.post("/v1/detect", content=picture(), headers=JPEG), client.get("/readyz")):
+    for response in (client.post("/v1/detect", content=image_bytes(), headers=JPEG), client.get("/readyz")):
         assert error_of(response) == (503, "unavailable")
         assert response.headers["Retry-After"] == "2"
     assert client.get("/healthz").status_code == 200
@@ -156,6 +156,6 @@ def test_an_error_of_ours_is_500_and_says_nothing_of_the_inside(predictor: Predi
     client = TestClient(
         app_of(predictor, FailingJudge(RuntimeError("the model was asked"))), raise_server_exceptions=False
     )
-    response = client.post("/v1/detect", content=picture(), headers=JPEG)
+    response = client.post("/v1/detect", content=image_bytes(), headers=JPEG)
     assert error_of(response) == (500, "internal")
     assert "was asked" not in response.text

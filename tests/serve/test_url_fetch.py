@@ -1,4 +1,4 @@
-"""Pictures behind an address: only public ones, whatever names, redirects and name servers say."""
+"""Images behind an address: only public ones, whatever names, redirects and name servers say."""
 
 import contextlib
 import threading
@@ -12,7 +12,7 @@ from fastapi.testclient import TestClient
 
 from detector_core.registry.predictor import Predictor
 from serve_app import url_fetch
-from tests.support.asking import LIMITS, app_of, error_of, picture
+from tests.support.asking import LIMITS, app_of, error_of, image_bytes
 
 
 class Site(BaseHTTPRequestHandler):
@@ -24,16 +24,16 @@ class Site(BaseHTTPRequestHandler):
         Site.asked.append((self.headers["Host"], self.path))
         port = self.server.server_address[1]
         answers: dict[str, tuple[int, dict[str, str], bytes]] = {
-            "/picture": (200, {}, picture()),
+            "/image": (200, {}, image_bytes()),
             "/text": (200, {"Content-Type": "image/jpeg"}, b"text"),
-            "/moved": (302, {"Location": "/picture"}, b""),
+            "/moved": (302, {"Location": "/image"}, b""),
             "/round": (302, {"Location": "/round"}, b""),
-            "/inside": (302, {"Location": f"http://inside.example:{port}/picture"}, b""),
+            "/inside": (302, {"Location": f"http://inside.example:{port}/image"}, b""),
             "/metadata": (302, {"Location": "http://169.254.169.254/latest"}, b""),
             "/file": (302, {"Location": "file:///etc/passwd"}, b""),
             "/large": (200, {}, b"x" * (LIMITS.max_bytes + 1)),
             "/gzip": (200, {"Content-Encoding": "gzip"}, b"x"),
-            "/slow": (200, {}, picture()),
+            "/slow": (200, {}, image_bytes()),
         }
         status, headers, body = answers.get(self.path, (404, {}, b""))
         if self.path == "/slow":
@@ -84,22 +84,22 @@ def ask(client: TestClient, url: object) -> Any:
     return client.post("/v1/detect", json={"url": url})
 
 
-def test_a_picture_behind_an_address_is_judged(client: TestClient, open_internet: int) -> None:
-    for path in ("/picture", "/moved"):
+def test_a_image_behind_an_address_is_judged(client: TestClient, open_internet: int) -> None:
+    for path in ("/image", "/moved"):
         response = ask(client, f"http://site.example:{open_internet}{path}")
         assert response.status_code == 200, response.text
         assert len(response.json()["results"]) == 1
-        assert Site.asked[-1] == (f"site.example:{open_internet}", "/picture")
+        assert Site.asked[-1] == (f"site.example:{open_internet}", "/image")
 
 
 @pytest.mark.parametrize("path", ["/inside", "/metadata", "/file", "/round", "/none", "/gzip"])
-def test_what_does_not_lead_to_a_public_picture_is_refused(client: TestClient, open_internet: int, path: str) -> None:
+def test_what_does_not_lead_to_a_public_image_is_refused(client: TestClient, open_internet: int, path: str) -> None:
     response = ask(client, f"http://site.example:{open_internet}{path}")
     assert error_of(response) == (422, "bad_url")
     assert len(Site.asked) == (url_fetch.MAX_REDIRECTS + 1 if path == "/round" else 1)
 
 
-def test_what_is_too_large_slow_or_no_picture_is_refused(
+def test_what_is_too_large_slow_or_no_image_is_refused(
     client: TestClient, open_internet: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(url_fetch, "TIMEOUT_S", 0.3)
@@ -181,7 +181,7 @@ def test_the_address_that_was_checked_is_the_one_that_is_asked(
         return next(answers)
 
     monkeypatch.setattr(url_fetch, "resolve", resolve)
-    assert ask(client, f"http://site.example:{open_internet}/picture").status_code == 200
+    assert ask(client, f"http://site.example:{open_internet}/image").status_code == 200
     assert next(answers) == ["10.0.0.7"]
 
 

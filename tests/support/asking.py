@@ -1,4 +1,4 @@
-"""What the tests of the HTTP service share: pictures in memory, a judge without Ray, and the form of an error."""
+"""What the tests of the HTTP service share: images in memory, a judge without Ray, and the form of an error."""
 
 import io
 from typing import Any
@@ -16,14 +16,14 @@ LIMITS = Limits(max_bytes=200_000, max_files=3, max_pixels=100_000)
 JPEG = {"Content-Type": "image/jpeg"}
 
 
-def picture(size: tuple[int, int] = (48, 48), seed: int = 0, format_: str = "JPEG", **options: Any) -> bytes:
+def image_bytes(size: tuple[int, int] = (48, 48), seed: int = 0, format_: str = "JPEG", **options: Any) -> bytes:
     """Coloured noise in a file; size is (width, height)."""
     pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
     return saved(Image.fromarray(pixels), format_, **options)
 
 
 def saved(image: Image.Image, format_: str = "PNG", **options: Any) -> bytes:
-    """A picture as a file."""
+    """An image as a file."""
     buffer = io.BytesIO()
     image.save(buffer, format_, **options)
     return buffer.getvalue()

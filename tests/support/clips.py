@@ -36,7 +36,7 @@ def clip(
 
 
 def sound() -> bytes:
-    """A clip without a picture."""
+    """A clip without an image."""
     buffer = io.BytesIO()
     with av.open(buffer, "w", format="mp4") as output:
         stream = output.add_stream("aac", rate=8000)

@@ -61,7 +61,7 @@ def add_report(folder: Path, *, auc: float | None, data: dict[str, Any], name: s
         "model": {"weights_sha256": sha256 or artifacts.read(folder).weights_sha256},
         "data": data,
         "split": "test",
-        "pictures": {"real": 50, "fake": 50},
+        "images": {"real": 50, "fake": 50},
         "ranking": {"auc": {"value": auc}},
         "rates": {name: {"value": 0.1} for name in ("accuracy", "fakes_passed_rate", "reals_flagged_rate")},
     }

@@ -1,4 +1,4 @@
-"""What the tests of the web page share: the real service with a judge that reads grey levels, and pictures for it."""
+"""What the tests of the web page share: the real service with a judge that reads grey levels, and images for it."""
 
 import io
 import threading
@@ -19,9 +19,9 @@ from detector_core.registry.predictor import ModelInfo, Prediction
 from serve_app.routes import Unavailable
 
 BUSY = 255
-"""A picture this bright finds the model busy; every other grey level is its own p_fake, in percent."""
+"""An image this bright finds the model busy; every other grey level is its own p_fake, in percent."""
 NO_FACE, SEVERAL = (90, 60), (120, 60)
-"""Sizes (width, height): a picture of that size has no face, or three; any other one, which fills it."""
+"""Sizes (width, height): an image of that size has no face, or three; any other one, which fills it."""
 
 
 class GreyJudge:
@@ -33,7 +33,7 @@ class GreyJudge:
     async def predict(self, image_SSC: Pixels) -> Prediction:
         level = round(float(image_SSC.mean()))
         if level == BUSY:
-            raise Unavailable("too many pictures are waiting")
+            raise Unavailable("too many images are waiting")
         p_fake = min(1.0, level / 100)
         return Prediction(p_fake=p_fake, logit=0.0, verdict=verdict(p_fake, self.info.calibration), model=self.info)
 
@@ -55,12 +55,12 @@ def find_faces(image_HWC: Pixels) -> list[Face]:
 
 
 def grey(level: int, size: tuple[int, int] = (64, 64)) -> dict[str, Any]:
-    """A flat picture to choose; size is (width, height)."""
+    """A flat image to choose; size is (width, height)."""
     return _file(np.full((size[1], size[0], 3), level, dtype=np.uint8))
 
 
 def three(*levels: int) -> dict[str, Any]:
-    """A picture with three faces of these grey levels."""
+    """An image with three faces of these grey levels."""
     return _file(np.repeat(np.repeat(np.uint8(levels), 40)[None, :, None], 60, axis=0).repeat(3, axis=2))
 
 

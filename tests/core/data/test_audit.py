@@ -53,7 +53,7 @@ def separation(frame: pd.DataFrame, name: str) -> dict:
 def test_an_innocent_data_set_has_no_warning():
     result = judged(rows())
     assert result["warnings"] == []
-    assert result["pictures"] == 120
+    assert result["images"] == 120
     assert result["counts"] == {split: {"real": 20, "fake": 20} for split in SPLITS}
     assert result["table_1_of_the_paper"]["train"] == {"real": 50_000, "fake": 50_000}
     constant = {"width", "height", "format", "jpeg_quality", "jpeg_tables", "chroma", "metadata_bytes"}
@@ -110,9 +110,9 @@ def test_duplicates_within_and_across():
     group_N[[7, 9, 11]] = 7  # all fake, every split
     group_N[[1, 8]] = 1  # fake in train, real in valid
     found = duplicates(frame, group_N)
-    assert {name: found[name] for name in ("groups", "pictures", "across_splits", "across_labels")} == {
+    assert {name: found[name] for name in ("groups", "images", "across_splits", "across_labels")} == {
         "groups": 4,
-        "pictures": 9,
+        "images": 9,
         "across_splits": 3,
         "across_labels": 1,
     }
@@ -130,17 +130,17 @@ def test_identical_files_with_two_labels_and_near_ones_across_splits_are_warned_
     assert across_splits(result) == 1
     text = " | ".join(result["warnings"])
     assert "identical files called both real and fake: 1" in text
-    assert "near-identical pictures across splits: 1" in text
+    assert "near-identical images across splits: 1" in text
 
 
-def test_unreadable_pictures_are_listed_with_their_reason_and_count_for_nothing_else():
+def test_unreadable_images_are_listed_with_their_reason_and_count_for_nothing_else():
     frame = rows(12)
-    frame.loc[3, "problem"] = "damaged picture: truncated"
+    frame.loc[3, "problem"] = "damaged image: truncated"
     frame.loc[3, ["bytes", "width", "height", "brightness", "sha256", "phash"]] = None
     result = judged(frame)
     assert result["unreadable"] == {
         "count": 1,
-        "files": [{"path": "003.jpg", "reason": "damaged picture: truncated"}],
+        "files": [{"path": "003.jpg", "reason": "damaged image: truncated"}],
     }
     assert result["counts"]["valid"] == {"real": 2, "fake": 1}
     assert any("cannot be used: 1" in warning for warning in result["warnings"])
@@ -156,7 +156,7 @@ def test_csv_differences_and_empty_splits_are_warned_about():
         "repeated_rows": 3,
     }
     text = " | ".join(judged(frame, csv=csv)["warnings"])
-    for part in ("without a file: 2", "no CSV lists: 1", "repeat a path: 3", "no valid pictures", "no test pictures"):
+    for part in ("without a file: 2", "no CSV lists: 1", "repeat a path: 3", "no valid images", "no test images"):
         assert part in text
 
 

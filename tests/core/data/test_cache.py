@@ -1,4 +1,4 @@
-"""The node's cache of decoded pictures: the same batches, filled once, never half."""
+"""The node's cache of decoded images: the same batches, filled once, never half."""
 
 import shutil
 from concurrent.futures import ProcessPoolExecutor
@@ -10,7 +10,7 @@ import pytest
 
 from detector_core.config import PreprocessSpec, RunSpec
 from detector_core.data import cache, manifest
-from detector_core.data.loading import Pictures
+from detector_core.data.loading import ImageDataset
 from detector_core.errors import BadConfig, BadData
 from detector_core.training.loop import fit
 from detector_core.training.step import StepReport, TrainState
@@ -32,11 +32,11 @@ def losses(spec: RunSpec, dataset: Path, folder: Path | None) -> list[float]:
     return [report.loss if isinstance(report, StepReport) else report.val_loss for report in reports]
 
 
-def test_every_picture_is_what_decoding_gives(tiny_dataset: Path, tmp_path: Path) -> None:
+def test_every_image_is_what_decoding_gives(tiny_dataset: Path, tmp_path: Path) -> None:
     data = manifest.load(str(tiny_dataset))
     rows = data.split("train")
     decoded = cache.open_split(tmp_path, data.fingerprint, rows, data.root, PREPROCESS)
-    plain, cached = (Pictures(rows, data.root, PREPROCESS, decoded=source) for source in (None, decoded))
+    plain, cached = (ImageDataset(rows, data.root, PREPROCESS, decoded=source) for source in (None, decoded))
     for row in range(len(rows)):
         assert np.array_equal(plain[0, row][1], cached[0, row][1])
 
@@ -70,7 +70,7 @@ def test_what_shapes_the_pixels_makes_another_cache(
     assert len(list(tmp_path.rglob(cache.PIXELS))) == (1 if shared else 2)
 
 
-def test_a_broken_picture_is_named_by_the_run_that_meets_it(
+def test_a_broken_image_is_named_by_the_run_that_meets_it(
     own_dataset: Path, tiny_spec: RunSpec, tmp_path: Path
 ) -> None:
     data = manifest.load(str(own_dataset))

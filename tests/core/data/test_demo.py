@@ -27,12 +27,12 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def pictures(folder):
-    """One row a picture: split, label, file size, and the pixels as float."""
+def images(folder):
+    """One row an image: split, label, file size, and the pixels as float."""
     rows = []
-    for path in sorted((folder / demo.PICTURES).rglob("*.jpg")):
-        with Image.open(path) as picture:
-            rows.append((path.parts[-3], path.parts[-2], path.stat().st_size, np.asarray(picture, dtype=float)))
+    for path in sorted((folder / demo.IMAGES).rglob("*.jpg")):
+        with Image.open(path) as image:
+            rows.append((path.parts[-3], path.parts[-2], path.stat().st_size, np.asarray(image, dtype=float)))
     return pd.DataFrame(rows, columns=["split", "label", "bytes", "pixels"])
 
 
@@ -50,7 +50,7 @@ def test_layout_and_csvs_agree(folder):
         assert (table["path"] == split + "/" + table["label_str"] + "/" + table["id"] + ".jpg").all()
         assert (table["original_path"] == table["id"] + ".jpg").all()
         listed |= set(table["path"])
-    on_disk = {p.relative_to(folder / demo.PICTURES).as_posix() for p in (folder / demo.PICTURES).rglob("*.jpg")}
+    on_disk = {p.relative_to(folder / demo.IMAGES).as_posix() for p in (folder / demo.IMAGES).rglob("*.jpg")}
     assert listed == on_disk
     assert len(listed) == 2 * sum(COUNTS.values())
 
@@ -68,7 +68,7 @@ def test_mark_says_what_it_is(folder):
     assert mark["note"].startswith("generated demo data")
 
 
-def test_same_seed_same_bytes_other_seed_other_pictures(tmp_path):
+def test_same_seed_same_bytes_other_seed_other_images(tmp_path):
     first, again, other = (
         contents(demo.generate(tmp_path / name, seed=seed, size=32, counts=FEW))
         for name, seed in (("first", 1), ("again", 1), ("other", 2))
@@ -77,7 +77,7 @@ def test_same_seed_same_bytes_other_seed_other_pictures(tmp_path):
     assert not set(first.values()) & set(other.values())
 
 
-def test_a_picture_does_not_depend_on_the_counts(tmp_path):
+def test_a_image_does_not_depend_on_the_counts(tmp_path):
     few = demo.generate(tmp_path / "few", size=32, counts=FEW)
     more = demo.generate(tmp_path / "more", size=32, counts={split: count + 1 for split, count in FEW.items()})
     jpegs = [{p.name: p.read_bytes() for p in root.rglob("*.jpg")} for root in (few, more)]
@@ -145,24 +145,24 @@ def test_parameters_that_cannot_work(tmp_path, wrong, message):
         ("contrast", lambda row: row["pixels"].std()),
     ],
 )
-def test_nothing_simple_tells_the_classes_apart(pictures, what, measure):
-    auc = roc_auc_score(pictures["label"] == "fake", pictures.apply(measure, axis=1))
+def test_nothing_simple_tells_the_classes_apart(images, what, measure):
+    auc = roc_auc_score(images["label"] == "fake", images.apply(measure, axis=1))
     assert 0.4 <= auc <= 0.6, what
 
 
 def test_both_classes_leave_through_the_same_export(folder):
     headers = set()
-    for path in (folder / demo.PICTURES).rglob("*.jpg"):
-        with Image.open(io.BytesIO(path.read_bytes())) as picture:
-            tables = tuple((key, tuple(table)) for key, table in sorted(picture.quantization.items()))
-            layers = tuple(layer[1:3] for layer in picture.layer)
-            headers.add((picture.size, picture.mode, tables, layers, tuple(sorted(picture.info))))
+    for path in (folder / demo.IMAGES).rglob("*.jpg"):
+        with Image.open(io.BytesIO(path.read_bytes())) as image:
+            tables = tuple((key, tuple(table)) for key, table in sorted(image.quantization.items()))
+            layers = tuple(layer[1:3] for layer in image.layer)
+            headers.add((image.size, image.mode, tables, layers, tuple(sorted(image.info))))
     assert len(headers) == 1
 
 
-def test_no_scene_is_shared(pictures):
+def test_no_scene_is_shared(images):
     # 8 x 8 block means: the camera and the decoder leave them as they are, so one scene seen twice would be near.
-    small = np.stack([p.reshape(8, SIZE // 8, 8, SIZE // 8, 3).mean((1, 3)).ravel() for p in pictures["pixels"]])
+    small = np.stack([p.reshape(8, SIZE // 8, 8, SIZE // 8, 3).mean((1, 3)).ravel() for p in images["pixels"]])
     distance = np.abs(small[:, None] - small[None]).mean(-1)
     assert distance[np.triu_indices(len(small), 1)].min() > 5
     scene = demo.portrait(np.random.default_rng(0), 2 * SIZE)
@@ -172,7 +172,7 @@ def test_no_scene_is_shared(pictures):
     assert np.abs(255 * (blocks[0] - blocks[1])).mean() < 5
 
 
-def test_fakes_carry_a_periodic_trace(pictures):
+def test_fakes_carry_a_periodic_trace(images):
     """Energy at the frequencies of period 2, against that of the whole band around them."""
 
     def trace(pixels):
@@ -182,4 +182,4 @@ def test_fakes_carry_a_periodic_trace(pictures):
         band = spectrum[half - 6 : half + 7, half - 6 : half + 7]
         return np.log(spectrum[half, half] / np.median(band))
 
-    assert roc_auc_score(pictures["label"] == "fake", pictures["pixels"].map(trace)) > 0.8
+    assert roc_auc_score(images["label"] == "fake", images["pixels"].map(trace)) > 0.8

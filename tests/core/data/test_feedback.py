@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.core.test_pictures import SECRET, noise, personal, saved
+from tests.core.test_images import SECRET, noise, personal, saved
 
 from detector_core.data import feedback
 from detector_core.errors import BadConfig, BadData, BadImage, NoRoom, TooManyPixels
@@ -23,21 +23,21 @@ def test_a_gift_is_kept_with_its_label_and_without_metadata(tmp_path: Path) -> N
     (record,) = feedback.read(tmp_path / "new")
     assert (record.id, record.label, record.verdict, record.request_id) == (name, "fake", "real", "abc")
     assert (record.model, record.consent) == (MODEL, True)
-    kept = (tmp_path / "new" / record.picture).read_bytes()
+    kept = (tmp_path / "new" / record.image).read_bytes()
     assert sha256(kept).hexdigest() == record.sha256
-    assert record.picture == f"pictures/{record.sha256}.jpg"
+    assert record.image == f"images/{record.sha256}.jpg"
     assert record.sha256[:16] in name
     assert SECRET not in kept
     assert (decode(kept) == decode(data)).all()
 
 
-def test_the_same_picture_is_kept_once_with_each_record_in_order(tmp_path: Path) -> None:
+def test_the_same_image_is_kept_once_with_each_record_in_order(tmp_path: Path) -> None:
     store = feedback.Store(tmp_path, 10**6)
     names = [store.add(saved(noise()), label, model=MODEL) for label in ("real", "fake", "real")]
     records = list(feedback.read(tmp_path))
     assert [record.id for record in records] == names == sorted(names)
     assert [record.label for record in records] == ["real", "fake", "real"]
-    assert len(list((tmp_path / "pictures").iterdir())) == 1
+    assert len(list((tmp_path / "images").iterdir())) == 1
 
 
 def test_a_full_store_takes_nothing_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,10 +105,10 @@ def test_a_folder_is_tried_and_made_before_anything_is_given(tmp_path: Path) -> 
 def test_what_another_process_takes_away_while_it_is_counted_counts_for_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    scratch, scandir = tmp_path / "pictures" / ".scratch", os.scandir
+    scratch, scandir = tmp_path / "images" / ".scratch", os.scandir
     scratch.mkdir(parents=True)
     (scratch / "half").touch()
-    (tmp_path / "pictures" / "gone.png").symlink_to(tmp_path / "nowhere")  # listed, and not there
+    (tmp_path / "images" / "gone.png").symlink_to(tmp_path / "nowhere")  # listed, and not there
 
     def going(where: Any) -> Any:
         if str(where) == str(scratch):

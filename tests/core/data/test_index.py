@@ -93,7 +93,7 @@ def test_other_files_are_counted_and_hidden_ones_are_not_seen(tmp_path: Path):
 
 
 @pytest.mark.parametrize("marked", ["", KAGGLE_FOLDER])
-def test_generated_pictures_are_known_by_their_mark(tmp_path: Path, marked: str):
+def test_generated_images_are_known_by_their_mark(tmp_path: Path, marked: str):
     kaggle(tmp_path)
     (tmp_path / marked / GENERATED_MARK).write_text("{}")
     assert find(str(tmp_path)).generated
@@ -120,9 +120,9 @@ def test_the_key_changes_with_the_files_only(tmp_path: Path):
         (["file"], "file", "is not a folder"),
         ([], "", "is empty"),
         (["cats/a.jpg", "dogs/b.jpg"], "", "no folders of real and fake"),
-        (["real/a.jpg"], "", "fake has no pictures"),
-        (["train/real/a.jpg", "train/fake/b.jpg", "test/fake/c.jpg"], "", "test/real has no pictures"),
-        (["real/a.txt", "fake/b.txt"], "", "no pictures in them"),
+        (["real/a.jpg"], "", "fake has no images"),
+        (["train/real/a.jpg", "train/fake/b.jpg", "test/fake/c.jpg"], "", "test/real has no images"),
+        (["real/a.txt", "fake/b.txt"], "", "no images in them"),
     ],
 )
 def test_a_source_that_cannot_be_used_is_named(tmp_path: Path, made: list[str], asked: str, says: str):
@@ -186,11 +186,11 @@ def test_a_sample_has_as_many_of_each_split_and_class_drawn_by_the_seed(tmp_path
     assert first["path"].is_monotonic_increasing
     assert first["path"].isin(whole.frame["path"]).all()
     assert whole.sample(31, 0).frame.equals(whole.frame)
-    with pytest.raises(BadConfig, match="--sample 0: take 1 picture"):
+    with pytest.raises(BadConfig, match="--sample 0: take 1 image"):
         whole.sample(0, 1)
 
 
-def test_pictures_without_labels_are_listed_whatever_the_folders_are_called(tmp_path: Path):
+def test_images_without_labels_are_listed_whatever_the_folders_are_called(tmp_path: Path):
     index = unlabelled(str(touch(tmp_path, "a.JPG", "real/b.png", "deep/er/c.webp", "notes.txt", ".d.jpg")))
     assert index.frame["path"].tolist() == ["a.JPG", "deep/er/c.webp", "real/b.png"]
     assert index.frame[["label", "split"]].isna().all(axis=None)
@@ -202,10 +202,10 @@ def test_pictures_without_labels_are_listed_whatever_the_folders_are_called(tmp_
     [
         ("none", "none does not exist"),
         ("notes.txt", "notes.txt is not a folder"),
-        ("", r"has no pictures in it \(.jpg"),
+        ("", r"has no images in it \(.jpg"),
     ],
 )
-def test_where_there_are_no_pictures_without_labels(tmp_path: Path, inside: str, says: str):
+def test_where_there_are_no_images_without_labels(tmp_path: Path, inside: str, says: str):
     touch(tmp_path, "notes.txt")
     with pytest.raises(BadData, match=says):
         unlabelled(str(tmp_path / inside))

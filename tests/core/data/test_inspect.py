@@ -1,4 +1,4 @@
-"""detector_core.data.inspect: what is recorded about one picture."""
+"""detector_core.data.inspect: what is recorded about one image."""
 
 import errno
 import hashlib
@@ -15,15 +15,15 @@ from detector_core.errors import BadData, BadImage
 
 
 def scene(seed: int, side: int = 96) -> Image.Image:
-    """A smooth random picture, as photographs are."""
+    """A smooth random image, as photographs are."""
     draw = np.random.default_rng(seed)
     small = Image.fromarray(draw.integers(0, 256, (8, 8, 3), dtype=np.uint8))
     return small.resize((side, side), Image.Resampling.BICUBIC)
 
 
-def encoded(picture: Image.Image, kind: str = "JPEG", **options: object) -> bytes:
+def encoded(image: Image.Image, kind: str = "JPEG", **options: object) -> bytes:
     buffer = io.BytesIO()
-    picture.save(buffer, kind, **options)
+    image.save(buffer, kind, **options)
     return buffer.getvalue()
 
 
@@ -63,7 +63,7 @@ def test_other_tables_have_another_id_and_the_same_have_the_same():
     assert one["jpeg_tables"] == same["jpeg_tables"] != other["jpeg_tables"]
 
 
-def test_sizes_are_those_of_the_upright_picture():
+def test_sizes_are_those_of_the_upright_image():
     exif = Image.Exif()
     exif[0x0112] = 6
     found = facts(encoded(scene(1).crop((0, 0, 96, 48)), exif=exif.tobytes()))
@@ -74,14 +74,14 @@ def test_sizes_are_those_of_the_upright_picture():
 @pytest.mark.parametrize(
     "edit",
     [
-        lambda picture: encoded(picture, quality=40),
-        lambda picture: encoded(picture.resize((48, 48)), quality=75),
-        lambda picture: encoded(picture.point(lambda value: value * 0.9), quality=90),
-        lambda picture: encoded(picture, "PNG"),
+        lambda image: encoded(image, quality=40),
+        lambda image: encoded(image.resize((48, 48)), quality=75),
+        lambda image: encoded(image.point(lambda value: value * 0.9), quality=90),
+        lambda image: encoded(image, "PNG"),
     ],
     ids=["recompressed", "half size", "darker", "lossless"],
 )
-def test_edited_copies_are_near_and_other_pictures_are_not(edit):
+def test_edited_copies_are_near_and_other_images_are_not(edit):
     original = scene(3)
     assert distance(encoded(original, quality=95), edit(original)) <= NEAR
     assert distance(encoded(original, quality=95), edit(scene(4))) > 2 * NEAR
@@ -91,14 +91,14 @@ def test_inspect_names_what_is_wrong_and_goes_on(tmp_path: Path):
     whole = encoded(scene(1))
     (tmp_path / "whole.jpg").write_bytes(whole)
     (tmp_path / "torn.jpg").write_bytes(whole[: len(whole) // 2])
-    (tmp_path / "text.jpg").write_text("no picture")
+    (tmp_path / "text.jpg").write_text("no image")
     (tmp_path / "empty.jpg").touch()
     names = ["torn.jpg", "whole.jpg", "text.jpg", "empty.jpg", "gone.jpg"]
     frame = inspect(str(tmp_path), names).set_index("path")
     assert list(frame.index) == names
     assert frame["problem"].notna().tolist() == [True, False, True, True, True]
     assert "damaged" in frame.loc["torn.jpg", "problem"]
-    assert "not a picture" in frame.loc["text.jpg", "problem"]
+    assert "not an image" in frame.loc["text.jpg", "problem"]
     assert "empty" in frame.loc["empty.jpg", "problem"]
     assert "cannot be opened" in frame.loc["gone.jpg", "problem"]
     assert frame.loc["whole.jpg", "sha256"] == hashlib.sha256(whole).hexdigest()

@@ -13,7 +13,7 @@ from detector_core.data import manifest
 from detector_core.data.loading import (
     FILLER,
     EpochPlan,
-    Pictures,
+    ImageDataset,
     Place,
     TrainSampler,
     ValidSampler,
@@ -28,11 +28,11 @@ sizes = st.integers(1, 60)
 
 
 def test_an_epoch_is_the_same_micro_batches_whatever_the_workers() -> None:
-    @given(pictures=sizes, batch=sizes, micro=sizes, workers=st.integers(1, 5), epoch=st.integers(0, 3))
-    def check(pictures: int, batch: int, micro: int, workers: int, epoch: int) -> None:
-        whole = EpochPlan(pictures=pictures, batch_size=batch, micro_batch=micro, seed=7)
+    @given(images=sizes, batch=sizes, micro=sizes, workers=st.integers(1, 5), epoch=st.integers(0, 3))
+    def check(images: int, batch: int, micro: int, workers: int, epoch: int) -> None:
+        whole = EpochPlan(images=images, batch_size=batch, micro_batch=micro, seed=7)
         alone = list(whole.keys(epoch, 0, Place()))
-        assert sorted(row for keys in alone for _, row in keys) == list(range(pictures))
+        assert sorted(row for keys in alone for _, row in keys) == list(range(images))
         assert max(len(keys) for keys in alone) <= micro
         dealt = [list(whole.keys(epoch, 0, Place(rank=rank, workers=workers))) for rank in range(workers)]
         assert len({len(share) for share in dealt}) == 1, "every worker makes the same number of passes"
@@ -43,28 +43,28 @@ def test_an_epoch_is_the_same_micro_batches_whatever_the_workers() -> None:
 
 
 def test_an_epoch_can_start_at_any_step_and_differs_from_the_next() -> None:
-    whole = EpochPlan(pictures=23, batch_size=5, micro_batch=2, seed=0)
+    whole = EpochPlan(images=23, batch_size=5, micro_batch=2, seed=0)
     every = list(whole.keys(0, 0, Place()))
     skipped = sum(whole.micro_batches(step) for step in range(3))
     assert list(whole.keys(0, 3, Place())) == every[skipped:]
     assert list(whole.keys(1, 0, Place())) != every
 
 
-@given(pictures=sizes, micro=sizes, workers=st.integers(1, 5))
-def test_validation_sees_every_picture_once(pictures: int, micro: int, workers: int) -> None:
-    shares = [list(ValidSampler(pictures, micro, Place(rank=r, workers=workers))) for r in range(workers)]
+@given(images=sizes, micro=sizes, workers=st.integers(1, 5))
+def test_validation_sees_every_image_once(images: int, micro: int, workers: int) -> None:
+    shares = [list(ValidSampler(images, micro, Place(rank=r, workers=workers))) for r in range(workers)]
     rows = [row for share in shares for keys in share for _, row in keys]
-    assert sorted(rows) == list(range(pictures))
-    assert [len(ValidSampler(pictures, micro, Place(rank=r, workers=workers))) for r in range(workers)] == [
+    assert sorted(rows) == list(range(images))
+    assert [len(ValidSampler(images, micro, Place(rank=r, workers=workers))) for r in range(workers)] == [
         len(share) for share in shares
     ]
 
 
 def test_batches_of_a_data_set(tiny_dataset: Path) -> None:
     data = manifest.load(str(tiny_dataset))
-    pictures = Pictures(data.split("train"), data.root, PreprocessSpec(image_size=32), AugmentSpec())
-    epoch_plan = EpochPlan(pictures=len(pictures), batch_size=20, micro_batch=8, seed=0)
-    batches = list(loader(pictures, TrainSampler(epoch_plan, Place()), processes=0))
+    images = ImageDataset(data.split("train"), data.root, PreprocessSpec(image_size=32), AugmentSpec())
+    epoch_plan = EpochPlan(images=len(images), batch_size=20, micro_batch=8, seed=0)
+    batches = list(loader(images, TrainSampler(epoch_plan, Place()), processes=0))
     assert [len(batch.index_B) for batch in batches] == [7, 7, 6, 7, 7, 6, 8]
     assert batches[0].pixels_BSSC.shape == (7, 32, 32, 3)
     rows = data.split("train")
@@ -76,21 +76,23 @@ def test_batches_of_a_data_set(tiny_dataset: Path) -> None:
 
 def test_decoding_processes_change_nothing(tiny_dataset: Path) -> None:
     data = manifest.load(str(tiny_dataset))
-    pictures = Pictures(data.split("train"), data.root, PreprocessSpec(image_size=32), AugmentSpec(cutout=1.0), seed=3)
-    sampler = TrainSampler(EpochPlan(pictures=48, batch_size=24, micro_batch=12, seed=0), Place())
-    both = [list(loader(pictures, sampler, processes=processes)) for processes in (0, 2)]
+    images = ImageDataset(
+        data.split("train"), data.root, PreprocessSpec(image_size=32), AugmentSpec(cutout=1.0), seed=3
+    )
+    sampler = TrainSampler(EpochPlan(images=48, batch_size=24, micro_batch=12, seed=0), Place())
+    both = [list(loader(images, sampler, processes=processes)) for processes in (0, 2)]
     for one, other in zip(*both, strict=True):
         assert (one.pixels_BSSC == other.pixels_BSSC).all()
 
 
-def test_broken_pictures_are_named_and_never_replaced(own_dataset: Path) -> None:
+def test_broken_images_are_named_and_never_replaced(own_dataset: Path) -> None:
     data = manifest.load(str(own_dataset))
     rows = data.split("valid")
     torn, gone = (Path(data.root) / path for path in rows["path"][:2])
     torn.write_bytes(torn.read_bytes()[:300])
     gone.unlink()
-    pictures = Pictures(rows, data.root, PreprocessSpec(image_size=32))
-    batch = next(iter(loader(pictures, ValidSampler(len(rows), 8), processes=0)))
+    images = ImageDataset(rows, data.root, PreprocessSpec(image_size=32))
+    batch = next(iter(loader(images, ValidSampler(len(rows), 8), processes=0)))
     assert batch.index_B.tolist() == list(range(2, 8))
     assert len(batch.broken) == 2
     assert str(torn) in batch.broken[0]
@@ -114,12 +116,12 @@ def test_on_an_object_store_a_sample_is_looked_for(monkeypatch: pytest.MonkeyPat
 
 def test_too_many_workers_for_a_batch() -> None:
     optim = OptimSpec(learning_rate=0.1, epochs=1, batch_size=2)
-    with pytest.raises(BadConfig, match="3 workers need at least one picture each"):
+    with pytest.raises(BadConfig, match="3 workers need at least one image each"):
         plan(100, optim, 0, Place(workers=3))
 
 
 def test_an_empty_split_is_named(tiny_dataset: Path) -> None:
-    with pytest.raises(BadManifest, match="no pictures in its 'tests' split"):
+    with pytest.raises(BadManifest, match="no images in its 'tests' split"):
         manifest.load(str(tiny_dataset)).split("tests")
 
 
@@ -134,7 +136,7 @@ def test_augmentation_depends_on_the_key_alone() -> None:
 
 
 def test_transforms_draw_independently() -> None:
-    """With one seed for all transforms, a mirrored picture would always have its patch too."""
+    """With one seed for all transforms, a mirrored image would always have its patch too."""
     image = np.full((40, 40, 3), 200, np.uint8)
     image[:, :20] = 100
     augment = Augment(AugmentSpec(flip=0.5, cutout=0.5, brightness=0, contrast=0))
@@ -144,7 +146,7 @@ def test_transforms_draw_independently() -> None:
     assert seen == set(itertools.product((False, True), repeat=2))
 
 
-def test_cutout_is_one_black_square_inside_the_picture() -> None:
+def test_cutout_is_one_black_square_inside_the_image() -> None:
     image = np.full((40, 60, 3), 200, np.uint8)[:, :40]
     augment = Augment(AugmentSpec(flip=0, brightness=0, contrast=0, cutout=1.0, cutout_size=0.25))
     for out in _many(augment, image):

@@ -38,7 +38,7 @@ def test_drawn_splits_depend_on_the_seed_alone():
 
 @st.composite
 def grouped(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
-    """Labels and groups of pictures: groups of up to four near-duplicates, each of one label."""
+    """Labels and groups of images: groups of up to four near-duplicates, each of one label."""
     groups = draw(st.lists(st.tuples(st.sampled_from(LABELS), st.integers(1, 4)), min_size=40, max_size=80))
     labels = np.array([label for label, size in groups for _ in range(size)])
     names = draw(st.permutations(range(len(groups))))
@@ -46,7 +46,7 @@ def grouped(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
 
 
 def drawn(labels: np.ndarray, group_N: np.ndarray, ratio: list[int], seed: int) -> np.ndarray:
-    """The splits; an example with too few pictures of a label is passed over."""
+    """The splits; an example with too few images of a label is passed over."""
     try:
         return draw_splits(list(labels), group_N, ratio=ratio, seed=seed)
     except BadData:
@@ -74,7 +74,7 @@ def test_near_duplicates_stay_in_one_split_and_each_label_keeps_the_ratio(
 
 @settings(max_examples=50)
 @given(grouped(), ratios, seeds, st.randoms(use_true_random=False))
-def test_a_picture_s_split_does_not_depend_on_the_order(
+def test_a_image_s_split_does_not_depend_on_the_order(
     given_: tuple[np.ndarray, np.ndarray], ratio: list[int], seed: int, random
 ):
     labels, group_N = given_
@@ -89,6 +89,6 @@ def test_a_ratio_that_cannot_work(ratio: tuple[int, ...]):
         draw_splits(["real", "fake"], np.arange(2), ratio=ratio, seed=0)
 
 
-def test_too_few_pictures_to_split():
-    with pytest.raises(BadData, match="2 real pictures are too few to give the"):
+def test_too_few_images_to_split():
+    with pytest.raises(BadData, match="2 real images are too few to give the"):
         draw_splits(["real", "real", *["fake"] * 9], np.arange(11), ratio=(5, 1, 1), seed=0)

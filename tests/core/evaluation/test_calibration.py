@@ -108,7 +108,7 @@ def test_who_bears_more_fakes_passed_is_told_more_reals(given_: tuple[Any, Any],
 
 @few
 @given(split(), split())
-def test_other_pictures_are_judged_by_thresholds_that_their_labels_do_not_move(
+def test_other_images_are_judged_by_thresholds_that_their_labels_do_not_move(
     valid: tuple[Any, Any], test: tuple[Any, Any]
 ) -> None:
     """Verdicts rise with the score; those of a test split and its coverage are the same whatever its labels."""

@@ -30,7 +30,7 @@ HISTORY = [
         "val_loss": 1.1 / epoch,
         "train_accuracy": 0.9,
         "val_accuracy": 0.8,
-        "pictures_per_s": 10.0 * epoch,
+        "images_per_s": 10.0 * epoch,
         "peak_memory_bytes": epoch * 2**20,
     }
     for epoch in (1, 2, 3)
@@ -68,11 +68,11 @@ def test_the_paper_s_own_figures_come_out_as_the_paper_s(paper: list[Judged]) ->
     pd.testing.assert_frame_equal(ours[list(RATES)], theirs[list(RATES)])
     assert found["winner"]["variant"] == "resnet68-cutout"
     row = found["rows"][-1]
-    assert (row["fakes_passed"], row["pictures_per_s"], row["peak_memory_bytes"]) == (43, 20.0, 3 * 2**20)
+    assert (row["fakes_passed"], row["images_per_s"], row["peak_memory_bytes"]) == (43, 20.0, 3 * 2**20)
 
 
 def test_mcnemar_by_hand() -> None:
-    # 10 pictures that only the first gets right, 2 that only the second does: 2 * (1 + 12 + 66) / 2 ** 12
+    # 10 images that only the first gets right, 2 that only the second does: 2 * (1 + 12 + 66) / 2 ** 12
     first = judged("resnet68", [False] * 10 + [True] * 2 + [False] * 8, ["real"] * 20)
     second = judged("vggface2", [True] * 10 + [False] * 2 + [False] * 8, ["real"] * 20)
     found = mcnemar(first, second)
@@ -89,8 +89,8 @@ def test_mcnemar_by_hand() -> None:
     assert mcnemar(first, shuffled) == found
 
 
-def test_different_pictures_cannot_be_compared() -> None:
-    with pytest.raises(BadData, match="resnet68 and vggface2 were judged on different pictures"):
+def test_different_images_cannot_be_compared() -> None:
+    with pytest.raises(BadData, match="resnet68 and vggface2 were judged on different images"):
         mcnemar(judged("resnet68", [False], ["real"]), judged("vggface2", [False] * 2, ["real"] * 2))
 
 

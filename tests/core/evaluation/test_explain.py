@@ -1,4 +1,4 @@
-"""Heat maps of a network whose evidence is known, and the choice of the worst pictures."""
+"""Heat maps of a network whose evidence is known, and the choice of the worst images."""
 
 import io
 from pathlib import Path
@@ -94,7 +94,7 @@ def test_the_sheet_shows_the_classes_there_are(tiny_dataset: Path, labels: list[
 
 
 @pytest.mark.parametrize(("name", "size", "coloured"), [("test_resnet", 32, True), ("test_vit", 160, False)])
-def test_a_network_without_feature_maps_gets_its_pictures_without_heat(
+def test_a_network_without_feature_maps_gets_its_images_without_heat(
     tiny_dataset: Path, name: str, size: int, coloured: bool
 ) -> None:
     data = manifest.load(str(tiny_dataset))

@@ -10,7 +10,7 @@ from sklearn import metrics as sk
 
 from detector_core.evaluation.metrics import (
     NO_FAKES,
-    NO_PICTURES,
+    NO_IMAGES,
     NO_REALS,
     RANKING,
     RATES,
@@ -118,15 +118,15 @@ def test_each_figure_has_a_name_of_its_own_in_every_table() -> None:
     assert tuple(ranking(np.array([True, False]), np.array([1.0, 0.0]))) == tuple(RANKING)
 
 
-def test_no_pictures() -> None:
+def test_no_images() -> None:
     nothing = Confusion(reals_passed=0, fakes_passed=0, reals_flagged=0, fakes_caught=0)
     assert {rate.value for rate in nothing.rates().values()} == {None}
     reasons = {name: rate.reason for name, rate in nothing.rates().items()}
     of_reals, of_fakes = ("sensitivity", "reals_flagged_rate"), ("specificity", "fakes_passed_rate")
     assert {reasons.pop(name) for name in of_reals} == {NO_REALS}
     assert {reasons.pop(name) for name in of_fakes} == {NO_FAKES}
-    assert set(reasons.values()) == {NO_PICTURES}
-    assert set(ranking(np.zeros(0, np.bool_), np.zeros(0)).values()) == {Rate(reason=NO_PICTURES)}
+    assert set(reasons.values()) == {NO_IMAGES}
+    assert set(ranking(np.zeros(0, np.bool_), np.zeros(0)).values()) == {Rate(reason=NO_IMAGES)}
 
 
 def test_figures_cannot_be_mixed_up_or_changed() -> None:
@@ -159,7 +159,7 @@ def test_a_higher_threshold_passes_more_and_flags_less(given_: tuple[Any, Any], 
 
 @few
 @given(scored(), st.randoms(use_true_random=False))
-def test_the_order_of_the_pictures_does_not_matter(given_: tuple[Any, Any], random: Any) -> None:
+def test_the_order_of_the_images_does_not_matter(given_: tuple[Any, Any], random: Any) -> None:
     is_fake, p_fake = given_
     order = random.sample(range(len(is_fake)), len(is_fake))
     assert Confusion.at(is_fake[order], p_fake[order], 0.5) == Confusion.at(is_fake, p_fake, 0.5)
@@ -174,7 +174,7 @@ def test_the_order_of_the_pictures_does_not_matter(given_: tuple[Any, Any], rand
 
 @few
 @given(counts, st.integers(1, 500), st.integers(2, 9))
-def test_more_pictures_of_the_same_kind_make_an_interval_narrower(count: int, more: int, times: int) -> None:
+def test_more_images_of_the_same_kind_make_an_interval_narrower(count: int, more: int, times: int) -> None:
     few_, many = share(count, count + more, ""), share(times * count, times * (count + more), "")
     assert many.value == pytest.approx(few_.value)
     assert None not in (few_.low, few_.high, many.low, many.high)

@@ -92,7 +92,7 @@ def test_there_are_15_bins() -> None:
     p_fake = np.linspace(0, 1, 31)
     is_fake = p_fake > 0.3
     assert reliability(is_fake, p_fake) == reliability(is_fake, p_fake, bins=15)
-    assert len(reliability(is_fake, p_fake)["pictures"]) == 15
+    assert len(reliability(is_fake, p_fake)["images"]) == 15
     assert ece(is_fake, p_fake) == ece(is_fake, p_fake, bins=15) != ece(is_fake, p_fake, bins=14)
 
 
@@ -105,7 +105,7 @@ def test_reliability_and_brier_are_those_of_scikit_learn(given_: tuple[Any, Any]
     found = reliability(is_fake, p_fake, bins=10)
     assert found["p_fake"] == pytest.approx(said)
     assert found["fakes"] == pytest.approx(true)
-    assert sum(found["pictures"]) == len(p_fake)
+    assert sum(found["images"]) == len(p_fake)
     assert brier(is_fake, p_fake) == pytest.approx(sk.brier_score_loss(is_fake, p_fake))
 
 

@@ -44,7 +44,7 @@ def test_every_table_has_the_six_variants() -> None:
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_the_matrices_count_every_test_picture(variant: str) -> None:
+def test_the_matrices_count_every_test_image(variant: str) -> None:
     assert (confusion(variant).reals, confusion(variant).fakes) == (10_000, 10_000)
     assert PAPER["confusions"][variant]["table"] == ("IV" if variant.endswith("-cutout") else "III")
 

@@ -63,11 +63,11 @@ def test_the_page_is_whole_and_needs_no_network() -> None:
         assert words in text
 
 
-def test_plots_are_pictures_with_something_drawn() -> None:
+def test_plots_are_images_with_something_drawn() -> None:
     for name, data in report_html.plots(made(["real", "fake"] * 40)).items():
-        with Image.open(io.BytesIO(data)) as picture:
-            assert picture.format == "PNG", name
-            assert np.asarray(picture.convert("L")).std() > 5, name
+        with Image.open(io.BytesIO(data)) as image:
+            assert image.format == "PNG", name
+            assert np.asarray(image.convert("L")).std() > 5, name
 
 
 @pytest.mark.parametrize("label", ["real", "fake"])
@@ -82,7 +82,7 @@ def test_one_class_leaves_out_the_curves_and_says_why(label: str) -> None:
 
 def test_a_seen_split_is_a_warning_in_large_letters() -> None:
     page = report_html.page(made(["real", "fake"] * 10, split="train"), {})
-    assert '<p class="warning">THE MODEL WAS TRAINED ON THESE PICTURES' in page
+    assert '<p class="warning">THE MODEL WAS TRAINED ON THESE IMAGES' in page
 
 
 def test_what_it_gets_most_wrong_comes_last_and_in_full_width() -> None:
@@ -107,7 +107,7 @@ def test_a_figure_that_is_not_defined_has_no_colour() -> None:
     assert cells[0] == "undefined: there are no fakes"
 
 
-def test_the_grid_of_changed_pictures_is_a_table() -> None:
+def test_the_grid_of_changed_images_is_a_table() -> None:
     judged = made(["real", "fake"] * 10)
     grid = pd.DataFrame(dict.fromkeys((UNCHANGED, *CHANGES), np.repeat([-1.0, 1.0], 10)))
     judged["robustness"] = judge_grid(grid.assign(label=["real"] * 10 + ["fake"] * 10), Calibration())

@@ -17,29 +17,29 @@ from detector_core.evaluation.robustness import CHANGES, UNCHANGED, judge_grid, 
 from detector_core.networks import factory
 
 DRAW = np.random.default_rng(0)
-PICTURE = DRAW.integers(0, 256, (40, 50, 3), dtype=np.uint8)
+IMAGE = DRAW.integers(0, 256, (40, 50, 3), dtype=np.uint8)
 
 
 @pytest.mark.parametrize("name", CHANGES)
-def test_each_change_changes_a_picture_and_keeps_it_one(name: str) -> None:
-    changed = CHANGES[name].apply(PICTURE, np.random.default_rng(1))
+def test_each_change_changes_a_image_and_keeps_it_one(name: str) -> None:
+    changed = CHANGES[name].apply(IMAGE, np.random.default_rng(1))
     assert changed.dtype == np.uint8
     assert changed.shape == ((40, 50, 3) if "middle" not in name else changed.shape)
-    assert changed.shape != PICTURE.shape or (changed != PICTURE).any()
+    assert changed.shape != IMAGE.shape or (changed != IMAGE).any()
 
 
 def test_changes_by_hand() -> None:
     flat = np.full((20, 20, 3), 128, np.uint8)
     for name in ("JPEG quality 30", "resized to 0.25 and back", "blur sigma 3"):
-        assert (CHANGES[name].apply(flat, DRAW) == 128).all(), "a flat picture has nothing to lose"
+        assert (CHANGES[name].apply(flat, DRAW) == 128).all(), "a flat image has nothing to lose"
     noisy = CHANGES["noise sigma 10"].apply(np.full((200, 200, 3), 128, np.uint8), np.random.default_rng(0))
     assert noisy.std() == pytest.approx(10, rel=0.02)
-    assert (CHANGES["middle 75%"].apply(PICTURE, DRAW) == PICTURE[5:35, 6:44]).all()
-    errors = [np.abs(CHANGES[f"JPEG quality {q}"].apply(PICTURE, DRAW) - PICTURE.astype(int)).mean() for q in (95, 30)]
+    assert (CHANGES["middle 75%"].apply(IMAGE, DRAW) == IMAGE[5:35, 6:44]).all()
+    errors = [np.abs(CHANGES[f"JPEG quality {q}"].apply(IMAGE, DRAW) - IMAGE.astype(int)).mean() for q in (95, 30)]
     assert errors[0] < errors[1]
 
 
-def test_unchanged_pictures_score_as_in_the_evaluation(
+def test_unchanged_images_score_as_in_the_evaluation(
     tiny_spec: RunSpec, own_dataset: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     torch.manual_seed(0)
@@ -62,7 +62,7 @@ def test_unchanged_pictures_score_as_in_the_evaluation(
     json.dumps(judge_grid(grid, UNCALIBRATED), allow_nan=False)
 
 
-def test_a_broken_or_missing_picture_is_named(own_dataset: Path, tiny_spec: RunSpec) -> None:
+def test_a_broken_or_missing_image_is_named(own_dataset: Path, tiny_spec: RunSpec) -> None:
     data = manifest.load(str(own_dataset))
     rows = data.split("test")
     victim = Path(data.root) / rows["path"][1]

@@ -56,7 +56,7 @@ def test_scores_are_those_of_the_serving_path_whatever_the_batch(
     assert found["p_fake"].to_numpy() == pytest.approx(expit(found["logit"].to_numpy(dtype=np.float64)))
 
 
-def test_a_broken_or_missing_picture_is_named(network: nn.Module, tiny_spec: RunSpec, own_dataset: Path) -> None:
+def test_a_broken_or_missing_image_is_named(network: nn.Module, tiny_spec: RunSpec, own_dataset: Path) -> None:
     data = manifest.load(str(own_dataset))
     rows = data.split("test")
     victim = Path(data.root) / rows["path"][2]
@@ -80,7 +80,7 @@ def test_a_network_that_gives_nan_is_named(tiny_dataset: Path) -> None:
 
 def test_judgement_by_hand() -> None:
     report = scoring.judge(scores_of([-4.0, -4.0, 0.0, 4.0], [4.0, 4.0, 4.0, -4.0, 0.0]), CHOSEN)
-    assert report["pictures"] == {"real": 4, "fake": 5}
+    assert report["images"] == {"real": 4, "fake": 5}
     assert report["confusion"] == {"reals_passed": 3, "fakes_passed": 2, "reals_flagged": 1, "fakes_caught": 3}
     assert report["rates"]["fakes_passed_rate"]["value"] == pytest.approx(0.4)
     half = {name: (rate["count"], rate["of"]) for name, rate in report["at_half"].items() if name in ERRORS}

@@ -1,4 +1,4 @@
-"""detector_core.images.decode: kinds of pictures, bombs refused from their header, and
+"""detector_core.images.decode: kinds of images, bombs refused from their header, and
 detector_core.images.metadata."""
 
 import io
@@ -194,15 +194,15 @@ def personal(format_: str, orientation: int) -> bytes:
 
 @pytest.mark.parametrize("orientation", [1, 6])
 @pytest.mark.parametrize(("format_", "suffix"), [("JPEG", ".jpg"), ("PNG", ".png"), ("WEBP", ".png"), ("TIFF", ".png")])
-def test_metadata_goes_and_the_picture_stays(format_: str, suffix: str, orientation: int) -> None:
+def test_metadata_goes_and_the_image_stays(format_: str, suffix: str, orientation: int) -> None:
     data = personal(format_, orientation)
     assert SECRET in data
     bare, found = metadata.stripped(data)
     assert found == suffix
     assert SECRET not in bare
     assert np.array_equal(decode(bare), decode(data))
-    with Image.open(io.BytesIO(bare)) as picture:
-        assert dict(picture.getexif()) == ({0x0112: 6} if (orientation, suffix) == (6, ".jpg") else {})
+    with Image.open(io.BytesIO(bare)) as image:
+        assert dict(image.getexif()) == ({0x0112: 6} if (orientation, suffix) == (6, ".jpg") else {})
 
 
 @pytest.mark.parametrize("options", [{}, {"progressive": True}, {"restart_marker_blocks": 2}, {"subsampling": 0}])
@@ -212,7 +212,7 @@ def test_the_traces_of_a_jpeg_stay_byte_for_byte(options: dict[str, Any]) -> Non
     assert bare == data
 
 
-def test_what_is_no_picture_is_not_stripped() -> None:
+def test_what_is_no_image_is_not_stripped() -> None:
     with pytest.raises(BadImage):
         metadata.stripped(b"text")
 
@@ -264,7 +264,7 @@ def app0(said: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("kind", ["in the header", "behind it", "Canon's words"])
-def test_what_the_picture_was_before_it_was_cut_goes(kind: str) -> None:
+def test_what_the_image_was_before_it_was_cut_goes(kind: str) -> None:
     """A thumbnail in JFIF's own header, or a JPEG in a segment of its own; what an old camera says."""
     plain = saved(noise(), "JPEG")
     header, rest = plain[4:20], plain[20:]

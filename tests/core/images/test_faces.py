@@ -35,7 +35,7 @@ def portrait(faces: Path) -> Image.Image:
     ],
     ids=["exact", "margin", "squared", "moved in", "moved back", "shrunk"],
 )
-def test_a_crop_is_a_square_inside_the_picture(box, margin, corner, side):
+def test_a_crop_is_a_square_inside_the_image(box, margin, corner, side):
     y, x = np.mgrid[:80, :120]
     image = np.stack([x, y, x], axis=-1).astype(np.uint8)
     found = crop(image, face(*box), margin)
@@ -45,7 +45,7 @@ def test_a_crop_is_a_square_inside_the_picture(box, margin, corner, side):
 
 @pytest.mark.parametrize("size", [(1, 1), (16, 16), (39, 300), (40, 40), (64, 41), (50, 1500), (45, 50_000)])
 @pytest.mark.parametrize("content", ["flat", "noise"])
-def test_pictures_of_any_size_without_a_face_have_none(size, content):
+def test_images_of_any_size_without_a_face_have_none(size, content):
     noise = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
     assert detect(noise if content == "noise" else np.full_like(noise, 128)) == []
 
@@ -73,10 +73,10 @@ def test_faces_are_found_where_they_are_the_largest_first(portrait: Image.Image)
 
 
 def test_threads_find_the_same_faces(portrait: Image.Image):
-    pictures = [np.asarray(portrait.resize((side, side))) for side in (128, 160, 192, 224)]
-    one_by_one = [[found.box for found in detect(picture)] for picture in pictures]
+    images = [np.asarray(portrait.resize((side, side))) for side in (128, 160, 192, 224)]
+    one_by_one = [[found.box for found in detect(image)] for image in images]
     with ThreadPoolExecutor(4) as pool:
-        together = [[found.box for found in faces] for faces in pool.map(detect, pictures * 3)]
+        together = [[found.box for found in faces] for faces in pool.map(detect, images * 3)]
     assert together == one_by_one * 3
 
 
@@ -86,7 +86,7 @@ def test_a_face_fills_an_aligned_portrait(side, whole):
     assert fills(image, face(30, 30, 30 + side, 30 + side)) == whole
 
 
-def test_boxes_of_a_large_picture_are_in_its_own_pixels(portrait: Image.Image):
+def test_boxes_of_a_large_image_are_in_its_own_pixels(portrait: Image.Image):
     plain = detect(np.asarray(portrait.resize((1024, 1024))))[0]
     large = detect(np.asarray(portrait.resize((2048, 2048))))[0]
     assert np.array(large.box) == pytest.approx(2 * np.array(plain.box), abs=25)
@@ -104,7 +104,7 @@ def test_a_crop_is_saved_without_loss(portrait: Image.Image, tmp_path: Path):
     assert (np.asarray(Image.open(io.BytesIO(data))) == expected).all()
 
 
-def test_a_picture_without_a_face_is_named_so(tmp_path: Path):
+def test_a_image_without_a_face_is_named_so(tmp_path: Path):
     buffer = io.BytesIO()
     Image.new("RGB", (64, 64)).save(buffer, "PNG")
     with pytest.raises(BadImage, match="no face was found"):

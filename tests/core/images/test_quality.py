@@ -1,4 +1,4 @@
-"""detector_core.images.quality: each flag on pictures made for it."""
+"""detector_core.images.quality: each flag on images made for it."""
 
 import io
 
@@ -29,7 +29,7 @@ def test_a_good_face_has_no_flag() -> None:
     assert quality.of_face(np.asarray(texture()), face(150)) == ()
 
 
-def test_each_flag_has_its_picture() -> None:
+def test_each_flag_has_its_image() -> None:
     sharp = texture()
     blurred = sharp.filter(ImageFilter.GaussianBlur(4))
     dark = sharp.point(lambda value: value // 6)
@@ -76,6 +76,6 @@ def test_portraits_of_the_data_set_are_good_until_they_are_blurred() -> None:
     box = Face(box=(35, 30, 220, 235), score=1.0, landmarks=np.zeros((5, 2), np.float32))
     for label in ("real", "fake"):
         for path in sorted((folder / label).iterdir())[:5]:
-            picture = Image.open(path).convert("RGB")
-            assert "blurred" not in quality.of_face(np.asarray(picture), box)
-            assert "blurred" in quality.of_face(np.asarray(picture.filter(ImageFilter.GaussianBlur(4))), box)
+            image = Image.open(path).convert("RGB")
+            assert "blurred" not in quality.of_face(np.asarray(image), box)
+            assert "blurred" in quality.of_face(np.asarray(image.filter(ImageFilter.GaussianBlur(4))), box)

@@ -77,7 +77,7 @@ def test_a_track_that_unpacks_to_too_much_is_refused(monkeypatch: pytest.MonkeyP
     with pytest.raises(TooLongVideo, match="unpack to too much"):
         video.sample(data, 4, max_s=60)
     monkeypatch.setattr(video, "LEAST_UNPACKED", 2**25)
-    with pytest.raises(BadVideo, match="no frame of the clip can be decoded"):  # zeros are no picture
+    with pytest.raises(BadVideo, match="no frame of the clip can be decoded"):  # zeros are no image
         list(video.sample(data, 4, max_s=60).frames)
 
 

@@ -17,7 +17,7 @@ def network(request: pytest.FixtureRequest) -> tuple[ModelSpec, nn.Module]:
     return spec, build(spec, pretrained=False)
 
 
-def test_one_logit_a_picture_at_the_smallest_size(network: tuple[ModelSpec, nn.Module]) -> None:
+def test_one_logit_a_image_at_the_smallest_size(network: tuple[ModelSpec, nn.Module]) -> None:
     spec, model = network
     side = SIDE[spec.architecture]
     check_image_size(spec, side)
@@ -80,7 +80,7 @@ def test_vggface2_resnet50_strides_as_caffe_does() -> None:
 
 
 @pytest.mark.parametrize("name", SMALLEST)
-def test_a_picture_too_small_is_refused(name: str) -> None:
+def test_a_image_too_small_is_refused(name: str) -> None:
     spec = ModelSpec(architecture=name)
     side = SMALLEST[name]
     assert smallest_image(spec) == side

@@ -1,4 +1,4 @@
-"""detector_core.registry.bulk_predict: a verdict for each picture, in order, and what becomes of a file that cannot
+"""detector_core.registry.bulk_predict: a verdict for each image, in order, and what becomes of a file that cannot
 be read."""
 
 import errno
@@ -12,7 +12,7 @@ from detector_core.images.preprocess import decode
 from detector_core.registry import versions
 from detector_core.registry.bulk_predict import BATCH, judge
 from detector_core.registry.predictor import Predictor
-from tests.conftest import picture
+from tests.conftest import image_bytes
 from tests.support.models import save_model
 
 
@@ -24,19 +24,19 @@ def version(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Some more than a batch; read only."""
-    folder = tmp_path_factory.mktemp("pictures")
+    folder = tmp_path_factory.mktemp("images")
     for number in range(BATCH + 3):
-        (folder / f"{number:02}.jpg").write_bytes(picture(number, "fake" if number % 2 else "real"))
-    (folder / "torn.jpg").write_bytes(picture(0, "real")[:300])
+        (folder / f"{number:02}.jpg").write_bytes(image_bytes(number, "fake" if number % 2 else "real"))
+    (folder / "torn.jpg").write_bytes(image_bytes(0, "real")[:300])
     return folder
 
 
-def test_each_picture_gets_the_verdict_of_the_service_in_the_order_asked(version: Path, pictures: Path) -> None:
-    paths = sorted((path.name for path in pictures.glob("[0-9]*.jpg")), reverse=True)
-    found = judge(str(version), "cpu", str(pictures), paths)
-    expected = Predictor(version).predict([decode((pictures / path).read_bytes()) for path in paths])
+def test_each_image_gets_the_verdict_of_the_service_in_the_order_asked(version: Path, images: Path) -> None:
+    paths = sorted((path.name for path in images.glob("[0-9]*.jpg")), reverse=True)
+    found = judge(str(version), "cpu", str(images), paths)
+    expected = Predictor(version).predict([decode((images / path).read_bytes()) for path in paths])
     assert found["path"].tolist() == paths
     assert found["verdict"].tolist() == [one.verdict for one in expected]
     assert found["p_fake"].tolist() == pytest.approx([one.p_fake for one in expected], abs=1e-3)
@@ -45,7 +45,7 @@ def test_each_picture_gets_the_verdict_of_the_service_in_the_order_asked(version
 
 
 def test_a_file_that_cannot_be_read_is_named_and_stops_nothing(
-    version: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch
+    version: Path, images: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read = storage.read_bytes
 
@@ -55,10 +55,10 @@ def test_a_file_that_cannot_be_read_is_named_and_stops_nothing(
         return read(path)
 
     monkeypatch.setattr(storage, "read_bytes", refuse)
-    found = judge(str(version), "cpu", str(pictures), ["00.jpg", "torn.jpg", "gone.jpg", "01.jpg"])
+    found = judge(str(version), "cpu", str(images), ["00.jpg", "torn.jpg", "gone.jpg", "01.jpg"])
     refused, torn, gone, whole = found["error"]
     assert refused == "the file cannot be opened: Permission denied"
-    assert torn.startswith("damaged picture: ")
+    assert torn.startswith("damaged image: ")
     assert gone.startswith("the file cannot be opened: ")
     assert gone.endswith("No such file or directory")
     assert whole is None or whole != whole
@@ -66,13 +66,11 @@ def test_a_file_that_cannot_be_read_is_named_and_stops_nothing(
 
 
 def test_a_disk_that_fails_stops_it_and_says_how_to_go_on(
-    version: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch
+    version: Path, images: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(path: str) -> bytes:
         raise OSError(errno.EIO, "Input/output error", path)
 
     monkeypatch.setattr(storage, "read_bytes", fail)
-    with pytest.raises(
-        BadData, match=rf"^{pictures}/00\.jpg cannot be read \(.*\): run the same command again to go on"
-    ):
-        judge(str(version), "cpu", str(pictures), ["00.jpg"])
+    with pytest.raises(BadData, match=rf"^{images}/00\.jpg cannot be read \(.*\): run the same command again to go on"):
+        judge(str(version), "cpu", str(images), ["00.jpg"])

@@ -76,16 +76,16 @@ def test_batches_are_filled_up_to_a_few_sizes() -> None:
     assert filled_up(squares(5), ()).shape[0] == 5
 
 
-def test_int8_is_calibrated_on_whole_pictures_of_both_classes(own_dataset: Path) -> None:
+def test_int8_is_calibrated_on_whole_images_of_both_classes(own_dataset: Path) -> None:
     data = manifest.load(str(own_dataset))
     rows, preprocess = data.split("train"), PreprocessSpec(image_size=24)
-    assert openvino_export.calibration_pictures(rows, data.root, preprocess).shape == (16, 24, 24, 3)
-    with pytest.raises(BadData, match="the training split has no fake picture"):
-        openvino_export.calibration_pictures(rows.query("label == 'real'"), data.root, preprocess)
+    assert openvino_export.calibration_images(rows, data.root, preprocess).shape == (16, 24, 24, 3)
+    with pytest.raises(BadData, match="the training split has no fake image"):
+        openvino_export.calibration_images(rows.query("label == 'real'"), data.root, preprocess)
     torn = Path(data.root) / rows["path"][3]
     torn.write_bytes(torn.read_bytes()[:300])
     with pytest.raises(BadData, match=f"{torn}: .*damaged"):
-        openvino_export.calibration_pictures(rows, data.root, preprocess)
+        openvino_export.calibration_images(rows, data.root, preprocess)
 
 
 SIGNALS = """

@@ -36,9 +36,9 @@ def test_a_model_of_photographs(tmp_path: Path) -> None:
         "> the thresholds were chosen elsewhere",
         "p_fake 0.3000, which lets at most 1% of those fakes pass",
         "| blur sigma 3 | 0.7500 | 30.00 % (20.00-40.00) | 30.00 % (20.00-40.00) | undefined: no reals |",
-        "- blur sigma 3: AUC 0.750 where unchanged pictures have 0.950.",
+        "- blur sigma 3: AUC 0.750 where unchanged images have 0.950.",
         "## What it is for",
-        "50 real and 50 fake pictures",
+        "50 real and 50 fake images",
     ):
         assert part in text, part
     assert "- JPEG quality 95: AUC" not in text
@@ -74,5 +74,5 @@ def test_a_model_without_chosen_thresholds_says_so(tmp_path: Path) -> None:
     model = save_model(tmp_path / "model")
     (model / "calibration.json").unlink()
     text = card(model)
-    assert "None were chosen: from p_fake 0.5 on a picture is called fake, and no verdict is uncertain." in text
+    assert "None were chosen: from p_fake 0.5 on an image is called fake, and no verdict is uncertain." in text
     assert "Temperature" not in text

@@ -20,7 +20,7 @@ def brightness(pixels_BSSC: Pixels) -> np.ndarray:
     return (pixels_BSSC.mean((1, 2, 3)).astype(np.float32) - 125) / 20
 
 
-def test_each_engine_is_held_against_the_base_on_the_same_pictures(tiny_dataset: Path) -> None:
+def test_each_engine_is_held_against_the_base_on_the_same_images(tiny_dataset: Path) -> None:
     data, seen = manifest.load(str(tiny_dataset)), []
     engines = {
         BASE: brightness,
@@ -42,7 +42,7 @@ def test_each_engine_is_held_against_the_base_on_the_same_pictures(tiny_dataset:
     assert all(row.images_per_s and row.images_per_s > 0 for row in table)
 
 
-def test_a_broken_or_missing_picture_is_named(own_dataset: Path) -> None:
+def test_a_broken_or_missing_image_is_named(own_dataset: Path) -> None:
     data = manifest.load(str(own_dataset))
     valid = data.split("valid")
     victim = Path(data.root) / valid["path"][2]
@@ -79,7 +79,7 @@ def test_the_limits(fall: float, flips: int, of: int, passed: bool) -> None:
 
 def test_a_small_split_is_said() -> None:
     assert allowed_flips(199) == 0
-    assert parity_gate.small(100) == "0.5% of 100 validation pictures is less than one: no verdict may flip"
+    assert parity_gate.small(100) == "0.5% of 100 validation images is less than one: no verdict may flip"
     assert parity_gate.small(200) == ""
 
 

@@ -35,7 +35,7 @@ def test_scores_are_those_of_the_network_on_the_same_input(model: Path) -> None:
     )
 
 
-def test_a_squared_picture_gives_the_same_score_as_the_whole_one(model: Path) -> None:
+def test_a_squared_image_gives_the_same_score_as_the_whole_one(model: Path) -> None:
     from detector_core.images.preprocess import square
 
     predictor = Predictor(model)
@@ -44,7 +44,7 @@ def test_a_squared_picture_gives_the_same_score_as_the_whole_one(model: Path) ->
     assert [p.logit for p in predictor.predict(whole)] == [p.logit for p in predictor.predict(squares)]
 
 
-def test_no_pictures_no_predictions(model: Path) -> None:
+def test_no_images_no_predictions(model: Path) -> None:
     assert Predictor(model).predict([]) == []
 
 
@@ -71,7 +71,7 @@ def test_a_model_describes_itself(model: Path) -> None:
     assert (info.name, info.version, info.data, info.generated) == ("tiny", "tiny-v1", "data d1", True)
     assert info.sha256 == artifacts.read(model).weights_sha256
     assert info.test[0]["auc"] == 0.9
-    assert info.test[0]["pictures"] == 100
+    assert info.test[0]["images"] == 100
     assert dataclasses.is_dataclass(info.preprocess)
 
 

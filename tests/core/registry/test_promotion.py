@@ -66,11 +66,11 @@ def test_fp32_scores_are_those_of_evaluation(version: Path, data: Manifest) -> N
 
 @pytest.mark.parametrize("precision", ["int8", "bf16"])
 def test_fast_scores_are_near(version: Path, precision: str) -> None:
-    pictures = list(squares(24))
-    exact = Predictor(version, precision="fp32", threads=1).predict(pictures)
+    images = list(squares(24))
+    exact = Predictor(version, precision="fp32", threads=1).predict(images)
     fast = Predictor(version, precision=precision, threads=1)
     assert fast.info.precision == precision
-    distance = np.abs([a.logit - b.logit for a, b in zip(exact, fast.predict(pictures), strict=True)])
+    distance = np.abs([a.logit - b.logit for a, b in zip(exact, fast.predict(images), strict=True)])
     assert 0 <= distance.max() < 0.1
     assert Predictor(version).info == describe(version)
 
@@ -80,7 +80,7 @@ def test_what_was_measured_is_kept(version: Path, said: list[str]) -> None:
     assert record
     assert record.precision == "int8"
     assert [row["precision"] for row in record.table] == ["int8", "bf16", "fp32", "torch fp32"]
-    assert record.checked_on["pictures"] == {"real": 8, "fake": 8}
+    assert record.checked_on["images"] == {"real": 8, "fake": 8}
     assert set(record.files) == {f"openvino/{name}.{end}" for name in ("fp32", "int8") for end in ("xml", "bin")}
     assert any("the gate is run on it all the same" in line for line in said)
     assert "-> int8" in said[-1]
@@ -156,7 +156,7 @@ def test_a_precision_that_fails_makes_way_for_the_next(
     tmp_path: Path, data: Manifest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("detector_core.registry.promotion.OpenVino", Spoilt)
-    monkeypatch.setattr("detector_core.registry.promotion.export.quantize", lambda fp32, _: fp32)
+    monkeypatch.setattr("detector_core.registry.promotion.openvino_export.quantize", lambda fp32, _: fp32)
     model = save_model(tmp_path / "model")
     monkeypatch.setitem(promotion.FILE_OF, "int8", "fp32.xml")
     said: list[str] = []
@@ -205,13 +205,13 @@ def test_an_export_that_is_another_network_is_refused(tmp_path: Path, monkeypatc
         promotion.complete(save_model(tmp_path / "model"), say=lambda _: None)
 
 
-def test_calibration_pictures_are_of_both_classes(data: Manifest, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_calibration_images_are_of_both_classes(data: Manifest, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(openvino_export, "CALIBRATE_ON", 5)
     rows = data.split("train")
     preprocess = PreprocessSpec(image_size=SIZE)
-    assert openvino_export.calibration_pictures(rows, data.root, preprocess).shape == (10, SIZE, SIZE, 3)
-    with pytest.raises(BadData, match="no fake picture"):
-        openvino_export.calibration_pictures(rows[rows["label"] == "real"], data.root, preprocess)
+    assert openvino_export.calibration_images(rows, data.root, preprocess).shape == (10, SIZE, SIZE, 3)
+    with pytest.raises(BadData, match="no fake image"):
+        openvino_export.calibration_images(rows[rows["label"] == "real"], data.root, preprocess)
 
 
 @pytest.mark.parametrize(

@@ -39,7 +39,7 @@ def store(server: str, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def test_files_and_folders_come_back(store: str, tmp_path: Path) -> None:
-    odd = storage.join(store, "odd", "a b?c%20d#e+f.jpg")  # names of pictures are taken as they are
+    odd = storage.join(store, "odd", "a b?c%20d#e+f.jpg")  # names of images are taken as they are
     storage.write_bytes(odd, b"one")
     storage.write_bytes(odd, b"two")
     assert storage.read_bytes(odd) == b"two"

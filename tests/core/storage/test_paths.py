@@ -10,6 +10,7 @@ from pyarrow import fs
 
 from detector_core import storage
 from detector_core.errors import BadConfig, BadData
+from detector_core.storage import paths
 
 
 @pytest.mark.parametrize("where", ["ftp://host/faces", "https://host/faces/a.jpg"])
@@ -23,7 +24,7 @@ def test_in_another_filesystem_the_folders_above_a_file_are_made(
 ) -> None:
     where = "hdfs://host/runs/one/metrics.csv"
     monkeypatch.setattr(
-        storage, "locate", lambda uri: (fs.LocalFileSystem(), str(uri).replace("hdfs://host", str(tmp_path)))
+        paths, "locate", lambda uri: (fs.LocalFileSystem(), str(uri).replace("hdfs://host", str(tmp_path)))
     )
     for content in (b"first", b"second"):
         storage.write_bytes(where, content)

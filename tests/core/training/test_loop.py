@@ -150,30 +150,30 @@ def test_a_loss_that_is_not_finite_stops_the_run(tiny_dataset: Path, tiny_spec: 
         list(run)
 
 
-def test_a_broken_picture_stops_the_run_or_is_listed(own_dataset: Path, tiny_spec: RunSpec) -> None:
+def test_a_broken_image_stops_the_run_or_is_listed(own_dataset: Path, tiny_spec: RunSpec) -> None:
     data = manifest.load(str(own_dataset))
     torn = Path(data.root) / data.split("train")["path"][3]
     torn.write_bytes(torn.read_bytes()[:200])
-    with pytest.raises(BadData, match=f"broken picture: {torn}.*--skip-broken"):
+    with pytest.raises(BadData, match=f"broken image: {torn}.*--skip-broken"):
         list(fit(TrainState(tiny_spec, data.fingerprint), data))
     state = TrainState(tiny_spec, data.fingerprint)
     reports = list(fit(state, data, skip_broken=True))
     assert [str(torn) in item for item in state.progress.broken] == [True]
-    assert sum(report.pictures for report in reports if isinstance(report, StepReport)) == 3 * 15
+    assert sum(report.images for report in reports if isinstance(report, StepReport)) == 3 * 15
 
 
-def test_a_broken_validation_picture_stops_the_run_or_is_left_out(own_dataset: Path, tiny_spec: RunSpec) -> None:
+def test_a_broken_validation_image_stops_the_run_or_is_left_out(own_dataset: Path, tiny_spec: RunSpec) -> None:
     data, spec = manifest.load(str(own_dataset)), tiny_spec.replace({"optim.epochs": 1})
     first, *others = (Path(data.root) / path for path in data.split("valid")["path"])
     first.write_bytes(first.read_bytes()[:200])
-    with pytest.raises(BadData, match=f"broken validation picture: {first}.*--skip-broken"):
+    with pytest.raises(BadData, match=f"broken validation image: {first}.*--skip-broken"):
         list(fit(TrainState(spec, data.fingerprint), data))
     *_, epoch = fit(TrainState(spec, data.fingerprint), data, skip_broken=True)
     assert isinstance(epoch, EpochReport)
-    assert epoch.val_accuracy * 7 == pytest.approx(round(epoch.val_accuracy * 7)), "of seven pictures, not eight"
+    assert epoch.val_accuracy * 7 == pytest.approx(round(epoch.val_accuracy * 7)), "of seven images, not eight"
     for path in others:
         path.write_bytes(b"")
-    with pytest.raises(BadData, match="no validation picture can be read: mend them"):
+    with pytest.raises(BadData, match="no validation image can be read: mend them"):
         list(fit(TrainState(spec, data.fingerprint), data, skip_broken=True))
 
 

@@ -20,7 +20,7 @@ STEP = 32 + plots.SHEET_GAP
 
 
 def cells(data: Manifest, spec: RunSpec) -> np.ndarray:
-    """The pictures of the sheet by row and column; fails where something is between them."""
+    """The images of the sheet by row and column; fails where something is between them."""
     sheet = np.asarray(Image.open(io.BytesIO(plots.contact_sheet(data, spec))))
     assert sheet.shape == (plots.SHEET_ROWS * STEP, plots.SHEET_COLUMNS * STEP, 3)
     tiles = sheet.reshape(plots.SHEET_ROWS, STEP, plots.SHEET_COLUMNS, STEP, 3).swapaxes(1, 2)
@@ -38,8 +38,8 @@ def test_the_curves_of_both_splits_are_drawn_and_the_epoch_that_is_kept(monkeypa
     drawn: list[Figure] = []
     really = plots._png
     monkeypatch.setattr(plots, "_png", lambda figure: drawn.append(figure) or really(figure))
-    with Image.open(io.BytesIO(plots.learning_curves(history, "tiny on faces"))) as picture:
-        assert (picture.format, picture.size) == ("PNG", (960, 540))
+    with Image.open(io.BytesIO(plots.learning_curves(history, "tiny on faces"))) as image:
+        assert (image.format, image.size) == ("PNG", (960, 540))
     (axes,) = drawn[0].axes
     *curves, kept = axes.get_lines()
     assert [list(line.get_ydata()) for line in curves] == [[row[name] for row in history] for name in columns]
@@ -50,7 +50,7 @@ def test_the_curves_of_both_splits_are_drawn_and_the_epoch_that_is_kept(monkeypa
     ]  # fmt: skip
 
 
-def test_a_sheet_shows_four_draws_of_pictures_from_the_whole_split(tiny_dataset: Path, tiny_spec: RunSpec) -> None:
+def test_a_sheet_shows_four_draws_of_images_from_the_whole_split(tiny_dataset: Path, tiny_spec: RunSpec) -> None:
     data = manifest.load(str(tiny_dataset))
     paths = data.split("train")["path"][::6]
     assert len(paths) == plots.SHEET_COLUMNS
@@ -65,7 +65,7 @@ def test_a_sheet_shows_four_draws_of_pictures_from_the_whole_split(tiny_dataset:
     assert all((changed[0, column] != changed[row, column]).any() for column in range(8) for row in (1, 2, 3))
 
 
-def test_a_sheet_of_few_pictures_has_white_places(tiny_dataset: Path, tiny_spec: RunSpec) -> None:
+def test_a_sheet_of_few_images_has_white_places(tiny_dataset: Path, tiny_spec: RunSpec) -> None:
     data = manifest.load(str(tiny_dataset))
     few = dataclasses.replace(data, frame=data.split("train").head(3))
     blank = (cells(few, tiny_spec) == 255).all(axis=(2, 3, 4))

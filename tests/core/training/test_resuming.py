@@ -17,7 +17,7 @@ from detector_core.training.step import StepReport, TrainState
 
 REPORTS = 2 * (4 + 1)
 """Of two epochs, each of four steps and its end."""
-CLOCKS = ("seconds", "pictures_per_s", "peak_memory_bytes")
+CLOCKS = ("seconds", "images_per_s", "peak_memory_bytes")
 
 
 def steady(report: Any) -> dict[str, Any]:

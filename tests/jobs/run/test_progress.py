@@ -17,7 +17,7 @@ ROW = {
     "val_loss": 0.5,
     "val_accuracy": 0.5,
     "val_auc": None,
-    "pictures_per_s": 1.0,
+    "images_per_s": 1.0,
 }
 
 
