@@ -1,4 +1,4 @@
-# The project with its locked environment, on the image of the same Ray and Python as the lock.
+# The project, installed in its locked environment. A job's --working-dir comes before the installed code.
 #
 #   docker build -t deepfake-face-detector .
 #   docker run --rm -p 127.0.0.1:8000:8000 -v "$PWD/models:/srv/models:ro" --shm-size 1g deepfake-face-detector
@@ -13,7 +13,13 @@ COPY --from=uv /uv /usr/local/bin/uv
 ENV UV_COMPILE_BYTECODE=1 UV_LINK_MODE=copy UV_PYTHON_DOWNLOADS=never UV_PROJECT_ENVIRONMENT=/opt/venv
 WORKDIR /srv/detector
 COPY pyproject.toml uv.lock ./
-RUN --mount=type=cache,target=/root/.cache/uv uv sync --locked --no-default-groups
+# The dependencies are a layer by themselves, which a change of the code leaves in Docker's cache.
+RUN --mount=type=cache,target=/root/.cache/uv uv sync --locked --no-default-groups --no-install-project
+COPY README.md ./
+COPY detector_core ./detector_core
+COPY jobs ./jobs
+COPY serve_app ./serve_app
+RUN --mount=type=cache,target=/root/.cache/uv uv sync --locked --no-default-groups --no-editable
 
 FROM python:3.11.14-slim-bookworm
 # wget is what KubeRay's own probes call; libgl and libglib are OpenCV's, which albumentations brings.
@@ -27,11 +33,7 @@ COPY --from=uv /uv /usr/local/bin/uv
 COPY --from=environment /opt/venv /opt/venv
 WORKDIR /srv/detector
 COPY pyproject.toml uv.lock ./
-COPY detector_core ./detector_core
-COPY jobs ./jobs
-COPY serve_app ./serve_app
 ENV PATH=/opt/venv/bin:$PATH \
-    PYTHONPATH=/srv/detector \
     UV_PROJECT_ENVIRONMENT=/opt/venv \
     RAY_USAGE_STATS_ENABLED=0
 USER 1000

@@ -48,7 +48,7 @@ def test_a_cluster_is_closed_and_runs_the_locked_environment(name: str) -> None:
     assert "--dashboard-host=127.0.0.1" in head
     assert [target for target in config["file_mounts"] if target.endswith("/.ray/auth_token")]
     assert "RAY_AUTH_MODE=token" in setup + said(config.get("docker", {"run_options": []}), "run_options")
-    assert "uv sync --locked --no-dev" in setup
+    assert "uv sync --locked --no-dev --no-install-project" in setup
     for mounted in config["file_mounts"].values():
         assert mounted.startswith("~") or (ROOT / mounted).exists(), mounted
 
