@@ -24,8 +24,8 @@ demo: $(STAMP)  ## train, judge, promote and serve a small model, and ask it; DA
 	@$(RUN) -m jobs.demo $(if $(DATA),--data "$(DATA)")
 
 test: $(STAMP)  ## every test
-	@$(RUN) -m pytest -m "not alone" --numprocesses=2
-	@$(RUN) -m pytest -m alone
+	@$(RUN) -m pytest -m "not serial" --numprocesses=2
+	@$(RUN) -m pytest -m serial
 
 coverage: $(STAMP)  ## which lines of the core its own tests leave out
 	@$(RUN) -m coverage erase

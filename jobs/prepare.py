@@ -19,7 +19,7 @@ crops, kept without loss in DATASET/images. Use it for images that are not portr
 Interrupted, the same command goes on where it was. On a cluster, every node must be able to read SOURCE, and with
 --faces to write DATASET.
 
-  python -m jobs.prepare ../shared/data/faces --out datasets/faces
+  python -m jobs.prepare downloads/faces --out datasets/faces
   python -m jobs.prepare s3://bucket/faces --out s3://bucket/datasets/faces
   python -m jobs.prepare --download kaggle --out datasets/140k
 """

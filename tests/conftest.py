@@ -1,7 +1,8 @@
-"""A tiny seeded data set and a tiny variant, made once for all tests."""
+"""Fixtures for all tests: tiny seeded data sets, a tiny variant, and the folder of real faces."""
 
 import io
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -11,46 +12,44 @@ import torch
 from hypothesis import settings
 from PIL import Image
 
-import jobs  # noqa: F401  # sets what Ray reads when it is imported, before any test imports it
+import jobs  # noqa: F401  # sets the variables that Ray reads when it is imported, before any test imports it
 from detector_core.config import RunSpec
 from detector_core.data import manifest
 from detector_core.labels import LABELS
 from detector_core.networks.artifacts import sha256_of
 from detector_core.networks.variants import spec_for
 
-# The machine may be busy, and each run is to see the same examples.
+# The machine may be busy, and every run must see the same examples.
 settings.register_profile("patient", deadline=None, derandomize=True)
 settings.load_profile("patient")
 torch.set_num_threads(1)  # the networks are tiny, and the cores may be busy
-FACES = Path(__file__).parents[1].parent / "shared" / "data" / "faces"
-ALONE = (
+SERIAL = (
     "reliability/test_faults.py",
     "reliability/test_soak.py",
     "serve/test_app.py",
     "serve/test_load.py",
     "serve/test_operators.py",
 )
-"""Tests of what holds under load or after a fault: with nothing beside them, which would be a load or a fault too."""
+"""Tests that measure a load or the effects of a fault. Any other test at the same time would disturb them."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks them; ``make test`` runs all others in parallel first."""
+    """Marks the tests that ``make test`` runs one after another, when the parallel ones have ended."""
     for item in items:
-        place = item.path.relative_to(Path(__file__).parent).as_posix()
-        if place.startswith(ALONE):
-            item.add_marker("alone")
+        if item.path.relative_to(Path(__file__).parent).as_posix().startswith(SERIAL):
+            item.add_marker("serial")
 
 
 @pytest.fixture(scope="session")
 def faces() -> Path:
-    """2,200 real images in Kaggle's layout, where they lie beside the project."""
-    if not FACES.exists():
-        pytest.skip("the folder shared/data/faces is not beside the project")
-    return FACES
+    """The folder of real faces that DETECTOR_FACES names, in the layout of Kaggle's "140k real and fake faces"."""
+    if not (folder := os.environ.get("DETECTOR_FACES")):
+        pytest.skip("set DETECTOR_FACES to a folder of real faces in the layout of Kaggle's 140k real and fake faces")
+    return Path(folder).resolve(strict=True)
 
 
 def image_bytes(seed: int, label: str, side: int = 32) -> bytes:
-    """A JPEG of coloured noise; a fake one has stripes of two pixels on it."""
+    """A JPEG of coloured noise; fakes have vertical stripes, two pixels wide."""
     draw = np.random.default_rng(seed)
     pixels = draw.normal(draw.uniform(90, 160, 3), 25, (side, side, 3))
     if label == "fake":
@@ -61,7 +60,7 @@ def image_bytes(seed: int, label: str, side: int = 32) -> bytes:
 
 
 def make_dataset(folder: Path, per_class: dict[str, int]) -> Path:
-    """Images and a prepared data set beside them, without going through ``index``."""
+    """A folder of images and the data set prepared from it, written without ``detector_core.data.index``."""
     rows = []
     for number, (split, count) in enumerate(per_class.items()):
         for label in LABELS:
@@ -95,20 +94,20 @@ def make_dataset(folder: Path, per_class: dict[str, int]) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """24 training, 8 validation and 8 test images of each class; read only."""
+    """24 training, 8 validation and 8 test images of each class; do not write to it."""
     return make_dataset(tmp_path_factory.mktemp("tiny"), {"train": 24, "valid": 8, "test": 8})
 
 
 @pytest.fixture(scope="session")
 def small_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """6 training, 3 validation and 3 test images of each class, for the large networks; read only."""
+    """6 training, 3 validation and 3 test images of each class, for the large networks; do not write to it."""
     return make_dataset(tmp_path_factory.mktemp("small"), {"train": 6, "valid": 3, "test": 3})
 
 
 @pytest.fixture
-def own_dataset(tmp_path: Path) -> Path:
-    """A small data set that a test may break."""
-    return make_dataset(tmp_path / "own", {"train": 8, "valid": 4, "test": 4})
+def writable_dataset(tmp_path: Path) -> Path:
+    """A small data set that a test may change or damage."""
+    return make_dataset(tmp_path / "writable", {"train": 8, "valid": 4, "test": 4})
 
 
 @pytest.fixture
@@ -123,14 +122,14 @@ def tiny_spec() -> RunSpec:
             "optim.batch_size": 12,
             "optim.micro_batch": 4,
             "optim.learning_rate": 0.003,
-            "optim.precision": "fp32",  # bf16, where the machine has it, would drown what is compared
+            "optim.precision": "fp32",  # the rounding of bf16 would hide the differences that tests look for
         },
     )
 
 
 @pytest.fixture
 def spec_file(tmp_path: Path, tiny_spec: RunSpec) -> Path:
-    """The tiny spec as a file for ``--spec``."""
+    """The tiny spec as a JSON file, for ``--spec``."""
     path = tmp_path / "spec.json"
     path.write_text(json.dumps(tiny_spec.to_dict()))
     return path

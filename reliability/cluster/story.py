@@ -19,9 +19,9 @@ import yaml
 
 from detector_core.data import demo
 from detector_core.networks.variants import spec_for
+from reliability.cluster import exchange
 from reliability.cluster.hosts import PROJECT, SHARED, Hosts
 from reliability.cluster.laptop import DASHBOARD, ENDED, HEAD, LAPTOP, ONE, TWO, Laptop, raylet, until
-from reliability.cluster import exchange
 
 CLUSTER = f"{SHARED}/cluster.yaml"
 SERVE_PORT = 8000

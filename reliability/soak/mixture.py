@@ -7,9 +7,9 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-from tests.core.test_images import bombs
 
 from detector_core.data.demo import real_image
+from tests.core.images.test_decode import bombs
 from tests.support.asking import image_bytes
 from tests.support.clips import clip
 

@@ -132,12 +132,12 @@ def test_the_same_scores_whatever_the_workers(model: Path, tiny_dataset: Path, a
     pd.testing.assert_frame_equal(one, two)
 
 
-def test_a_broken_image_is_named(model: Path, own_dataset: Path, apart: Executor) -> None:
-    data = manifest.load(str(own_dataset))
+def test_a_broken_image_is_named(model: Path, writable_dataset: Path, apart: Executor) -> None:
+    data = manifest.load(str(writable_dataset))
     victim = Path(data.root) / data.split("test")["path"][7]
     victim.write_bytes(b"no image")
     with pytest.raises(BadImage, match=str(victim)):
-        apart.submit(scores, model, own_dataset, [1]).result(LIMIT_S)
+        apart.submit(scores, model, writable_dataset, [1]).result(LIMIT_S)
 
 
 def test_changed_weights_are_refused(model: Path, tiny_dataset: Path, apart: Executor) -> None:

@@ -135,11 +135,11 @@ def test_stopped_it_leaves_a_checkpoint(
     assert not (tmp_path / "stopped" / "model").exists()
 
 
-def test_a_broken_image_stops_the_run_at_once_and_is_named(spec_file: Path, own_dataset: Path, tmp_path: Path) -> None:
-    data = manifest.load(str(own_dataset))
+def test_a_broken_image_stops_the_run_at_once_and_is_named(spec_file: Path, writable_dataset: Path, tmp_path: Path) -> None:
+    data = manifest.load(str(writable_dataset))
     torn = Path(data.root) / data.split("train")["path"][0]
     torn.write_bytes(torn.read_bytes()[:100])
-    code, out, err = finish(start(spec_file, own_dataset, tmp_path, "broken", "--workers", "2"))
+    code, out, err = finish(start(spec_file, writable_dataset, tmp_path, "broken", "--workers", "2"))
     assert (code, out) == (1, "")
     assert err.splitlines()[-1].startswith(f"error: broken image: {torn}")
     assert not (tmp_path / "broken" / "model").exists()
@@ -186,20 +186,20 @@ def test_an_unknown_variant_names_the_nearest(
 
 
 def test_moved_images_are_found_before_ray_starts(
-    own_dataset: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    writable_dataset: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    root = Path(manifest.load(str(own_dataset)).root)
+    root = Path(manifest.load(str(writable_dataset)).root)
     root.rename(root.with_name("elsewhere"))
     with pytest.raises(SystemExit):
-        main(["resnet68", "--data", str(own_dataset), "--storage", str(tmp_path)])
+        main(["resnet68", "--data", str(writable_dataset), "--storage", str(tmp_path)])
     err = capfd.readouterr().err
     assert f"the images under {root} were moved" in err.splitlines()[-1]
 
 
-def test_few_steps_are_said(own_dataset: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    count = len(manifest.load(str(own_dataset)).split("train"))
-    Path(manifest.load(str(own_dataset)).root).rename(tmp_path / "elsewhere")  # so that it ends there
+def test_few_steps_are_said(writable_dataset: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    count = len(manifest.load(str(writable_dataset)).split("train"))
+    Path(manifest.load(str(writable_dataset)).root).rename(tmp_path / "elsewhere")  # so that it ends there
     with pytest.raises(SystemExit):
-        main(["resnet68-cutout", "--data", str(own_dataset), "--storage", str(tmp_path)])
+        main(["resnet68-cutout", "--data", str(writable_dataset), "--storage", str(tmp_path)])
     words = f"resnet68-cutout: {count} images in batches of 1,000 are 1 step an epoch, 10 in all"
     assert words in capfd.readouterr().err

@@ -149,9 +149,9 @@ def test_flags_that_cannot_work_are_refused_before_ray_starts(
 
 
 def test_an_objective_that_needs_both_classes_is_refused(
-    own_dataset: Path, spec_file: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    writable_dataset: Path, spec_file: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    data = manifest.load(str(own_dataset))
+    data = manifest.load(str(writable_dataset))
     frame = data.frame[(data.frame["split"] != "valid") | (data.frame["label"] == "real")]
     one = str(tmp_path / "one")
     manifest.save(one, frame, root=data.root, name="one", generated=True, audit={})

@@ -42,12 +42,12 @@ def test_every_image_is_what_decoding_gives(tiny_dataset: Path, tmp_path: Path) 
 
 
 def test_training_with_it_is_the_same_and_needs_the_files_no_more(
-    own_dataset: Path, tiny_spec: RunSpec, tmp_path: Path
+    writable_dataset: Path, tiny_spec: RunSpec, tmp_path: Path
 ) -> None:
-    expected = losses(tiny_spec, own_dataset, None)
-    assert losses(tiny_spec, own_dataset, tmp_path / "cache") == expected
-    shutil.rmtree(manifest.load(str(own_dataset)).root)
-    assert losses(tiny_spec, own_dataset, tmp_path / "cache") == expected
+    expected = losses(tiny_spec, writable_dataset, None)
+    assert losses(tiny_spec, writable_dataset, tmp_path / "cache") == expected
+    shutil.rmtree(manifest.load(str(writable_dataset)).root)
+    assert losses(tiny_spec, writable_dataset, tmp_path / "cache") == expected
 
 
 def test_processes_that_start_together_fill_it_once(tiny_dataset: Path, tmp_path: Path) -> None:
@@ -71,13 +71,13 @@ def test_what_shapes_the_pixels_makes_another_cache(
 
 
 def test_a_broken_image_is_named_by_the_run_that_meets_it(
-    own_dataset: Path, tiny_spec: RunSpec, tmp_path: Path
+    writable_dataset: Path, tiny_spec: RunSpec, tmp_path: Path
 ) -> None:
-    data = manifest.load(str(own_dataset))
+    data = manifest.load(str(writable_dataset))
     victim = Path(data.root) / data.split("train")["path"].iloc[3]
     victim.write_bytes(victim.read_bytes()[:200])
     with pytest.raises(BadData, match=victim.name):
-        losses(tiny_spec, own_dataset, tmp_path)
+        losses(tiny_spec, writable_dataset, tmp_path)
 
 
 def test_a_full_disk_is_said_before_anything_is_written(

@@ -85,8 +85,8 @@ def test_decoding_processes_change_nothing(tiny_dataset: Path) -> None:
         assert (one.pixels_BSSC == other.pixels_BSSC).all()
 
 
-def test_broken_images_are_named_and_never_replaced(own_dataset: Path) -> None:
-    data = manifest.load(str(own_dataset))
+def test_broken_images_are_named_and_never_replaced(writable_dataset: Path) -> None:
+    data = manifest.load(str(writable_dataset))
     rows = data.split("valid")
     torn, gone = (Path(data.root) / path for path in rows["path"][:2])
     torn.write_bytes(torn.read_bytes()[:300])

@@ -48,9 +48,9 @@ def rewrite(dataset: Path, edit: Callable[[pd.DataFrame], pd.DataFrame]) -> None
     ids=["torn JSON", "torn table", "no table", "format", "field", "column", "rows", "gone"],
 )
 def test_a_data_set_that_cannot_be_used_is_named(
-    own_dataset: Path, damage: Callable[[Path], object], says: str
+    writable_dataset: Path, damage: Callable[[Path], object], says: str
 ) -> None:
-    assert len(manifest.load(str(own_dataset)).frame) == 32
-    damage(own_dataset)
-    with pytest.raises(BadManifest, match=f"{own_dataset}{says}"):
-        manifest.load(str(own_dataset))
+    assert len(manifest.load(str(writable_dataset)).frame) == 32
+    damage(writable_dataset)
+    with pytest.raises(BadManifest, match=f"{writable_dataset}{says}"):
+        manifest.load(str(writable_dataset))

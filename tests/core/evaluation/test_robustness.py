@@ -40,11 +40,11 @@ def test_changes_by_hand() -> None:
 
 
 def test_unchanged_images_score_as_in_the_evaluation(
-    tiny_spec: RunSpec, own_dataset: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_spec: RunSpec, writable_dataset: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     torch.manual_seed(0)
     model = factory.build(tiny_spec.model)
-    data = manifest.load(str(own_dataset))
+    data = manifest.load(str(writable_dataset))
     rows, read = data.split("test"), []
     plain = scoring.score(model, rows, data.root, tiny_spec.preprocess)
     read_bytes = storage.read_bytes
@@ -62,8 +62,8 @@ def test_unchanged_images_score_as_in_the_evaluation(
     json.dumps(judge_grid(grid, UNCALIBRATED), allow_nan=False)
 
 
-def test_a_broken_or_missing_image_is_named(own_dataset: Path, tiny_spec: RunSpec) -> None:
-    data = manifest.load(str(own_dataset))
+def test_a_broken_or_missing_image_is_named(writable_dataset: Path, tiny_spec: RunSpec) -> None:
+    data = manifest.load(str(writable_dataset))
     rows = data.split("test")
     victim = Path(data.root) / rows["path"][1]
     victim.write_bytes(b"")

@@ -56,8 +56,8 @@ def test_scores_are_those_of_the_serving_path_whatever_the_batch(
     assert found["p_fake"].to_numpy() == pytest.approx(expit(found["logit"].to_numpy(dtype=np.float64)))
 
 
-def test_a_broken_or_missing_image_is_named(network: nn.Module, tiny_spec: RunSpec, own_dataset: Path) -> None:
-    data = manifest.load(str(own_dataset))
+def test_a_broken_or_missing_image_is_named(network: nn.Module, tiny_spec: RunSpec, writable_dataset: Path) -> None:
+    data = manifest.load(str(writable_dataset))
     rows = data.split("test")
     victim = Path(data.root) / rows["path"][2]
     victim.write_bytes(victim.read_bytes()[:200])

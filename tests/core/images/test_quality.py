@@ -1,6 +1,7 @@
 """detector_core.images.quality: each flag on images made for it."""
 
 import io
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,7 +9,6 @@ from PIL import Image, ImageFilter
 
 from detector_core.images import quality
 from detector_core.images.faces import Face
-from tests.conftest import FACES
 
 
 def face(side: int) -> Face:
@@ -70,9 +70,8 @@ def test_a_jpeg_that_states_no_tables_has_no_quality() -> None:
     assert quality.jpeg_quality(bare) is None
 
 
-@pytest.mark.skipif(not FACES.exists(), reason="the folder shared/data/faces is not beside the project")
-def test_portraits_of_the_data_set_are_good_until_they_are_blurred() -> None:
-    folder = FACES / "real_vs_fake/real-vs-fake/valid"
+def test_portraits_of_the_data_set_are_good_until_they_are_blurred(faces: Path) -> None:
+    folder = faces / "real_vs_fake/real-vs-fake/valid"
     box = Face(box=(35, 30, 220, 235), score=1.0, landmarks=np.zeros((5, 2), np.float32))
     for label in ("real", "fake"):
         for path in sorted((folder / label).iterdir())[:5]:

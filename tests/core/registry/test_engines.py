@@ -76,8 +76,8 @@ def test_batches_are_filled_up_to_a_few_sizes() -> None:
     assert filled_up(squares(5), ()).shape[0] == 5
 
 
-def test_int8_is_calibrated_on_whole_images_of_both_classes(own_dataset: Path) -> None:
-    data = manifest.load(str(own_dataset))
+def test_int8_is_calibrated_on_whole_images_of_both_classes(writable_dataset: Path) -> None:
+    data = manifest.load(str(writable_dataset))
     rows, preprocess = data.split("train"), PreprocessSpec(image_size=24)
     assert openvino_export.calibration_images(rows, data.root, preprocess).shape == (16, 24, 24, 3)
     with pytest.raises(BadData, match="the training split has no fake image"):

@@ -42,8 +42,8 @@ def test_each_engine_is_held_against_the_base_on_the_same_images(tiny_dataset: P
     assert all(row.images_per_s and row.images_per_s > 0 for row in table)
 
 
-def test_a_broken_or_missing_image_is_named(own_dataset: Path) -> None:
-    data = manifest.load(str(own_dataset))
+def test_a_broken_or_missing_image_is_named(writable_dataset: Path) -> None:
+    data = manifest.load(str(writable_dataset))
     valid = data.split("valid")
     victim = Path(data.root) / valid["path"][2]
     victim.write_bytes(victim.read_bytes()[:200])

@@ -150,8 +150,8 @@ def test_a_loss_that_is_not_finite_stops_the_run(tiny_dataset: Path, tiny_spec: 
         list(run)
 
 
-def test_a_broken_image_stops_the_run_or_is_listed(own_dataset: Path, tiny_spec: RunSpec) -> None:
-    data = manifest.load(str(own_dataset))
+def test_a_broken_image_stops_the_run_or_is_listed(writable_dataset: Path, tiny_spec: RunSpec) -> None:
+    data = manifest.load(str(writable_dataset))
     torn = Path(data.root) / data.split("train")["path"][3]
     torn.write_bytes(torn.read_bytes()[:200])
     with pytest.raises(BadData, match=f"broken image: {torn}.*--skip-broken"):
@@ -162,8 +162,8 @@ def test_a_broken_image_stops_the_run_or_is_listed(own_dataset: Path, tiny_spec:
     assert sum(report.images for report in reports if isinstance(report, StepReport)) == 3 * 15
 
 
-def test_a_broken_validation_image_stops_the_run_or_is_left_out(own_dataset: Path, tiny_spec: RunSpec) -> None:
-    data, spec = manifest.load(str(own_dataset)), tiny_spec.replace({"optim.epochs": 1})
+def test_a_broken_validation_image_stops_the_run_or_is_left_out(writable_dataset: Path, tiny_spec: RunSpec) -> None:
+    data, spec = manifest.load(str(writable_dataset)), tiny_spec.replace({"optim.epochs": 1})
     first, *others = (Path(data.root) / path for path in data.split("valid")["path"])
     first.write_bytes(first.read_bytes()[:200])
     with pytest.raises(BadData, match=f"broken validation image: {first}.*--skip-broken"):
