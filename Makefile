@@ -1,6 +1,6 @@
 # Two commands do everything: `make demo` and `make test`. `make help` lists the rest.
 #
-# uv comes from the PATH, else from pip into .uv/ inside this checkout; the locked environment goes to .venv/.
+# uv comes from the PATH, or else from pip into .uv/. The locked environment and the project itself go into .venv/.
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
@@ -17,29 +17,28 @@ DATA ?=
 
 .PHONY: help demo test coverage hosts faults soak lint serve tensorboard dashboards clean
 
-help:  ## this list
+help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
 
-demo: $(STAMP)  ## train, judge, promote and serve a small model, and ask it; DATA=FOLDER for your own images
+demo: $(STAMP)  ## train, evaluate, promote and serve a small model, and send it an image; DATA=FOLDER for your own images
 	@$(RUN) -m jobs.demo $(if $(DATA),--data "$(DATA)")
 
-test: $(STAMP)  ## every test
-	@$(RUN) -m pytest -m "not serial" --numprocesses=2
-	@$(RUN) -m pytest -m serial
+test: $(STAMP)  ## every test, in under 12 minutes on two cores; the last line says what failed
+	@$(RUN) -m tests
 
-coverage: $(STAMP)  ## which lines of the core its own tests leave out
+coverage: $(STAMP)  ## the lines of detector_core that its tests do not run; fails below 100 %
 	@$(RUN) -m coverage erase
 	@$(RUN) -m coverage run -m pytest tests/core
 	@$(RUN) -m coverage combine --quiet
 	@$(RUN) -m coverage report
 
-hosts: $(STAMP)  ## a cluster of three hosts made of namespaces, over real ssh; needs root
+hosts: $(STAMP)  ## reliability/cluster: a Ray cluster of three hosts made of namespaces; 8 minutes, needs root
 	@bash reliability/cluster/run.sh
 
-faults: $(STAMP)  ## break everything on purpose, one thing after another; writes docs/reliability.md
+faults: $(STAMP)  ## reliability/faults: cause every fault in turn, write docs/reliability.md; 20 minutes
 	@$(RUN) -m reliability.faults
 
-soak: $(STAMP)  ## an hour of mixed requests and promotions: no failure, memory and open files flat
+soak: $(STAMP)  ## reliability/soak: an hour of mixed requests and promotions; nothing may fail, no memory may leak
 	@$(RUN) -m reliability.soak
 
 lint: $(STAMP)  ## format, lint, types, import rules
@@ -48,13 +47,13 @@ lint: $(STAMP)  ## format, lint, types, import rules
 serve: $(STAMP)  ## serve the promoted model; MODELS=FOLDER PORT=8000
 	@exec $(RUN) -m serve_app --models "$(MODELS)" --port "$(PORT)"
 
-tensorboard: $(STAMP)  ## look at the runs in TensorBoard; RUNS=FOLDER
+tensorboard: $(STAMP)  ## show the runs in TensorBoard; RUNS=FOLDER
 	@exec .venv/bin/tensorboard --logdir "$(RUNS)" --host 127.0.0.1
 
-dashboards:  ## Prometheus and Grafana beside the Ray that runs here, with its panels and ours
+dashboards:  ## Prometheus and Grafana for the Ray on this machine, with its panels and ours
 	@exec bash docs/monitoring/start.sh
 
-clean:  ## remove the environment and everything the demo made
+clean:  ## remove the environment and the demo's files
 	rm -rf .venv .uv .demo
 
 $(STAMP): uv.lock pyproject.toml $(filter .uv/bin/uv,$(UV))
