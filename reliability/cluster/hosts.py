@@ -1,8 +1,8 @@
-"""Hosts made of Linux namespaces: each has its own network, processes, name, /tmp, home and sshd; they share the disk.
+"""Hosts made of Linux namespaces, each with its own network, processes, name, /tmp, home and sshd; the disk is shared.
 
-Call only inside the namespaces that ``run.sh`` makes: there this process sees no link of the machine's, and all that is
-made here ends with it. Folders of the machine below /tmp that a host needs (the project, Python) are bound into the
-host's own /tmp.
+Use it only inside the namespaces that ``run.sh`` makes. There this process sees none of the machine's network links,
+and everything it creates ends with it. Folders below the machine's /tmp that a host needs (the project, Python) are
+bound into the host's own /tmp.
 """
 
 import subprocess
@@ -14,7 +14,7 @@ from pathlib import Path
 
 NETWORK = "10.77.0"
 SHARED = Path("/tmp/shared")
-"""What every host mounts at the same place, as machines would mount NFS."""
+"""A folder that every host mounts under the same path, as machines would mount NFS."""
 PROJECT = Path(__file__).parents[2]
 
 _BOOT = """
@@ -35,7 +35,7 @@ exec /usr/sbin/sshd -D -e -f {root}/sshd_config
 
 @dataclass
 class Host:
-    """One host: ``process`` is its first process; when that ends the kernel ends all others of the host."""
+    """One host. ``process`` is its first process; when it ends, the kernel ends all others of the host."""
 
     name: str
     address: str
@@ -43,12 +43,12 @@ class Host:
     process: "subprocess.Popen[bytes]"
 
     def command(self, line: str) -> list[str]:
-        """What runs a shell line on this host, as root, in its home."""
-        inside = ["nsenter", "--target", str(_first_child(self.process.pid)), "--all"]
+        """The command that runs a shell line on this host, as root, in its home folder."""
+        enter = ["nsenter", "--target", str(_first_child(self.process.pid)), "--all"]
         environment = ["env", "-i", "HOME=/tmp/home", "USER=root", "LANG=C.UTF-8", "TERM=dumb"]
         path = f"PATH={PROJECT}/.venv/bin:/usr/sbin:/usr/bin:/sbin:/bin"
         return [
-            *inside,
+            *enter,
             *environment,
             path,
             "RAY_AUTH_MODE=token",
@@ -59,12 +59,12 @@ class Host:
         ]
 
     def processes(self) -> list[str]:
-        """The command lines of what runs on this host, but for its sshd and the question itself."""
-        found = subprocess.run(self.command("ps -eo args="), capture_output=True, text=True, check=True).stdout
-        return [line for line in found.splitlines() if "sshd" not in line and "ps -eo" not in line]
+        """The command lines of all processes on this host, except its sshd and the ``ps`` that lists them."""
+        listing = subprocess.run(self.command("ps -eo args="), capture_output=True, text=True, check=True).stdout
+        return [line for line in listing.splitlines() if "sshd" not in line and "ps -eo" not in line]
 
-    def link(self, state: str) -> None:
-        """``down`` is a cable that is pulled; ``up`` puts it back."""
+    def set_link(self, state: str) -> None:
+        """Pulls the network cable (``down``) or puts it back (``up``)."""
         subprocess.run(["ip", "link", "set", f"to-{self.name}", state], check=True)
 
     def power_off(self) -> None:
@@ -103,13 +103,13 @@ class Hosts:
         root = self.root / name
         (root / "tmp" / "home" / ".ray").mkdir(parents=True)
         _bind(self.root / "shared", root / SHARED.relative_to("/"))
-        for needed in {PROJECT, (PROJECT / ".venv").resolve(), Path(sys.base_prefix).resolve()}:
-            if needed.is_relative_to("/tmp"):
-                _bind(needed, root / needed.relative_to("/"))
+        for folder in {PROJECT, (PROJECT / ".venv").resolve(), Path(sys.base_prefix).resolve()}:
+            if folder.is_relative_to("/tmp"):
+                _bind(folder, root / folder.relative_to("/"))
         users = [line for line in Path("/etc/passwd").read_text().splitlines() if not line.startswith("root:")]
         (root / "passwd").write_text("\n".join(["root:x:0:0:root:/tmp/home:/bin/bash", *users]) + "\n")
-        known = [f"{address} {other}" for other, address in self.addresses.items()]
-        (root / "hosts").write_text("\n".join(["127.0.0.1 localhost", *known]) + "\n")
+        addresses = [f"{address} {other}" for other, address in self.addresses.items()]
+        (root / "hosts").write_text("\n".join(["127.0.0.1 localhost", *addresses]) + "\n")
         host_key = root / "host_key"
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(host_key)], check=True)
         (root / "sshd_config").write_text(
@@ -120,28 +120,28 @@ class Hosts:
         namespaces = ["--net", "--mount", "--pid", "--uts", "--ipc", "--fork", "--kill-child", "--mount-proc"]
         with (root / "sshd.log").open("wb") as log:
             process = subprocess.Popen(["unshare", *namespaces, "bash", "-c", boot], stdout=log, stderr=log)
-        _until(lambda: _first_child(process.pid) > 0)
+        _wait_until(lambda: _first_child(process.pid) > 0)
         subprocess.run(["ip", "link", "add", f"to-{name}", "type", "veth", "peer", "name", "end"], check=True)
         subprocess.run(["ip", "link", "set", "end", "netns", str(process.pid), "name", "eth0"], check=True)
         subprocess.run(["ip", "link", "set", f"to-{name}", "master", "switch", "up"], check=True)
-        _until(lambda: "listening" in (root / "sshd.log").read_text())
+        _wait_until(lambda: "listening" in (root / "sshd.log").read_text())
         return Host(name, self.addresses[name], root, process)
 
 
-def _bind(what: Path, where: Path) -> None:
-    where.mkdir(parents=True, exist_ok=True)
-    subprocess.run(["mount", "--bind", str(what), str(where)], check=True)
+def _bind(source: Path, target: Path) -> None:
+    target.mkdir(parents=True, exist_ok=True)
+    subprocess.run(["mount", "--bind", str(source), str(target)], check=True)
 
 
 def _first_child(pid: int) -> int:
-    children = Path(f"/proc/{pid}/task/{pid}/children")
-    found = children.read_text().split() if children.exists() else []
-    return int(found[0]) if found else 0
+    file = Path(f"/proc/{pid}/task/{pid}/children")
+    children = file.read_text().split() if file.exists() else []
+    return int(children[0]) if children else 0
 
 
-def _until(holds: Callable[[], bool], limit_s: float = 30) -> None:
+def _wait_until(condition: Callable[[], bool], limit_s: float = 30) -> None:
     deadline = time.monotonic() + limit_s
-    while not holds():
+    while not condition():
         if time.monotonic() > deadline:
             raise TimeoutError("a host did not start")
         time.sleep(0.05)

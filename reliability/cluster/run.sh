@@ -1,36 +1,36 @@
 #!/usr/bin/env bash
-# A cluster of three hosts on one machine, without a cloud: ray up, ray job submit, a host that is cut off, ray down.
+# A Ray cluster of three hosts on one machine: ray up, ray job submit, a host that is cut off, ray down.
 #
-#   bash reliability/cluster/run.sh             the whole story (reliability/cluster/story.py), with times
-#   bash reliability/cluster/run.sh short       the same without the host that is cut off, a search and refusals
-#   bash reliability/cluster/run.sh scaling     images a second on one host and on two
+#   bash reliability/cluster/run.sh             the whole scenario (reliability/cluster/scenario.py), with times
+#   bash reliability/cluster/run.sh short       without the host that is cut off, a search and rejected jobs
+#   bash reliability/cluster/run.sh scaling     training throughput on one host and on two
 #
-# Every host is a set of Linux namespaces with its own address, name, processes, /tmp and sshd. All of them live inside
-# one more set, which ends with this command however it ends: the kernel then removes every process, link and mount.
-# Exit code 77: this machine cannot do that; the last line says why.
+# Each host is a set of Linux namespaces with its own address, name, processes, /tmp and sshd. All hosts live inside one
+# outer set of namespaces, which ends with this command: the kernel then removes every process, link and mount.
+# Exit code 77: this machine cannot make such hosts; the last line says why.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
 skip() { echo "skipped: $1" >&2; exit 77; }
 
-[ "$(id -u)" = 0 ] || skip "only root may make hosts out of namespaces"
+[ "$(id -u)" = 0 ] || skip "only root can make hosts out of namespaces"
 for tool in unshare ip ssh ssh-keygen rsync curl pgrep; do
     command -v "$tool" >/dev/null || skip "$tool is not installed (Debian: util-linux iproute2 openssh-client rsync curl procps)"
 done
 [ -x /usr/sbin/sshd ] || skip "sshd is not installed (Debian: openssh-server)"
 [ -e .venv/bin/ray ] || skip "there is no .venv with Ray: run make test, or uv sync --locked"
-ALONE=(unshare --net --mount --pid --uts --ipc --fork --kill-child --mount-proc)
-"${ALONE[@]}" bash -c 'ip link set lo up && ip link add probe type bridge && mount -t tmpfs none /mnt' 2>/dev/null \
+OUTER=(unshare --net --mount --pid --uts --ipc --fork --kill-child --mount-proc)
+"${OUTER[@]}" bash -c 'ip link set lo up && ip link add probe type bridge && mount -t tmpfs none /mnt' 2>/dev/null \
     || skip "this machine does not allow new namespaces with a bridge and mounts"
 
-ROOT=$(mktemp -d /var/tmp/hosts-XXXXXX)  # the hosts' disks: not below /tmp, which each host has for itself
-"${ALONE[@]}" .venv/bin/python -m reliability.cluster.story "$ROOT" "$@" &
-ALL=$!
+ROOT=$(mktemp -d /var/tmp/hosts-XXXXXX)  # the hosts' disks; outside /tmp, because each host has its own /tmp
+"${OUTER[@]}" .venv/bin/python -m reliability.cluster.scenario "$ROOT" "$@" &
+SCENARIO=$!
 finish() {
-    kill -KILL "$ALL" 2>/dev/null || true   # and with it, by --kill-child, every process of every host
-    wait "$ALL" 2>/dev/null || true
+    kill -KILL "$SCENARIO" 2>/dev/null || true   # --kill-child ends every process of every host with it
+    wait "$SCENARIO" 2>/dev/null || true
     for _ in 1 2 3 4 5; do rm -rf "$ROOT" 2>/dev/null && break; sleep 1; done
 }
 trap finish EXIT
 trap 'exit 130' INT TERM
-wait "$ALL"
+wait "$SCENARIO"

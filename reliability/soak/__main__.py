@@ -1,17 +1,16 @@
-"""A service under a mixed load for a long time: no request fails that should not, memory and open files stay flat.
+"""Runs the service under a mixed load for a long time, and checks that nothing fails and nothing leaks.
 
   python -m reliability.soak --minutes 60
   python -m reliability.soak --minutes 0.6 --small
 
-Starts a real ``python -m serve_app``, measures how many requests of the mixture (images, clips, feedback, bombs,
-rubbish, clients that leave: reliability/soak/mixture.py) it answers a second, then asks at 70 % of that, and
-promotes another
-model every five minutes. The model is resnet68 at 64 px with random weights, exported as a promotion exports it;
---small takes a tiny network, and promotes three times. Prints a line a minute, two tables, and one JSON object as the
-last line.
+Starts a real ``python -m serve_app`` and measures how many requests a second it answers of the mixture in
+reliability/soak/mixture.py (images, clips, feedback, decompression bombs, garbage, clients that disconnect). Then it
+sends 70 % of that rate and promotes another model every five minutes. The model is resnet68 at 64 px with random
+weights; --small uses a tiny network and promotes three times. Prints one line a minute, two tables, and one JSON object
+as the last line.
 
-Exits 1 when an answer is not the one that is promised, a promotion is not taken over, or the service's own memory or
-open files grow by more than the bounds below from the time after the warm-up to the end.
+Exits 1 if a response is not the expected one, if a promoted model does not go live, or if the service's private memory
+or its open files grow by more than the limits below between the warm-up and the end.
 """
 
 import argparse
@@ -29,23 +28,22 @@ from typing import Any, NoReturn
 from benchmarks.machine import describe
 from detector_core.networks.variants import spec_for
 from detector_core.registry import promotion, versions
-from reliability.soak.asking import CLIENTS, Seen, ask
-from reliability.soak.watch import Held, Watch
+from reliability.soak.load import CLIENTS, Responses, send_mixture
+from reliability.soak.usage import Usage, UsageMonitor
 from tests.support.asking import image_bytes
 from tests.support.models import save_model, tiny_spec
 from tests.support.serving import Service, running
 
 LOAD = 0.7
-"""Of what the service answers at most."""
-EVERY_S = 300
-TAKEN_OVER_S = 60
-WARM = (0.2, 0.3)
-"""The share of the time over which the first figures are taken, and the last:"""
-LAST = (0.9, 1.0)
-MEMORY_MIB, HANDLES = 200, 40
-"""What all processes of the service together may take more at the end than after the warm-up."""
-KEPT = 3
-# The longest time-out that Ray's proxy leaves: what other work beside the service costs is waited for.
+"""The rate of requests, as a fraction of the highest rate that the service answers."""
+PROMOTE_EVERY_S = 300
+LIVE_WITHIN_S = 60
+WARM_UP, END = (0.2, 0.3), (0.9, 1.0)
+"""The first and the last usage are medians between these fractions of the time."""
+MAX_MEMORY_GROWTH_MIB, MAX_OPEN_FILES_GROWTH = 200, 40
+"""Limits for the growth of all processes of the service together."""
+KEPT_VERSIONS = 3
+# The longest time-out that Ray's proxy allows, because other work on the machine makes responses slower.
 SETTINGS = """
 follow_s: 1
 ingresses: {{min_replicas: 2, max_replicas: 2}}
@@ -54,55 +52,70 @@ http: {{feedback_folder: {folder}/feedback, timeout_s: 55}}
 
 
 def main() -> NoReturn:
-    """The command line."""
+    """Runs the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m reliability.soak", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--minutes", type=float, default=60, help="of the paced load [60]")
-    parser.add_argument("--small", action="store_true", help="a tiny network, and three promotions whatever the time")
-    given = parser.parse_args()
+    parser.add_argument("--minutes", type=float, default=60, help="length of the load at 70 %% [60]")
+    parser.add_argument(
+        "--small", action="store_true", help="a tiny network and three promotions, however long it runs"
+    )
+    arguments = parser.parse_args()
     print(describe(), flush=True)
-    with tempfile.TemporaryDirectory(prefix="soak-") as scratch:
-        result = asyncio.run(soak(Path(scratch), 60 * given.minutes, small=given.small))
+    with tempfile.TemporaryDirectory(prefix="soak-") as folder:
+        result = asyncio.run(soak(Path(folder), 60 * arguments.minutes, small=arguments.small))
     print(json.dumps(result))
     sys.exit(0 if result["held"] else 1)
 
 
 async def soak(folder: Path, seconds: float, *, small: bool) -> dict[str, Any]:
-    """Serves, measures, asks and promotes; the result."""
-    seen, promote = Seen(), partial(_promote, folder, small)
+    """Serves, measures the highest rate, keeps up the load and promotes models; returns the result."""
+    promote = partial(_promote, folder, small)
     promote(0)
     (folder / "serve.yaml").write_text(SETTINGS.format(folder=folder))
     (folder / "home").mkdir()
     config = ("--config", str(folder / "serve.yaml"))
     with running(folder / "models", folder / "home", folder / "stderr", *config) as service:
-        warm_s, measured_s = min(60.0, seconds / 8), min(60.0, seconds / 4)
-        await ask(service.port, CLIENTS, _after(warm_s), None, Seen())
-        fast = Seen()
-        await ask(service.port, CLIENTS, _after(measured_s), None, fast)
-        capacity = fast.requests / measured_s
-        _say(f"{capacity:.1f} requests/s at most, {sum(fast.wrong.values())} wrong; now {LOAD * capacity:.1f}")
-        every = seconds / 4 if small else EVERY_S
-        with Watch(service.mark, every_s=min(10.0, seconds / 40)) as watch:
+        peak = await _measure_peak(service, seconds)
+        responses, peak_rate = Responses(), peak.requests / _peak_s(seconds)
+        _log(f"{peak_rate:.1f} requests/s at most, {peak.wrong.total()} wrong; now {LOAD * peak_rate:.1f} requests/s")
+        promote_every_s = seconds / 4 if small else PROMOTE_EVERY_S
+        with UsageMonitor(service.mark, every_s=min(10.0, seconds / 40)) as monitor:
             done = threading.Event()
-            asking = asyncio.create_task(ask(service.port, CLIENTS, done.is_set, LOAD * capacity, seen))
-            promoted = await asyncio.to_thread(_meanwhile, service, promote, seen, watch, seconds, every)
+            load = asyncio.create_task(send_mixture(service.port, CLIENTS, done.is_set, LOAD * peak_rate, responses))
+            promotions = await asyncio.to_thread(
+                _promote_and_log, service, promote, responses, monitor, seconds, promote_every_s
+            )
             done.set()
-            await asking
-        for problem in fast.said:
-            seen.fail("measuring", problem)
-        _print(seen, watch)
-        first, last = watch.between(*WARM), watch.between(*LAST)
-        return _result(seen, first, last, minutes=seconds / 60, capacity=capacity, promotions=promoted)
+            await load
+        for problem in peak.problems:
+            responses.add_problem("at the highest rate", problem)
+        warm, end = monitor.median(*WARM_UP), monitor.median(*END)
+        _print_tables(responses, warm, end)
+        return _result(responses, warm, end, minutes=seconds / 60, peak_rate=peak_rate, promotions=promotions)
 
 
-def _after(seconds: float) -> Callable[[], bool]:
+def _peak_s(seconds: float) -> float:
+    """For how long the highest rate is measured."""
+    return min(60.0, seconds / 4)
+
+
+async def _measure_peak(service: Service, seconds: float) -> Responses:
+    """The responses at the highest rate that the service answers, after a warm-up."""
+    peak = Responses()
+    await send_mixture(service.port, CLIENTS, _timer(min(60.0, seconds / 8)), None, Responses())
+    await send_mixture(service.port, CLIENTS, _timer(_peak_s(seconds)), None, peak)
+    return peak
+
+
+def _timer(seconds: float) -> Callable[[], bool]:
+    """A function that returns true once the time is over."""
     end = time.monotonic() + seconds
     return lambda: time.monotonic() > end
 
 
 def _promote(folder: Path, small: bool, number: int) -> str:
-    """Trains nothing, but exports and promotes as jobs.promote does; a new network each time."""
+    """Exports and promotes an untrained network as jobs.promote would, a different one each time; its version."""
     size = {"model.init": "none", "preprocess.image_size": 64}
     spec = tiny_spec() if small else spec_for("resnet68-cutout", size)
     model = save_model(
@@ -110,37 +123,42 @@ def _promote(folder: Path, small: bool, number: int) -> str:
     )
     complete = partial(promotion.complete, say=lambda _: None)
     version = versions.promote(model, folder / "models", complete=complete, key="soak")
-    versions.prune(folder / "models", KEPT)
+    versions.prune(folder / "models", KEPT_VERSIONS)
     return version
 
 
-def _meanwhile(
-    service: Service, promote: Callable[[int], str], seen: Seen, watch: Watch, seconds: float, every: float
+def _promote_and_log(
+    service: Service,
+    promote: Callable[[int], str],
+    responses: Responses,
+    monitor: UsageMonitor,
+    seconds: float,
+    promote_every_s: float,
 ) -> int:
-    """Promotes now and then until the time is over, and says each minute how it goes; how many promotions."""
-    begun = told = time.monotonic()
-    promoted, counted = 0, 0
+    """Promotes models and logs the progress until the time is over; the number of promotions."""
+    begun = logged = time.monotonic()
+    promotions, counted = 0, 0
     while time.monotonic() - begun < seconds:
         time.sleep(0.2)
-        if seconds - every / 2 > time.monotonic() - begun > (promoted + 1) * every:
-            promoted += 1
-            version = promote(promoted)
-            if not _taken_over(service, version):
-                seen.fail("promotion", f"{version} does not answer within {TAKEN_OVER_S} s")
-        if time.monotonic() - told > min(60, seconds / 4) and watch.samples:
-            held, now = watch.samples[-1], time.monotonic()
-            rate, told, counted = (seen.requests - counted) / (now - told), now, seen.requests
-            _say(
-                f"{(now - begun) / 60:.1f} min: {rate:.1f} requests/s, {seen.requests} in all, "
-                f"{sum(seen.wrong.values())} wrong, {_mib(held):.0f} MiB, {held.handles.total()} open files, "
-                f"{promoted} promotions"
+        if seconds - promote_every_s / 2 > time.monotonic() - begun > (promotions + 1) * promote_every_s:
+            promotions += 1
+            version = promote(promotions)
+            if not _goes_live(service, version):
+                responses.add_problem("promotion", f"{version} was not live within {LIVE_WITHIN_S} s")
+        if time.monotonic() - logged > min(60, seconds / 4) and monitor.samples:
+            usage, now = monitor.samples[-1], time.monotonic()
+            rate, logged, counted = (responses.requests - counted) / (now - logged), now, responses.requests
+            _log(
+                f"{(now - begun) / 60:.1f} min: {rate:.1f} requests/s, {responses.requests} in all, "
+                f"{responses.wrong.total()} wrong, {usage.memory_mib:.0f} MiB, {usage.open_files.total()} open files, "
+                f"{promotions} promotions"
             )
-    return promoted
+    return promotions
 
 
-def _taken_over(service: Service, version: str) -> bool:
-    """Whether an image is answered from a version, before long."""
-    over = _after(TAKEN_OVER_S)
+def _goes_live(service: Service, version: str) -> bool:
+    """Waits until a version answers; false if it does not within LIVE_WITHIN_S."""
+    over = _timer(LIVE_WITHIN_S)
     while not over():
         status, text = service.ask("POST", "/v1/detect", image_bytes(), "image/jpeg")
         if status == 200 and json.loads(text)["results"][0]["model"]["version"] == version:
@@ -149,46 +167,45 @@ def _taken_over(service: Service, version: str) -> bool:
     return False
 
 
-def _print(seen: Seen, watch: Watch) -> None:
-    print(f"\n{'request':24}{'answers':>9}{'wrong':>7}{'p50 ms':>9}{'p99 ms':>9}")
-    for name, seconds in seen.seconds.items():
+def _print_tables(responses: Responses, warm: Usage, end: Usage) -> None:
+    print(f"\n{'request':24}{'count':>9}{'wrong':>7}{'p50 ms':>9}{'p99 ms':>9}")
+    for name, seconds in responses.seconds.items():
         seconds.sort()
-        half, most = (1000 * seconds[int(share * (len(seconds) - 1))] for share in (0.5, 0.99))
-        print(f"{name:24}{len(seconds):9}{seen.wrong[name]:7}{half:9.1f}{most:9.1f}")
-    first, last = watch.between(*WARM), watch.between(*LAST)
-    print(f"\n{'process':24}{'count':>7}{'MiB':>9}{'then':>9}{'files':>7}{'then':>7}")
-    for kind in sorted(last.processes, key=lambda kind: -last.memory[kind]):
-        before, after = (held.memory[kind] / 2**20 for held in (first, last))
-        count, files, then = last.processes[kind], first.handles[kind], last.handles[kind]
-        print(f"{kind:24}{count:7}{before:9.1f}{after:9.1f}{files:7}{then:7}")
-    print(f"{'all':24}{last.processes.total():7}{_mib(first):9.1f}{_mib(last):9.1f}", end="")
-    print(f"{first.handles.total():7}{last.handles.total():7}")
-    for line in seen.said:
-        print(f"wrong: {line}")
+        p50, p99 = (1000 * seconds[int(quantile * (len(seconds) - 1))] for quantile in (0.5, 0.99))
+        print(f"{name:24}{len(seconds):9}{responses.wrong[name]:7}{p50:9.1f}{p99:9.1f}")
+    print(f"\n{'process':24}{'count':>7}{'MiB':>9}{'at end':>9}{'files':>7}{'at end':>7}")
+    for kind in sorted(end.processes, key=lambda kind: -end.memory[kind]):
+        warm_mib, end_mib = (usage.memory[kind] / 2**20 for usage in (warm, end))
+        files = f"{warm.open_files[kind]:7}{end.open_files[kind]:7}"
+        print(f"{kind:24}{end.processes[kind]:7}{warm_mib:9.1f}{end_mib:9.1f}{files}")
+    files = f"{warm.open_files.total():7}{end.open_files.total():7}"
+    print(f"{'all':24}{end.processes.total():7}{warm.memory_mib:9.1f}{end.memory_mib:9.1f}{files}")
+    for problem in responses.problems:
+        print(f"wrong: {problem}")
 
 
-def _result(seen: Seen, first: Held, last: Held, *, minutes: float, capacity: float, promotions: int) -> dict[str, Any]:
-    grown, handles = _mib(last) - _mib(first), last.handles.total() - first.handles.total()
-    wrong = sum(seen.wrong.values())
+def _result(
+    responses: Responses, warm: Usage, end: Usage, *, minutes: float, peak_rate: float, promotions: int
+) -> dict[str, Any]:
+    memory_growth_mib = end.memory_mib - warm.memory_mib
+    open_files_growth = end.open_files.total() - warm.open_files.total()
+    wrong = responses.wrong.total()
+    flat = memory_growth_mib <= MAX_MEMORY_GROWTH_MIB and open_files_growth <= MAX_OPEN_FILES_GROWTH
     return {
         "minutes": round(minutes, 2),
-        "capacity_per_s": round(capacity, 1),
-        "asked_per_s": round(seen.requests / (60 * minutes), 1),
-        "requests": seen.requests,
+        "peak_requests_per_s": round(peak_rate, 1),
+        "requests_per_s": round(responses.requests / (60 * minutes), 1),
+        "requests": responses.requests,
         "wrong": wrong,
         "promotions": promotions,
-        "models_that_answered": len(seen.versions),
-        "memory_mib": [round(_mib(first)), round(_mib(last))],
-        "handles": [first.handles.total(), last.handles.total()],
-        "held": not wrong and grown <= MEMORY_MIB and handles <= HANDLES and promotions > 0,
+        "models_that_answered": len(responses.versions),
+        "memory_mib": [round(warm.memory_mib), round(end.memory_mib)],
+        "open_files": [warm.open_files.total(), end.open_files.total()],
+        "held": wrong == 0 and flat and promotions > 0,
     }
 
 
-def _mib(held: Held) -> float:
-    return held.memory.total() / 2**20
-
-
-def _say(text: str) -> None:
+def _log(text: str) -> None:
     print(f"{time.strftime('%H:%M:%S')} {text}", flush=True)
 
 

@@ -1,4 +1,4 @@
-"""What a service is asked in a soak: a table of requests, good and bad, and what each must be answered."""
+"""The requests of a soak: a table of valid and invalid requests, and how each must be answered."""
 
 import random
 from collections.abc import Callable
@@ -13,29 +13,30 @@ from tests.core.images.test_decode import bombs
 from tests.support.asking import image_bytes
 from tests.support.clips import clip
 
-LEFT = 0
-"""In place of a status: the client leaves, and wants no answer."""
+DISCONNECTS = 0
+"""In place of a status: the client disconnects and waits for no response."""
 JPEG = "image/jpeg"
 
 
 @dataclass(frozen=True)
-class Kind:
+class RequestKind:
     """One row of the mixture.
 
     Attributes:
-        share: how often, in parts of all shares.
-        path: what is asked.
-        body: makes the body from a number; bytes go as ``kind``, a form as a form, None as a GET.
-        status, code: what must be answered; the code is empty for an answer that is no error.
+        weight: how often it is sent, relative to the sum of all weights.
+        path: path and query.
+        body: makes the body of the n-th request: bytes are sent as ``content_type``, a dict as a form, None as a GET.
+        status: the expected status, or DISCONNECTS.
+        code: the expected code of an error; empty for a response that is no error.
     """
 
     name: str
-    share: int
+    weight: int
     path: str
     body: Callable[[int], bytes | dict[str, Any] | None]
     status: int
     code: str = ""
-    kind: str = JPEG
+    content_type: str = JPEG
 
 
 def _photograph(number: int) -> bytes:
@@ -63,36 +64,37 @@ def _clip() -> bytes:
     return clip()
 
 
-def _rubbish(seed: int) -> bytes:
+def _garbage(seed: int) -> bytes:
     """Random bytes, the start of an image, or nothing."""
     return [random.Random(seed).randbytes(5000), _photograph(seed)[: 300 + seed % 500], b""][seed % 3]
 
 
-def _gift(seed: int, consent: str) -> dict[str, Any]:
-    """Each is another image, so that each is kept."""
+def _feedback(seed: int, consent: str) -> dict[str, Any]:
+    """A different image each time, so that each is stored."""
     return {"file": [image_bytes((64, 64), 10**6 + seed)], "label": ("real", "fake")[seed % 2], "consent": consent}
 
 
-def _formats(number: int) -> dict[str, Any]:
+def _three_formats(number: int) -> dict[str, Any]:
     return {"file": [_photograph(number), image_bytes(format_="PNG"), image_bytes(format_="WEBP")]}
 
 
-_DETECT, _VIDEO, _GIVE = "/v1/detect", "/v1/detect/video", "/v1/feedback"
+_DETECT, _VIDEO, _FEEDBACK = "/v1/detect", "/v1/detect/video", "/v1/feedback"
+_MULTIPART = "multipart/form-data; boundary=x"
 MIXTURE = (
-    Kind("image", 45, _DETECT, _photograph, 200),
-    Kind("faces looked for", 4, f"{_DETECT}?faces=on", lambda number: _portrait(number % 4), 200),
-    Kind("heat map", 4, f"{_DETECT}?explain=true", _photograph, 200),
-    Kind("three in a form", 4, _DETECT, _formats, 200),
-    Kind("clip", 2, f"{_VIDEO}?frames=4", lambda _: _clip(), 200, kind="video/mp4"),
-    Kind("feedback", 8, _GIVE, lambda number: _gift(number, "true"), 201),
-    Kind("the model", 5, "/v1/model", lambda _: None, 200),
-    Kind("the page", 3, "/", lambda _: None, 200),
-    Kind("bomb", 6, _DETECT, lambda number: _bombs()[number % len(_bombs())], 413, "too_large"),
-    Kind("rubbish", 7, _DETECT, _rubbish, 400, "not_an_image"),
-    Kind("rubbish for a clip", 2, _VIDEO, _rubbish, 400, "not_a_video", "video/mp4"),
-    Kind("torn form", 3, _DETECT, lambda _: b"--x\r\nConten", 400, "bad_request", "multipart/form-data; boundary=x"),
-    Kind("no consent", 2, _GIVE, lambda number: _gift(number, "no"), 422, "no_consent"),
-    Kind("another type", 2, _DETECT, lambda _: b"text", 415, "unsupported_media_type", "text/plain"),
-    Kind("client that leaves", 3, _DETECT, _photograph, LEFT),
+    RequestKind("image", 45, _DETECT, _photograph, 200),
+    RequestKind("faces on", 4, f"{_DETECT}?faces=on", lambda number: _portrait(number % 4), 200),
+    RequestKind("heat map", 4, f"{_DETECT}?explain=true", _photograph, 200),
+    RequestKind("three in a form", 4, _DETECT, _three_formats, 200),
+    RequestKind("clip", 2, f"{_VIDEO}?frames=4", lambda _: _clip(), 200, content_type="video/mp4"),
+    RequestKind("feedback", 8, _FEEDBACK, lambda number: _feedback(number, "true"), 201),
+    RequestKind("model", 5, "/v1/model", lambda _: None, 200),
+    RequestKind("page", 3, "/", lambda _: None, 200),
+    RequestKind("bomb", 6, _DETECT, lambda number: _bombs()[number % len(_bombs())], 413, "too_large"),
+    RequestKind("garbage", 7, _DETECT, _garbage, 400, "not_an_image"),
+    RequestKind("garbage as a clip", 2, _VIDEO, _garbage, 400, "not_a_video", "video/mp4"),
+    RequestKind("torn form", 3, _DETECT, lambda _: b"--x\r\nConten", 400, "bad_request", _MULTIPART),
+    RequestKind("no consent", 2, _FEEDBACK, lambda number: _feedback(number, "no"), 422, "no_consent"),
+    RequestKind("wrong type", 2, _DETECT, lambda _: b"text", 415, "unsupported_media_type", "text/plain"),
+    RequestKind("client disconnects", 3, _DETECT, _photograph, DISCONNECTS),
 )
-"""About two thirds are judged; the rest is what a service on the open internet gets."""
+"""About two thirds reach the model; the rest is what any service on the open internet receives."""

@@ -1,41 +1,40 @@
-"""The quick faults for real, and the page that holds what all of them did; ``make faults`` makes all."""
+"""The quick faults, caused for real, and the page with the outcomes of all of them; ``make faults`` causes all."""
 
 from pathlib import Path
 
 import pytest
 
 from reliability.faults.__main__ import FAULTS
-from reliability.faults.page import PAGE, page
-from reliability.faults.table import Fault, Outcome, Scene, make
+from reliability.faults.fault import Fault, Outcome, Workspace, cause
+from reliability.faults.report import PAGE, page
 
 ROOT = Path(__file__).parents[2]
 QUICK = [fault for fault in FAULTS if fault.quick]
 
 
 @pytest.fixture(scope="module")
-def scene(tmp_path_factory: pytest.TempPathFactory) -> Scene:
-    return Scene(tmp_path_factory.mktemp("faults"))
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    return Workspace(tmp_path_factory.mktemp("faults"))
 
 
 @pytest.mark.parametrize("fault", QUICK, ids=[fault.name for fault in QUICK])
-def test_a_promise_holds(fault: Fault, scene: Scene) -> None:
-    outcome = make(fault, scene)
-    if outcome.held == "left out":
+def test_the_promise_holds(fault: Fault, workspace: Workspace) -> None:
+    outcome = cause(fault, workspace)
+    if outcome.held == "skipped":
         pytest.skip(outcome.lost)
     assert outcome.held == "yes", outcome.lost
 
 
-def test_the_page_tells_of_every_fault_and_nothing_is_broken() -> None:
+def test_the_page_has_the_outcome_of_every_fault_and_every_promise_held() -> None:
     text = PAGE.read_text()
     for fault in FAULTS:
         assert f"| {fault.name} | {fault.promise} | " in text, "run make faults"
         assert f"| {fault.name} | {fault.promise} | NO" not in text
 
 
-def test_the_page_names_the_test_of_each_fault() -> None:
+def test_an_outcome_is_one_row_and_a_fault_has_one_test_at_most() -> None:
     outcomes = [Outcome(fault=fault, held="yes", lost="a | b\nmore", seconds=1.0) for fault in FAULTS]
-    text = page(outcomes, "a machine")
-    assert text.count("| yes | a / b | 1 |") == len(FAULTS)
+    assert page(outcomes, "a machine").count("| yes | a / b | 1 |") == len(FAULTS)
     for fault in FAULTS:
-        assert not fault.elsewhere or (ROOT / fault.elsewhere).exists()
-        assert not (fault.elsewhere and fault.quick)
+        assert not fault.tested_by or (ROOT / fault.tested_by).exists()
+        assert not (fault.tested_by and fault.quick)

@@ -1,7 +1,7 @@
-"""A cluster on hosts made of namespaces, on demand; skipped where they cannot be made: without root, without sshd.
+"""A cluster of hosts made of namespaces; run on request, because it takes minutes and needs root and sshd.
 
-``HOSTS=short make test`` plays its short life, some three minutes on two cores; ``HOSTS=1 make test`` also the whole
-story, which ``make hosts`` tells alone, in eight.
+``HOSTS=short make test`` plays the short scenario, three minutes on two cores; ``HOSTS=1 make test`` also the whole
+scenario, which ``make hosts`` plays alone, in eight minutes.
 """
 
 import json
@@ -13,35 +13,35 @@ from typing import Any
 import pytest
 
 LIMIT_S = 1000
-SKIPPED = 77
-ASKED = os.environ.get("HOSTS", "")
+CANNOT_MAKE_HOSTS = 77
+REQUESTED = os.environ.get("HOSTS", "")
 pytestmark = [
-    pytest.mark.skipif(not ASKED, reason="takes minutes: set HOSTS=short or HOSTS=1, or run make hosts"),
+    pytest.mark.skipif(not REQUESTED, reason="takes minutes: set HOSTS=short or HOSTS=1, or run make hosts"),
     pytest.mark.timeout(LIMIT_S + 60),
 ]
 
 
-def told(*words: str) -> dict[str, Any]:
-    """What ``run.sh`` found; nothing of it is left on the disk."""
+def play(*words: str) -> dict[str, Any]:
+    """The result that ``run.sh`` prints. Fails if the scenario fails or leaves its folder on the disk."""
     run = Path(__file__).parents[2] / "reliability" / "cluster" / "run.sh"
     done = subprocess.run(["bash", str(run), *words], capture_output=True, text=True, timeout=LIMIT_S, check=False)
-    if done.returncode == SKIPPED:
+    if done.returncode == CANNOT_MAKE_HOSTS:
         pytest.skip(done.stderr.splitlines()[-1])
     assert done.returncode == 0, done.stderr[-8000:]
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    assert not Path(found["folder"]).exists()
-    return found
+    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    assert not Path(result["folder"]).exists()
+    return result
 
 
 def test_a_cluster_over_ssh_trains_across_hosts_and_serves() -> None:
-    found = told("short")
-    assert len(set(found["workers"])) == 2
-    assert found["answer"] in {"real", "fake", "uncertain"}
+    result = play("short")
+    assert len(set(result["workers"])) == 2
+    assert result["verdict"] in {"real", "fake", "uncertain"}
 
 
-@pytest.mark.skipif(ASKED == "short", reason="only the short life was asked for")
-def test_a_run_outlives_a_host_that_is_cut_off() -> None:
-    found = told()
-    assert len(set(found["workers"])) == 2
-    assert found["resumed_at"] <= found["went_on_at"]
-    assert found["answer"] in {"real", "fake", "uncertain"}
+@pytest.mark.skipif(REQUESTED == "short", reason="only the short scenario was requested")
+def test_a_run_survives_the_loss_of_a_host() -> None:
+    result = play()
+    assert len(set(result["workers"])) == 2
+    assert result["resumed_at"] <= result["went_on_at"]
+    assert result["verdict"] in {"real", "fake", "uncertain"}

@@ -1,7 +1,7 @@
-"""Python's wall clock, moved by the seconds in the file FALSE_CLOCK: first on PYTHONPATH, every Python reads this.
+"""Shifts Python's wall clock by the number of seconds in the file that FALSE_CLOCK names.
 
-Only ``time.time``, ``time.time_ns`` and ``datetime.now`` are moved, not what C++ code asks: waits stay as long as they
-are. The type datetime is of C and cannot be replaced (pandas is built on it), so its method is changed in place.
+Every Python whose PYTHONPATH begins with this folder imports it at start-up. It shifts ``time.time``,
+``time.time_ns`` and ``datetime.now`` only: C++ code reads the real clock, so waits keep their length.
 """
 
 import ctypes
@@ -15,15 +15,16 @@ _file = Path(os.environ["FALSE_CLOCK"])
 _time, _time_ns, _now = time.time, time.time_ns, datetime.datetime.now
 
 
-def _moved() -> int:
+def _offset_s() -> int:
     return int(_file.read_text() or 0) if _file.exists() else 0
 
 
-def _false_now(cls: type, tz: datetime.tzinfo | None = None) -> datetime.datetime:  # noqa: ARG001 -- a class method
-    return _now(tz) + datetime.timedelta(seconds=_moved())
+def _shifted_now(cls: type, tz: datetime.tzinfo | None = None) -> datetime.datetime:  # noqa: ARG001 -- a class method
+    return _now(tz) + datetime.timedelta(seconds=_offset_s())
 
 
-time.time = lambda: _time() + _moved()
-time.time_ns = lambda: _time_ns() + _moved() * 10**9
-gc.get_referents(datetime.datetime.__dict__)[0]["now"] = classmethod(_false_now)
+time.time = lambda: _time() + _offset_s()
+time.time_ns = lambda: _time_ns() + _offset_s() * 10**9
+# datetime is a C type, and pandas subclasses it, so the class stays and its method is replaced in place.
+gc.get_referents(datetime.datetime.__dict__)[0]["now"] = classmethod(_shifted_now)
 ctypes.pythonapi.PyType_Modified(ctypes.py_object(datetime.datetime))

@@ -1,0 +1,59 @@
+"""Writes docs/reliability.md from the outcomes of the faults."""
+
+import datetime
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from reliability.faults.fault import Fault, Outcome
+
+PAGE = Path(__file__).parents[2] / "docs" / "reliability.md"
+SUITE_TEST, MAKE_ONLY = "tests/reliability/test_faults.py", "`make faults`"
+HEAD = """# What happens when something fails
+
+`make faults` (`python -m reliability.faults`) writes this page; do not edit it. It starts the product as a user would,
+causes each fault for real, one after another, and checks what the product promises. Last run on {day}; rows kept from
+earlier runs are included. Machine: {machine}.
+
+The training run has ten epochs of twelve steps of a tiny network and writes a checkpoint every five steps. "Losses
+within" compares the validation losses of all its epochs with those of a run that nothing disturbed. The service has one
+detector replica and two ingress replicas, and four clients send it requests without a pause. The seconds include every
+start of the product.
+
+| fault | promise | held | what was lost | s |
+|---|---|---|---|---|
+"""
+DETAILS = """
+How each fault is caused, what is checked, and which test of `make test` causes it every time.
+
+| fault | cause | checks | test |
+|---|---|---|---|
+"""
+
+
+def page(outcomes: Sequence[Outcome], machine: str) -> str:
+    """The text of the page.
+
+    Args:
+        machine: one line that describes the machine, from ``benchmarks.machine``.
+    """
+    results = [
+        f"| {outcome.fault.name} | {outcome.fault.promise} | {outcome.held} | {_cell(outcome.lost)} | "
+        f"{outcome.seconds:.0f} |"
+        for outcome in outcomes
+    ]
+    faults = [outcome.fault for outcome in outcomes]
+    details = [f"| {fault.name} | {fault.cause} | {fault.checks} | {_test(fault)} |" for fault in faults]
+    day = datetime.date.today().isoformat()
+    machine = re.sub(r", load [0-9.]+ before the runs", "", machine)  # not that of the rows from earlier runs
+    return HEAD.format(day=day, machine=machine) + "\n".join(results) + "\n" + DETAILS + "\n".join(details) + "\n"
+
+
+def _test(fault: Fault) -> str:
+    test = fault.tested_by or (SUITE_TEST if fault.quick else "")
+    return f"`{test}`" if test else MAKE_ONLY
+
+
+def _cell(text: str) -> str:
+    """The first line of a text as the cell of a Markdown table."""
+    return text.partition("\n")[0].replace("|", "/")
