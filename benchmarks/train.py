@@ -45,7 +45,7 @@ from detector_core.data.loading import ImageDataset
 from detector_core.networks import factory
 from detector_core.networks.variants import spec_for
 from detector_core.training.loop import EpochReport, fit
-from detector_core.training.step import TrainState, precision
+from detector_core.training.step import TrainState, resolve_compute_dtype
 
 VARIANT = "resnet68-cutout"
 STORED_SIZE = 256
@@ -156,7 +156,7 @@ def main() -> None:
     )
     cores = os.cpu_count() or 1
     device = torch.device("cuda" if given.gpu else "cpu")
-    precision_used = precision(spec.optim, device)
+    precision_used = resolve_compute_dtype(spec.optim, device)
     print(describe())
     print(
         f"{VARIANT}, {given.images} images of {STORED_SIZE} px read at {given.image_size} px, batch "

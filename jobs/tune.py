@@ -44,7 +44,9 @@ def main(argv: list[str] | None = None) -> NoReturn:
     parser.add_argument("--name", help="name of the search; the default is tune, the variant and the time")
     parser.add_argument("--resume", action="store_true", help="go on with the search --name where it stopped")
     group = parser.add_argument_group("how to search")
-    group.add_argument("--rates", metavar="R,R,...", help="rates to try [those of Table II: 1e-3,2e-4,1e-4]")
+    group.add_argument(
+        "--learning-rates", metavar="LR,LR,...", help="values to try [those of Table II: 1e-3,2e-4,1e-4]"
+    )
     group.add_argument("--search", choices=["grid", "loguniform"], default="grid", help="how to choose rates [grid]")
     group.add_argument("--samples", type=int, metavar="N", help="trials of --search loguniform [10]")
     group.add_argument("--objective", choices=[*lr_search.OBJECTIVES], default="val_loss", help="[val_loss]")
@@ -59,8 +61,10 @@ def main(argv: list[str] | None = None) -> NoReturn:
 
 def job(arguments: argparse.Namespace) -> dict[str, Any]:
     """Checks everything that can be checked, then searches."""
-    if arguments.rates and arguments.search == "loguniform":
-        raise BadConfig("--rates names the rates to try, --search loguniform chooses them: give one of the two")
+    if arguments.learning_rates and arguments.search == "loguniform":
+        raise BadConfig(
+            "--learning-rates lists the values to try and --search loguniform draws them: give one of the two"
+        )
     if arguments.samples is not None and arguments.search == "grid":
         raise BadConfig("--samples goes with --search loguniform; a grid tries every rate once")
     for flag, value in (("--samples", arguments.samples), ("--max-concurrent", arguments.max_concurrent)):
@@ -108,7 +112,7 @@ def _plan(arguments: argparse.Namespace, spec: RunSpec, data: Manifest) -> Plan:
         storage=storage.absolute(arguments.storage),
         spec=spec.to_dict(),
         fingerprint=data.fingerprint,
-        rates=list(lr_search.rates(arguments.rates)) if grid else None,
+        rates=list(lr_search.parse_learning_rates(arguments.learning_rates)) if grid else None,
         samples=None if grid else arguments.samples or 10,
         objective=arguments.objective,
         scheduler=arguments.scheduler,

@@ -48,7 +48,7 @@ class Progress:
     sums: dict[str, float] = field(default_factory=lambda: dict.fromkeys(("loss", "correct", "images", "seconds"), 0.0))
     history: list[dict[str, Any]] = field(default_factory=list)
     best_epoch: int = -1
-    broken: list[str] = field(default_factory=list)
+    broken_images: list[str] = field(default_factory=list)
 
 
 def save(folder: Path, progress: Progress, state: Mapping[str, Any], best: Mapping[str, torch.Tensor] | None) -> None:

@@ -75,7 +75,7 @@ def fit(
 
     Args:
         processes: further processes that decode and augment, for this worker.
-        skip_broken: leave unreadable images out, listed in ``state.progress.broken``, instead of stopping.
+        skip_broken: leave unreadable images out, listed in ``state.progress.broken_images``, instead of stopping.
         cache: folder of this node where decoded images are kept (:mod:`detector_core.data.cache`); None keeps none.
 
     Raises:
@@ -173,7 +173,7 @@ def _end_epoch(
     if report.best:
         progress.best_epoch = progress.epoch
         if place.rank == 0:
-            state.best = {
+            state.best_weights = {
                 name: value.detach().cpu().clone(memory_format=torch.contiguous_format)
                 for name, value in state.network.state_dict().items()
             }

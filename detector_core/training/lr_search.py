@@ -1,37 +1,38 @@
-"""The learning-rate search of Table II, without Ray: its space, its objectives, the choice, the table and the plot.
+"""The learning-rate search of Table II, without Ray: its search space, objectives, choice of the best trial and tables.
 
-A trial is judged by the validation split alone, at the epoch whose weights are kept (lowest validation loss): that is
-the model which training with its rate yields.
+Trials are compared on the validation split alone, at the epoch whose weights they keep (the lowest validation loss),
+because that is the model which training with the trial's learning rate yields.
+
+Left out: the plot (:mod:`detector_core.training.plots`), because training workers import this module and should not
+have to import matplotlib; how trials are run (``jobs.tune``).
 """
 
-import io
 import math
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
-from matplotlib.figure import Figure
 
 from detector_core.errors import BadConfig
 from detector_core.networks.variants import VARIANTS, spec_for
 
 OBJECTIVES = {"val_loss": "min", "fakes_passed_at_1pct": "min", "val_auc": "max"}
-"""Column of an epoch's report: whether less or more of it is better."""
-KEPT = "kept_"
-TABLE_II_RATES = tuple(sorted({spec_for(name).optim.learning_rate for name in VARIANTS}, reverse=True))
-"""The rates that Table II found, over all variants: the default space of each."""
-AROUND = 10.0
-"""``loguniform`` searches from the least of Table II's rates divided by this to the largest times this."""
-ENDED, STOPPED, FAILED = "ended", "stopped early", "failed"
+"""Columns of an epoch's report that a search can optimize, and whether lower ("min") or higher ("max") is better."""
+KEPT_PREFIX = "kept_"
+TABLE_II_LEARNING_RATES = tuple(sorted({spec_for(name).optim.learning_rate for name in VARIANTS}, reverse=True))
+"""The distinct learning rates of Table II, highest first: the default search space of every variant."""
+SEARCH_MARGIN = 10.0
+"""A log-uniform search reaches this factor below the lowest and above the highest learning rate of Table II."""
+COMPLETED, STOPPED, FAILED = "completed", "stopped early", "failed"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """One rate tried.
+    """One learning rate that was tried.
 
     Attributes:
-        status: ``ended``, ``stopped early`` (by the scheduler), ``failed``, or ``waiting``, ``running`` meanwhile.
-        history: the reports of its epochs (:class:`detector_core.training.loop.EpochReport`).
+        status: ``completed``, ``stopped early`` (by the scheduler) or ``failed``; ``waiting`` or ``running`` before.
+        history: the reports of its epochs (:class:`detector_core.training.loop.EpochReport`) as dicts.
         error: why it failed.
     """
 
@@ -43,43 +44,44 @@ class Trial:
     error: str = ""
 
     def score(self, objective: str) -> float | None:
-        """The objective at the kept epoch; None before an epoch has ended, or where it is not defined."""
+        """The objective at the kept epoch; None if no epoch has finished or the objective is undefined there."""
         if not self.history:
             return None
-        value = min(self.history, key=lambda row: row["val_loss"])[objective]
+        value = _kept_epoch(self.history)[objective]
         return None if value is None or math.isnan(value) else float(value)
 
 
-def kept(history: list[dict[str, Any]]) -> dict[str, Any]:
+def kept_objectives(history: list[dict[str, Any]]) -> dict[str, Any]:
     """Each objective at the epoch with the lowest validation loss so far, as ``kept_NAME``."""
-    best = min(history, key=lambda row: row["val_loss"])
-    return {f"{KEPT}{name}": best[name] for name in OBJECTIVES}
+    kept = _kept_epoch(history)
+    return {f"{KEPT_PREFIX}{name}": kept[name] for name in OBJECTIVES}
 
 
-def bounds() -> tuple[float, float]:
-    """The least and the largest rate of ``loguniform``."""
-    return min(TABLE_II_RATES) / AROUND, max(TABLE_II_RATES) * AROUND
+def loguniform_bounds() -> tuple[float, float]:
+    """The lowest and the highest learning rate of a log-uniform search."""
+    return min(TABLE_II_LEARNING_RATES) / SEARCH_MARGIN, max(TABLE_II_LEARNING_RATES) * SEARCH_MARGIN
 
 
-def rates(text: str | None) -> tuple[float, ...]:
-    """``--rates`` as numbers; Table II's by default.
+def parse_learning_rates(text: str | None) -> tuple[float, ...]:
+    """The numbers in ``--learning-rates``, a comma-separated list; those of Table II if it is not given.
 
     Raises:
-        BadConfig: not numbers above 0, or one twice.
+        BadConfig: not numbers, not above 0, or the same number twice.
     """
     if text is None:
-        return TABLE_II_RATES
+        return TABLE_II_LEARNING_RATES
     try:
-        found = tuple(float(part) for part in text.split(","))
+        values = tuple(float(part) for part in text.split(","))
     except ValueError:
-        found = ()
-    if not found or any(not (math.isfinite(rate) and rate > 0) for rate in found) or len(set(found)) < len(found):
-        raise BadConfig(f"--rates {text}: write different numbers above 0, e.g. 1e-3,2e-4,1e-4")
-    return found
+        values = ()
+    valid = all(math.isfinite(value) and value > 0 for value in values)
+    if not values or not valid or len(set(values)) < len(values):
+        raise BadConfig(f"--learning-rates {text}: give distinct numbers above 0, e.g. 1e-3,2e-4,1e-4")
+    return values
 
 
 def best(trials: list[Trial], objective: str) -> Trial | None:
-    """The trial with the best objective, the lower rate where two are equal; None where none has one."""
+    """The trial with the best objective, on a tie the one with the lower learning rate; None if no trial has one."""
     sign = 1 if OBJECTIVES[objective] == "min" else -1
     scored = [
         (sign * score, trial.learning_rate, trial) for trial in trials if (score := trial.score(objective)) is not None
@@ -87,65 +89,40 @@ def best(trials: list[Trial], objective: str) -> Trial | None:
     return min(scored, key=lambda item: item[:2])[2] if scored else None
 
 
-def table(trials: list[Trial], objective: str) -> str:
-    """The trials for a terminal, one a line."""
-    shown = pd.DataFrame(
+def format_table(trials: list[Trial], objective: str) -> str:
+    """A text table for the terminal, one trial per line."""
+    table = pd.DataFrame(
         {
             "trial": [trial.name for trial in trials],
             "learning rate": [f"{trial.learning_rate:.3g}" for trial in trials],
             "status": [trial.status for trial in trials],
             "epochs": [len(trial.history) for trial in trials],
-            f"{objective} (kept epoch)": [_number(trial.score(objective)) for trial in trials],
+            f"{objective} (kept epoch)": [_format_score(trial.score(objective)) for trial in trials],
             "minutes": [f"{trial.seconds / 60:.1f}" for trial in trials],
         }
     )
-    return shown.to_string(index=False)
+    return table.to_string(index=False)
 
 
-def rows(trials: list[Trial], spec: dict[str, Any]) -> pd.DataFrame:
-    """``trials.csv``: a row for every epoch of every trial, one without figures for a trial that ended none."""
-    fields = pd.json_normalize(spec).iloc[0].to_dict()
-    found = []
+def to_frame(trials: list[Trial], spec: dict[str, Any]) -> pd.DataFrame:
+    """The content of ``trials.csv``: one row per epoch of each trial, next to the trial's status and RunSpec.
+
+    A trial without a finished epoch has one row, whose metrics are empty.
+    """
+    spec_columns = pd.json_normalize(spec).iloc[0].to_dict()
+    rows = []
     for trial in trials:
-        what = {"trial": trial.name, "status": trial.status, "trial_seconds": trial.seconds, "error": trial.error}
-        told = {**fields, "optim.learning_rate": trial.learning_rate}
-        found += [{**what, **epoch, **told} for epoch in (trial.history or [{}])]
-    return pd.DataFrame(found)
+        trial_columns = {
+            "trial": trial.name, "status": trial.status, "trial_seconds": trial.seconds, "error": trial.error,
+        }  # fmt: skip
+        settings = {**spec_columns, "optim.learning_rate": trial.learning_rate}
+        rows += [{**trial_columns, **epoch, **settings} for epoch in (trial.history or [{}])]
+    return pd.DataFrame(rows)
 
 
-def plot(trials: list[Trial], objective: str, title: str, table_ii: float | None) -> bytes:
-    """A PNG: objective against rate, a point a trial, the best marked, Table II's rate as a line."""
-    figure = Figure(figsize=(7, 4.5), layout="constrained")
-    axes = figure.add_subplot()
-    for status, marker, colour in ((ENDED, "o", "tab:blue"), (STOPPED, "x", "tab:grey"), (FAILED, "v", "tab:red")):
-        points = [
-            (trial.learning_rate, score)
-            for trial in trials
-            if trial.status == status and (score := trial.score(objective)) is not None
-        ]
-        if points:
-            axes.scatter(*zip(*points, strict=True), marker=marker, color=colour, label=status, zorder=3)
-    winner = best(trials, objective)
-    score = winner.score(objective) if winner else None
-    if winner is not None and score is not None:
-        axes.scatter(
-            [winner.learning_rate],
-            [score],
-            s=200, facecolors="none", edgecolors="tab:green", label=f"best: {winner.learning_rate:.3g}", zorder=4,
-        )  # fmt: skip
-    if table_ii is not None:
-        axes.axvline(table_ii, color="tab:orange", linestyle=":", label=f"Table II: {table_ii:g}")
-    better = "lower" if OBJECTIVES[objective] == "min" else "higher"
-    axes.set(
-        title=title, xscale="log", xlabel="learning rate", ylabel=f"{objective} on validation ({better} is better)"
-    )
-    axes.grid(alpha=0.3)
-    if axes.get_legend_handles_labels()[0]:
-        axes.legend()
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=120)
-    return buffer.getvalue()
+def _kept_epoch(history: list[dict[str, Any]]) -> dict[str, Any]:
+    return min(history, key=lambda row: row["val_loss"])
 
 
-def _number(value: float | None) -> str:
+def _format_score(value: float | None) -> str:
     return "-" if value is None else f"{value:.4f}"

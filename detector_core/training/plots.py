@@ -1,46 +1,36 @@
-"""Images of a run: learning curves (as the paper's Figs. 5-7) and augmented samples (as its Fig. 3)."""
+"""Images of runs: learning curves as in the paper's Figs. 5-7, augmented samples as in its Fig. 3, search results."""
 
 import io
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
-from detector_core import storage
+from detector_core import plotting, storage
 from detector_core.config import RunSpec
 from detector_core.data.manifest import Manifest
 from detector_core.images.augment import Augment
 from detector_core.images.decode import decode
 from detector_core.images.preprocess import square
+from detector_core.training import lr_search
+from detector_core.training.lr_search import COMPLETED, FAILED, OBJECTIVES, STOPPED, Trial
 
 SHEET_COLUMNS, SHEET_ROWS, SHEET_GAP = 8, 4, 4
+_MARKERS = {COMPLETED: ("o", "tab:blue"), STOPPED: ("x", "tab:grey"), FAILED: ("v", "tab:red")}
 
 
 def learning_curves(history: list[dict[str, Any]], title: str) -> bytes:
-    """A PNG: loss and accuracy of both splits over the epochs, in the colours of the paper's figures."""
-    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    """A PNG of loss and accuracy of both splits over the epochs of one run."""
+    figure = plotting.new_figure(8, 4.5)
     axes = figure.add_subplot()
-    epochs = [row["epoch"] for row in history]
-    for column, colour, label in (
-        ("train_loss", "tab:blue", "training loss"),
-        ("val_loss", "tab:green", "validation loss"),
-        ("train_accuracy", "tab:orange", "training accuracy"),
-        ("val_accuracy", "tab:red", "validation accuracy"),
-    ):
-        axes.plot(epochs, [row[column] for row in history], color=colour, label=label, marker="o", markersize=3)
-    best = min(history, key=lambda row: row["val_loss"])
-    axes.axvline(best["epoch"], color="grey", linestyle=":", label=f"kept: epoch {best['epoch']}")
-    axes.set(title=title, xlabel="epoch", ylabel="loss, accuracy", ylim=(0, None))
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.grid(alpha=0.3)
+    kept = min(history, key=lambda row: row["val_loss"])
+    plotting.draw_learning_curves(axes, history, title=title, kept_epoch=kept["epoch"])
     axes.legend()
-    return _png(figure)
+    return plotting.png(figure)
 
 
 def contact_sheet(data: Manifest, spec: RunSpec) -> bytes:
-    """A PNG: training images as the network sees them, the same image's four draws below each other."""
+    """A PNG of training images as the network sees them: one image per column, four random augmentations of each."""
     rows = data.split("train")
     chosen = rows.iloc[:: max(1, len(rows) // SHEET_COLUMNS)].head(SHEET_COLUMNS)
     augment, size = Augment(spec.augment), spec.preprocess.image_size
@@ -49,14 +39,44 @@ def contact_sheet(data: Manifest, spec: RunSpec) -> bytes:
     for column, path in enumerate(chosen["path"]):
         image = square(decode(storage.read_bytes(storage.join(data.root, path))), spec.preprocess)
         for row in range(SHEET_ROWS):
-            changed = augment(image, (spec.seed, row, column))
-            sheet[row * step : row * step + size, column * step : column * step + size] = changed
+            augmented = augment(image, (spec.seed, row, column))
+            sheet[row * step : row * step + size, column * step : column * step + size] = augmented
     buffer = io.BytesIO()
     Image.fromarray(sheet).save(buffer, "PNG")
     return buffer.getvalue()
 
 
-def _png(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=120)
-    return buffer.getvalue()
+def search_results(trials: list[Trial], objective: str, title: str, table_ii: float | None) -> bytes:
+    """A PNG of a learning-rate search: the objective of each trial over its learning rate, with the best one circled.
+
+    Args:
+        table_ii: the learning rate of Table II, drawn as a vertical line; None for a variant that has none.
+    """
+    figure = plotting.new_figure(7, 4.5)
+    axes = figure.add_subplot()
+    for status, (marker, color) in _MARKERS.items():
+        points = [
+            (trial.learning_rate, score)
+            for trial in trials
+            if trial.status == status and (score := trial.score(objective)) is not None
+        ]
+        if points:
+            axes.scatter(*zip(*points, strict=True), marker=marker, color=color, label=status, zorder=3)
+    best = lr_search.best(trials, objective)
+    best_score = best.score(objective) if best else None
+    if best is not None and best_score is not None:
+        axes.scatter(
+            [best.learning_rate],
+            [best_score],
+            s=200, facecolors="none", edgecolors="tab:green", label=f"best: {best.learning_rate:.3g}", zorder=4,
+        )  # fmt: skip
+    if table_ii is not None:
+        axes.axvline(table_ii, color="tab:orange", linestyle=":", label=f"Table II: {table_ii:g}")
+    better = "lower" if OBJECTIVES[objective] == "min" else "higher"
+    axes.set(
+        title=title, xscale="log", xlabel="learning rate", ylabel=f"{objective} on validation ({better} is better)"
+    )
+    axes.grid(alpha=0.3)
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend()
+    return plotting.png(figure)

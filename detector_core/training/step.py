@@ -60,12 +60,12 @@ class TrainState:
         self.network = self.network.to(memory_format=torch.channels_last)
         self.optimizer = torch.optim.Adam(self.network.parameters(), lr=spec.optim.learning_rate, fused=True)
         self.progress = Progress(spec=spec.to_dict(), fingerprint=fingerprint)
-        self.best: dict[str, torch.Tensor] | None = None
+        self.best_weights: dict[str, torch.Tensor] | None = None
 
     def save(self, folder: Path) -> None:
         """Writes a checkpoint into an empty local folder (see :mod:`detector_core.training.checkpoint`)."""
         state = {"network": self.network.state_dict(), "optimizer": self.optimizer.state_dict()}
-        checkpoint.save(folder, self.progress, state, self.best)
+        checkpoint.save(folder, self.progress, state, self.best_weights)
 
     @classmethod
     def load(cls, folder: Path, spec: RunSpec, fingerprint: str, device: str = "cpu") -> "TrainState":
@@ -86,7 +86,7 @@ class TrainState:
         state.network.load_state_dict(saved_state["network"])
         state.optimizer.load_state_dict(saved_state["optimizer"])
         state.progress = progress
-        state.best = checkpoint.read_best(folder)
+        state.best_weights = checkpoint.read_best(folder)
         return state
 
     @property
@@ -128,7 +128,7 @@ class Stepper:
         for turn in range(rounds):
             micro = place.rank + turn * place.workers
             batch = next(batches)
-            self._note_broken(batch.broken)
+            self._record_broken(batch.broken)
             hold = turn < rounds - 1 and isinstance(self.network, DistributedDataParallel)
             with self.network.no_sync() if hold else nullcontext():  # type: ignore[operator]
                 if micro < self.plan.micro_batches(step) and len(batch.index_B):
@@ -181,10 +181,11 @@ class Stepper:
         (logits.float().sum() * 0).backward()
         self.network.train()
 
-    def _note_broken(self, broken: list[str]) -> None:
+    def _record_broken(self, broken: list[str]) -> None:
         if broken and not self.skip_broken:
-            raise BadData(f"broken image: {broken[0]}; mend it, or leave broken images out with --skip-broken")
-        self.state.progress.broken.extend(item for item in broken if item not in self.state.progress.broken)
+            raise BadData(f"broken image: {broken[0]}; repair it, or leave broken images out with --skip-broken")
+        listed = self.state.progress.broken_images
+        listed.extend(item for item in broken if item not in listed)
 
 
 def learning_rate(optim: OptimSpec, step: int, steps_per_epoch: int) -> float:
@@ -194,7 +195,7 @@ def learning_rate(optim: OptimSpec, step: int, steps_per_epoch: int) -> float:
     return optim.learning_rate * 0.5 * (1 + math.cos(math.pi * step / (optim.epochs * steps_per_epoch)))
 
 
-def precision(optim: OptimSpec, device: torch.device) -> str:
+def resolve_compute_dtype(optim: OptimSpec, device: torch.device) -> str:
     """``auto`` resolved: bf16 where the hardware multiplies it natively, else fp32."""
     if optim.precision != "auto":
         return optim.precision
@@ -207,7 +208,7 @@ def precision(optim: OptimSpec, device: torch.device) -> str:
 
 def autocast(state: TrainState) -> Any:
     """The autocast context of a run's precision on its device."""
-    wanted = precision(state.spec.optim, state.device) == "bf16"
+    wanted = resolve_compute_dtype(state.spec.optim, state.device) == "bf16"
     return torch.autocast(state.device.type, dtype=torch.bfloat16, enabled=wanted)
 
 

@@ -138,7 +138,7 @@ def write_model(request: Request, data: dict[str, Any], *, complete: bool, secon
                 "steps": sum(row["steps"] for row in progress.history),
                 "best": progress.history[progress.best_epoch],
                 "history": progress.history,
-                "broken_images": progress.broken,
+                "broken_images": progress.broken_images,
                 "workers": request.workers,
                 "seconds": round(seconds, 1),
             }

@@ -24,7 +24,7 @@ from detector_core.training import lr_search
 from detector_core.training.checkpoint import Progress
 from detector_core.training.distributed import all_gather
 from detector_core.training.loop import EpochReport, fit
-from detector_core.training.step import StepReport, TrainState, precision
+from detector_core.training.step import StepReport, TrainState
 from jobs.run import checkpoints
 from jobs.run.progress import StopSign
 from jobs.run.request import Request
@@ -81,9 +81,8 @@ def _train(request: Request, board: Any) -> None:
             case EpochReport():
                 history = state.progress.history
                 if place.rank == 0:
-                    kind = {"precision": precision(spec.optim, state.device), "broken": len(state.progress.broken)}
-                    board.post.remote({"run": request.name, "kind": "epoch", "history": history, **kind})
-                _save(state, place, {**report.to_dict(), **lr_search.kept(history)})
+                    board.post.remote({"run": request.name, "kind": "epoch", "history": history})
+                _save(state, place, {**report.to_dict(), **lr_search.kept_objectives(history)})
 
 
 def _tell_places(run: str, board: Any, progress: Progress) -> None:

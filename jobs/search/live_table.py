@@ -20,7 +20,7 @@ _SAID = {
     "PENDING": "waiting",
     "RUNNING": "running",
     "PAUSED": "waiting",
-    "TERMINATED": lr_search.ENDED,
+    "TERMINATED": lr_search.COMPLETED,
     "ERROR": lr_search.FAILED,
 }
 
@@ -59,7 +59,7 @@ class TrialTable(Callback):
             )
             for trial in trials
         ]
-        tqdm.write(f"\n{lr_search.table(shown, self.objective)}\n", file=sys.stderr)
+        tqdm.write(f"\n{lr_search.format_table(shown, self.objective)}\n", file=sys.stderr)
 
 
 class TrialLogs:

@@ -8,7 +8,7 @@ from detector_core import storage
 from detector_core.config import RunSpec
 from detector_core.errors import Refused, TrainingFailed
 from detector_core.networks import variants
-from detector_core.training import lr_search
+from detector_core.training import lr_search, plots
 from detector_core.training.lr_search import Trial
 from jobs.common.cli import say
 from jobs.run import spec_flags
@@ -76,18 +76,18 @@ def write(plan: Plan, trials: list[Trial], data_name: str) -> dict[str, Any]:
     """
     spec = RunSpec.from_dict(plan.spec)
     trials = sorted(trials, key=lambda trial: -trial.learning_rate)
-    frame = lr_search.rows(trials, plan.spec)
+    frame = lr_search.to_frame(trials, plan.spec)
     storage.write_bytes(storage.join(plan.folder, TRIALS), frame.to_csv(index=False).encode())
     table_ii = variants.spec_for(spec.variant).optim.learning_rate if spec.variant in variants.VARIANTS else None
     title = f"{spec.variant} on {data_name}"
-    plot = lr_search.plot(trials, plan.objective, title, table_ii)
+    plot = plots.search_results(trials, plan.objective, title, table_ii)
     storage.write_bytes(storage.join(plan.folder, PLOT), plot)
     failed = [
         f"{trial.name} ({trial.learning_rate:g}): {trial.error}" for trial in trials if trial.status == lr_search.FAILED
     ]
     for line in failed:
         say(f"failed trial {line}")
-    say(lr_search.table(trials, plan.objective))
+    say(lr_search.format_table(trials, plan.objective))
     best = lr_search.best(trials, plan.objective)
     if best is None:
         raise TrainingFailed(f"{plan.folder}: none of {len(trials)} trials has an objective; see {TRIALS}")

@@ -79,14 +79,14 @@ def _tuner(plan: Plan, request: Request, board: Any, at_once: int) -> ray.tune.T
     if ray.tune.Tuner.can_restore(experiment, storage_filesystem=where):
         return ray.tune.Tuner.restore(experiment, trainable=trainable, resume_errored=True, storage_filesystem=where)
     mode = lr_search.OBJECTIVES[plan.objective]
-    metric = f"{lr_search.KEPT}{plan.objective}"
+    metric = f"{lr_search.KEPT_PREFIX}{plan.objective}"
     seed = plan.spec["seed"]
     asha = ASHAScheduler(time_attr="epoch", max_t=plan.spec["optim"]["epochs"] + 1, grace_period=1, reduction_factor=3)
     if plan.rates:
         space, algorithm = {RATE: ray.tune.grid_search(plan.rates)}, None
     else:
         first = [{RATE: plan.spec["optim"][RATE]}]
-        space = {RATE: ray.tune.loguniform(*lr_search.bounds())}
+        space = {RATE: ray.tune.loguniform(*lr_search.loguniform_bounds())}
         algorithm = OptunaSearch(seed=seed, points_to_evaluate=first)
     return ray.tune.Tuner(
         trainable,
@@ -158,7 +158,7 @@ def _trial(config: dict[str, Any], request: dict[str, Any], fingerprint: str, bo
     name = ray.tune.get_context().get_trial_id()
     run = Request(**{**request, "name": name, "spec": spec.to_dict()})
     for epoch, row in enumerate(history := _ended(run)):
-        ray.tune.report({**row, **lr_search.kept(history[: epoch + 1])})
+        ray.tune.report({**row, **lr_search.kept_objectives(history[: epoch + 1])})
     if not history:
         write_request(run, fingerprint)
         launch.launch(run, board, callbacks=[_EpochsToTune()])
@@ -190,7 +190,7 @@ def collected(result: Any, request: Request) -> Trial:
     return Trial(
         name=run.name,
         learning_rate=result.config[RATE],
-        status=lr_search.FAILED if failed else lr_search.ENDED if _ended(run) else lr_search.STOPPED,
+        status=lr_search.FAILED if failed else lr_search.COMPLETED if _ended(run) else lr_search.STOPPED,
         seconds=round(sum(row["seconds"] for row in history), 1),
         history=history,
         error=failed,

@@ -126,7 +126,7 @@ def test_every_job_runs_under_ray_job_submit(head: Head, tiny_dataset: Path, tmp
     data, runs, models = (str(tmp_path / name) for name in ("data", "runs", "models"))
     assert head.job("prepare", images, "--out", data)["images"] == 80
     assert head.job("train", *TINY, "--data", data, "--storage", runs, "--name", "one")["epochs"] == 1
-    rates = ("--rates", "0.003,0.001", "--name", "rates", "--cache", "none")
+    rates = ("--learning-rates", "0.003,0.001", "--name", "rates", "--cache", "none")
     assert head.job("tune", *TINY, "--data", data, "--storage", runs, *rates)["failed"] == 0
     assert head.job("evaluate", f"{runs}/one", "--data", data, "--workers", "1")["split"] == "test"
     assert head.job("promote", f"{runs}/one", "--to", models)["live"].startswith(models)

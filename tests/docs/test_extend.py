@@ -62,7 +62,7 @@ small = {"preprocess.image_size": 32, "optim.epochs": 1, "optim.batch_size": 12,
 spec, data = spec_for("plain5-cutout", small), manifest.load(sys.argv[1])
 state = TrainState(spec, data.fingerprint)
 epoch = list(fit(state, data))[-1]
-artifacts.save(sys.argv[2], state.best, artifacts.Artifact(
+artifacts.save(sys.argv[2], state.best_weights, artifacts.Artifact(
     run="seventh", spec=spec, data=data.describe(), training={"complete": True, "history": [epoch.to_dict()]}
 ))
 network, artifact = artifacts.load(sys.argv[2])

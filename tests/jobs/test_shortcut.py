@@ -42,8 +42,8 @@ def test_the_audit_warns_and_the_swapped_row_exposes_the_model(tmp_path: Path, t
     state = TrainState(spec, data.fingerprint)
     for _ in fit(state, data):
         pass
-    assert state.best is not None
-    state.network.load_state_dict(state.best)
+    assert state.best_weights is not None
+    state.network.load_state_dict(state.best_weights)
     valid, test = data.split("valid"), data.split("test")
     chosen = score(state.network, valid, data.root, spec.preprocess)
     thresholds = choose(labels.is_fake(valid["label"]), chosen["logit"].to_numpy(), chosen_on={"split": "valid"})

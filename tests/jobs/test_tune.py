@@ -52,12 +52,12 @@ def test_a_search_finds_a_rate_and_training_with_it_gives_the_trial_again(
     tiny_dataset: Path, tiny_spec: RunSpec, spec_file: Path, tmp_path: Path
 ) -> None:
     """The rate 1e30 fails: it is tried again, reported, and does not end the search."""
-    result = run(*flags(spec_file, tiny_dataset, tmp_path, "rates", "--rates", "0.003,1e-6,1e30"))
+    result = run(*flags(spec_file, tiny_dataset, tmp_path, "rates", "--learning-rates", "0.003,1e-6,1e30"))
     folder = tmp_path / "runs" / "rates"
     assert (result["trials"], result["failed"], result["best"]["learning_rate"]) == (3, 1, 0.003)
     trials = pd.read_csv(folder / "trials.csv")
     status = trials.groupby("optim.learning_rate")["status"].first().to_dict()
-    assert status == {0.003: "ended", 1e-6: "ended", 1e30: "failed"}
+    assert status == {0.003: "completed", 1e-6: "completed", 1e30: "failed"}
     assert "loss is" in trials["error"].dropna().iloc[0]
     assert (folder / "objective.png").stat().st_size > 1000
     assert not [path for path in folder.glob("trials/*/checkpoint_*") if path.is_dir()]
@@ -80,14 +80,17 @@ def test_a_search_finds_a_rate_and_training_with_it_gives_the_trial_again(
     assert b"learning_rate" in told
 
     before = models(folder)
-    assert run(*flags(spec_file, tiny_dataset, tmp_path, "rates", "--rates", "0.003,1e-6,1e30", "--resume")) == result
+    assert (
+        run(*flags(spec_file, tiny_dataset, tmp_path, "rates", "--learning-rates", "0.003,1e-6,1e30", "--resume"))
+        == result
+    )
     assert models(folder) == before
-    assert refused(*flags(spec_file, tiny_dataset, tmp_path, "rates", "--rates", "0.003,1e-6,1e30")) == 1
-    assert refused(*flags(spec_file, tiny_dataset, tmp_path, "rates", "--rates", "0.003", "--resume")) == 1
+    assert refused(*flags(spec_file, tiny_dataset, tmp_path, "rates", "--learning-rates", "0.003,1e-6,1e30")) == 1
+    assert refused(*flags(spec_file, tiny_dataset, tmp_path, "rates", "--learning-rates", "0.003", "--resume")) == 1
 
 
 def test_a_killed_search_goes_on_and_repeats_no_trial(tiny_dataset: Path, spec_file: Path, tmp_path: Path) -> None:
-    how = ["--rates", "0.003,0.001,0.0001", "--max-concurrent", "1", "--epochs", "6"]
+    how = ["--learning-rates", "0.003,0.001,0.0001", "--max-concurrent", "1", "--epochs", "6"]
     arguments = flags(spec_file, tiny_dataset, tmp_path, "killed", *how)
     folder = tmp_path / "runs" / "killed"
     process = subprocess.Popen([sys.executable, "-m", "jobs.tune", *arguments], stderr=subprocess.PIPE, text=True)
@@ -106,7 +109,7 @@ def test_a_killed_search_goes_on_and_repeats_no_trial(tiny_dataset: Path, spec_f
     assert {path: after[path] for path in before} == before
     trials = pd.read_csv(folder / "trials.csv")
     assert trials.groupby("trial")["epoch"].apply(list).tolist() == [[1, 2, 3, 4, 5, 6]] * 3
-    assert set(trials["status"]) == {"ended"}
+    assert set(trials["status"]) == {"completed"}
 
 
 def test_asha_stops_the_hopeless_and_optuna_begins_with_the_specs_own_rate(
@@ -118,7 +121,7 @@ def test_asha_stops_the_hopeless_and_optuna_begins_with_the_specs_own_rate(
     trials = pd.read_csv(tmp_path / "runs" / "asha" / "trials.csv")
     status = trials.groupby("trial")["status"].first()
     assert len(status) == 5
-    assert set(status) == {"ended", "stopped early"}
+    assert set(status) == {"completed", "stopped early"}
     rates = set(trials["optim.learning_rate"])
     assert len(rates) == 5
     assert 0.003 in rates
@@ -129,9 +132,9 @@ def test_asha_stops_the_hopeless_and_optuna_begins_with_the_specs_own_rate(
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        (["--rates", "fast"], "--rates fast"),
+        (["--learning-rates", "fast"], "--learning-rates fast"),
         (["--samples", "3"], "--samples goes with"),
-        (["--rates", "1e-3", "--search", "loguniform"], "give one of the two"),
+        (["--learning-rates", "1e-3", "--search", "loguniform"], "give one of the two"),
         (["--max-concurrent", "0"], "--max-concurrent is 0"),
         (["--workers-per-trial", "1:2"], "--workers-per-trial 1:2"),
         (["--resume"], "--resume needs --name"),

@@ -14,7 +14,7 @@ from detector_core.data import manifest
 from detector_core.data.loading import Place
 from detector_core.errors import BadData, BrokenArtifact, TrainingFailed
 from detector_core.training.loop import EpochReport, fit
-from detector_core.training.step import StepReport, TrainState, learning_rate, precision
+from detector_core.training.step import StepReport, TrainState, learning_rate, resolve_compute_dtype
 
 
 def losses(spec: RunSpec, dataset: Path, place: Place | None = None) -> list[float]:
@@ -36,9 +36,9 @@ def test_a_run_learns_and_keeps_the_best_epoch(tiny_dataset: Path, tiny_spec: Ru
     lowest = min(range(8), key=lambda index: epochs[index].val_loss)
     assert state.progress.best_epoch == lowest
     assert epochs[lowest].best
-    assert state.best is not None
+    assert state.best_weights is not None
     if lowest != 7:
-        assert any((state.best[name] != value).any() for name, value in state.network.state_dict().items())
+        assert any((state.best_weights[name] != value).any() for name, value in state.network.state_dict().items())
 
 
 def test_same_seed_same_losses_and_another_seed_others(tiny_dataset: Path, tiny_spec: RunSpec) -> None:
@@ -158,7 +158,7 @@ def test_a_broken_image_stops_the_run_or_is_listed(writable_dataset: Path, tiny_
         list(fit(TrainState(tiny_spec, data.fingerprint), data))
     state = TrainState(tiny_spec, data.fingerprint)
     reports = list(fit(state, data, skip_broken=True))
-    assert [str(torn) in item for item in state.progress.broken] == [True]
+    assert [str(torn) in item for item in state.progress.broken_images] == [True]
     assert sum(report.images for report in reports if isinstance(report, StepReport)) == 3 * 15
 
 
@@ -189,7 +189,7 @@ def test_a_validation_loss_that_is_not_finite_stops_the_run(tiny_dataset: Path, 
     ):
         next(run)
     assert state.progress.history == []
-    assert state.best is None
+    assert state.best_weights is None
 
 
 def test_patience_stops_early(tiny_dataset: Path, tiny_spec: RunSpec) -> None:
@@ -223,7 +223,7 @@ def test_bf16_is_taken_where_the_device_multiplies_it_itself(
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: "avx512" in native)
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: "amx" in native)
     optim = tiny_spec.replace({"optim.precision": wanted}).optim
-    assert precision(optim, torch.device(device)) == expected
+    assert resolve_compute_dtype(optim, torch.device(device)) == expected
 
 
 def test_learning_rate_schedules(tiny_spec: RunSpec) -> None:

@@ -62,7 +62,7 @@ def test_a_run_broken_off_anywhere_is_the_unbroken_run(
     assert reports == expected
     assert len(reports) == REPORTS
     assert_same(state.network.state_dict(), unbroken.network.state_dict())
-    assert_same(state.best, unbroken.best)
+    assert_same(state.best_weights, unbroken.best_weights)
     moments, expected_moments = (one.optimizer.state_dict()["state"] for one in (state, unbroken))
     for number, values in expected_moments.items():
         assert_same(moments[number], values)

@@ -28,7 +28,7 @@ def epochs(losses: list[float]) -> list[dict[str, Any]]:
         {**dict.fromkeys(fields, 1.0), "epoch": number, "val_loss": loss, "seconds": 2.0}
         for number, loss in enumerate(losses, 1)
     ]
-    return [{**row, **lr_search.kept(rows[: number + 1])} for number, row in enumerate(rows)]
+    return [{**row, **lr_search.kept_objectives(rows[: number + 1])} for number, row in enumerate(rows)]
 
 
 def trial(rows: list[dict[str, Any]], folder: Path) -> lr_search.Trial:
