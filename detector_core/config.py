@@ -13,6 +13,7 @@ from detector_core.errors import BadConfig
 
 PRECISIONS = ("auto", "fp32", "bf16")
 SCHEDULES = ("constant", "cosine")
+OPTIMIZERS = ("adam", "adamw")
 INTERPOLATIONS = ("bilinear", "bicubic")
 CHANNEL_ORDERS = ("RGB", "BGR")
 
@@ -83,21 +84,25 @@ class ModelSpec(_Spec):
 
     Attributes:
         architecture: ``resnet68``, ``inception_resnet_v2``, ``vggface2``, ``vggface2_resnet50`` or ``timm:NAME``.
-        init: ``hub`` (pretrained weights from their source), ``none`` (random), or the path of a weights file.
+        init: ``package`` (pretrained weights that an installed package ships), ``hub`` (from their source), ``none``
+            (random), or the path of a weights file.
         layout: bottleneck blocks per stage; read by ``resnet68`` only. The paper's figure is lost, so [3, 4, 12, 3]
             is a reading of "68 layers" (docs/decisions.md).
+        dropout: before the last layer, for the networks that have it (``lite*``).
     """
 
     architecture: str
     init: str = "none"
     layout: tuple[int, ...] = (3, 4, 12, 3)
+    dropout: float = 0.0
 
     def __post_init__(self) -> None:
         _require(bool(self.architecture), self, "architecture", "the name of a network")
-        _require(bool(self.init), self, "init", "'hub', 'none' or the path of a weights file")
+        _require(bool(self.init), self, "init", "'package', 'hub', 'none' or the path of a weights file")
         _require(
             len(self.layout) == 4 and all(n >= 1 for n in self.layout), self, "layout", "four block counts of 1 or more"
         )
+        _require(0 <= self.dropout < 1, self, "dropout", "0 or more and below 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,6 +140,11 @@ class AugmentSpec(_Spec):
         brightness, contrast: largest relative change.
         cutout: probability of a cut-out patch; 0 trains without cut-out.
         cutout_size: side of the square patch as a fraction of the image's side.
+        crop: side in pixels of a random square that is cut out of the image, without resizing; 0 keeps it whole. The
+            network is trained on crops and evaluated on whole images.
+        delivery: probability that an image goes through what happens to images on their way: resizing, blur, noise,
+            brightness and contrast, JPEG and WebP compression, a frame that is a little off.
+        versions: how many augmented versions of each image a frozen backbone sees next to the image itself.
     """
 
     flip: float = 0.5
@@ -145,19 +155,24 @@ class AugmentSpec(_Spec):
     contrast: float = 0.1
     cutout: float = 0.0
     cutout_size: float = 0.25
+    crop: int = 0
+    delivery: float = 0.0
+    versions: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("flip", "cutout"):
+        for name in ("flip", "cutout", "delivery"):
             _require(0 <= getattr(self, name) <= 1, self, name, "a probability from 0 to 1")
         _require(0 <= self.rotate_degrees <= 180, self, "rotate_degrees", "from 0 to 180")
         for name in ("shift", "zoom", "brightness", "contrast"):
             _require(0 <= getattr(self, name) < 1, self, name, "0 or more and below 1")
         _require(0 < self.cutout_size < 1, self, "cutout_size", "above 0 and below 1")
+        for name in ("crop", "versions"):
+            _require(getattr(self, name) >= 0, self, name, "0 or more")
 
 
 @dataclass(frozen=True, kw_only=True)
 class OptimSpec(_Spec):
-    """How the weights are found: Adam on binary cross entropy (paper, Table II).
+    """How the weights are found: binary cross entropy; by default Adam at a constant rate (paper, Table II).
 
     Attributes:
         batch_size: the *global* batch of one optimizer step, whatever the number of workers.
@@ -166,6 +181,13 @@ class OptimSpec(_Spec):
         schedule: of the learning rate: ``constant`` (the paper names none) or ``cosine``, falling to 0 at the end.
         compile: run the network through ``torch.compile``.
         patience: stop after this many epochs without a better validation loss; 0 never stops early.
+        optimizer: ``adam`` or ``adamw`` (weight decay apart from the gradient).
+        weight_decay: of ``adamw``.
+        warmup_steps: optimizer steps over which the learning rate rises from 0.
+        head_learning_rate: factor on the learning rate of the classifying layers, which start from random weights.
+        label_smoothing: targets are moved this far towards one half: 0.06 trains towards 0.03 and 0.97.
+        ema: decay of an exponential moving average of the weights, which is what is evaluated and kept; 0 keeps the
+            weights of the last step.
     """
 
     learning_rate: float
@@ -176,6 +198,12 @@ class OptimSpec(_Spec):
     schedule: str = "constant"
     compile: bool = False
     patience: int = 0
+    optimizer: str = "adam"
+    weight_decay: float = 0.0
+    warmup_steps: int = 0
+    head_learning_rate: float = 1.0
+    label_smoothing: float = 0.0
+    ema: float = 0.0
 
     def __post_init__(self) -> None:
         _require(math.isfinite(self.learning_rate) and self.learning_rate > 0, self, "learning_rate", "> 0")
@@ -183,7 +211,13 @@ class OptimSpec(_Spec):
             _require(getattr(self, name) >= 1, self, name, "1 or more")
         _require(self.precision in PRECISIONS, self, "precision", f"one of {', '.join(PRECISIONS)}")
         _require(self.schedule in SCHEDULES, self, "schedule", f"one of {', '.join(SCHEDULES)}")
-        _require(self.patience >= 0, self, "patience", "0 or more")
+        for name in ("patience", "warmup_steps", "weight_decay"):
+            _require(getattr(self, name) >= 0, self, name, "0 or more")
+        _require(self.optimizer in OPTIMIZERS, self, "optimizer", f"one of {', '.join(OPTIMIZERS)}")
+        _require(self.optimizer == "adamw" or not self.weight_decay, self, "weight_decay", "0 with the optimizer adam")
+        _require(self.head_learning_rate > 0, self, "head_learning_rate", "above 0")
+        for name in ("label_smoothing", "ema"):
+            _require(0 <= getattr(self, name) < 1, self, name, "0 or more and below 1")
 
 
 @dataclass(frozen=True, kw_only=True)

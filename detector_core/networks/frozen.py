@@ -1,0 +1,134 @@
+"""Frozen backbones read at every depth, small heads on top, and a fine-tuned branch next to them.
+
+::
+
+    x_BCHW -> each frozen backbone: mean and standard deviation over the plane of each channel,
+              after the stem and after each stage -> feature_BD
+    feature_BD -> standardised by the training data's mean and deviation -> HEADS small MLPs -> logit_BH
+    x_BCHW -> a fine-tuned network (the ensemble only) -> logit_B1
+
+The traces that a generator leaves sit in early stages too, so every depth is read. In training the network returns one
+logit per branch, and each branch learns by itself; in evaluation the mean of the MLPs, averaged with the fine-tuned
+branch, is the logit. A frozen backbone never changes: it is always in evaluation mode, its weights come from a package,
+and its features can be computed once (:mod:`detector_core.training.features`).
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+HIDDEN = 128
+HEADS = 3
+"""MLPs that start from different random weights and are averaged."""
+BACKBONES = "backbones."
+"""Prefix of the frozen weights in a state dict. A model folder leaves them out: the package has them."""
+
+
+class FrozenBackbone(nn.Module):
+    """A timm EfficientNet without its classifier: x_BCHW -> feature_BD. Its own weights take no gradients."""
+
+    def __init__(self, network: Any) -> None:
+        super().__init__()
+        self.parts = nn.ModuleList([nn.Sequential(network.conv_stem, network.bn1), *network.blocks])
+        self.requires_grad_(False)
+        super().train(False)
+
+    @property
+    def width(self) -> int:
+        """Numbers per image: two for each channel of the stem and of each stage."""
+        return 2 * sum(_output_channels(part) for part in self.parts)
+
+    def train(self, mode: bool = True) -> "FrozenBackbone":  # noqa: ARG002
+        """Stays in evaluation mode whatever is asked, so that BatchNorm keeps its statistics."""
+        return self
+
+    def forward(self, x_BCHW: torch.Tensor) -> torch.Tensor:
+        """feature_BD float32."""
+        pooled = []
+        for part in self.parts:
+            x_BCHW = part(x_BCHW)
+            pooled.append(plane_statistics(x_BCHW))
+        return torch.cat(pooled, dim=1)
+
+
+class MlpHeads(nn.Module):
+    """feature_BD -> logit_BH: HEADS multilayer perceptrons on standardised features."""
+
+    mean: torch.Tensor
+    deviation: torch.Tensor
+
+    def __init__(self, width: int, dropout: float) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(width))
+        self.register_buffer("deviation", torch.ones(width))
+        self.heads = nn.ModuleList(
+            nn.Sequential(
+                nn.Dropout(0.4 * dropout),
+                nn.Linear(width, HIDDEN),
+                nn.GELU(),
+                nn.Dropout(dropout),
+                nn.Linear(HIDDEN, 1),
+            )
+            for _ in range(HEADS)
+        )
+
+    def standardize(self, feature_ND: torch.Tensor) -> None:
+        """Sets mean and standard deviation to those of the training features."""
+        self.mean.copy_(feature_ND.mean(0))
+        self.deviation.copy_(feature_ND.std(0, correction=0).clamp_min(1e-6))
+
+    def forward(self, feature_BD: torch.Tensor) -> torch.Tensor:
+        """logit_BH of *fake*."""
+        scaled_BD = (feature_BD - self.mean) / self.deviation
+        return torch.cat([head(scaled_BD) for head in self.heads], dim=1)
+
+
+class FrozenNetwork(nn.Module):
+    """Frozen backbones, heads on their features and, in an ensemble, a fine-tuned network.
+
+    Args:
+        backbones: timm EfficientNets, whose weights stay as they are.
+        dropout: of the heads.
+        tuned: a network that gives logit_B1 and is trained next to the heads; None for heads alone.
+    """
+
+    def __init__(self, backbones: Sequence[nn.Module], dropout: float, tuned: nn.Module | None = None) -> None:
+        super().__init__()
+        frozen = [FrozenBackbone(network) for network in backbones]
+        self.backbones = nn.ModuleList(frozen)
+        self.head = MlpHeads(sum(backbone.width for backbone in frozen), dropout)
+        self.tuned = tuned  # last, so that heat maps are drawn from its feature map
+
+    def features(self, x_BCHW: torch.Tensor) -> torch.Tensor:
+        """feature_BD float32 of all backbones."""
+        return torch.cat([backbone(x_BCHW) for backbone in self.backbones], dim=1)
+
+    def forward(self, x_BCHW: torch.Tensor, feature_BD: torch.Tensor | None = None) -> torch.Tensor:
+        """logit_BK of *fake*, one for each branch, in training; logit_B1 in evaluation.
+
+        Args:
+            x_BCHW: whole images; in training with ``feature_BD``, what the fine-tuned branch sees (a crop).
+            feature_BD: the frozen features, if they are known already.
+        """
+        logit_BH: torch.Tensor = self.head(self.features(x_BCHW) if feature_BD is None else feature_BD)
+        if self.tuned is None:
+            return logit_BH if self.training else logit_BH.mean(1, keepdim=True)
+        tuned_B1 = self.tuned(x_BCHW)
+        if self.training:
+            return torch.cat([logit_BH, tuned_B1], dim=1)
+        both_B1: torch.Tensor = (logit_BH.mean(1, keepdim=True) + tuned_B1) / 2
+        return both_B1
+
+
+def plane_statistics(x_BCHW: torch.Tensor) -> torch.Tensor:
+    """Mean and standard deviation over the plane of each channel, one after the other: (B, 2 C) float32."""
+    x_BCHW = x_BCHW.float()
+    mean_BC = x_BCHW.mean((2, 3))
+    variance_BC = (x_BCHW - mean_BC[:, :, None, None]).square().mean((2, 3))
+    return torch.cat([mean_BC, (variance_BC + 1e-8).sqrt()], dim=1)
+
+
+def _output_channels(stage: nn.Module) -> int:
+    return [module for module in stage.modules() if isinstance(module, nn.Conv2d)][-1].out_channels

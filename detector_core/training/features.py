@@ -1,0 +1,203 @@
+"""What frozen backbones see in each image of a split: computed once, by all workers together, and kept by content.
+
+::
+
+    CACHE/features/KEY/NAME.npz     keys (N,) "SHA256 OF THE IMAGE", features (N, D) float32
+
+KEY stands for everything but the image that shapes a feature: the backbones and the checksums of their weights, the
+preprocessing, the arithmetic and, for an augmented version, the augmentation, its number and the seed. An image that
+moves to another split or data set is not computed again. Each worker writes files of its own, whole or not at all, so
+that a run that dies goes on where it was.
+"""
+
+import hashlib
+import json
+import time
+import uuid
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+
+from detector_core import storage
+from detector_core.config import AugmentSpec, PreprocessSpec
+from detector_core.data.cache import read_square
+from detector_core.images.augment import Augment
+from detector_core.images.decode import Pixels
+from detector_core.images.preprocess import normalize
+from detector_core.training.distributed import all_gather
+
+BATCH = 32
+SAVE_EVERY = 512
+"""Images after which a worker writes what it has."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureReport:
+    """Progress: images (all their versions counted) done of those that this worker computes."""
+
+    split: str
+    done: int
+    images: int
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitFeatures:
+    """``feature_NVD`` float32: for each row of a split its V versions, the first unchanged; why a row has none."""
+
+    feature_NVD: NDArray[np.float32]
+    broken: dict[int, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureRecipe:
+    """Everything that shapes the features of an image.
+
+    Attributes:
+        compute: x_BCHW float32 -> feature_BD float32, in evaluation mode, without gradients.
+        backbones: names and checksums of the weights, for the key.
+        versions: how many versions of an image there are; the first is the image itself, the others are augmented.
+        arithmetic: what the backbones multiply in, for the key.
+    """
+
+    compute: Callable[[torch.Tensor], torch.Tensor]
+    backbones: tuple[str, ...]
+    preprocess: PreprocessSpec
+    augment: AugmentSpec
+    seed: int
+    versions: int
+    arithmetic: str
+    device: torch.device
+
+    def folder(self, cache: Path, version: int) -> Path:
+        """Where the features of one version are kept."""
+        parts: dict[str, Any] = {
+            "backbones": self.backbones,
+            "preprocess": self.preprocess.to_dict(),
+            "arithmetic": self.arithmetic,
+        }
+        if version:
+            parts |= {"augment": self.augment.to_dict(), "seed": self.seed, "version": version}
+        text = json.dumps(parts, sort_keys=True)
+        return cache / "features" / hashlib.sha256(text.encode()).hexdigest()[:32]
+
+    def key(self, version: int, sha256: str) -> tuple[int, int, int]:
+        """What an augmentation is drawn from: it belongs to the image, not to its row."""
+        return self.seed, version, int(sha256[:15], 16)
+
+
+def compute_features(
+    recipe: FeatureRecipe,
+    rows: pd.DataFrame,
+    root: str,
+    split: str,
+    *,
+    rank: int = 0,
+    world_size: int = 1,
+    cache: Path | None = None,
+    threads: int = 2,
+) -> Generator[FeatureReport, None, SplitFeatures]:
+    """The features of a split, the same on every worker; each computes every ``world_size``-th image.
+
+    Yields:
+        A report after each batch of this worker.
+    """
+    paths, digests = [storage.join(root, path) for path in rows["path"]], list(rows["sha256"])
+    pairs = [(row, version) for version in range(recipe.versions) for row in range(len(rows))][rank::world_size]
+    known = [_read(recipe.folder(cache, version)) if cache else {} for version in range(recipe.versions)]
+    mine = {pair: known[pair[1]][digests[pair[0]]] for pair in pairs if digests[pair[0]] in known[pair[1]]}
+    todo = [pair for pair in pairs if pair not in mine]
+    broken: dict[int, str] = {}
+    fresh: dict[tuple[int, int], NDArray[np.float32]] = {}
+    started = time.perf_counter()
+
+    def keep() -> None:
+        if cache:
+            _write(recipe, cache, fresh, digests)
+        mine.update(fresh)
+        fresh.clear()
+
+    augment = Augment(recipe.augment)
+    for number, (batch, pixels) in enumerate(_batches(recipe, augment, todo, paths, digests, threads), start=1):
+        whole = [(pair, image) for pair, image in zip(batch, pixels, strict=True) if not isinstance(image, str)]
+        broken |= {pair[0]: image for pair, image in zip(batch, pixels, strict=True) if isinstance(image, str)}
+        if whole:
+            pixels_BSSC = torch.from_numpy(np.stack([image for _, image in whole])).to(recipe.device)
+            x_BCHW = normalize(pixels_BSSC, recipe.preprocess).contiguous(memory_format=torch.channels_last)
+            feature_BD = recipe.compute(x_BCHW).cpu().numpy()
+            fresh |= {pair: feature for (pair, _), feature in zip(whole, feature_BD, strict=True)}
+        if len(fresh) >= SAVE_EVERY:
+            keep()
+        done = min(number * BATCH, len(todo))
+        yield FeatureReport(split=split, done=done, images=len(todo), seconds=time.perf_counter() - started)
+    keep()
+    return _together(mine, broken, len(rows), recipe.versions)
+
+
+def _together(
+    mine: dict[tuple[int, int], NDArray[np.float32]], broken: dict[int, str], rows: int, versions: int
+) -> SplitFeatures:
+    """Every worker's features as one array."""
+    keys = np.array(list(mine), dtype=np.int64).reshape(-1, 2)
+    values = np.stack(list(mine.values())) if mine else np.empty((0, 0), np.float32)
+    gathered = all_gather((keys, values, broken))
+    width = max(part.shape[1] for _, part, _ in gathered)
+    feature_NVD = np.zeros((rows, versions, width), dtype=np.float32)
+    reasons: dict[int, str] = {}
+    for pairs, part, reason in gathered:
+        if len(pairs):
+            feature_NVD[pairs[:, 0], pairs[:, 1]] = part
+        reasons |= reason
+    return SplitFeatures(feature_NVD=feature_NVD, broken=reasons)
+
+
+def _batches(
+    recipe: FeatureRecipe,
+    augment: Augment,
+    todo: list[tuple[int, int]],
+    paths: list[str],
+    digests: list[str],
+    threads: int,
+) -> Iterator[tuple[list[tuple[int, int]], list[Pixels | str]]]:
+    """Images in batches, one batch decoded ahead."""
+
+    def load(pair: tuple[int, int]) -> Pixels | str:
+        row, version = pair
+        image_SSC = read_square(paths[row], recipe.preprocess)
+        if version == 0 or isinstance(image_SSC, str):
+            return image_SSC
+        return augment(image_SSC, recipe.key(version, digests[row]))
+
+    with ThreadPoolExecutor(1 if recipe.versions > 1 else threads) as pool:  # Augment is seeded before each image
+        parts = [todo[first : first + BATCH] for first in range(0, len(todo), BATCH)]
+        ahead = [pool.submit(load, pair) for pair in parts[0]] if parts else []
+        for number, part in enumerate(parts):
+            waiting = ahead
+            ahead = [pool.submit(load, pair) for pair in parts[number + 1]] if number + 1 < len(parts) else []
+            yield part, [future.result() for future in waiting]
+
+
+def _read(folder: Path) -> dict[str, NDArray[np.float32]]:
+    """The features in a folder by the image's sha256."""
+    found: dict[str, NDArray[np.float32]] = {}
+    for path in sorted(folder.glob("*.npz")):
+        with np.load(path) as part:
+            found |= dict(zip(part["keys"].tolist(), part["features"], strict=True))
+    return found
+
+
+def _write(
+    recipe: FeatureRecipe, cache: Path, fresh: dict[tuple[int, int], NDArray[np.float32]], digests: list[str]
+) -> None:
+    for version in sorted({version for _, version in fresh}):
+        chosen = {digests[row]: feature for (row, of), feature in fresh.items() if of == version}
+        target = recipe.folder(cache, version) / f"{uuid.uuid4().hex}.npz"
+        with storage.replacing(target) as beside:
+            np.savez(beside, keys=np.array(list(chosen)), features=np.stack(list(chosen.values())))
