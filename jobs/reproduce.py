@@ -34,6 +34,7 @@ from detector_core.errors import BadConfig
 from detector_core.evaluation import comparison, comparison_html, scoring
 from detector_core.evaluation.comparison import Judged
 from detector_core.networks import artifacts, factory
+from detector_core.networks.catalog import find_network
 from detector_core.networks.variants import CUTOUT_SUFFIX, VARIANTS
 from jobs.common import cli
 from jobs.common.cluster import connect
@@ -112,7 +113,7 @@ def specs(arguments: argparse.Namespace) -> dict[str, RunSpec]:
         size, epochs = spec.preprocess.image_size, spec.optim.epochs
         scaled = {
             "preprocess.image_size": max(
-                factory.smallest_image(spec.model), min(size, round(size * arguments.image_scale))
+                find_network(spec.model.architecture).smallest_image, min(size, round(size * arguments.image_scale))
             ),
             "optim.epochs": max(1, round(epochs * arguments.epochs_scale)),
         }

@@ -1,7 +1,7 @@
-"""Weights that exist before a run: fetched from where they are published, or read from a file.
+"""Pretrained weights: downloaded from where they are published, or read from a file.
 
-Nothing a file holds is ever executed: safetensors, PyTorch's ``weights_only`` reader, and for the pickled numpy arrays
-in which the VGGFace2 ResNet-50 is published an unpickler that knows arrays and nothing else.
+Reading a file never runs code from it. Accepted are safetensors, PyTorch files (with ``weights_only``), and pickled
+numpy arrays, the format of the published VGGFace2 ResNet-50, through an unpickler that allows nothing but arrays.
 """
 
 import http.client
@@ -26,13 +26,13 @@ from detector_core import storage
 from detector_core.errors import BadData, NoWeights, first_line
 
 TIMEOUT_S = 10.0
-OTHER_WAYS = "then give it with --init FILE, or start from random weights with --init none"
-# HfHubHTTPError derives from the HTTP library's own root, which is no OSError; whichever library that is:
+ALTERNATIVES = "give it with --init FILE, or start from random weights with --init none"
+# HfHubHTTPError inherits from the base error of the HTTP library in use, which need not be an OSError.
 _NETWORK_ERRORS: tuple[type[Exception], ...] = (
     OSError,
     *(base for base in HfHubHTTPError.__bases__ if issubclass(base, Exception)),
 )
-# A checkpoint often holds its state dict under one of these, beside an optimizer.
+# Checkpoints often keep the state dict under one of these keys, next to the optimizer's.
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
 _ARRAY_PARTS = {
     ("numpy.core.multiarray", "_reconstruct"),
@@ -44,12 +44,12 @@ _ARRAY_PARTS = {
 
 
 def from_hub(repository: str, names: Iterable[str]) -> Path:
-    """The first of the named files that a Hugging Face repository has, from the local cache where it is there.
+    """The path of the first of ``names`` that a Hugging Face repository has, downloaded unless it is in the cache.
 
-    Asks the network once, without retries: at most a few times 10 s where nothing answers.
+    Does not retry: where nothing answers, it gives up after 10 s per request.
 
     Raises:
-        NoWeights: it is not cached and cannot be fetched; names the page and what to do.
+        NoWeights: the file is not in the cache and cannot be downloaded; the message says what to do.
     """
     names = list(names)
     for name in names:
@@ -65,34 +65,34 @@ def from_hub(repository: str, names: Iterable[str]) -> Path:
             continue
         except _NETWORK_ERRORS as error:
             raise NoWeights(
-                f"the pretrained weights cannot be fetched ({first_line(error)}): "
-                f"fetch {name} from {url} on a machine with a network, {OTHER_WAYS}"
+                f"the pretrained weights cannot be downloaded ({first_line(error)}): "
+                f"download {name} from {url} on a machine with internet access, then {ALTERNATIVES}"
             ) from None
     raise NoWeights(
-        f"{repository} on Hugging Face has none of {', '.join(names)}: start with --init FILE or --init none"
+        f"{repository} on Hugging Face has no file {' or '.join(names)}: start with --init FILE or --init none"
     )
 
 
 def from_url(url: str, folder: Path) -> Path:
-    """A published file under its own name in ``folder``, downloaded if it is not there yet.
+    """The path of a published file, kept under its own name in ``folder`` and downloaded if it is not there yet.
 
     Raises:
-        NoWeights: it cannot be fetched; names the file, where it would be looked for, and what else to do.
+        NoWeights: the file cannot be downloaded; the message says where to put it and what the alternatives are.
     """
     path = folder / PurePosixPath(url).name
     if path.exists():
         return path
     try:
-        with storage.replacing(path) as beside:
-            with urllib.request.urlopen(url, timeout=TIMEOUT_S) as answer, beside.open("wb") as file:
-                shutil.copyfileobj(answer, file)
-            expected = answer.headers.get("Content-Length")
-            if expected is not None and beside.stat().st_size != int(expected):
-                raise OSError(f"the connection broke after {beside.stat().st_size} of {expected} bytes")
+        with storage.replacing(path) as partial:
+            with urllib.request.urlopen(url, timeout=TIMEOUT_S) as response, partial.open("wb") as file:
+                shutil.copyfileobj(response, file)
+            expected = response.headers.get("Content-Length")
+            if expected is not None and partial.stat().st_size != int(expected):
+                raise OSError(f"the connection broke after {partial.stat().st_size} of {expected} bytes")
     except (OSError, http.client.HTTPException) as error:
         raise NoWeights(
-            f"the pretrained weights cannot be fetched ({first_line(error)}): "
-            f"fetch {url} on a machine with a network and put it at {path}; or {OTHER_WAYS.removeprefix('then ')}"
+            f"the pretrained weights cannot be downloaded ({first_line(error)}): "
+            f"download {url} on a machine with internet access and put it at {path}; or {ALTERNATIVES}"
         ) from None
     return path
 
@@ -100,39 +100,41 @@ def from_url(url: str, folder: Path) -> Path:
 def load_file(model: nn.Module, where: str | Path, heads: Iterable[str]) -> None:
     """Loads the weights of a file or URI into a network.
 
-    Every tensor must fit by name and shape, except those of the classifying ``heads``: where the file's head is
-    missing or has another number of classes, the network keeps its own.
+    Every tensor must match in name and shape, except those of the classification ``heads``: if a head is missing from
+    the file or has another number of classes, the network keeps its own.
 
     Raises:
-        NoWeights: no such file, not a file of weights, or made for another network (names the first key that differs).
+        NoWeights: there is no such file, it holds no weights, or they belong to another network (the message names the
+            first tensor that differs).
     """
     state, own = read(where), model.state_dict()
     prefixes = tuple(f"{head}." for head in heads)
     if set(state) ^ set(own):
         state = _renamed(state, model)
     kept = {key for key in own if key.startswith(prefixes) and (key not in state or state[key].shape != own[key].shape)}
-    # Weights converted from Caffe, or saved before PyTorch 0.4.1, do not count BatchNorm's batches.
+    # Weights converted from Caffe or saved before PyTorch 0.4.1 lack BatchNorm's count of batches.
     kept |= {key for key in own if key.endswith(".num_batches_tracked") and key not in state}
     for key, tensor in own.items():
         if key in kept:
             continue
         if key not in state:
-            raise NoWeights(f"{where} does not fit the network: it holds no {key}")
+            raise NoWeights(f"{where} does not fit the network: it has no {key}")
         if state[key].shape != tensor.shape:
             raise NoWeights(
-                f"{where} does not fit the network: {key} is {list(state[key].shape)}, not {list(tensor.shape)}"
+                f"{where} does not fit the network: the shape of {key} is {list(state[key].shape)} "
+                f"instead of {list(tensor.shape)}"
             )
     for key in state:
         if key not in own and not key.startswith(prefixes):
-            raise NoWeights(f"{where} does not fit the network: it holds {key}, which the network has not")
+            raise NoWeights(f"{where} does not fit the network: it has {key}, which the network does not have")
     model.load_state_dict({key: tensor if key in kept else state[key] for key, tensor in own.items()})
 
 
 def read(where: str | Path) -> dict[str, Tensor]:
-    """The tensors of a file or URI by name: ``.safetensors``, ``.pkl`` of numpy arrays, else PyTorch's own format.
+    """The tensors in a file or URI by name: ``.safetensors``, ``.pkl`` (numpy arrays), otherwise PyTorch's format.
 
     Raises:
-        NoWeights: no such file, or it holds no named tensors.
+        NoWeights: there is no such file, or it does not hold named tensors.
     """
     reader = _READERS.get(PurePosixPath(str(where)).suffix, _read_torch)
     try:
@@ -142,13 +144,13 @@ def read(where: str | Path) -> dict[str, Tensor]:
     except (OSError, BadData, EOFError, ValueError, RuntimeError, pickle.UnpicklingError) as error:
         raise NoWeights(f"{where} cannot be read as weights: {first_line(error)}") from None
     except safetensors.SafetensorError as error:
-        raise NoWeights(f"{where} is not a whole safetensors file: {first_line(error)}") from None
+        raise NoWeights(f"{where} is not a complete safetensors file: {first_line(error)}") from None
     for wrapper in _WRAPPERS:
         if isinstance(values, dict) and isinstance(values.get(wrapper), dict):
             values = values[wrapper]
     if not isinstance(values, dict) or not values or not all(isinstance(tensor, Tensor) for tensor in values.values()):
-        raise NoWeights(f"{where} holds no state dict: a table of named tensors is needed")
-    # DistributedDataParallel prefixes every name.
+        raise NoWeights(f"{where} holds no state dict: it must be a dictionary of tensors by name")
+    # DistributedDataParallel puts this prefix before every name.
     return {str(key).removeprefix("module."): tensor for key, tensor in values.items()}
 
 
@@ -157,12 +159,12 @@ class _ArraysOnly(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in _ARRAY_PARTS:
-            raise pickle.UnpicklingError(f"it holds {module}.{name}, and only numpy arrays are read")
+            raise pickle.UnpicklingError(f"it contains {module}.{name}, but only numpy arrays are allowed")
         return super().find_class(module, name)
 
 
 def _read_arrays(data: bytes) -> Any:
-    # latin1 is how the bytes of arrays pickled by Python 2 come back unchanged.
+    # latin1 preserves the bytes of arrays that were pickled by Python 2.
     values = _ArraysOnly(io.BytesIO(data), encoding="latin1").load()
     if not isinstance(values, dict):
         return values
@@ -177,12 +179,15 @@ _READERS: dict[str, Callable[[bytes], Any]] = {".safetensors": safetensors.torch
 
 
 def _renamed(state: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    """Older names as the network's own: each module of timm that changed names has a ``checkpoint_filter_fn``."""
+    """Renames older names of layers to the network's own.
+
+    Modules of timm that have renamed layers provide ``checkpoint_filter_fn`` for this.
+    """
     rename = getattr(importlib.import_module(type(model).__module__), "checkpoint_filter_fn", None)
     if rename is None:
         return state
     try:
         renamed: dict[str, Tensor] = rename(dict(state), model)
-    except (KeyError, RuntimeError):  # made for another network: the comparison of names says how
+    except (KeyError, RuntimeError):  # weights of another network: the caller's comparison of names says so
         return state
     return renamed

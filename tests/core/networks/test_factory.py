@@ -1,14 +1,16 @@
+"""detector_core.networks.factory and catalog: every network of the table can be built, fed and trained."""
+
 import pytest
 import torch
 from torch import nn
 
 from detector_core.config import ModelSpec, PreprocessSpec
 from detector_core.errors import BadConfig, NoWeights, UnknownVariant
-from detector_core.networks import factory, variants
-from detector_core.networks.factory import ARCHITECTURES, build, check_image_size, preprocess_for, smallest_image
+from detector_core.networks.catalog import NETWORKS, Network, find_network
+from detector_core.networks.factory import build, check_image_size
+from detector_core.networks.variants import MORE_VARIANTS, TABLE_II
 
-SMALLEST = {"inception_resnet_v2": 75, "vggface2": 75, "resnet68": 32, "vggface2_resnet50": 32}
-SIDE = {name: smallest_image(ModelSpec(architecture=name)) for name in ARCHITECTURES} | {"timm:resnet18": 32}
+SIDE = {name: row.smallest_image for name, row in NETWORKS.items()} | {"timm:resnet18": 32}
 
 
 @pytest.fixture(scope="module", params=SIDE)
@@ -17,7 +19,7 @@ def network(request: pytest.FixtureRequest) -> tuple[ModelSpec, nn.Module]:
     return spec, build(spec, pretrained=False)
 
 
-def test_one_logit_a_image_at_the_smallest_size(network: tuple[ModelSpec, nn.Module]) -> None:
+def test_every_network_returns_one_logit_per_image_at_its_smallest_size(network: tuple[ModelSpec, nn.Module]) -> None:
     spec, model = network
     side = SIDE[spec.architecture]
     check_image_size(spec, side)
@@ -29,7 +31,7 @@ def test_one_logit_a_image_at_the_smallest_size(network: tuple[ModelSpec, nn.Mod
 
 
 def test_every_parameter_gets_a_gradient(network: tuple[ModelSpec, nn.Module]) -> None:
-    """DistributedDataParallel waits for ever for a parameter that the loss does not reach."""
+    """DistributedDataParallel would wait forever for a parameter that gets none."""
     spec, model = network
     side = SIDE[spec.architecture] + 24
     model.train()(torch.rand(2, 3, side, side)).sum().backward()
@@ -38,35 +40,36 @@ def test_every_parameter_gets_a_gradient(network: tuple[ModelSpec, nn.Module]) -
     assert unused == []
 
 
-def test_its_heads_are_layers_of_it(network: tuple[ModelSpec, nn.Module]) -> None:
+def test_the_heads_of_a_network_are_layers_of_it(network: tuple[ModelSpec, nn.Module]) -> None:
     spec, model = network
-    if spec.architecture in ARCHITECTURES:
-        assert set(factory._NETWORKS[spec.architecture].heads) <= {name for name, _ in model.named_modules()}
+    heads = find_network(spec.architecture).heads
+    assert heads
+    assert set(heads) <= {name for name, _ in model.named_modules()}
 
 
 def test_every_variant_has_a_network_and_every_network_a_variant() -> None:
-    assert {row[0] for row in (variants._TABLE_II | variants._MORE).values()} == set(ARCHITECTURES)
+    assert {variant.architecture for variant in (TABLE_II | MORE_VARIANTS).values()} == set(NETWORKS)
 
 
-def test_what_gives_no_single_logit_is_refused_before_a_worker_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_network_without_a_single_logit_is_refused_before_a_worker_starts(monkeypatch: pytest.MonkeyPatch) -> None:
     def flat(_: ModelSpec) -> nn.Module:
         return nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 1), nn.Flatten(0))
 
-    network = factory._Network(make=flat, heads=("1",), smallest=32)
-    monkeypatch.setitem(factory._NETWORKS, "flat", network)
-    with pytest.raises(BadConfig, match="flat gives no single logit"):
+    network = Network(create=flat, heads=("1",), smallest_image=32, preprocess=PreprocessSpec(image_size=32))
+    monkeypatch.setitem(NETWORKS, "flat", network)
+    with pytest.raises(BadConfig, match="flat does not return a single logit"):
         check_image_size(ModelSpec(architecture="flat"), 32)
-    with pytest.raises(BadConfig, match="flat cannot take an image size of 40"):
+    with pytest.raises(BadConfig, match="flat does not accept images of 40 pixels"):
         check_image_size(ModelSpec(architecture="flat"), 40)
 
 
-def test_a_layout_reaches_resnet68() -> None:
+def test_the_layout_of_the_spec_reaches_resnet68() -> None:
     model = build(ModelSpec(architecture="resnet68", layout=(1, 2, 1, 3)))
     assert [len(stage) for stage in (model.layer1, model.layer2, model.layer3, model.layer4)] == [1, 2, 1, 3]
 
 
-def test_vggface2_resnet50_strides_as_caffe_does() -> None:
-    """Checked against shapes of the published conversion: 224 -> 112 -> 56 -> 28 -> 14 -> 7, halved by conv1."""
+def test_vggface2_resnet50_has_the_strides_of_caffe() -> None:
+    """The published conversion has planes of 224, 112, 56, 28, 14 and 7 pixels, and conv1 of a block halves them."""
     with torch.device("meta"):
         model = build(ModelSpec(architecture="vggface2_resnet50"))
         x_BCHW = model.maxpool(model.conv1(torch.zeros(1, 3, 224, 224)))
@@ -79,17 +82,16 @@ def test_vggface2_resnet50_strides_as_caffe_does() -> None:
     assert {"conv1.weight", "layer1.0.conv1.weight", "layer4.0.downsample.1.running_var", "fc.bias"} <= names
 
 
-@pytest.mark.parametrize("name", SMALLEST)
-def test_a_image_too_small_is_refused(name: str) -> None:
+@pytest.mark.parametrize("name", NETWORKS)
+def test_an_image_that_is_too_small_is_refused(name: str) -> None:
     spec = ModelSpec(architecture=name)
-    side = SMALLEST[name]
-    assert smallest_image(spec) == side
+    side = NETWORKS[name].smallest_image
     with pytest.raises(BadConfig, match=f"image size {side - 1} is too small for {name}: it needs {side}"):
         check_image_size(spec, side - 1)
 
 
 @pytest.mark.parametrize("name", ["inception_resnet_v2", "vggface2"])
-def test_below_the_smallest_size_the_network_truly_fails(name: str) -> None:
+def test_below_its_smallest_size_a_network_really_fails(name: str) -> None:
     with torch.device("meta"):
         model = build(ModelSpec(architecture=name), pretrained=False).eval()
         with pytest.raises(RuntimeError, match="Kernel size"):
@@ -99,14 +101,14 @@ def test_below_the_smallest_size_the_network_truly_fails(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "side"), [("vgg11", 16), ("vit_tiny_patch16_224", 128), ("vit_tiny_patch16_224", 256)]
 )
-def test_a_timm_network_is_tried_at_the_size(name: str, side: int) -> None:
+def test_the_image_size_of_a_timm_network_is_checked_by_a_forward_pass(name: str, side: int) -> None:
     spec = ModelSpec(architecture=f"timm:{name}")
     with pytest.raises(BadConfig, match=f"timm:{name}"):
         check_image_size(spec, side)
     check_image_size(spec, 224)
 
 
-def test_unknown_networks_are_answered_with_the_nearest() -> None:
+def test_the_error_for_an_unknown_network_suggests_the_closest_name() -> None:
     with pytest.raises(UnknownVariant, match="did you mean vggface2\\?"):
         build(ModelSpec(architecture="vggface"))
     with pytest.raises(UnknownVariant, match="did you mean timm:densenet121\\?"):
@@ -115,13 +117,7 @@ def test_unknown_networks_are_answered_with_the_nearest() -> None:
         build(ModelSpec(architecture="timm:resnet18.nonsense"))
 
 
-def test_preprocessing_is_timms_for_timm_and_the_default_otherwise() -> None:
-    default = PreprocessSpec(image_size=96)
-    assert preprocess_for(ModelSpec(architecture="resnet68"), default) == default
-    assert preprocess_for(ModelSpec(architecture="timm:inception_v3"), default).image_size == 299
-
-
-def test_a_timm_network_without_pretrained_weights_says_how_to_start() -> None:
+def test_the_error_for_a_timm_network_without_pretrained_weights_says_what_to_do() -> None:
     spec = ModelSpec(architecture="timm:ghostnet_050", init="hub")
     with pytest.raises(NoWeights, match=r"timm has no pretrained weights for ghostnet_050: .*--init none"):
         build(spec)

@@ -54,7 +54,7 @@ def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("architecture", [*HEADS, "resnet68"])
-def test_a_file_of_another_class_count_loads_but_for_its_head(architecture: str, tmp_path: Path) -> None:
+def test_a_file_with_another_number_of_classes_loads_except_for_its_head(architecture: str, tmp_path: Path) -> None:
     state, head = state_of(architecture, 7)
     torch.save(state, tmp_path / "weights.pt")
     model = build(ModelSpec(architecture=architecture, init=str(tmp_path / "weights.pt"), **TINY))
@@ -62,20 +62,20 @@ def test_a_file_of_another_class_count_loads_but_for_its_head(architecture: str,
     assert model.get_submodule(head).weight.shape[0] == 1
 
 
-def test_our_own_model_loads_with_its_head(tmp_path: Path) -> None:
+def test_a_model_of_this_project_loads_with_its_head(tmp_path: Path) -> None:
     state, _ = state_of("resnet68", 1)
     safetensors.torch.save_file(state, tmp_path / "model.safetensors")
     assert_loaded(build(ModelSpec(architecture="resnet68", init=str(tmp_path / "model.safetensors"), **TINY)), state)
 
 
-def test_a_checkpoint_of_ddp_is_unwrapped(tmp_path: Path) -> None:
+def test_the_wrapper_and_prefix_of_a_ddp_checkpoint_are_removed(tmp_path: Path) -> None:
     state, _ = state_of("resnet68", 1)
     torch.save({"epoch": 3, "state_dict": {f"module.{k}": v for k, v in state.items()}}, tmp_path / "last.pth.tar")
     assert_loaded(build(ModelSpec(architecture="resnet68", init=str(tmp_path / "last.pth.tar"), **TINY)), state)
 
 
 def test_the_published_vggface2_resnet50_format_loads(tmp_path: Path) -> None:
-    """A pickled dict of numpy arrays, without BatchNorm's counters, with other classes (8,631 in truth)."""
+    """A pickled dict of numpy arrays without BatchNorm's counters and with 7 classes (8,631 in the published file)."""
     state, _ = state_of("vggface2_resnet50", 7)
     arrays = {k: v.numpy() for k, v in state.items() if not k.endswith("num_batches_tracked")}
     (tmp_path / "resnet50_ft_weight.pkl").write_bytes(pickle.dumps(arrays, protocol=2))
@@ -95,45 +95,45 @@ def test_a_pickle_that_would_run_code_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "ran").exists()
 
 
-def test_the_first_key_that_does_not_fit_is_named(tmp_path: Path) -> None:
+def test_the_first_tensor_that_does_not_fit_is_named(tmp_path: Path) -> None:
     state, _ = state_of("resnet68", 1)
     cases = {
-        "it holds no layer2.0.conv2.weight": {k: v for k, v in state.items() if k != "layer2.0.conv2.weight"},
-        "layer1.0.bn1.bias is \\[5\\], not \\[64\\]": {**state, "layer1.0.bn1.bias": torch.zeros(5)},
-        "it holds layer1.1.conv1.weight, which": {**state, "layer1.1.conv1.weight": torch.zeros(5)},
+        "it has no layer2.0.conv2.weight": {k: v for k, v in state.items() if k != "layer2.0.conv2.weight"},
+        "the shape of layer1.0.bn1.bias is \\[5\\] instead of \\[64\\]": {**state, "layer1.0.bn1.bias": torch.zeros(5)},
+        "it has layer1.1.conv1.weight, which": {**state, "layer1.1.conv1.weight": torch.zeros(5)},
     }
-    for says, changed in cases.items():
+    for message, changed in cases.items():
         torch.save(changed, tmp_path / "w.pt")
-        with pytest.raises(NoWeights, match=says) as error:
+        with pytest.raises(NoWeights, match=message) as error:
             build(ModelSpec(architecture="resnet68", init=str(tmp_path / "w.pt"), **TINY))
         assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(
-    ("name", "data", "says"),
+    ("name", "data", "message"),
     [
         ("x.pt", b"", "cannot be read as weights"),
         ("x.pt", b"not weights", "cannot be read as weights"),
         ("x.pkl", b"not weights", "cannot be read as weights"),
         ("x.pkl", pickle.dumps([1, 2]), "holds no state dict"),
-        ("x.safetensors", b"\x08", "not a whole safetensors file"),
+        ("x.safetensors", b"\x08", "not a complete safetensors file"),
     ],
 )
-def test_a_file_of_something_else_is_one_line(name: str, data: bytes, says: str, tmp_path: Path) -> None:
+def test_a_file_without_weights_is_refused_in_one_line(name: str, data: bytes, message: str, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(data)
-    with pytest.raises(NoWeights, match=says) as error:
+    with pytest.raises(NoWeights, match=message) as error:
         weights.read(tmp_path / name)
     assert "\n" not in str(error.value)
 
 
-def test_a_torn_file_is_one_line(tmp_path: Path) -> None:
-    torch.save({"a": torch.rand(1000)}, tmp_path / "whole.pt")
-    (tmp_path / "torn.pt").write_bytes((tmp_path / "whole.pt").read_bytes()[:2000])
-    with pytest.raises(NoWeights, match=r"torn\.pt cannot be read as weights"):
-        weights.read(tmp_path / "torn.pt")
+def test_a_truncated_file_is_refused(tmp_path: Path) -> None:
+    torch.save({"a": torch.rand(1000)}, tmp_path / "complete.pt")
+    (tmp_path / "truncated.pt").write_bytes((tmp_path / "complete.pt").read_bytes()[:2000])
+    with pytest.raises(NoWeights, match=r"truncated\.pt cannot be read as weights"):
+        weights.read(tmp_path / "truncated.pt")
 
 
-def test_a_missing_file_and_a_folder_are_named(tmp_path: Path) -> None:
+def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
     with pytest.raises(NoWeights, match=r"there is no file .*gone\.pt"):
         build(ModelSpec(architecture="resnet68", init=str(tmp_path / "gone.pt"), **TINY))
     with pytest.raises(NoWeights, match="cannot be read"):
@@ -150,7 +150,7 @@ def test_a_missing_file_and_a_folder_are_named(tmp_path: Path) -> None:
         ("vggface2_resnet50", ("resnet50_ft_weight.pkl", "cydonia999/VGGFace2-pytorch")),
     ],
 )
-def test_offline_hub_is_one_quick_line_that_says_what_to_fetch(
+def test_without_a_network_the_error_comes_at_once_and_says_what_to_download(
     architecture: str, names: tuple[str, ...], offline: Path
 ) -> None:
     del offline
@@ -162,17 +162,17 @@ def test_offline_hub_is_one_quick_line_that_says_what_to_fetch(
     assert all(part in str(error.value) for part in (*names, "--init FILE", "--init none"))
 
 
-def test_a_refused_connection_is_not_tried_again_and_again(offline: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_refused_connection_is_not_retried(offline: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     del offline
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
     start = time.monotonic()
-    with pytest.raises(NoWeights, match="cannot be fetched"):
+    with pytest.raises(NoWeights, match="cannot be downloaded"):
         weights.from_hub("timm/resnet18.a1_in1k", ["model.safetensors", "pytorch_model.bin"])
     assert time.monotonic() - start < 5
 
 
-def test_offline_a_cached_timm_file_works(offline: Path) -> None:
+def test_a_cached_timm_file_is_used_without_a_network(offline: Path) -> None:
     state, _ = state_of("timm:resnet18", 1000)
     repository = offline / "hf" / "models--timm--resnet18.a1_in1k"
     (repository / "refs").mkdir(parents=True)
@@ -182,11 +182,11 @@ def test_offline_a_cached_timm_file_works(offline: Path) -> None:
     safetensors.torch.save_file(state, cached)
     assert_loaded(build(ModelSpec(architecture="timm:resnet18", init="hub")), state, but="fc.")
     cached.write_bytes(cached.read_bytes()[:1000])
-    with pytest.raises(NoWeights, match="delete it to fetch it again"):
+    with pytest.raises(NoWeights, match="delete it to download it again"):
         build(ModelSpec(architecture="timm:resnet18", init="hub"))
 
 
-def test_offline_a_cached_vggface2_file_works(offline: Path) -> None:
+def test_a_cached_vggface2_file_is_used_without_a_network(offline: Path) -> None:
     state, _ = state_of("vggface2", 8631)
     cached = offline / "torch" / "checkpoints" / "20180402-114759-vggface2.pt"
     cached.parent.mkdir(parents=True)
@@ -195,18 +195,18 @@ def test_offline_a_cached_vggface2_file_works(offline: Path) -> None:
 
 
 @pytest.mark.parametrize("published", [["pytorch_model.bin"], ["model.safetensors", "pytorch_model.bin"], []])
-def test_the_first_file_that_a_repository_has_is_fetched(
+def test_the_first_file_that_a_repository_has_is_downloaded(
     published: list[str], offline: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    names, asked = ["model.safetensors", "pytorch_model.bin"], []
+    names, requests = ["model.safetensors", "pytorch_model.bin"], []
 
     class Hub(http.server.BaseHTTPRequestHandler):
         def do_HEAD(self) -> None:
             name = Path(self.path).name
-            asked.append((self.command, self.path))
+            requests.append((self.command, self.path))
             self.send_response(200 if name in published else 404)
-            said = {"X-Repo-Commit": "0" * 40, "ETag": f'"{name}"', "Content-Length": str(len(name))}
-            for header, value in (said if name in published else {"X-Error-Code": "EntryNotFound"}).items():
+            headers = {"X-Repo-Commit": "0" * 40, "ETag": f'"{name}"', "Content-Length": str(len(name))}
+            for header, value in (headers if name in published else {"X-Error-Code": "EntryNotFound"}).items():
                 self.send_header(header, value)
             self.end_headers()
 
@@ -228,19 +228,19 @@ def test_the_first_file_that_a_repository_has_is_fetched(
         )
         try:
             if published:
-                found = weights.from_hub("timm/tiny", names)
-                assert (found.name, found.read_text()) == (published[0], published[0])
-                assert found.is_relative_to(offline / "hf")
-                asked.clear()
-                assert weights.from_hub("timm/tiny", names) == found
-                assert asked == []  # it is in the cache now
+                path = weights.from_hub("timm/tiny", names)
+                assert (path.name, path.read_text()) == (published[0], published[0])
+                assert path.is_relative_to(offline / "hf")
+                requests.clear()
+                assert weights.from_hub("timm/tiny", names) == path
+                assert requests == []  # it is in the cache now
             else:
                 with pytest.raises(
                     NoWeights,
-                    match=r"timm/tiny on Hugging Face has none of model\.safetensors, pytorch_model\.bin: .*--init",
+                    match=r"timm/tiny on Hugging Face has no file model\.safetensors or pytorch_model\.bin: .*--init",
                 ):
                     weights.from_hub("timm/tiny", names)
-                assert [Path(path).name for _, path in asked] == names
+                assert [Path(path).name for _, path in requests] == names
         finally:
             server.shutdown()
             thread.join()
@@ -255,10 +255,10 @@ OLDER = (
     (r"^head\.norm", "norm"),
     (r"^head\.fc", "head"),
 )
-"""timm's names of a ConvNeXt, and those it was published under."""
+"""Patterns of timm's names of the layers of a ConvNeXt, and the names under which it was published."""
 
 
-def test_a_timm_network_takes_the_names_it_was_published_under(tmp_path: Path) -> None:
+def test_a_timm_network_loads_under_the_names_of_its_publication(tmp_path: Path) -> None:
     architecture = "timm:test_convnext"
     state = build(ModelSpec(architecture=architecture), pretrained=False).state_dict()
     older = {functools.reduce(lambda key, pair: re.sub(*pair, key), OLDER, key): value for key, value in state.items()}
@@ -266,18 +266,18 @@ def test_a_timm_network_takes_the_names_it_was_published_under(tmp_path: Path) -
     torch.save(older, tmp_path / "older.pth")
     assert_loaded(build(ModelSpec(architecture=architecture, init=str(tmp_path / "older.pth"))), state)
     torch.save(state_of("resnet68", 1)[0] | {"layer.weight": torch.zeros(2, 2)}, tmp_path / "other.pth")
-    with pytest.raises(NoWeights, match=r"other\.pth does not fit the network: it holds no stem\.0\.weight"):
+    with pytest.raises(NoWeights, match=r"other\.pth does not fit the network: it has no stem\.0\.weight"):
         build(ModelSpec(architecture=architecture, init=str(tmp_path / "other.pth")))
 
 
-@pytest.mark.parametrize("whole", [True, False])
-def test_a_download_arrives_whole_or_not_at_all(whole: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize("complete", [True, False])
+def test_an_incomplete_download_leaves_no_file(complete: bool, tmp_path: Path) -> None:
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             self.send_response(200)
             self.send_header("Content-Length", "1000")
             self.end_headers()
-            self.wfile.write(b"w" * (1000 if whole else 400))
+            self.wfile.write(b"w" * (1000 if complete else 400))
 
         def log_message(self, *_: object) -> None:
             """Nothing on stderr."""
@@ -286,7 +286,7 @@ def test_a_download_arrives_whole_or_not_at_all(whole: bool, tmp_path: Path) -> 
         thread = threading.Thread(target=server.handle_request)
         thread.start()
         url = f"http://127.0.0.1:{server.server_port}/weights.pt"
-        if whole:
+        if complete:
             assert weights.from_url(url, tmp_path).read_bytes() == b"w" * 1000
             assert weights.from_url(url, tmp_path) == tmp_path / "weights.pt"  # the server answers only once
         else:

@@ -1,0 +1,235 @@
+"""The table of networks: how each is built, and its default first weights, batch size and preprocessing.
+
+A network takes x_BCHW float32 and returns logit_B1 of *fake*. There are:
+
+``resnet68``
+    The paper's own (:mod:`detector_core.networks.resnet68`).
+``inception_resnet_v2``
+    timm's, pretrained on ImageNet.
+``vggface2``
+    facenet-pytorch's Inception-ResNet-v1, pretrained on VGGFace2, with a linear layer on its 512-D embedding. This
+    deviates from the paper, whose network is a ResNet-50 trained on the same faces: its weights have no maintained
+    source.
+``vggface2_resnet50``
+    That ResNet-50, for those who have its weights: ``resnet50_ft_weight.pkl`` or ``resnet50_scratch_weight.pkl`` of
+    github.com/cydonia999/VGGFace2-pytorch, or any state dict with torchvision's names. As in Caffe, the first 1x1
+    convolution of a block has the stride, and the first pooling rounds up without padding. Its input is BGR.
+``timm:NAME``
+    Any classification network of timm. Those with a fixed input size (ViT, Swin...) accept only that size.
+
+timm and facenet-pytorch are imported only where they are used: together with torchvision they take seconds to import,
+and a process that runs only ``resnet68`` should not pay for them.
+
+Left out: building the network of a spec (:mod:`detector_core.networks.factory`), and learning rates and epochs
+(:mod:`detector_core.networks.variants`).
+"""
+
+import difflib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from torch import nn
+
+from detector_core.config import INTERPOLATIONS, ModelSpec, PreprocessSpec
+from detector_core.errors import NoWeights, UnknownVariant, first_line
+from detector_core.networks import weights
+from detector_core.networks.resnet68 import SMALLEST_IMAGE, resnet68
+
+TIMM_PREFIX = "timm:"
+FACENET_URL = (
+    "https://github.com/timesler/facenet-pytorch/releases/download/v2.2.9/20180402-114759-vggface2.pt"  # 107 MB
+)
+HALF = (0.5, 0.5, 0.5)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Network:
+    """One row of the table of networks.
+
+    Attributes:
+        create: builds the network with random weights.
+        create_pretrained: builds it with its published weights; None if they cannot be downloaded.
+        no_pretrained_hint: what the user can do if they cannot.
+        heads: names of the classification layers, which a weights file may lack (see
+            :func:`detector_core.networks.weights.load_file`).
+        smallest_image: smallest side of the input, pixels. For ``timm:NAME`` the fixed size of its input, or 1 if only
+            a forward pass can tell.
+        init: default of ``ModelSpec.init``.
+        batch_size: default of ``OptimSpec.batch_size``.
+        preprocess: default preprocessing: that of the published weights.
+    """
+
+    create: Callable[[ModelSpec], nn.Module]
+    create_pretrained: Callable[[], nn.Module] | None = None
+    no_pretrained_hint: str = "start with --init FILE or --init none"
+    heads: tuple[str, ...]
+    smallest_image: int
+    init: str = "hub"
+    batch_size: int = 64
+    preprocess: PreprocessSpec
+
+
+def find_network(architecture: str) -> Network:
+    """The row of a network; for ``timm:NAME`` one made from timm's own record.
+
+    Raises:
+        UnknownVariant: there is no such network; the message suggests the closest name.
+    """
+    if architecture in NETWORKS:
+        return NETWORKS[architecture]
+    if architecture.startswith(TIMM_PREFIX):
+        return _timm_network(architecture.removeprefix(TIMM_PREFIX))
+    suggestion = did_you_mean(architecture, NETWORKS)
+    raise UnknownVariant(f"no network {architecture!r}: {suggestion}choose from {', '.join(NETWORKS)} and timm:NAME")
+
+
+def _create_resnet68(spec: ModelSpec) -> nn.Module:
+    return resnet68(spec.layout)
+
+
+def _create_vggface2(_: ModelSpec | None = None) -> nn.Module:
+    from facenet_pytorch import InceptionResnetV1
+
+    model: nn.Module = InceptionResnetV1(classify=True, num_classes=1)
+    return model
+
+
+def _create_pretrained_vggface2() -> nn.Module:
+    from facenet_pytorch.models.inception_resnet_v1 import get_torch_home
+
+    model = _create_vggface2()
+    folder = Path(get_torch_home()) / "checkpoints"  # where facenet-pytorch itself keeps the file
+    weights.load_file(model, weights.from_url(FACENET_URL, folder), ("logits",))
+    return model
+
+
+def _create_vggface2_resnet50(_: ModelSpec) -> nn.Module:
+    from timm.models.resnet import Bottleneck, ResNet
+
+    model: Any = ResNet(Bottleneck, (3, 4, 6, 3), num_classes=1)  # type: ignore[arg-type]  # timm names the instance type
+    model.maxpool = nn.MaxPool2d(3, stride=2, padding=0, ceil_mode=True)
+    for stage in (model.layer2, model.layer3, model.layer4):
+        stage[0].conv1.stride, stage[0].conv2.stride = (2, 2), (1, 1)
+    network: nn.Module = model
+    return network
+
+
+def _create_timm(name: str, _: ModelSpec) -> nn.Module:
+    import timm
+
+    model: nn.Module = timm.create_model(name, num_classes=1)
+    return model
+
+
+def _create_pretrained_timm(name: str) -> nn.Module:
+    """A network of timm with the weights that timm's record of it points to. Raises NoWeights."""
+    import timm
+
+    config = _timm_config(name)
+    if config.hf_hub_id:
+        file = config.hf_hub_filename or "pytorch_model.bin"
+        safe = "model.safetensors" if file == "pytorch_model.bin" else str(Path(file).with_suffix(".safetensors"))
+        path = weights.from_hub(config.hf_hub_id, dict.fromkeys((safe, file)))
+    elif config.url:
+        path = weights.from_url(config.url, Path(torch.hub.get_dir()) / "checkpoints")
+    else:
+        raise NoWeights(f"timm has no pretrained weights for {name}: start with --init FILE or --init none")
+    try:
+        # Loaded by timm, which renames the layers of its older files and knows which ones classify.
+        model: nn.Module = timm.create_model(
+            name, pretrained=True, num_classes=1, pretrained_cfg_overlay={"file": str(path)}
+        )
+    except (RuntimeError, SafetensorError) as error:
+        raise NoWeights(
+            f"{path} does not hold the weights of {name} ({first_line(error)}): delete it to download it again"
+        ) from None
+    return model
+
+
+def _timm_network(name: str) -> Network:
+    """The row of any network of timm: size, mean, std and interpolation are those of its pretrained weights."""
+    config = _timm_config(name)
+    heads = config.classifier or ()
+    preprocess = PreprocessSpec(image_size=config.input_size[-1], mean=tuple(config.mean), std=tuple(config.std))
+    if config.interpolation in INTERPOLATIONS:
+        preprocess = replace(preprocess, interpolation=config.interpolation)
+    return Network(
+        create=partial(_create_timm, name),
+        create_pretrained=partial(_create_pretrained_timm, name),
+        heads=(heads,) if isinstance(heads, str) else tuple(heads),
+        smallest_image=config.input_size[-1] if config.fixed_input_size else 1,
+        preprocess=preprocess,
+    )
+
+
+def _timm_config(name: str) -> Any:
+    """timm's record of a network and its pretrained weights. Raises UnknownVariant."""
+    import timm
+
+    if not timm.is_model(name):
+        names = timm.list_models()
+        suggestion = did_you_mean(name, names, prefix=TIMM_PREFIX)
+        raise UnknownVariant(f"timm has no network {name!r}: {suggestion}timm.list_models() lists all {len(names)}")
+    try:
+        return timm.get_pretrained_cfg(name, allow_unregistered=False)
+    except RuntimeError as error:  # NAME.TAG with a tag that does not exist
+        raise UnknownVariant(f"timm has no network {name!r}: {error}") from None
+
+
+NETWORKS = {
+    "resnet68": Network(
+        create=_create_resnet68,
+        heads=("fc",),
+        smallest_image=SMALLEST_IMAGE,
+        init="none",
+        batch_size=1000,
+        preprocess=PreprocessSpec(image_size=224),
+    ),
+    "inception_resnet_v2": Network(
+        create=partial(_create_timm, "inception_resnet_v2"),
+        create_pretrained=partial(_create_pretrained_timm, "inception_resnet_v2"),
+        heads=("classif",),
+        smallest_image=75,
+        preprocess=PreprocessSpec(image_size=299, mean=HALF, std=HALF),
+    ),
+    "vggface2": Network(
+        create=_create_vggface2,
+        create_pretrained=_create_pretrained_vggface2,
+        heads=("logits",),
+        smallest_image=75,
+        # facenet-pytorch computes (x - 127.5) / 128 for x in 0-255.
+        preprocess=PreprocessSpec(image_size=224, mean=HALF, std=(128 / 255,) * 3),
+    ),
+    "vggface2_resnet50": Network(
+        create=_create_vggface2_resnet50,
+        no_pretrained_hint=(
+            "fetch resnet50_ft_weight.pkl, linked from https://github.com/cydonia999/VGGFace2-pytorch, "
+            f"then {weights.ALTERNATIVES}"
+        ),
+        heads=("fc",),
+        smallest_image=SMALLEST_IMAGE,
+        init="none",
+        # As in Caffe: BGR in 0-255, the mean subtracted, not divided by a deviation.
+        preprocess=PreprocessSpec(
+            image_size=224,
+            mean=(91.4953 / 255, 103.8827 / 255, 131.0912 / 255),
+            std=(1 / 255,) * 3,
+            channels="BGR",
+        ),
+    ),
+}
+"""The networks with a name. ``timm:NAME`` is any other one.
+
+The batch of 1000 is the paper's (section III-F), which gives it for its own network only; 64 is this project's choice.
+"""
+
+
+def did_you_mean(name: str, names: Iterable[str], prefix: str = "") -> str:
+    """``did you mean NAME? `` with the closest of ``names``; empty if none is close."""
+    closest = difflib.get_close_matches(name, names, n=1, cutoff=0.3)
+    return f"did you mean {prefix}{closest[0]}? " if closest else ""
