@@ -18,7 +18,7 @@ def rows(part: str) -> list[tuple[int, float, float]]:
 
 
 def test_the_tables_of_training_are_the_model_s() -> None:
-    fixed, growing = DOC.split("With 200 images a GPU")
+    fixed, growing = DOC.split("With 200 images per GPU")
     assert len(rows(fixed)) == 6
     assert len(rows(growing)) == 4
     for table, batch_of in ((fixed, lambda _: INPUTS.batch), (growing, lambda n: n * INPUTS.batch_per_gpu)):
