@@ -87,7 +87,7 @@ class ModelSpec(_Spec):
         init: ``package`` (pretrained weights that an installed package ships), ``hub`` (from their source), ``none``
             (random), or the path of a weights file.
         layout: bottleneck blocks per stage; read by ``resnet68`` only. The paper's figure is lost, so [3, 4, 12, 3]
-            is a reading of "68 layers" (docs/decisions.md).
+            is a reading of "68 layers" (docs/paper.md).
         dropout: before the last layer, for the networks that have it (``lite*``).
     """
 
