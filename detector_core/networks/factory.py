@@ -16,8 +16,9 @@ from detector_core.networks.catalog import find_network
 def build(spec: ModelSpec, *, pretrained: bool = True) -> nn.Module:
     """Builds the network of a spec, in training mode: x_BCHW float32 -> logit_B1 of *fake*.
 
-    ``spec.init`` is ``hub`` (the published weights, downloaded once), ``none`` (random weights), or the path or URI of
-    a weights file (see :func:`detector_core.networks.weights.load_file`).
+    ``spec.init`` is ``package`` (weights that an installed package ships), ``hub`` (the published weights, downloaded
+    once), ``none`` (random weights), or the path or URI of a weights file (see
+    :func:`detector_core.networks.weights.load_file`).
 
     Args:
         pretrained: False ignores ``spec.init`` and leaves the weights random, for trained weights to be loaded next.
@@ -29,6 +30,10 @@ def build(spec: ModelSpec, *, pretrained: bool = True) -> nn.Module:
     network = find_network(spec.architecture)
     if not pretrained or spec.init == "none":
         return network.create(spec)
+    if spec.init == "package":
+        if network.create_packaged is None:
+            raise NoWeights(f"no package ships weights of {spec.architecture}: start with --init hub, FILE or none")
+        return network.create_packaged(spec)
     if spec.init == "hub":
         if network.create_pretrained is None:
             raise NoWeights(

@@ -67,7 +67,7 @@ PACKAGES = {
 
 
 def load(model: nn.Module, name: str, *, classifier: bool = False) -> None:
-    """Copies the packaged weights of ``name`` into a timm network.
+    """Copies the packaged weights of ``name`` into a timm network; nothing where it has shapes only (meta device).
 
     Args:
         classifier: also the 1000-way ImageNet classifier; otherwise the layer keeps the weights it has.
@@ -75,6 +75,8 @@ def load(model: nn.Module, name: str, *, classifier: bool = False) -> None:
     Raises:
         NoWeights: the package is not installed, its file was changed, or its keys do not fit the network.
     """
+    if next(model.parameters()).is_meta:
+        return
     state = to_timm(read_state(name), model)
     if not classifier:
         state = {key: value for key, value in state.items() if not key.startswith("classifier.")}

@@ -8,7 +8,7 @@ from detector_core.config import ModelSpec, PreprocessSpec
 from detector_core.errors import BadConfig, NoWeights, UnknownVariant
 from detector_core.networks.catalog import NETWORKS, Network, find_network
 from detector_core.networks.factory import build, check_image_size
-from detector_core.networks.variants import MORE_VARIANTS, TABLE_II
+from detector_core.networks.variants import MORE_VARIANTS, RECIPES, TABLE_II
 
 SIDE = {name: row.smallest_image for name, row in NETWORKS.items()} | {"timm:resnet18": 32}
 
@@ -35,7 +35,8 @@ def test_every_parameter_gets_a_gradient(network: tuple[ModelSpec, nn.Module]) -
     spec, model = network
     side = SIDE[spec.architecture] + 24
     model.train()(torch.rand(2, 3, side, side)).sum().backward()
-    unused = [name for name, parameter in model.named_parameters() if parameter.grad is None]
+    trained = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+    unused = [name for name, parameter in trained if parameter.grad is None]
     model.zero_grad(set_to_none=True)
     assert unused == []
 
@@ -48,7 +49,7 @@ def test_the_heads_of_a_network_are_layers_of_it(network: tuple[ModelSpec, nn.Mo
 
 
 def test_every_variant_has_a_network_and_every_network_a_variant() -> None:
-    assert {variant.architecture for variant in (TABLE_II | MORE_VARIANTS).values()} == set(NETWORKS)
+    assert {variant.architecture for variant in (TABLE_II | RECIPES | MORE_VARIANTS).values()} == set(NETWORKS)
 
 
 def test_a_network_without_a_single_logit_is_refused_before_a_worker_starts(monkeypatch: pytest.MonkeyPatch) -> None:
