@@ -197,6 +197,8 @@ def loader(
         pin_memory=pin_memory,
         prefetch_factor=4 if processes else None,
         persistent_workers=processes > 0,
+        # Without one, every pass over the loader would draw from the caller's random stream.
+        generator=torch.Generator(),
         # A process forked from one that runs threads (Ray, a GPU) may stop for ever.
         multiprocessing_context="forkserver" if processes else None,
     )

@@ -1,13 +1,13 @@
-"""A training run at rest: everything that ``fit`` needs to go on, and the best weights so far.
+"""Checkpoints of a training run: everything that ``fit`` needs to continue it, and the best weights so far.
 
 ::
 
     CHECKPOINT/
-      state.pt             weights and optimizer now, read with weights_only
-      best.safetensors     weights of the epoch with the lowest validation loss, once there is one
-      checkpoint.json      position, history, spec, sha256 of the files above; written last
+      state.pt             current weights and optimizer state, read with weights_only
+      best.safetensors     weights of the epoch with the lowest validation loss; missing during the first epoch
+      checkpoint.json      Progress and the sha256 of the files above; written last
 
-There is no random state to keep: every draw is derived from (seed, epoch, position).
+No random state is saved: every random number is derived from (seed, epoch, position).
 """
 
 import json
@@ -23,22 +23,24 @@ import torch
 from detector_core.errors import BrokenArtifact, first_line
 from detector_core.networks.artifacts import sha256_of
 
-FORMAT = 1
+FORMAT = 2
 STATE, BEST, CHECKPOINT = "state.pt", "best.safetensors", "checkpoint.json"
 
 
 @dataclass(kw_only=True)
 class Progress:
-    """Where a run stands; everything that ``checkpoint.json`` says beside the checksums.
+    """How far a run has come: the content of ``checkpoint.json`` apart from the checksums.
 
     Attributes:
-        spec: of the run, as a plain dict.
+        spec: the RunSpec as a plain dict.
         fingerprint: of the data set.
-        epoch, step: epochs finished, and steps finished in the one after them.
-        sums: loss, correct and counted images and seconds of the unfinished epoch.
-        history: one row an epoch.
+        epoch, step: finished epochs, and finished steps of the current epoch.
+        sums: totals over the finished steps of the current epoch: loss, correct predictions, images and seconds.
+        history: the report of each finished epoch (:class:`detector_core.training.loop.EpochReport`) as a dict.
         best_epoch: index into ``history`` of the lowest validation loss; -1 before the first epoch ends.
-        broken: paths and reasons of training images that were left out.
+        broken_images: path and reason of each training image that was left out.
+        environments: where the run was computed (:func:`detector_core.training.loop.environment`), on the worker of
+            rank 0; more than one if it was resumed on another kind of machine.
     """
 
     spec: dict[str, Any]
@@ -49,10 +51,11 @@ class Progress:
     history: list[dict[str, Any]] = field(default_factory=list)
     best_epoch: int = -1
     broken_images: list[str] = field(default_factory=list)
+    environments: list[dict[str, Any]] = field(default_factory=list)
 
 
 def save(folder: Path, progress: Progress, state: Mapping[str, Any], best: Mapping[str, torch.Tensor] | None) -> None:
-    """Writes a checkpoint into an empty local folder; ``checkpoint.json`` last."""
+    """Writes a checkpoint into an empty local folder, ``checkpoint.json`` last."""
     torch.save(dict(state), folder / STATE)
     if best is not None:
         safetensors.torch.save_file(dict(best), folder / BEST)
@@ -62,28 +65,28 @@ def save(folder: Path, progress: Progress, state: Mapping[str, Any], best: Mappi
 
 
 def read(folder: Path) -> Progress:
-    """Where the run stands, after checking that every file is whole.
+    """Reads ``checkpoint.json`` and verifies the checksum of every file.
 
     Raises:
-        BrokenArtifact: a file is missing or changed.
+        BrokenArtifact: a file is missing or damaged.
     """
     try:
         values = json.loads((folder / CHECKPOINT).read_text())
         checksums = values.pop("sha256")
         if values.pop("format") != FORMAT:
-            raise BrokenArtifact(f"{folder} is a checkpoint of another format")
+            raise BrokenArtifact(f"{folder} is a checkpoint of another format: it was written by another version")
         for name, expected in checksums.items():
             if sha256_of(folder / name) != expected:
-                raise BrokenArtifact(f"{folder / name} is damaged: its sha256 is not the one in {CHECKPOINT}")
+                raise BrokenArtifact(f"{folder / name} is damaged: its sha256 differs from the one in {CHECKPOINT}")
         return Progress(**values)
     except FileNotFoundError as error:
-        raise BrokenArtifact(f"{error.filename} is missing: the checkpoint is not complete") from None
+        raise BrokenArtifact(f"{error.filename} is missing: the checkpoint is incomplete") from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise BrokenArtifact(f"{folder / CHECKPOINT} is damaged: {error}") from None
 
 
 def read_state(folder: Path) -> dict[str, Any]:
-    """Weights and optimizer state, on the CPU. Raises BrokenArtifact."""
+    """Reads weights and optimizer state onto the CPU. Raises BrokenArtifact."""
     try:
         state: dict[str, Any] = torch.load(folder / STATE, map_location="cpu", weights_only=True)
     except (RuntimeError, pickle.UnpicklingError, OSError, EOFError) as error:
@@ -92,5 +95,5 @@ def read_state(folder: Path) -> dict[str, Any]:
 
 
 def read_best(folder: Path) -> dict[str, torch.Tensor] | None:
-    """The best weights so far, or None before the first epoch ended."""
+    """Reads the best weights so far; None if no epoch has finished."""
     return safetensors.torch.load_file(folder / BEST) if (folder / BEST).exists() else None

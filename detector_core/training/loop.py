@@ -1,10 +1,11 @@
 """``fit``: a generator that trains and yields a report after every step and every epoch.
 
-The same code runs alone, under torchrun and under Ray Train: it uses ``torch.distributed`` when that is set up. A
-caller decides after each report whether to save (:meth:`TrainState.save`), show it or stop. With the same spec, data
-and seed the losses are the same to float noise for any number of workers and wherever the run was interrupted.
+The same code runs in a single process, under torchrun and under Ray Train: it uses ``torch.distributed`` if the
+launcher has set that up. After each report the caller decides whether to save (:meth:`TrainState.save`), show the
+report or stop. With the same spec and data the losses agree up to float rounding for any number of workers and wherever
+the run was interrupted. They agree bit for bit in the same :func:`environment` with the same number of workers.
 
-Left out: learning-rate search (``jobs.tune``), the test split (``evaluation``).
+Left out: learning-rate search (``jobs.tune``) and the test split (:mod:`detector_core.evaluation`).
 """
 
 import dataclasses
@@ -28,18 +29,20 @@ from detector_core.data.manifest import Manifest
 from detector_core.errors import BadData, TrainingFailed
 from detector_core.evaluation import metrics
 from detector_core.training.distributed import all_gather
-from detector_core.training.step import Stepper, StepReport, TrainState, autocast, to_device
+from detector_core.training.step import Stepper, StepReport, TrainState, autocast, resolve_compute_dtype, to_device
 
 
 @dataclass(frozen=True, kw_only=True)
 class EpochReport:
-    """After an epoch; rates are fractions. ``val_auc`` and ``fakes_passed_at_1pct`` are None with one class only.
+    """One epoch. Accuracies are fractions.
 
     Attributes:
+        val_auc: ROC AUC on the validation split; None if it has only one class.
+        fakes_passed_at_1pct: proportion of fakes that pass as real at the threshold that flags 1 % of the reals
+            (1 - TPR@FPR=1 %, with *fake* as positive); None if there is only one class.
         best: whether this epoch has the lowest validation loss so far.
-        fakes_passed_at_1pct: share of fakes called real at the threshold that flags 1 % of the reals.
-        images_per_s: of training alone, validation not counted.
-        peak_memory_bytes: the most this process has held: device memory on a GPU, resident memory otherwise.
+        seconds, images_per_s: of training alone, without validation.
+        peak_memory_bytes: peak memory of this process: device memory on a GPU, otherwise resident memory.
     """
 
     epoch: int
@@ -58,7 +61,7 @@ class EpochReport:
     peak_memory_bytes: int
 
     def to_dict(self) -> dict[str, Any]:
-        """One row of ``metrics.csv``."""
+        """The report as one row of ``metrics.csv``."""
         return dataclasses.asdict(self)
 
 
@@ -71,16 +74,19 @@ def fit(
     skip_broken: bool = False,
     cache: Path | None = None,
 ) -> Iterator[StepReport | EpochReport]:
-    """Trains ``state`` to its end, yielding after each step and each epoch; every worker yields the same reports.
+    """Trains ``state`` to its end and yields a report after each step and each epoch.
+
+    Every worker calls it and yields the same reports, except for ``seconds`` and memory. The caller's random state in
+    torch is left as it was.
 
     Args:
-        processes: further processes that decode and augment, for this worker.
-        skip_broken: leave unreadable images out, listed in ``state.progress.broken_images``, instead of stopping.
-        cache: folder of this node where decoded images are kept (:mod:`detector_core.data.cache`); None keeps none.
+        processes: additional processes that decode and augment images for this worker.
+        skip_broken: leave unreadable images out and list them in ``state.progress.broken_images`` instead of stopping.
+        cache: folder on this node for decoded images (:mod:`detector_core.data.cache`); None caches nothing.
 
     Raises:
-        BadData: an unreadable image, named.
-        TrainingFailed: the loss is no longer finite; the weights are those of the step before.
+        BadData: an image cannot be read; the message names it.
+        TrainingFailed: the loss is no longer finite; the weights are those before the step.
     """
     place = place or Place()
     optim, spec = state.spec.optim, state.spec
@@ -103,6 +109,8 @@ def fit(
     )
     stepper = Stepper(state, epoch_plan, place, skip_broken)
     progress = state.progress
+    if not state.finished and (current := environment(state)) not in progress.environments:
+        progress.environments.append(current)
     while not state.finished:
         sampler.set_epoch(progress.epoch, progress.step)
         batches = iter(train_loader)
@@ -112,23 +120,39 @@ def fit(
         yield _end_epoch(state, epoch_plan.steps, targets, logits, place)
 
 
+def environment(state: TrainState) -> dict[str, Any]:
+    """What decides, together with spec and data, the exact bits of a result: device, compute dtype and CPU threads.
+
+    Threads matter because they decide in which order sums are rounded; in bf16 the losses differ visibly.
+    """
+    cuda = state.device.type == "cuda"
+    return {
+        "device": torch.cuda.get_device_name(state.device) if cuda else state.device.type,
+        "compute_dtype": resolve_compute_dtype(state.spec.optim, state.device),
+        "torch_threads": torch.get_num_threads(),
+    }
+
+
 def _logits(
     state: TrainState, network: nn.Module, batches: Any, skip_broken: bool
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Targets and logits of the whole validation split, in order of its rows, on every worker."""
+    """Targets and logits of the whole validation split in the order of its rows, the same on every worker."""
     network.eval()
     module = network.module if isinstance(network, DistributedDataParallel) else network
     rows: list[tuple[int, float, float]] = []
     with torch.inference_mode(), autocast(state):
         for batch in batches:
             if batch.broken and not skip_broken:
-                raise BadData(f"broken validation image: {batch.broken[0]}; mend it, or use --skip-broken")
+                raise BadData(
+                    f"broken validation image: {batch.broken[0]}; "
+                    "repair it, or leave broken images out with --skip-broken"
+                )
             if len(batch.index_B):
                 logit_B = module(to_device(batch, state)[0]).squeeze(1).float().cpu()
                 rows += zip(batch.index_B.tolist(), batch.target_B.tolist(), logit_B.tolist(), strict=True)
     gathered = sorted(itertools.chain.from_iterable(all_gather(rows)))
     if not gathered:
-        raise BadData("no validation image can be read: mend them, or prepare the data set again")
+        raise BadData("none of the validation images can be read: repair them, or prepare the data set again")
     table = np.array(gathered, dtype=np.float64)
     return table[:, 1], table[:, 2]
 
@@ -143,7 +167,7 @@ def _end_epoch(
     state: TrainState, steps: int, targets: NDArray[np.float64], logits: NDArray[np.float64], place: Place
 ) -> EpochReport:
     progress, sums = state.progress, state.progress.sums
-    with np.errstate(invalid="ignore"):  # it is said below
+    with np.errstate(invalid="ignore"):  # reported below
         val_loss = float(np.mean(np.logaddexp(0, logits) - targets * logits))
     if not math.isfinite(val_loss):
         raise TrainingFailed(

@@ -1,14 +1,14 @@
-"""One optimizer step of a run, and the state that steps change.
+"""The state of a training run, and one optimizer step that changes it.
 
-A step sums its gradient over the micro-batches of the global batch, whoever computes them; see
-:mod:`detector_core.data.loading` for how they are dealt out and :mod:`detector_core.training.distributed` for
-BatchNorm.
+A step sums the gradient over all micro-batches of the global batch, whichever worker computes them. See
+:mod:`detector_core.data.loading` for how they are distributed over workers, and
+:mod:`detector_core.training.distributed` for BatchNorm.
 """
 
 import math
 import time
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ from detector_core.training.distributed import BatchNormStatistics
 
 @dataclass(frozen=True, kw_only=True)
 class StepReport:
-    """After an optimizer step. ``loss`` is the mean over the global batch; times are this process's own."""
+    """One optimizer step: ``loss`` is the mean over the global batch, ``seconds`` the time that this process took."""
 
     epoch: int
     epochs: int
@@ -43,22 +43,26 @@ class StepReport:
 
 
 class TrainState:
-    """A run between two steps: network, optimizer, position, history and the best weights so far."""
+    """A run between two steps: network, optimizer, progress and the best weights so far."""
 
     def __init__(self, spec: RunSpec, fingerprint: str, device: str = "cpu", *, pretrained: bool = True) -> None:
-        """A run that has not begun.
+        """Creates the state before the first step.
+
+        Args:
+            fingerprint: of the data set.
+            pretrained: False leaves the weights random, for those of a checkpoint to be loaded next.
 
         Raises:
-            NoWeights: pretrained weights cannot be had.
-            BadConfig: an image too small for the network.
+            NoWeights: the pretrained weights cannot be downloaded or read.
+            BadConfig: the network does not accept images of this size.
         """
         factory.check_image_size(spec.model, spec.preprocess.image_size)
-        torch.manual_seed(spec.seed)
         self.spec = spec
         self.device = torch.device(device)
-        self.network = factory.build(spec.model, pretrained=pretrained).to(self.device)
-        self.network = self.network.to(memory_format=torch.channels_last)
-        self.optimizer = torch.optim.Adam(self.network.parameters(), lr=spec.optim.learning_rate, fused=True)
+        with seeded(spec.seed):
+            network = factory.build(spec.model, pretrained=pretrained)
+        self.network = network.to(self.device).to(memory_format=torch.channels_last)
+        self.optimizer = torch.optim.Adam(self.network.parameters(), fused=True)  # each step sets its learning rate
         self.progress = Progress(spec=spec.to_dict(), fingerprint=fingerprint)
         self.best_weights: dict[str, torch.Tensor] | None = None
 
@@ -69,18 +73,18 @@ class TrainState:
 
     @classmethod
     def load(cls, folder: Path, spec: RunSpec, fingerprint: str, device: str = "cpu") -> "TrainState":
-        """A run as it was saved.
+        """Loads the state of a run from a checkpoint.
 
         Raises:
-            BrokenArtifact: the checkpoint is damaged, or belongs to another spec or data set.
+            BrokenArtifact: the checkpoint is damaged, or was saved by a run with another spec or data set.
         """
         progress = checkpoint.read(folder)
-        for what, saved, asked in (
+        for name, saved, current in (
             ("spec", progress.spec, spec.to_dict()),
             ("data set", progress.fingerprint, fingerprint),
         ):
-            if saved != asked:
-                raise BrokenArtifact(f"{folder} was saved by a run with another {what}: use another --name")
+            if saved != current:
+                raise BrokenArtifact(f"{folder} was saved by a run with another {name}: use another --name")
         state = cls(spec, fingerprint, device, pretrained=False)
         saved_state = checkpoint.read_state(folder)
         state.network.load_state_dict(saved_state["network"])
@@ -91,14 +95,14 @@ class TrainState:
 
     @property
     def finished(self) -> bool:
-        """Whether all epochs are done, or ``patience`` epochs in a row brought no lower validation loss."""
-        done, patience = self.progress.epoch, self.spec.optim.patience
-        waited = patience > 0 and done - 1 - self.progress.best_epoch >= patience
-        return done >= self.spec.optim.epochs or waited
+        """Whether all epochs are done, or ``patience`` epochs in a row did not lower the validation loss."""
+        epochs, patience = self.progress.epoch, self.spec.optim.patience
+        out_of_patience = patience > 0 and epochs - 1 - self.progress.best_epoch >= patience
+        return epochs >= self.spec.optim.epochs or out_of_patience
 
 
 class Stepper:
-    """One optimizer step at a time: micro-batches, accumulation, all-reduce."""
+    """Makes optimizer steps: micro-batches, gradient accumulation, all-reduce."""
 
     def __init__(self, state: TrainState, epoch_plan: EpochPlan, place: Place, skip_broken: bool) -> None:
         self.state, self.plan, self.place, self.skip_broken = state, epoch_plan, place, skip_broken
@@ -106,41 +110,32 @@ class Stepper:
         network = torch.compile(state.network) if state.spec.optim.compile else state.network
         self.network: nn.Module = network  # type: ignore[assignment]
         if place.workers > 1:
-            # Buffers are BatchNorm's, which BatchNormStatistics keeps equal.
+            # The only buffers are those of BatchNorm, which BatchNormStatistics keeps equal on all workers.
             self.network = DistributedDataParallel(
                 self.network, forward_sync_buffers=False, gradient_as_bucket_view=True
             )
         self.autocast = autocast(state)
 
     def step(self, batches: Iterator[Batch]) -> StepReport:
+        """Makes the next step of the run with this worker's next micro-batches.
+
+        Raises:
+            BadData: an image is broken and ``skip_broken`` is off.
+            TrainingFailed: the loss is not finite; weights and BatchNorm statistics are those before the step.
+        """
         started = time.perf_counter()
-        state, place, progress = self.state, self.place, self.state.progress
+        state, progress = self.state, self.state.progress
         epoch, step = progress.epoch, progress.step
-        images = self.plan.step_images(step)
-        rounds = self.plan.rounds(step, place)
         for group in state.optimizer.param_groups:
             group["lr"] = learning_rate(state.spec.optim, epoch * self.plan.steps + step, self.plan.steps)
         state.optimizer.zero_grad(set_to_none=True)
-        self.statistics.begin_step()
         self.network.train()
-        passes = torch.zeros((), dtype=torch.float64, device=state.device)
-        tallies = torch.zeros(3, dtype=torch.float64, device=state.device)
-        for turn in range(rounds):
-            micro = place.rank + turn * place.workers
-            batch = next(batches)
-            self._record_broken(batch.broken)
-            hold = turn < rounds - 1 and isinstance(self.network, DistributedDataParallel)
-            with self.network.no_sync() if hold else nullcontext():  # type: ignore[operator]
-                if micro < self.plan.micro_batches(step) and len(batch.index_B):
-                    # Dropout's draws come from the position alone, so they survive resuming and re-dealing.
-                    torch.manual_seed(_derive(state.spec.seed, epoch, step, micro))
-                    tallies += self._pass(batch, weight=place.workers / images)
-                    passes += 1
-                else:
-                    self._filler_pass()
+        with self.statistics.recording():
+            passes, tallies = self._passes(batches)
         loss_sum, correct, counted = self.statistics.end_step(passes, tallies).tolist()
         loss = loss_sum / max(counted, 1)
         if not math.isfinite(loss):
+            self.statistics.restore()
             raise TrainingFailed(
                 f"the loss is {loss} at epoch {epoch + 1}, step {step + 1}: the run stops and keeps its best model; "
                 f"try a lower learning rate (now {state.spec.optim.learning_rate:g})"
@@ -160,8 +155,34 @@ class Stepper:
             seconds=seconds,
         )
 
+    def _passes(self, batches: Iterator[Batch]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Forward and backward passes of this worker's micro-batches in a step.
+
+        Returns:
+            The number of micro-batches, shape (), and the sums of (loss, correct, images) over them, shape (3,).
+        """
+        state, place = self.state, self.place
+        epoch, step = state.progress.epoch, state.progress.step
+        rounds = self.plan.rounds(step, place)
+        passes = torch.zeros((), dtype=torch.float64, device=state.device)
+        tallies = torch.zeros(3, dtype=torch.float64, device=state.device)
+        for turn in range(rounds):
+            micro = place.rank + turn * place.workers
+            batch = next(batches)
+            self._record_broken(batch.broken)
+            accumulate = turn < rounds - 1 and isinstance(self.network, DistributedDataParallel)
+            with self.network.no_sync() if accumulate else nullcontext():  # type: ignore[operator]
+                if micro < self.plan.micro_batches(step) and len(batch.index_B):
+                    # Dropout depends on the position alone, not on the number of workers or where a run was resumed.
+                    with seeded(derive_seed(state.spec.seed, epoch, step, micro)):
+                        tallies += self._pass(batch, weight=place.workers / self.plan.step_images(step))
+                    passes += 1
+                else:
+                    self._filler_pass()
+        return passes, tallies
+
     def _pass(self, batch: Batch, weight: float) -> torch.Tensor:
-        """Forward and backward of one micro-batch; its (summed loss, correct, images)."""
+        """Forward and backward pass of one micro-batch; returns the sums of (loss, correct, images), shape (3,)."""
         x_BCHW, target_B = to_device(batch, self.state)
         with self.autocast:
             logit_B = self.network(x_BCHW).squeeze(1).float()
@@ -172,7 +193,7 @@ class Stepper:
         return torch.stack([losses.detach().sum().double(), correct.double(), correct.new_tensor(len(target_B))])
 
     def _filler_pass(self) -> None:
-        """Takes part in the step's collective operations with a gradient of zero."""
+        """A pass with a gradient of zero, so that this worker takes part in the step's collective operations."""
         size = self.state.spec.preprocess.image_size
         self.statistics.restore()
         self.network.eval()
@@ -189,14 +210,14 @@ class Stepper:
 
 
 def learning_rate(optim: OptimSpec, step: int, steps_per_epoch: int) -> float:
-    """The learning rate of a step of the whole run, counted from 0."""
+    """The learning rate of a step, counted from 0 over the whole run."""
     if optim.schedule == "constant":
         return optim.learning_rate
     return optim.learning_rate * 0.5 * (1 + math.cos(math.pi * step / (optim.epochs * steps_per_epoch)))
 
 
 def resolve_compute_dtype(optim: OptimSpec, device: torch.device) -> str:
-    """``auto`` resolved: bf16 where the hardware multiplies it natively, else fp32."""
+    """``bf16`` or ``fp32``; ``auto`` is bf16 if the hardware multiplies it natively."""
     if optim.precision != "auto":
         return optim.precision
     if device.type == "cuda":
@@ -207,18 +228,27 @@ def resolve_compute_dtype(optim: OptimSpec, device: torch.device) -> str:
 
 
 def autocast(state: TrainState) -> Any:
-    """The autocast context of a run's precision on its device."""
-    wanted = resolve_compute_dtype(state.spec.optim, state.device) == "bf16"
-    return torch.autocast(state.device.type, dtype=torch.bfloat16, enabled=wanted)
+    """The autocast context of a run's compute dtype on its device."""
+    bf16 = resolve_compute_dtype(state.spec.optim, state.device) == "bf16"
+    return torch.autocast(state.device.type, dtype=torch.bfloat16, enabled=bf16)
 
 
 def to_device(batch: Batch, state: TrainState) -> tuple[torch.Tensor, torch.Tensor]:
-    """x_BCHW float32, channels last, and target_B, on the run's device."""
+    """The normalized images x_BCHW float32, in channels-last format, and target_B, on the run's device."""
     pixels = batch.pixels_BSSC.to(state.device, non_blocking=True)
     x_BCHW = normalize(pixels, state.spec.preprocess).contiguous(memory_format=torch.channels_last)
     return x_BCHW, batch.target_B.to(state.device, non_blocking=True)
 
 
-def _derive(*numbers: int) -> int:
-    """A 63-bit seed from a position."""
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """A block in which torch's random numbers start from ``seed``; the caller's random stream goes on after it."""
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()  # type: ignore[no-untyped-call]
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed)
+        yield
+
+
+def derive_seed(*numbers: int) -> int:
+    """A 63-bit seed that depends on each of the numbers."""
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)

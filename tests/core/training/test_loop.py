@@ -1,3 +1,6 @@
+"""detector_core.training.loop and step: what a run computes, whatever the workers and wherever it is interrupted."""
+
+import itertools
 import math
 import os
 from collections.abc import Callable
@@ -24,7 +27,7 @@ def losses(spec: RunSpec, dataset: Path, place: Place | None = None) -> list[flo
     return [report.loss if isinstance(report, StepReport) else report.val_loss for report in fit(state, data, place)]
 
 
-def test_a_run_learns_and_keeps_the_best_epoch(tiny_dataset: Path, tiny_spec: RunSpec) -> None:
+def test_a_run_learns_and_keeps_the_weights_of_the_best_epoch(tiny_dataset: Path, tiny_spec: RunSpec) -> None:
     data = manifest.load(str(tiny_dataset))
     state = TrainState(tiny_spec.replace({"optim.epochs": 8}), data.fingerprint)
     reports = list(fit(state, data))
@@ -41,15 +44,17 @@ def test_a_run_learns_and_keeps_the_best_epoch(tiny_dataset: Path, tiny_spec: Ru
         assert any((state.best_weights[name] != value).any() for name, value in state.network.state_dict().items())
 
 
-def test_same_seed_same_losses_and_another_seed_others(tiny_dataset: Path, tiny_spec: RunSpec) -> None:
+def test_losses_are_reproducible_for_a_seed_and_differ_for_another(tiny_dataset: Path, tiny_spec: RunSpec) -> None:
     spec = tiny_spec.replace({"optim.epochs": 1})
     first = losses(spec, tiny_dataset)
     assert losses(spec, tiny_dataset) == first
     assert losses(spec.replace({"seed": 1}), tiny_dataset) != first
 
 
-def test_micro_batches_make_up_the_global_batch(tiny_dataset: Path, tiny_spec: RunSpec) -> None:
-    """Without BatchNorm in the way (its statistics are per micro-batch by design) accumulation changes nothing."""
+def test_accumulating_micro_batches_gives_the_gradient_of_the_global_batch(
+    tiny_dataset: Path, tiny_spec: RunSpec
+) -> None:
+    """BatchNorm is switched off, because its statistics are those of each micro-batch by design."""
     spec = tiny_spec.replace({"optim.epochs": 1, "augment.cutout": 0.0})
     data = manifest.load(str(tiny_dataset))
     found = []
@@ -64,10 +69,10 @@ def test_micro_batches_make_up_the_global_batch(tiny_dataset: Path, tiny_spec: R
 
 
 @pytest.mark.parametrize("workers", [2, 3])
-def test_workers_give_the_same_curve_as_one(
+def test_several_workers_have_the_losses_of_a_single_one(
     tiny_dataset: Path, tiny_spec: RunSpec, tmp_path: Path, workers: int
 ) -> None:
-    """Losses of steps and of validation, so running BatchNorm statistics too; 3 workers need fillers."""
+    """Validation losses too, so BatchNorm's running statistics agree; three workers need filler passes."""
     spec = tiny_spec.replace({"optim.epochs": 2})
     alone = losses(spec, tiny_dataset)
     arguments = (workers, spec, tiny_dataset, tmp_path)
@@ -87,12 +92,12 @@ def _worker(rank: int, workers: int, spec: RunSpec, dataset: Path, out: Path) ->
 
 
 @pytest.mark.parametrize("stop_after", [1, 4, 5, 7])
-def test_a_run_goes_on_where_it_was_saved(
+def test_a_resumed_run_continues_where_it_was_saved(
     tiny_dataset: Path, tiny_spec: RunSpec, tmp_path: Path, stop_after: int
 ) -> None:
     spec = tiny_spec.replace({"optim.epochs": 2, "optim.schedule": "cosine"})
     data = manifest.load(str(tiny_dataset))
-    whole = losses(spec, tiny_dataset)
+    expected = losses(spec, tiny_dataset)
     state = TrainState(spec, data.fingerprint)
     first: list[Any] = []
     for report in fit(state, data):
@@ -104,7 +109,7 @@ def test_a_run_goes_on_where_it_was_saved(
     resumed = TrainState.load(tmp_path, spec, data.fingerprint)
     second = list(fit(resumed, data))
     found = [report.loss if isinstance(report, StepReport) else report.val_loss for report in [*first, *second]]
-    assert found == pytest.approx(whole, rel=1e-6)
+    assert found == pytest.approx(expected, rel=1e-6)
     assert [row["epoch"] for row in resumed.progress.history] == [1, 2]
 
 
@@ -139,6 +144,40 @@ def test_a_damaged_checkpoint_is_refused(
         TrainState.load(tmp_path, tiny_spec, "data")
 
 
+def test_a_second_fit_of_the_same_state_continues_the_first(tiny_dataset: Path, tiny_spec: RunSpec) -> None:
+    """BatchNorm's statistics too: their momentum is the layers' own again whenever ``fit`` is left."""
+    data, spec = manifest.load(str(tiny_dataset)), tiny_spec.replace({"optim.epochs": 2})
+    uninterrupted, interrupted = (TrainState(spec, data.fingerprint) for _ in range(2))
+    list(fit(uninterrupted, data))
+    for reports in (1, 3, 100):
+        list(itertools.islice(fit(interrupted, data), reports))
+        momenta = {norm.momentum for norm in interrupted.network.modules() if isinstance(norm, torch.nn.BatchNorm2d)}
+        assert momenta == {0.1}
+    expected = uninterrupted.network.state_dict()
+    for name, value in interrupted.network.state_dict().items():
+        assert torch.equal(value, expected[name]), name
+
+
+def test_training_leaves_the_random_state_of_the_caller_alone(tiny_dataset: Path, tiny_spec: RunSpec) -> None:
+    data = manifest.load(str(tiny_dataset))
+    torch.manual_seed(7)
+    expected = torch.rand(3)
+    torch.manual_seed(7)
+    list(fit(TrainState(tiny_spec.replace({"optim.epochs": 1}), data.fingerprint), data))
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_the_environment_of_a_run_is_recorded_once(tiny_dataset: Path, tiny_spec: RunSpec, tmp_path: Path) -> None:
+    data, spec = manifest.load(str(tiny_dataset)), tiny_spec.replace({"optim.precision": "fp32"})
+    state = TrainState(spec, data.fingerprint)
+    next(fit(state, data))
+    state.save(tmp_path)
+    resumed = TrainState.load(tmp_path, spec, data.fingerprint)
+    next(fit(resumed, data))
+    here = {"device": "cpu", "compute_dtype": "fp32", "torch_threads": torch.get_num_threads()}
+    assert resumed.progress.environments == [here]
+
+
 def test_a_loss_that_is_not_finite_stops_the_run(tiny_dataset: Path, tiny_spec: RunSpec) -> None:
     data = manifest.load(str(tiny_dataset))
     state = TrainState(tiny_spec, data.fingerprint)
@@ -146,19 +185,23 @@ def test_a_loss_that_is_not_finite_stops_the_run(tiny_dataset: Path, tiny_spec: 
     next(run)
     with torch.no_grad():
         next(state.network.parameters()).fill_(math.nan)
+    before = {name: value.clone() for name, value in state.network.state_dict().items()}
     with pytest.raises(TrainingFailed, match="the loss is nan at epoch 1, step 2"):
         list(run)
+    for name, value in state.network.state_dict().items():
+        if "num_batches_tracked" not in name:
+            assert torch.equal(value.nan_to_num(), before[name].nan_to_num()), name
 
 
 def test_a_broken_image_stops_the_run_or_is_listed(writable_dataset: Path, tiny_spec: RunSpec) -> None:
     data = manifest.load(str(writable_dataset))
-    torn = Path(data.root) / data.split("train")["path"][3]
-    torn.write_bytes(torn.read_bytes()[:200])
-    with pytest.raises(BadData, match=f"broken image: {torn}.*--skip-broken"):
+    truncated = Path(data.root) / data.split("train")["path"][3]
+    truncated.write_bytes(truncated.read_bytes()[:200])
+    with pytest.raises(BadData, match=f"broken image: {truncated}.*--skip-broken"):
         list(fit(TrainState(tiny_spec, data.fingerprint), data))
     state = TrainState(tiny_spec, data.fingerprint)
     reports = list(fit(state, data, skip_broken=True))
-    assert [str(torn) in item for item in state.progress.broken_images] == [True]
+    assert [str(truncated) in item for item in state.progress.broken_images] == [True]
     assert sum(report.images for report in reports if isinstance(report, StepReport)) == 3 * 15
 
 
@@ -173,7 +216,7 @@ def test_a_broken_validation_image_stops_the_run_or_is_left_out(writable_dataset
     assert epoch.val_accuracy * 7 == pytest.approx(round(epoch.val_accuracy * 7)), "of seven images, not eight"
     for path in others:
         path.write_bytes(b"")
-    with pytest.raises(BadData, match="no validation image can be read: mend them"):
+    with pytest.raises(BadData, match="none of the validation images can be read: repair them"):
         list(fit(TrainState(spec, data.fingerprint), data, skip_broken=True))
 
 
@@ -203,7 +246,7 @@ def test_patience_stops_early(tiny_dataset: Path, tiny_spec: RunSpec) -> None:
 
 
 @pytest.mark.parametrize(
-    ("device", "native", "wanted", "expected"),
+    ("device", "native", "compute_dtype", "expected"),
     [
         ("cuda", {"cuda"}, "auto", "bf16"),
         ("cuda", {"avx512", "amx"}, "auto", "fp32"),
@@ -214,15 +257,20 @@ def test_patience_stops_early(tiny_dataset: Path, tiny_spec: RunSpec) -> None:
         ("cuda", {"cuda"}, "fp32", "fp32"),
     ],
 )
-def test_bf16_is_taken_where_the_device_multiplies_it_itself(
-    monkeypatch: pytest.MonkeyPatch, tiny_spec: RunSpec, device: str, native: set[str], wanted: str, expected: str
+def test_auto_is_bf16_only_on_devices_that_multiply_it_natively(
+    monkeypatch: pytest.MonkeyPatch,
+    tiny_spec: RunSpec,
+    device: str,
+    native: set[str],
+    compute_dtype: str,
+    expected: str,
 ) -> None:
     monkeypatch.setattr(
         torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation or "cuda" in native
     )
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: "avx512" in native)
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: "amx" in native)
-    optim = tiny_spec.replace({"optim.precision": wanted}).optim
+    optim = tiny_spec.replace({"optim.precision": compute_dtype}).optim
     assert resolve_compute_dtype(optim, torch.device(device)) == expected
 
 
