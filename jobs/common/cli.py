@@ -13,6 +13,8 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
@@ -22,6 +24,7 @@ from detector_core.storage import object_stores
 Job = Callable[[argparse.Namespace], dict[str, Any]]
 GO_ON = "start Ray again if need be, then the same command, with --resume where the job has it"
 DIED = f"error: the job died: it was killed, for want of memory perhaps, or Ray ended it without a word; {GO_ON}"
+WAIT_MESSAGE_EVERY_S = 15.0
 _speaker: "subprocess.Popen[bytes] | None" = None
 
 
@@ -35,6 +38,24 @@ def parser(verb: str, module_doc: str) -> argparse.ArgumentParser:
 def say(message: str) -> None:
     """One message for people, on stderr."""
     print(message, file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def waiting_for(what: str) -> Iterator[None]:
+    """Until the block ends, says every WAIT_MESSAGE_EVERY_S seconds on stderr what the job waits for."""
+    done, started = threading.Event(), time.monotonic()
+
+    def repeat() -> None:
+        while not done.wait(WAIT_MESSAGE_EVERY_S):
+            say(f"waiting for {what}, {time.monotonic() - started:.0f} s so far")
+
+    thread = threading.Thread(target=repeat, name="waiting", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
 
 
 def run(job: Job, arguments: argparse.Namespace) -> NoReturn:

@@ -16,7 +16,7 @@ from ray._private.state import state as ray_state
 
 from detector_core.errors import BadConfig, LostRay, NoRoom, first_line
 from jobs.common import cli
-from jobs.common.cli import GO_ON, say
+from jobs.common.cli import GO_ON, say, waiting_for
 
 OBJECT_STORE_BYTES = 400 * 2**20
 START_ATTEMPTS = 3
@@ -52,7 +52,8 @@ def connect(*, dashboard: bool = False) -> Iterator[None]:
     for attempt in range(1, START_ATTEMPTS + 1):
         try:
             # Workers speak to people through the board and their errors, not through copied log lines.
-            context = ray.init(logging_level="warning", log_to_driver=False, **start)
+            with waiting_for("Ray to answer" if shared else "Ray to start"):
+                context = ray.init(logging_level="warning", log_to_driver=False, **start)
             break
         except ConnectionError as error:
             raise NoRoom(f"no Ray answers at RAY_ADDRESS={os.environ.get('RAY_ADDRESS')}: {error}") from None

@@ -21,6 +21,8 @@ from jobs.common.cli import say
 Message = dict[str, Any]
 POLL_S = 0.5
 LOG_EVERY_S = 15.0
+SILENCE_S = 20.0
+"""After this long without a message the driver says what it waits for."""
 ASK_EVERY_S = 0.5
 
 
@@ -102,6 +104,7 @@ class Watcher:
     def __init__(self, board: Any, on_epoch: Callable[[Message], None]) -> None:
         self.board, self.on_epoch = board, on_epoch
         self.lines: dict[str, _Line] = {}
+        self.started = False
         self.stopping = threading.Event()
         self.thread = threading.Thread(target=self._watch, name="board", daemon=True)
         self.problem: Exception | None = None
@@ -120,19 +123,32 @@ class Watcher:
             raise self.failed
 
     def _watch(self) -> None:
+        heard = spoken = time.monotonic()
         try:
             while True:
                 last = self.stopping.wait(POLL_S)
                 for message in ray.get(self.board.take.remote()):
                     self._show(message)
+                    heard = spoken = time.monotonic()
                 if last:
                     return
+                if (now := time.monotonic()) - spoken > SILENCE_S:
+                    spoken = now
+                    say(f"waiting for {self._expected()}, {now - heard:.0f} s so far")
         except ray.exceptions.RayError as error:
             # The board went with its cluster; the run itself reports that.
             self.problem = error
 
+    def _expected(self) -> str:
+        """What the next message will be about, with what may hold it up."""
+        if self.started:
+            return "the next step, checkpoint or end of the run"
+        free, all_ = ray.available_resources().get("CPU", 0), ray.cluster_resources().get("CPU", 0)
+        return f"workers to start ({free:g} of {all_:g} cores are free)"
+
     def _show(self, message: Message) -> None:
         run = message["run"]
+        self.started = True
         if message["kind"] == "note":
             say(f"{run}: {message['text']}")
             return

@@ -4,6 +4,7 @@ import argparse
 import re
 import subprocess
 import sys
+import time
 from typing import NoReturn
 
 import pytest
@@ -44,7 +45,7 @@ def test_however_a_job_ends_the_last_line_says_so_once(end: str, says: str) -> N
     code = f"""
 import argparse, os, signal
 from detector_core.errors import DetectorError
-from jobs import cli
+from jobs.common import cli
 def job(_):
     {end}
     return {{}}
@@ -55,3 +56,13 @@ cli.run(job, argparse.Namespace())
     assert len(lines) == bool(says)
     assert re.search(says, "".join(lines))
     assert (done.returncode == 0) == (not says)
+
+
+def test_a_job_that_waits_says_for_what(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(cli, "WAIT_MESSAGE_EVERY_S", 0.02)
+    deadline, err = time.monotonic() + 30, ""
+    with cli.waiting_for("Ray to start"):
+        while "waiting for Ray to start, " not in err and time.monotonic() < deadline:
+            time.sleep(0.01)
+            err += capfd.readouterr().err
+    assert "waiting for Ray to start, 0 s so far" in err

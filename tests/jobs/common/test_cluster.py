@@ -68,7 +68,7 @@ def test_room_that_is_there_needs_no_word(room: Any, capfd: pytest.CaptureFixtur
 
 def test_a_head_that_is_gone_ends_the_job_in_one_line() -> None:
     code = (
-        "import threading; from jobs import cluster; cluster.LOOK_EVERY_S, cluster.HEAD_GONE_S = 0.05, 0.2\n"
+        "import threading; from jobs.common import cluster; cluster.LOOK_EVERY_S, cluster.HEAD_GONE_S = 0.05, 0.2\n"
         f"cluster._watch('127.0.0.1:{free_port()}', threading.Event())"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)

@@ -1,5 +1,6 @@
 """What the driver makes of a run's messages. Without a Ray."""
 
+import time
 from types import SimpleNamespace
 from typing import Any
 
@@ -55,3 +56,33 @@ def test_an_error_of_who_listens_is_raised_at_the_end_and_the_reading_goes_on(me
 def test_an_error_of_the_run_itself_comes_first(messages: list[Any]) -> None:
     with pytest.raises(ZeroDivisionError):
         watch(messages, [], ZeroDivisionError())
+
+
+@pytest.mark.parametrize(
+    ("first", "waits_for"),
+    [
+        ([], "waiting for workers to start (1 of 2 cores are free), "),
+        (
+            [{"run": "a", "kind": "note", "text": "1 worker"}],
+            "waiting for the next step, checkpoint or end of the run, ",
+        ),
+    ],
+    ids=["before the first message", "after it"],
+)
+def test_a_driver_that_hears_nothing_says_what_it_waits_for(
+    messages: list[Any],
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    first: list[Any],
+    waits_for: str,
+) -> None:
+    messages[:] = first
+    monkeypatch.setattr(progress, "SILENCE_S", 0.05)
+    monkeypatch.setattr(ray, "available_resources", lambda: {"CPU": 1.0})
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 2.0})
+    deadline, err = time.monotonic() + 30, ""
+    with Watcher(holding(messages), on_epoch=lambda _: None):
+        while waits_for not in err and time.monotonic() < deadline:
+            time.sleep(0.02)
+            err += capfd.readouterr().err
+    assert waits_for in err

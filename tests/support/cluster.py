@@ -1,0 +1,93 @@
+"""A Ray head node for tests: started as a user would, with its own ports, token and folder, and stopped by its id."""
+
+import os
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from jobs.common.loopback import free_port
+
+BIN = Path(sys.executable).parent
+START_S = 240
+PORTS = (
+    "ray-client-server-port", "dashboard-port", "dashboard-agent-listen-port", "dashboard-agent-grpc-port",
+    "metrics-export-port", "runtime-env-agent-port", "object-manager-port", "node-manager-port",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Head:
+    """A running head node.
+
+    Attributes:
+        address: HOST:PORT for RAY_ADDRESS.
+        dashboard: the URL for ``ray job submit``; empty without a dashboard.
+        env: the environment of a process that may use this cluster, the token included, RAY_ADDRESS not.
+        folder: Ray's files; deleted at the end.
+    """
+
+    address: str
+    dashboard: str
+    env: dict[str, str]
+    folder: Path
+
+
+@contextmanager
+def head_node(*, cpus: int = 2, dashboard: bool = False, token: str = "", **environment: str) -> Iterator[Head]:
+    """Starts ``ray start --head`` for the length of a ``with`` block.
+
+    Args:
+        token: opens the cluster; a new one if empty.
+        environment: more variables for the cluster and all its processes.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))  # short: the path of a socket has at most 107 bytes
+    ports, gcs_port = {name: free_port() for name in PORTS}, free_port()
+    env = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    env |= {
+        "PATH": f"{BIN}:{env['PATH']}",
+        "HOME": str(folder),
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": token or secrets.token_hex(16),
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
+        "RAY_TMPDIR": str(folder),
+        **environment,
+    }
+    command = [str(BIN / "ray"), "start", "--head", "--block", "--num-cpus", str(cpus)]
+    command += ["--object-store-memory", "300000000", "--port", str(gcs_port), "--node-ip-address", "127.0.0.1"]
+    command += ["--dashboard-host", "127.0.0.1", "--include-dashboard", str(dashboard).lower()]
+    command += ["--temp-dir", str(folder / "ray"), "--disable-usage-stats"]
+    command += [part for name, port in ports.items() for part in (f"--{name}", str(port))]
+    with tempfile.TemporaryFile("w+") as log:
+        ray = subprocess.Popen(command, env=env, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
+        try:
+            url = f"http://127.0.0.1:{ports['dashboard-port']}" if dashboard else ""
+            head = Head(f"127.0.0.1:{gcs_port}", url, env, folder)
+            deadline = time.monotonic() + START_S
+            while not _is_ready(head):
+                log.seek(0)
+                assert ray.poll() is None, log.read()
+                assert time.monotonic() < deadline, log.read()
+                time.sleep(0.2)
+            yield head
+        finally:
+            ray.send_signal(signal.SIGTERM)
+            try:
+                ray.wait(timeout=60)
+            finally:
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_ready(head: Head) -> bool:
+    if not (head.folder / "ray" / "ray_current_cluster").exists():  # the last thing that `ray start` writes
+        return False
+    listing = [str(BIN / "ray"), "job", "list", "--address", head.dashboard]
+    return not head.dashboard or subprocess.run(listing, env=head.env, capture_output=True, check=False).returncode == 0
