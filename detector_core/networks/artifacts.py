@@ -1,23 +1,25 @@
-"""A model folder: everything needed to use a trained network, in formats that run no code when read.
+"""A model folder: everything needed to use a trained network, in file formats that run no code when read.
 
 ::
 
     MODEL/
       model.safetensors    the weights
-      artifact.json        what they are: spec (with its preprocessing), labels, data, training, sha256; written last
-      calibration.json     temperature and thresholds, once ``jobs.evaluate`` has chosen them on the validation split
+      artifact.json        the Artifact: spec with preprocessing, labels, data, training, sha256, ...; written last
+      calibration.json     temperature and thresholds, after ``jobs.evaluate`` has chosen them on the validation split
       evaluation/SPLIT/    scores.parquet, report.json
 
-A folder without ``artifact.json`` is not a model; weights that do not match its checksum are refused.
+A folder without ``artifact.json`` is not a model, and weights that do not match its checksum are refused.
 """
 
 import datetime
 import hashlib
 import importlib.metadata
 import json
+import subprocess
 import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,25 +31,28 @@ from detector_core.labels import LABELS, TARGET
 if TYPE_CHECKING:
     import torch
 
-FORMAT = 1
+FORMAT = 2
 WEIGHTS, ARTIFACT, CALIBRATION, EVALUATION = "model.safetensors", "artifact.json", "calibration.json", "evaluation"
 MODEL_IN_RUN = "model"
-_VERSIONED = ("torch", "timm", "facenet-pytorch", "albumentations", "pillow", "numpy")
+_LIBRARIES = ("torch", "timm", "facenet-pytorch", "albumentations", "pillow", "numpy")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Artifact:
-    """What ``artifact.json`` says.
+    """The content of ``artifact.json``.
 
     Attributes:
-        run: name of the run that trained it.
-        spec: the RunSpec, with the preprocessing record.
+        run: name of the run that trained the network.
+        spec: the RunSpec, including the preprocessing.
         data: :meth:`detector_core.data.manifest.Manifest.describe` of the training data.
-        training: epochs and steps done, the best epoch and its metrics.
+        training: epochs and steps done, the best epoch and its metrics, and ``environments``: device, compute dtype and
+            threads (:func:`detector_core.training.loop.environment`).
         weights_sha256: of ``model.safetensors``.
         labels: training target of each label.
         created: UTC, ISO 8601.
-        versions: of the libraries that shaped the weights.
+        versions: of the libraries that influence the weights. A caller adds those that this package does not import,
+            such as Ray.
+        git_commit: of the checkout this code ran from, see :func:`git_commit`.
     """
 
     run: str
@@ -58,11 +63,16 @@ class Artifact:
     labels: dict[str, float] = field(default_factory=lambda: {label: TARGET[label] for label in LABELS})
     created: str = ""
     versions: dict[str, str] = field(default_factory=dict)
+    git_commit: str | None = None
     format: int = FORMAT
 
 
 def save(where: str | Path, weights: "Mapping[str, torch.Tensor]", artifact: Artifact) -> Artifact:
-    """Writes a model folder whole or not at all, and returns the artifact with its checksum, date and versions."""
+    """Writes a complete model folder or, after an error, none.
+
+    Returns:
+        The artifact with its checksum, date, git commit and versions of libraries filled in.
+    """
     import safetensors.torch
 
     with tempfile.TemporaryDirectory(prefix="detector-") as scratch:
@@ -74,7 +84,8 @@ def save(where: str | Path, weights: "Mapping[str, torch.Tensor]", artifact: Art
             "spec": artifact.spec.to_dict(),
             "weights_sha256": sha256_of(folder / WEIGHTS),
             "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            "versions": {name: importlib.metadata.version(name) for name in _VERSIONED},
+            "versions": {name: importlib.metadata.version(name) for name in _LIBRARIES} | artifact.versions,
+            "git_commit": git_commit(),
         }
         (folder / ARTIFACT).write_text(json.dumps(values, indent=2))
         storage.put_folder(folder, where, last=ARTIFACT)
@@ -82,37 +93,37 @@ def save(where: str | Path, weights: "Mapping[str, torch.Tensor]", artifact: Art
 
 
 def find(run_or_model: str | Path) -> str:
-    """The model folder of a run folder, or the model folder itself.
+    """Finds the model folder: ``run_or_model`` itself, or the one inside a run's folder.
 
     Raises:
-        BrokenArtifact: neither holds an ``artifact.json``.
+        BrokenArtifact: there is no ``artifact.json`` in either.
     """
-    given = storage.absolute(run_or_model)
-    for folder in (given, storage.join(given, MODEL_IN_RUN)):
+    root = storage.absolute(run_or_model)
+    for folder in (root, storage.join(root, MODEL_IN_RUN)):
         if storage.exists(storage.join(folder, ARTIFACT)):
             return folder
-    raise BrokenArtifact(f"{run_or_model} holds no {ARTIFACT}: it is not a model folder, or its run has not finished")
+    raise BrokenArtifact(f"{run_or_model} has no {ARTIFACT}: it is not a model folder, or its run has not finished")
 
 
 def read(model_folder: str | Path) -> Artifact:
-    """``artifact.json`` alone, without touching the weights. Raises BrokenArtifact."""
+    """Reads ``artifact.json`` without the weights. Raises BrokenArtifact."""
     where = storage.join(model_folder, ARTIFACT)
     try:
         values = json.loads(storage.read_bytes(where))
     except FileNotFoundError:
         raise BrokenArtifact(f"{where} is missing: the folder is not a complete model") from None
     except ValueError as error:
-        raise BrokenArtifact(f"{where} is not JSON ({error})") from None
+        raise BrokenArtifact(f"{where} is not valid JSON: {error}") from None
     return _parse(values, where)
 
 
 def load(run_or_model: str | Path) -> "tuple[torch.nn.Module, Artifact]":
-    """The network in eval mode on the CPU, and what it is.
+    """Loads a trained network, in evaluation mode on the CPU, and its artifact.
 
     Raises:
-        BrokenArtifact: a file is missing, changed, or does not fit the network.
+        BrokenArtifact: a file is missing or was changed, or the weights do not fit the network.
     """
-    # Here and not above: what only reads artifact.json does without PyTorch, its 2 s and its memory.
+    # Imported here, so that code that only reads artifact.json saves the two seconds and the memory of PyTorch.
     import safetensors.torch
 
     from detector_core.networks.factory import build
@@ -123,11 +134,11 @@ def load(run_or_model: str | Path) -> "tuple[torch.nn.Module, Artifact]":
         weights = local / WEIGHTS
         if not weights.exists():
             raise BrokenArtifact(f"{storage.join(folder, WEIGHTS)} is missing")
-        found = sha256_of(weights)
-        if found != artifact.weights_sha256:
+        digest = sha256_of(weights)
+        if digest != artifact.weights_sha256:
             raise BrokenArtifact(
-                f"{storage.join(folder, WEIGHTS)} was changed: sha256 {found[:12]}..., "
-                f"{ARTIFACT} says {artifact.weights_sha256[:12]}..."
+                f"{storage.join(folder, WEIGHTS)} was changed: its sha256 is {digest[:12]}..., "
+                f"but {artifact.weights_sha256[:12]}... in {ARTIFACT}"
             )
         model = build(artifact.spec.model, pretrained=False)
         try:
@@ -139,18 +150,34 @@ def load(run_or_model: str | Path) -> "tuple[torch.nn.Module, Artifact]":
 
 
 def sha256_of(path: Path) -> str:
-    """The sha256 of a local file, read in pieces."""
+    """The sha256 of a local file, which is not read into memory as a whole."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+@cache
+def git_commit(root: Path = Path(__file__).parents[2]) -> str | None:
+    """The commit of the git checkout in ``root``, with ``-dirty`` appended if tracked files were changed.
+
+    None if ``root`` is not the top of a checkout (an installed package, a container image) or git cannot tell.
+    """
+    if not (root / ".git").exists():
+        return None
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
+
+
 def _parse(values: Any, where: str) -> Artifact:
     if not isinstance(values, dict) or values.get("format") != FORMAT:
-        found = values.get("format") if isinstance(values, dict) else values
-        raise BrokenArtifact(f"{where} has format {found!r}: this version reads {FORMAT}")
+        version = values.get("format") if isinstance(values, dict) else values
+        raise BrokenArtifact(f"{where} has format {version!r}, but this version reads {FORMAT}: train the model again")
     try:
         return Artifact(**{**values, "spec": RunSpec.from_dict(values["spec"])})
     except KeyError as error:
-        raise BrokenArtifact(f"{where} is not complete: it has no {error}") from None
+        raise BrokenArtifact(f"{where} is incomplete: it has no {error}") from None
     except (TypeError, BadConfig) as error:
-        raise BrokenArtifact(f"{where} is not complete: {error}") from None
+        raise BrokenArtifact(f"{where} is not valid: {error}") from None

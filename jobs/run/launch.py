@@ -140,6 +140,7 @@ def write_model(request: Request, data: dict[str, Any], *, complete: bool, secon
                 "history": progress.history,
                 "broken_images": progress.broken_images,
                 "workers": request.workers,
+                "environments": progress.environments,
                 "seconds": round(seconds, 1),
             }
             artifact = artifacts.Artifact(
@@ -147,6 +148,7 @@ def write_model(request: Request, data: dict[str, Any], *, complete: bool, secon
                 spec=RunSpec.from_dict(progress.spec),
                 data=data,
                 training=training,
+                versions={"ray": ray.__version__},
             )
             return summary(request.folder, artifacts.save(model_folder(request.folder), best, artifact))
     return None
