@@ -1,10 +1,11 @@
-"""Prints the RayService that serves what serve_app/config.yaml says, on the cluster that cluster.yaml describes.
+"""Prints the Kubernetes manifest (a RayService) of the service that serve_app/config.yaml configures.
 
   python docs/kubernetes/service.py s3://BUCKET/models | kubectl apply -f -
 
-MODELS is where the pods find the promoted models: an object store, or a path that every pod mounts. KubeRay brings up
-a new cluster beside the old one when the manifest changes, and moves the traffic when it answers. Give the service
-detector-serve-svc, port 8000, an Ingress with TLS, and nothing else.
+MODELS is where the pods find the promoted models: an object store, or a path that every pod mounts. The cluster is the
+one in cluster.yaml, without GPUs and with at least one worker. When the manifest changes, KubeRay starts a new cluster
+next to the old one and switches the traffic over once it answers. Give the service detector-serve-svc, port 8000, an
+Ingress with TLS, and expose nothing else.
 """
 
 import copy
@@ -14,52 +15,53 @@ from typing import Any
 
 import yaml
 
-HERE = Path(__file__).parent
+KUBERNETES = Path(__file__).parent
+SERVE_CONFIG = KUBERNETES.parents[1] / "serve_app" / "config.yaml"
 
 
-class _Plain(yaml.SafeDumper):
-    """Writes a value twice instead of a reference to it."""
+class _Dumper(yaml.SafeDumper):
+    """Writes repeated values out instead of as references, and texts of several lines as blocks."""
 
-    def ignore_aliases(self, _value: Any) -> bool:
+    def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002 -- yaml's interface
         return True
 
 
+def _represent_text(dumper: _Dumper, text: str) -> yaml.ScalarNode:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, "|" if "\n" in text else None)
+
+
+_Dumper.add_representer(str, _represent_text)
+
+
 def service(models: str) -> dict[str, Any]:
-    """The manifest: head and workers as for jobs, the workers without GPUs and at least one of them."""
-    config = yaml.safe_load((HERE.parents[1] / "serve_app" / "config.yaml").read_text())
+    """The manifest: the cluster for jobs, but its workers have no GPU and there is always one."""
+    config = yaml.safe_load(SERVE_CONFIG.read_text())
     for application in config["applications"]:
         application["args"]["models"] = models
-    cluster = copy.deepcopy(yaml.safe_load((HERE / "cluster.yaml").read_text())["spec"])
+    cluster = copy.deepcopy(yaml.safe_load((KUBERNETES / "cluster.yaml").read_text())["spec"])
     head = cluster["headGroupSpec"]["template"]["spec"]["containers"][0]
     head["ports"].append({"containerPort": config["http_options"]["port"], "name": "serve"})
-    group = cluster["workerGroupSpecs"][0]
-    group |= {"groupName": "cpu", "replicas": 1, "minReplicas": 1, "maxReplicas": 8}
-    pod = group["template"]["spec"]
+    workers = cluster["workerGroupSpecs"][0]
+    workers |= {"groupName": "cpu", "replicas": 1, "minReplicas": 1, "maxReplicas": 8}
+    pod = workers["template"]["spec"]
     del pod["tolerations"]
-    for side in pod["containers"][0]["resources"].values():
-        del side["nvidia.com/gpu"]
+    for resources in pod["containers"][0]["resources"].values():
+        del resources["nvidia.com/gpu"]
     return {
         "apiVersion": "ray.io/v1",
         "kind": "RayService",
         "metadata": {"name": "detector"},
-        "spec": {
-            "serveConfigV2": yaml.dump(config, sort_keys=False),
-            "rayClusterConfig": cluster,
-        },
+        "spec": {"serveConfigV2": yaml.dump(config, sort_keys=False), "rayClusterConfig": cluster},
     }
 
 
-def text(models: str) -> str:
-    """The manifest as YAML."""
-
-    def lines_as_they_are(dumper: yaml.SafeDumper, value: str) -> yaml.Node:
-        return dumper.represent_scalar("tag:yaml.org,2002:str", value, "|" if "\n" in value else None)
-
-    _Plain.add_representer(str, lines_as_they_are)
-    return yaml.dump(service(models), Dumper=_Plain, sort_keys=False, width=120)
+def to_yaml(manifest: dict[str, Any]) -> str:
+    """The manifest as YAML for ``kubectl apply``."""
+    text: str = yaml.dump(manifest, Dumper=_Dumper, sort_keys=False, width=120)
+    return text
 
 
 if __name__ == "__main__":
     if len(sys.argv) != 2 or sys.argv[1] in ("-h", "--help"):
         sys.exit(__doc__)
-    print(text(sys.argv[1]), end="")
+    print(to_yaml(service(sys.argv[1])), end="")
