@@ -16,6 +16,7 @@ from detector_core.errors import BadConfig
 from detector_core.networks import factory
 from jobs.common.cli import say
 from jobs.common.cluster import check_room
+from jobs.run import spec_flags
 from jobs.run.request import Request
 
 FEW_STEPS = 100
@@ -85,7 +86,7 @@ def requests(arguments: argparse.Namespace, runs: dict[str, RunSpec], *, at_once
         NoRoom: this Ray has fewer cores or GPUs than one run needs.
     """
     least, most = parse_workers(arguments.workers)
-    cpus = arguments.cpus or fair_share(most * at_once)
+    cpus = arguments.cpus or _recorded_cpus(arguments.spec, most * at_once) or fair_share(most * at_once)
     check_room(cpus=least * cpus, gpus=least * arguments.gpu, purpose=f"training with {least} workers")
     return [
         Request(
@@ -104,6 +105,18 @@ def requests(arguments: argparse.Namespace, runs: dict[str, RunSpec], *, at_once
         )
         for name, spec in runs.items()
     ]
+
+
+def _recorded_cpus(spec_file: str | None, workers: int) -> int | None:
+    """The cores per worker that a spec file records, if this Ray has as many; None otherwise, with a warning."""
+    cpus, available = spec_flags.recorded_cpus(spec_file), fair_share(workers)
+    if cpus is None or cpus <= available:
+        return cpus
+    say(
+        f"--spec {spec_file} was found with {cpus} cores per worker, and this Ray has {available} for each: "
+        f"the result may differ from the trial's"
+    )
+    return None
 
 
 def fair_share(workers: int) -> int:

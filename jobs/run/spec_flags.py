@@ -16,8 +16,16 @@ _OVERRIDES: dict[str, tuple[str, type, str]] = {
     "--batch-size": ("optim.batch_size", int, "global batch of one optimizer step, over all workers"),
     "--micro-batch": ("optim.micro_batch", int, "images of one forward pass; lower it when memory runs out"),
     "--init": ("model.init", str, "first weights: hub (pretrained), none (random), or a file"),
-    "--seed": ("seed", int, "same seed, same result"),
+    "--seed": (
+        "seed",
+        int,
+        "seed of weights, order and augmentation; the result is the same, bit for bit, for the same spec, seed, data, "
+        "number of workers, cores per worker (torch threads), compute dtype and type of machine. Other numbers of "
+        "workers change it by float rounding; other numbers of threads change it visibly in bf16 on a CPU",
+    ),
 }
+CPUS_PER_WORKER = "cpus_per_worker"
+"""A key of best.json of jobs.tune next to the fields of the RunSpec: the cores on which its trials ran."""
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -66,6 +74,18 @@ def from_flags(arguments: argparse.Namespace, variant: str) -> RunSpec:
     return spec.replace(changes)
 
 
+def recorded_cpus(spec_file: str | None) -> int | None:
+    """The cores per worker that best.json of jobs.tune records; None for other spec files.
+
+    Raises:
+        BadConfig: the file does not exist, is not JSON, or records something else than a number of cores.
+    """
+    cpus = _read_json(spec_file).get(CPUS_PER_WORKER) if spec_file else None
+    if cpus is not None and (type(cpus) is not int or cpus < 1):
+        raise BadConfig(f"--spec {spec_file}: {CPUS_PER_WORKER} is {cpus!r}: it must be a number of cores, 1 or more")
+    return cpus
+
+
 def differences(one: Any, other: Any, where: str = "") -> list[str]:
     """The dotted fields in which two plain specs differ, with both values."""
     if isinstance(one, dict) and isinstance(other, dict):
@@ -82,9 +102,17 @@ def _value(text: str) -> Any:
 
 
 def _read(where: str) -> RunSpec:
+    values = _read_json(where)
+    return RunSpec.from_dict({name: value for name, value in values.items() if name != CPUS_PER_WORKER})
+
+
+def _read_json(where: str) -> dict[str, Any]:
     try:
-        return RunSpec.from_dict(json.loads(storage.read_bytes(where)))
+        values = json.loads(storage.read_bytes(where))
     except FileNotFoundError:
         raise BadConfig(f"--spec {where}: there is no such file") from None
     except ValueError as error:
         raise BadConfig(f"--spec {where} is not JSON: {error}") from None
+    if not isinstance(values, dict):
+        raise BadConfig(f"--spec {where} is not a RunSpec: it must be a JSON object")
+    return values

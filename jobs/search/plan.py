@@ -68,11 +68,15 @@ def claim(plan: Plan, *, resume: bool) -> None:
         raise Refused(f"{plan.folder} was started otherwise ({'; '.join(changed)}): use another --name")
 
 
-def write(plan: Plan, trials: list[Trial], data_name: str) -> dict[str, Any]:
-    """Writes what a search found, ``search.json`` last; returns the result line.
+def write(plan: Plan, trials: list[Trial], data_name: str, *, cpus: int, compute_dtype: str) -> dict[str, Any]:
+    """Writes the results of a search, ``search.json`` last, and returns the result line.
+
+    Args:
+        cpus: cores of each worker of a trial.
+        compute_dtype: in which the trials computed.
 
     Raises:
-        TrainingFailed: no trial ended an epoch; the reasons are in ``trials.csv``.
+        TrainingFailed: no trial finished an epoch; the reasons are in ``trials.csv``.
     """
     spec = RunSpec.from_dict(plan.spec)
     trials = sorted(trials, key=lambda trial: -trial.learning_rate)
@@ -91,9 +95,11 @@ def write(plan: Plan, trials: list[Trial], data_name: str) -> dict[str, Any]:
     best = lr_search.best(trials, plan.objective)
     if best is None:
         raise TrainingFailed(f"{plan.folder}: none of {len(trials)} trials has an objective; see {TRIALS}")
-    found = spec.replace({"optim.learning_rate": best.learning_rate})
+    # With what the trials resolved, so that training from this file computes what the best trial computed.
+    best_spec = spec.replace({"optim.learning_rate": best.learning_rate, "optim.precision": compute_dtype})
     where = storage.join(plan.folder, BEST)
-    storage.write_bytes(where, json.dumps(found.to_dict(), indent=2).encode())
+    content = {**best_spec.to_dict(), spec_flags.CPUS_PER_WORKER: cpus}
+    storage.write_bytes(where, json.dumps(content, indent=2).encode())
     result = {
         "search": plan.folder,
         "variant": spec.variant,
@@ -103,8 +109,8 @@ def write(plan: Plan, trials: list[Trial], data_name: str) -> dict[str, Any]:
         "trials": len(trials),
         "failed": len(failed),
     }
-    content = {"plan": asdict(plan), "result": result}
-    storage.write_bytes(storage.join(plan.folder, SEARCH), json.dumps(content, indent=2).encode())
+    summary = {"plan": asdict(plan), "result": result}
+    storage.write_bytes(storage.join(plan.folder, SEARCH), json.dumps(summary, indent=2).encode())
     return result
 
 

@@ -64,7 +64,8 @@ def search_rates(plan: Plan, arguments: argparse.Namespace, data: Manifest) -> d
     if not arguments.keep_checkpoints:
         for trial in trials:
             checkpoints.delete(dataclasses.replace(request, name=trial.name))
-    return write(plan, trials, data.name)
+    compute_dtype = _compute_dtype(trials, request)
+    return write(plan, trials, data.name, cpus=request.cpus, compute_dtype=compute_dtype)
 
 
 def _tuner(plan: Plan, request: Request, board: Any, at_once: int) -> ray.tune.Tuner:
@@ -168,6 +169,15 @@ def _ended(run: Request) -> list[dict[str, Any]]:
     """The history of a run that has its whole model; empty for one that has not."""
     artifact = whole_model(run.folder)
     return artifact.training["history"] if artifact else []
+
+
+def _compute_dtype(trials: list[Trial], request: Request) -> str:
+    """The compute dtype that the workers of the trials resolved; the spec's own if no trial has completed."""
+    for trial in trials:
+        artifact = whole_model(dataclasses.replace(request, name=trial.name).folder)
+        if artifact:
+            return str(artifact.training["environments"][-1]["compute_dtype"])
+    return RunSpec.from_dict(request.spec).optim.precision
 
 
 def _room(plan: Plan, arguments: argparse.Namespace) -> int:

@@ -1,5 +1,6 @@
 """The search for a learning rate on a real Ray: what it leaves, what it survives, and that a trial is a training."""
 
+import importlib.metadata
 import json
 import signal
 import subprocess
@@ -14,6 +15,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from detector_core.config import RunSpec
 from detector_core.data import manifest
+from detector_core.networks import artifacts
 from jobs.tune import main
 
 LIMIT_S = 600
@@ -64,10 +66,17 @@ def test_a_search_finds_a_rate_and_training_with_it_gives_the_trial_again(
     assert len(list((tmp_path / "cache").rglob("pixels.npy"))) == 2  # train and valid, once for all trials
 
     best = json.loads((folder / "best.json").read_text())
-    assert RunSpec.from_dict(best) == tiny_spec.replace({"optim.learning_rate": 0.003})
-    where = ["--data", str(tiny_dataset), "--storage", str(tmp_path), "--name", "again", "--cpus", "1"]
+    assert best.pop("cpus_per_worker") == 1
+    assert best["optim"]["precision"] in ("bf16", "fp32"), "what auto was on the machine of the trials"
+    changes = {"optim.learning_rate": 0.003, "optim.precision": best["optim"]["precision"]}
+    assert RunSpec.from_dict(best) == tiny_spec.replace(changes)
+    where = ["--data", str(tiny_dataset), "--storage", str(tmp_path), "--name", "again"]
     command = [sys.executable, "-m", "jobs.train", VARIANT, "--spec", str(folder / "best.json"), *where]
     subprocess.run(command, check=True, capture_output=True, timeout=LIMIT_S)
+    artifact = artifacts.read(tmp_path / "again" / "model")
+    here = {"device": "cpu", "compute_dtype": best["optim"]["precision"], "torch_threads": 1}
+    assert artifact.training["environments"] == [here], "with the cores and the compute dtype of the trial"
+    assert artifact.versions["ray"] == importlib.metadata.version("ray")
     again = pd.read_csv(tmp_path / "again" / "metrics.csv")
     tried = trials[trials["optim.learning_rate"] == 0.003].reset_index(drop=True)
     for column in ("epoch", "steps", "train_loss", "val_loss", "val_auc"):

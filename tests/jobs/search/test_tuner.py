@@ -1,6 +1,7 @@
 """A search that goes on: the same plan only, and a trial told twice is the trial told once. No Ray runs here."""
 
 import dataclasses
+import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,7 +16,7 @@ from detector_core.errors import Refused
 from detector_core.training import lr_search
 from detector_core.training.loop import EpochReport
 from jobs.run.request import Request
-from jobs.search.plan import Plan, claim
+from jobs.search.plan import Plan, claim, write
 from jobs.search.tuner import RATE, collected
 
 losses = st.lists(st.floats(0.01, 9), min_size=1, max_size=8)
@@ -86,3 +87,17 @@ def test_a_search_goes_on_only_as_it_was_begun(tmp_path: Path, tiny_spec: RunSpe
         change = {"spec": tiny_spec.replace({"seed": 5}).to_dict()}
     with pytest.raises(Refused, match="started otherwise"):
         claim(dataclasses.replace(plan(moved, tiny_spec), **change), resume=True)
+
+
+def test_best_json_has_the_learning_rate_cores_and_compute_dtype_of_the_best_trial(
+    tmp_path: Path, tiny_spec: RunSpec
+) -> None:
+    trials = [
+        lr_search.Trial(name=name, learning_rate=value, status=lr_search.COMPLETED, seconds=1.0, history=epochs([loss]))
+        for name, value, loss in (("a", 0.1, 0.7), ("b", 0.01, 0.6))
+    ]
+    result = write(plan(tmp_path, tiny_spec), trials, "tiny", cpus=2, compute_dtype="bf16")
+    best = json.loads(Path(result["best"]["spec"]).read_text())
+    assert best.pop("cpus_per_worker") == 2
+    expected = tiny_spec.replace({"optim.learning_rate": 0.01, "optim.precision": "bf16"})
+    assert RunSpec.from_dict(best) == expected
