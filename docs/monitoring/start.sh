@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Prometheus and, where it is installed, Grafana beside the Ray that runs on this machine; until Ctrl-C.
+# Runs Prometheus and, where it is installed, Grafana for the Ray on this machine, until Ctrl-C.
 #
-#   make dashboards                           the newest Ray of this machine
-#   bash docs/monitoring/start.sh FOLDER      another: FOLDER is SESSION/metrics below its --temp-dir
+#   make dashboards                           for the newest Ray on this machine
+#   bash docs/monitoring/start.sh FOLDER      for another one: FOLDER is SESSION/metrics in its --temp-dir
 #
-# Ray writes what both need when its dashboard starts: whom to scrape, and panels. Ours (docs/grafana/*.json) are laid
-# beside them. PROMETHEUS_PORT and GRAFANA_PORT choose other ports than 9090 and 3000; Ray must then be started with
-# RAY_PROMETHEUS_HOST and RAY_GRAFANA_HOST, or its own dashboard shows no charts. Both listen on 127.0.0.1 only.
+# When its dashboard starts, Ray writes what both need: scrape targets and panels. Our panels (docs/grafana/*.json) are
+# copied next to them. PROMETHEUS_PORT and GRAFANA_PORT choose other ports than 9090 and 3000; Ray must then be started
+# with RAY_PROMETHEUS_HOST and RAY_GRAFANA_HOST, or its own dashboard shows no charts. Both listen only on 127.0.0.1.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 metrics=${1:-${RAY_TMPDIR:-/tmp}/ray/session_latest/metrics}
@@ -16,7 +16,7 @@ fail() { echo "error: $1" >&2; exit 1; }
 [ -f "$metrics/prometheus/prometheus.yml" ] ||
     fail "$metrics has no prometheus.yml: start a Ray with its dashboard first (make serve, or ray start --head)"
 command -v prometheus > /dev/null ||
-    fail "prometheus is not installed: apt-get install prometheus (then stop its own service), or see prometheus.io"
+    fail "prometheus is not installed: apt-get install prometheus (then stop the service it starts), or see prometheus.io"
 
 kept=$(mktemp -d)
 children=()
@@ -46,4 +46,4 @@ else
     echo "Grafana is not installed, so there are no panels: see grafana.com/grafana/download (Debian has no package)"
 fi
 echo "stop with Ctrl-C"
-wait -n "${children[@]}" || fail "one of them ended: its last lines are above"
+wait -n "${children[@]}" || fail "Prometheus or Grafana ended: its last lines are above"
