@@ -45,7 +45,9 @@ def main(argv: list[str] | None = None) -> NoReturn:
     parser.add_argument("--resume", action="store_true", help="go on with the search --name where it stopped")
     group = parser.add_argument_group("how to search")
     group.add_argument(
-        "--learning-rates", metavar="LR,LR,...", help="values to try [those of Table II: 1e-3,2e-4,1e-4]"
+        "--learning-rates",
+        metavar="LR,LR,...",
+        help=f"values to try [those of Table II: {','.join(map(str, lr_search.TABLE_II_LEARNING_RATES))}]",
     )
     group.add_argument("--search", choices=["grid", "loguniform"], default="grid", help="how to choose rates [grid]")
     group.add_argument("--samples", type=int, metavar="N", help="trials of --search loguniform [10]")

@@ -1,1 +1,1 @@
-"""The networks, their first weights, and the folder a trained one is kept in."""
+"""The networks, their pretrained weights, and the model folder of a trained one."""

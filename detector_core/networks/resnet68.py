@@ -1,12 +1,12 @@
-"""The paper's own network: a bottleneck residual network of 68 layers.
+"""The paper's own network: a residual network of 68 layers, built from bottleneck blocks.
 
-Counted as ResNet-50 and ResNet-101 are: the stem convolution, three convolutions in each bottleneck block, and the
-final linear layer; projections on the shortcuts are not counted. 1 + 3 * 22 + 1 = 68 needs 22 blocks. The paper's
-figure of the stage layout is lost; [3, 4, 12, 3] grows stage 3 as ResNet-101 and -152 grow it, and is a reading, so
-the layout is a parameter. The stride of a stage sits on its first 3x3 convolution.
+Layers are counted as for ResNet-50 and ResNet-101: the stem convolution, three convolutions per bottleneck block and
+the final linear layer, without the projections on the shortcuts. 68 = 1 + 3 * 22 + 1, so there are 22 blocks. The
+figure with the paper's stage layout is lost. [3, 4, 12, 3] is an interpretation that extends stage 3, as ResNet-101 and
+-152 do; therefore the layout is a parameter. The stride of a stage is in its first 3x3 convolution.
 
-Written in plain PyTorch with torchvision's parameter names: importing it costs nothing beyond torch, which shortens
-the start of every worker and replica by seconds.
+Written in plain PyTorch with torchvision's parameter names: it imports nothing but torch, so every worker and replica
+starts seconds earlier than with torchvision or timm.
 
 Source: paper section III-E and Fig. 4; K. He et al., "Deep residual learning for image recognition", CVPR 2016.
 """
@@ -24,9 +24,9 @@ SMALLEST_IMAGE = 32
 
 
 class Bottleneck(nn.Module):
-    """The paper's block: 1x1, 3x3 and 1x1 convolutions beside a shortcut; a projection where the shape changes.
+    """The paper's block: 1x1, 3x3 and 1x1 convolutions plus a shortcut, with a projection if the shape changes.
 
-    Its "identity block" has no projection, its "convolution block" has one.
+    The paper's "convolution block" is the one with a projection, its "identity block" the one without.
     """
 
     def __init__(self, channels: int, width: int, stride: int) -> None:
@@ -51,7 +51,7 @@ class Bottleneck(nn.Module):
 
 
 class ResNet(nn.Module):
-    """Stem, four stages of bottleneck blocks, mean over the image, one linear layer."""
+    """Stem, four stages of bottleneck blocks, global average pooling, one linear layer."""
 
     layer1: nn.Sequential
     layer2: nn.Sequential
@@ -71,7 +71,7 @@ class ResNet(nn.Module):
                 channels = width * EXPANSION
             self.add_module(f"layer{number}", stage)
         self.fc = nn.Linear(channels, 1)
-        self._start()
+        self._initialize()
 
     def forward(self, x_BCHW: torch.Tensor) -> torch.Tensor:
         """x_BCHW float32 -> logit_B1 of *fake*."""
@@ -80,8 +80,8 @@ class ResNet(nn.Module):
         logit_B1: torch.Tensor = self.fc(y.mean((2, 3)))
         return logit_B1
 
-    def _start(self) -> None:
-        """Random weights: He's initialisation; the last BatchNorm of a block at zero, so it starts as the identity."""
+    def _initialize(self) -> None:
+        """He initialization; the last BatchNorm of each block starts at zero, so the block starts as the identity."""
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -90,15 +90,12 @@ class ResNet(nn.Module):
 
 
 def resnet68(layout: Sequence[int] = LAYOUT) -> ResNet:
-    """The network with random weights.
-
-    30.21 M parameters and 5.40 GMACs at 224 px for the default layout.
-    """
+    """Builds the network with random weights: 30.21 M parameters and 5.40 GMACs at 224 px in the default layout."""
     return ResNet(layout)
 
 
 def count_layers(model: nn.Module) -> int:
-    """Convolutions and linear layers on the longest path; projections on shortcuts are not counted."""
+    """Counts the convolutions and linear layers, without the projections on the shortcuts."""
     return sum(
         isinstance(module, nn.Conv2d | nn.Linear) and ".downsample." not in f".{name}."
         for name, module in model.named_modules()

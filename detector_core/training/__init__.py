@@ -1,1 +1,1 @@
-"""The training loop, one step of it, and what a run can be resumed from."""
+"""The training loop, one step of it, checkpoints, and the learning-rate search."""

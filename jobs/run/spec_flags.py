@@ -19,9 +19,9 @@ _OVERRIDES: dict[str, tuple[str, type, str]] = {
     "--seed": (
         "seed",
         int,
-        "seed of weights, order and augmentation; the result is the same, bit for bit, for the same spec, seed, data, "
-        "number of workers, cores per worker (torch threads), compute dtype and type of machine. Other numbers of "
-        "workers change it by float rounding; other numbers of threads change it visibly in bf16 on a CPU",
+        "random seed. The same spec, seed, data, workers, threads (cores per worker), compute dtype and machine type "
+        "give the same result, bit for bit. Another number of workers changes it by float rounding, another number of "
+        "threads noticeably in bf16 on a CPU",
     ),
 }
 CPUS_PER_WORKER = "cpus_per_worker"

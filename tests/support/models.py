@@ -1,4 +1,4 @@
-"""A tiny model, as training and judging leave it, for the tests of promotion and serving."""
+"""A tiny model folder, as training and evaluation leave it, for the tests of promotion and serving."""
 
 import json
 from pathlib import Path
@@ -32,7 +32,7 @@ def save_model(
     generated: bool = True,
     spec: RunSpec | None = None,
 ) -> Path:
-    """A model folder with a calibration and, unless ``auc`` is None, a report of the test split."""
+    """Writes a model folder with random weights, a calibration and a report of the test split (if ``auc`` is given)."""
     spec = spec or tiny_spec()
     torch.manual_seed(seed)
     network = build(spec.model, pretrained=False)
@@ -56,7 +56,7 @@ def save_model(
 
 
 def add_report(folder: Path, *, auc: float | None, data: dict[str, Any], name: str = "test", sha256: str = "") -> None:
-    """A report of the test split, of the form that jobs.evaluate writes, as far as promotion and serving read it."""
+    """Writes the fields of a report of jobs.evaluate that promotion and serving read."""
     report = {
         "model": {"weights_sha256": sha256 or artifacts.read(folder).weights_sha256},
         "data": data,

@@ -1,3 +1,5 @@
+"""detector_core.networks.resnet68: the paper's network, compared with its published size and with timm."""
+
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -6,17 +8,17 @@ from detector_core.networks.resnet68 import LAYOUT, SMALLEST_IMAGE, count_layers
 
 
 @pytest.mark.parametrize("layout", [LAYOUT, (4, 6, 8, 4), (3, 8, 8, 3)])
-def test_every_reading_of_the_layout_counts_68_layers(layout: tuple[int, ...]) -> None:
+def test_every_plausible_layout_has_68_layers(layout: tuple[int, ...]) -> None:
     with torch.device("meta"):
         assert count_layers(resnet68(layout)) == 68
 
 
-def test_another_number_of_blocks_does_not_count_68_layers() -> None:
+def test_the_layers_of_resnet50s_layout_are_counted_as_50() -> None:
     with torch.device("meta"):
         assert count_layers(resnet68((3, 4, 6, 3))) == 50
 
 
-def test_size_and_work_are_those_the_docstring_states() -> None:
+def test_parameters_and_macs_are_as_the_docstring_states() -> None:
     with torch.device("meta"), torch.inference_mode(), FlopCounterMode(display=False) as counter:
         model = resnet68().eval()
         model(torch.zeros(1, 3, 224, 224))
@@ -31,14 +33,14 @@ def test_a_block_starts_as_the_identity() -> None:
         torch.testing.assert_close(model.layer2[1](x_BCHW), x_BCHW)
 
 
-def test_the_smallest_image_gives_one_finite_logit() -> None:
+def test_an_image_of_the_smallest_size_gives_one_finite_logit() -> None:
     with torch.inference_mode():
         logit = resnet68().eval()(torch.rand(2, 3, SMALLEST_IMAGE, SMALLEST_IMAGE))
     assert logit.shape == (2, 1)
     assert logit.isfinite().all()
 
 
-def test_it_computes_what_timms_bottleneck_resnet_computes() -> None:
+def test_the_outputs_are_those_of_timms_bottleneck_resnet() -> None:
     from timm.models.resnet import Bottleneck, ResNet
 
     torch.manual_seed(0)

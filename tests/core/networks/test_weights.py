@@ -1,3 +1,5 @@
+"""detector_core.networks.weights: published files load, other files are refused, and downloads are complete."""
+
 import functools
 import http.server
 import pickle

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from detector_core.errors import BadConfig
+from detector_core.networks.variants import VARIANTS, spec_for
 from detector_core.training import lr_search
 from detector_core.training.lr_search import COMPLETED, FAILED, Trial
 
@@ -24,8 +25,10 @@ def trial(learning_rate: float, *history: dict[str, object], status: str = COMPL
 
 
 def test_the_default_search_space_is_table_ii() -> None:
-    assert lr_search.TABLE_II_LEARNING_RATES == (1e-3, 2e-4, 1e-4)
-    assert lr_search.loguniform_bounds() == pytest.approx((1e-5, 1e-2))
+    default = lr_search.TABLE_II_LEARNING_RATES
+    assert set(default) == {spec_for(name).optim.learning_rate for name in VARIANTS}
+    assert list(default) == sorted(set(default), reverse=True), "each value once, highest first"
+    assert lr_search.loguniform_bounds() == pytest.approx((default[-1] / 10, default[0] * 10))
 
 
 def test_every_objective_is_read_at_the_epoch_with_the_lowest_validation_loss() -> None:
