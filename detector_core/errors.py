@@ -23,6 +23,9 @@
 A job prints the message as its last line on stderr and exits 1; the service maps it to a status and a code.
 """
 
+import difflib
+from collections.abc import Iterable
+
 
 class DetectorError(Exception):
     """What went wrong, in one line a newcomer can act on."""
@@ -95,3 +98,9 @@ class LostRay(DetectorError):
 def first_line(error: BaseException) -> str:
     """What an error of another library says, cut to one line."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def did_you_mean(name: str, names: Iterable[str], prefix: str = "") -> str:
+    """``did you mean NAME? `` with the closest of ``names``; empty if none is close."""
+    closest = difflib.get_close_matches(name, names, n=1, cutoff=0.3)
+    return f"did you mean {prefix}{closest[0]}? " if closest else ""

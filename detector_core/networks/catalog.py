@@ -30,24 +30,21 @@ Left out: building the network of a spec (:mod:`detector_core.networks.factory`)
 (:mod:`detector_core.networks.variants`).
 """
 
-import difflib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import SafetensorError
 from torch import nn
 
 from detector_core.config import INTERPOLATIONS, ModelSpec, PreprocessSpec
-from detector_core.errors import NoWeights, UnknownVariant, first_line
-from detector_core.networks import packages, weights
+from detector_core.errors import UnknownVariant, did_you_mean
+from detector_core.networks import packages, timm_networks, weights
 from detector_core.networks.frozen import FrozenNetwork
 from detector_core.networks.resnet68 import SMALLEST_IMAGE, resnet68
+from detector_core.networks.timm_networks import TIMM_PREFIX
 
-TIMM_PREFIX = "timm:"
 FACENET_URL = (
     "https://github.com/timesler/facenet-pytorch/releases/download/v2.2.9/20180402-114759-vggface2.pt"  # 107 MB
 )
@@ -132,38 +129,6 @@ def _create_vggface2_resnet50(_: ModelSpec) -> nn.Module:
     return network
 
 
-def _create_timm(name: str, _: ModelSpec) -> nn.Module:
-    import timm
-
-    model: nn.Module = timm.create_model(name, num_classes=1)
-    return model
-
-
-def _create_pretrained_timm(name: str) -> nn.Module:
-    """A network of timm with the weights that timm's record of it points to. Raises NoWeights."""
-    import timm
-
-    config = _timm_config(name)
-    if config.hf_hub_id:
-        file = config.hf_hub_filename or "pytorch_model.bin"
-        safe = "model.safetensors" if file == "pytorch_model.bin" else str(Path(file).with_suffix(".safetensors"))
-        path = weights.from_hub(config.hf_hub_id, dict.fromkeys((safe, file)))
-    elif config.url:
-        path = weights.from_url(config.url, Path(torch.hub.get_dir()) / "checkpoints")
-    else:
-        raise NoWeights(f"timm has no pretrained weights for {name}: start with --init FILE or --init none")
-    try:
-        # Loaded by timm, which renames the layers of its older files and knows which ones classify.
-        model: nn.Module = timm.create_model(
-            name, pretrained=True, num_classes=1, pretrained_cfg_overlay={"file": str(path)}
-        )
-    except (RuntimeError, SafetensorError) as error:
-        raise NoWeights(
-            f"{path} does not hold the weights of {name} ({first_line(error)}): delete it to download it again"
-        ) from None
-    return model
-
-
 def _create_lite(name: str, spec: ModelSpec) -> nn.Module:
     import timm
 
@@ -210,7 +175,7 @@ def _lite_network(name: str) -> Network:
     return Network(
         create=partial(_create_lite, name),
         create_packaged=partial(_create_packaged_lite, name),
-        create_pretrained=partial(_create_pretrained_timm, packages.PACKAGES[name].timm_name),
+        create_pretrained=partial(timm_networks.create_pretrained, packages.PACKAGES[name].timm_name),
         heads=("classifier",),
         smallest_image=SMALLEST_IMAGE,
         init="package",
@@ -221,32 +186,18 @@ def _lite_network(name: str) -> Network:
 
 def _timm_network(name: str) -> Network:
     """The row of any network of timm: size, mean, std and interpolation are those of its pretrained weights."""
-    config = _timm_config(name)
+    config = timm_networks.pretrained_config(name)
     heads = config.classifier or ()
     preprocess = PreprocessSpec(image_size=config.input_size[-1], mean=tuple(config.mean), std=tuple(config.std))
     if config.interpolation in INTERPOLATIONS:
         preprocess = replace(preprocess, interpolation=config.interpolation)
     return Network(
-        create=partial(_create_timm, name),
-        create_pretrained=partial(_create_pretrained_timm, name),
+        create=partial(timm_networks.create, name),
+        create_pretrained=partial(timm_networks.create_pretrained, name),
         heads=(heads,) if isinstance(heads, str) else tuple(heads),
         smallest_image=config.input_size[-1] if config.fixed_input_size else 1,
         preprocess=preprocess,
     )
-
-
-def _timm_config(name: str) -> Any:
-    """timm's record of a network and its pretrained weights. Raises UnknownVariant."""
-    import timm
-
-    if not timm.is_model(name):
-        names = timm.list_models()
-        suggestion = did_you_mean(name, names, prefix=TIMM_PREFIX)
-        raise UnknownVariant(f"timm has no network {name!r}: {suggestion}timm.list_models() lists all {len(names)}")
-    try:
-        return timm.get_pretrained_cfg(name, allow_unregistered=False)
-    except RuntimeError as error:  # NAME.TAG with a tag that does not exist
-        raise UnknownVariant(f"timm has no network {name!r}: {error}") from None
 
 
 NETWORKS = {
@@ -259,8 +210,8 @@ NETWORKS = {
         preprocess=PreprocessSpec(image_size=224),
     ),
     "inception_resnet_v2": Network(
-        create=partial(_create_timm, "inception_resnet_v2"),
-        create_pretrained=partial(_create_pretrained_timm, "inception_resnet_v2"),
+        create=partial(timm_networks.create, "inception_resnet_v2"),
+        create_pretrained=partial(timm_networks.create_pretrained, "inception_resnet_v2"),
         heads=("classif",),
         smallest_image=75,
         preprocess=PreprocessSpec(image_size=299, mean=HALF, std=HALF),
@@ -309,9 +260,3 @@ NETWORKS = {
 
 The batch of 1000 is the paper's (section III-F), which gives it for its own network only; 64 is this project's choice.
 """
-
-
-def did_you_mean(name: str, names: Iterable[str], prefix: str = "") -> str:
-    """``did you mean NAME? `` with the closest of ``names``; empty if none is close."""
-    closest = difflib.get_close_matches(name, names, n=1, cutoff=0.3)
-    return f"did you mean {prefix}{closest[0]}? " if closest else ""

@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from detector_core.config import AugmentSpec, ModelSpec, OptimSpec, RunSpec
-from detector_core.errors import UnknownVariant
-from detector_core.networks.catalog import TIMM_PREFIX, did_you_mean, find_network
+from detector_core.errors import UnknownVariant, did_you_mean
+from detector_core.networks.catalog import find_network
+from detector_core.networks.timm_networks import TIMM_PREFIX
 
 CUTOUT_SUFFIX = "-cutout"
 CUTOUT_PROBABILITY = 0.5
