@@ -14,8 +14,8 @@ import pytest
 from detector_core.data import manifest
 from reliability.faults.fault import CannotCause, Workspace, ensure, last_line, require_root
 from reliability.faults.scenario import Run, RunEnvironment, wait_for_epochs
+from tests.support.processes import wait_until_gone
 from tests.support.s3 import BUCKET, free_port, s3_server, use
-from tests.support.training import wait_until_gone
 
 PROCESSES_END_S, AGENTS_END_S = 30, 90
 """Ray's agents wait a minute for the control store, which died with the driver; all other processes end at once."""

@@ -1,6 +1,5 @@
 """A training run is started, a fault is caused, the run ends or goes on, and its result is checked."""
 
-import contextlib
 import io
 import os
 import re
@@ -16,13 +15,13 @@ import pandas as pd
 
 from detector_core import storage
 from reliability.faults.fault import PromiseBroken, Workspace, ensure, last_line, resumed_at, steps_of
-from tests.support.training import EPOCHS, STEPS, children, finish, start
+from tests.support.processes import children, kill
+from tests.support.progress import Stuck, finish
+from tests.support.training import EPOCHS, STEPS, start
 
 MAX_DIFFERENCE = 0.05
 """The losses of an interrupted run may differ from the baseline's by this fraction."""
 CHECKPOINT_EVERY = 5
-EXTRA_S = 120
-"""A run that has not ended this long after its limit is considered hung."""
 TWO_EPOCHS_S = 300
 
 
@@ -141,11 +140,11 @@ class Scenario:
 
     def _end_of(self, run: Run) -> tuple[int, str, str, float]:
         """Exit code, stdout and stderr of the run, and the seconds until it ended."""
-        started, limit_s = time.monotonic(), self.ends_within_s + EXTRA_S
+        started = time.monotonic()
         try:
-            code, out, err = finish(run.process, limit_s)
-        except subprocess.TimeoutExpired:
-            raise PromiseBroken(f"the run had not ended {limit_s:.0f} s later") from None
+            code, out, err = finish(run.process)
+        except Stuck as error:
+            raise PromiseBroken(f"the run did not end: {error}") from None
         return code, out, err, time.monotonic() - started
 
     def _check_error(self, code: int, err: str, took_s: float) -> None:
@@ -168,16 +167,13 @@ def _check_result(run: Run, out: str, baseline: list[float]) -> float:
 
 
 def _kill_remaining(run: Run) -> None:
-    """Kills what is left. A noted process id is used only if it still has the same command line: ids are reused."""
+    """Kills what is left of the run, also after its driver was killed."""
     processes = dict(run.descendants)
     if run.process.poll() is None:
         processes |= children(run.process.pid)
         run.process.kill()
         run.process.communicate()
-    for pid, line in processes.items():
-        with contextlib.suppress(ProcessLookupError, FileNotFoundError):
-            if Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ") == line:
-                os.kill(pid, signal.SIGKILL)
+    kill(processes)
 
 
 def losses_of(run_folder: str) -> list[float]:

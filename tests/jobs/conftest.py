@@ -3,7 +3,10 @@
 import importlib
 import json
 import os
+import threading
+import warnings
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, NamedTuple
 
 import pytest
@@ -25,10 +28,36 @@ class Result(NamedTuple):
 
 
 @pytest.fixture(scope="session")
-def ray_address() -> Iterator[str]:
+def requests_to_another_ray() -> Iterator[list[str]]:
+    """The requests that the shared cluster sends to the dashboard of another Ray, which RAY_API_SERVER_ADDRESS names.
+
+    A cluster without a dashboard may take any Ray on this machine for its own. Ray Train would ask that whether the
+    controller of a run is alive, and end the run, because the other Ray does not know it.
+    """
+    requests: list[str] = []
+
+    class AnotherRay(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            requests.append(self.path)
+            self.send_error(503)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), AnotherRay) as server, pytest.MonkeyPatch.context() as patch:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        patch.setenv("RAY_API_SERVER_ADDRESS", f"http://127.0.0.1:{server.server_port}")
+        yield requests
+        server.shutdown()
+
+
+@pytest.fixture(scope="session")
+def ray_address(requests_to_another_ray: list[str]) -> Iterator[str]:
     """The address of a cluster with two cores that all tests of a session share."""
-    with head_node(token=os.environ["RAY_AUTH_TOKEN"]) as head:
+    another_ray = os.environ["RAY_API_SERVER_ADDRESS"]
+    with head_node(token=os.environ["RAY_AUTH_TOKEN"], RAY_API_SERVER_ADDRESS=another_ray) as head:
         yield head.address
+    assert requests_to_another_ray == []
 
 
 @pytest.fixture
@@ -43,8 +72,11 @@ def run_job(capfd: pytest.CaptureFixture[str]) -> Any:
     """Runs a job in this process, which spares it five seconds of imports: ``run_job("train", *arguments)``."""
 
     def run(verb: str, *arguments: object) -> Result:
-        with pytest.raises(SystemExit) as exited:
-            importlib.import_module(f"jobs.{verb}").main([str(argument) for argument in arguments])
+        main = importlib.import_module(f"jobs.{verb}").main
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of Ray, which are errors under pytest
+            with pytest.raises(SystemExit) as exited:
+                main([str(argument) for argument in arguments])
         out, err = capfd.readouterr()
         assert isinstance(exited.value.code, int)
         return Result(exited.value.code, json.loads(out.splitlines()[-1]) if out else {}, err)

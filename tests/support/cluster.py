@@ -1,5 +1,6 @@
 """A Ray head node for tests: started as a user would, with its own ports, token and folder, and stopped by its id."""
 
+import contextlib
 import os
 import secrets
 import shutil
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jobs.common.loopback import free_port
+from tests.support.processes import children, kill
 
 BIN = Path(sys.executable).parent
 START_S = 240
@@ -79,11 +81,13 @@ def head_node(*, cpus: int = 2, dashboard: bool = False, token: str = "", **envi
                 time.sleep(0.2)
             yield head
         finally:
+            processes = children(ray.pid)
             ray.send_signal(signal.SIGTERM)
-            try:
-                ray.wait(timeout=60)
-            finally:
-                shutil.rmtree(folder, ignore_errors=True)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                ray.wait(timeout=5)
+            kill(processes)
+            ray.wait(timeout=60)
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _is_ready(head: Head) -> bool:
