@@ -109,9 +109,7 @@ def test_a_stopped_run_leaves_a_checkpoint(
     """Ctrl-C reaches every process of the terminal, those of a private Ray too; ``ray job stop`` reaches the driver."""
     if number == signal.SIGTERM:
         request.getfixturevalue("shared_ray")
-    process = start(
-        long_spec(tmp_path), tiny_dataset, tmp_path, "stopped", "--checkpoint-every", "0", "--epochs", "1000"
-    )
+    process = start(spec, tiny_dataset, tmp_path, "stopped", "--checkpoint-every", "0", "--epochs", "1000")
     wait_for_epochs(process, tmp_path / "stopped", 2)
     (os.killpg if number == signal.SIGINT else os.kill)(process.pid, number)
     code, out, err = finish(process)
