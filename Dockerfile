@@ -40,4 +40,4 @@ USER 1000
 EXPOSE 8000
 HEALTHCHECK --interval=10s --start-period=90s CMD ["wget", "-q", "-O", "/dev/null", "http://127.0.0.1:8000/healthz"]
 ENTRYPOINT ["tini", "--"]
-CMD ["python", "-m", "serve_app", "--models", "/srv/models", "--host", "0.0.0.0"]
+CMD ["python", "-m", "jobs.serve", "--models", "/srv/models", "--host", "0.0.0.0"]

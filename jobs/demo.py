@@ -116,7 +116,7 @@ def _step(verb: str, *arguments: object) -> dict[str, Any]:
 def _ask(models: Path, data: manifest.Manifest) -> list[dict[str, Any]]:
     """Serves the live model and sends it the first real and the first fake test image over HTTP."""
     port = free_port()
-    command = ["-m", "serve_app", "--models", str(models), "--port", str(port)]
+    command = ["-m", "jobs.serve", "--models", str(models), "--port", str(port)]
     cli.say(f"\n== python {shlex.join(command)}")
     rows = data.split("test")
     with _child(command, stdout=subprocess.DEVNULL) as server:

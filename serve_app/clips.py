@@ -1,85 +1,88 @@
-"""A short clip -> the verdict about each of some frames, and one about the clip."""
+"""A short clip: some of its frames, each on the way of an image, and one verdict about the clip."""
 
 import statistics
 import time
-from typing import Any
+from dataclasses import dataclass
 
 from detector_core.errors import BadVideo, TooLongVideo
 from detector_core.evaluation import calibration
 from detector_core.images import sandbox, video
 from detector_core.labels import FAKE
 from detector_core.registry.predictor import ModelInfo
+from serve_app.decode_pool import BYTES_PER_PIXEL, DecodePool
 from serve_app.errors import Refusal
-from serve_app.middleware import Notes
-from serve_app.pipeline import BYTES_A_PIXEL, NO_FACE, Judge, Seen, Workers, ask, look_at
-from serve_app.schemas import FrameAnswer, ModelRef, Thresholds
+from serve_app.pipeline import NO_FACE, DecodedImage, ImagePrediction, find_crops
+from serve_app.schemas import FrameAnswer, Verdict, as_verdict
 from serve_app.settings import Limits
 
 
-async def judge_clip(
-    data: bytes,
-    judge: Judge,
-    model: ModelInfo,
-    limits: Limits,
-    count: int,
-    search: bool,
-    workers: Workers,
-    taken: Notes,
-    timeout_s: float,
-) -> dict[str, Any]:
-    """The fields of a VideoAnswer that the clip gives.
+@dataclass(frozen=True, kw_only=True)
+class DecodedClip:
+    """``times_s`` and ``frames`` belong together: when each sampled frame is shown, and what to predict in it."""
+
+    duration_s: float
+    times_s: tuple[float, ...]
+    frames: tuple[DecodedImage, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipPrediction:
+    """The verdict about a clip: ``p_fake`` is the median over the frames with a face, None if there is none."""
+
+    frames: list[FrameAnswer]
+    verdict: Verdict
+    p_fake: float | None
+    proportion_fake: float | None
+    scored_frames: int
+    model: ModelInfo
+
+
+def decode_clip(
+    data: bytes, model: ModelInfo, limits: Limits, count: int, search: bool, pool: DecodePool, deadline: float
+) -> DecodedClip:
+    """Samples evenly spaced frames. One is open at a time, besides what the decoder's own process holds.
+
+    Args:
+        count: how many frames.
+        deadline: of :func:`time.monotonic`, after which decoding is given up.
 
     Raises:
-        Refusal: 400 not a clip, 413 too long.
-        Unavailable: the model cannot answer now.
+        Refusal: 400 for a file that is no clip, 413 for one that is too long.
     """
-    give_up = time.monotonic() + timeout_s
     try:
-        duration_s, seen = await workers.run(_look, data, model, limits, count, search, workers, give_up)
+        with (
+            pool.reserve(sandbox.memory_for(data) + video.MAX_PIXELS * BYTES_PER_PIXEL),
+            sandbox.sampled(data, count, max_s=limits.max_video_s, deadline=deadline) as clip,
+        ):
+            times_s, frames = [], []
+            started = time.perf_counter()
+            for frame in clip.frames:
+                decode_s = time.perf_counter() - started
+                times_s.append(frame.time_s)
+                frames.append(find_crops(frame.image_HWC, model, limits, search, decode_s=decode_s))
+                started = time.perf_counter()
+            return DecodedClip(duration_s=clip.duration_s, times_s=tuple(times_s), frames=tuple(frames))
     except TooLongVideo as error:
         raise Refusal(413, str(error)) from None
     except BadVideo as error:
         raise Refusal(400, str(error), "not_a_video") from None
-    # One frame after the other: a clip must not take all the places at the model at once.
-    judged = [await ask(judge, one.squares, model, explain=False) for _, one in seen]
+
+
+def combine(clip: DecodedClip, predictions: list[ImagePrediction], model: ModelInfo) -> ClipPrediction:
+    """One verdict from those of the frames."""
     frames = [
-        FrameAnswer(time_s=time_s, verdict=one.verdict, p_fake=one.p_fake, faces=one.faces)
-        for (time_s, _), one in zip(seen, judged, strict=True)
+        FrameAnswer(time_s=time_s, verdict=frame.verdict, p_fake=frame.p_fake, faces=frame.faces)
+        for time_s, frame in zip(clip.times_s, predictions, strict=True)
     ]
-    for one in judged:
-        taken.add("detect", one.detect_s)
-        taken.judged(one.verdict, one.p_fake)
-    for _, one in seen:
-        taken.add("decode", one.decode_s)
-        taken.add("faces", one.faces_s)
-    answering = next((one.model for one in judged), model)
+    answering = next((frame.model for frame in predictions), model)
     scores = [frame.p_fake for frame in frames if frame.p_fake is not None]
     p_fake = statistics.median(scores) if scores else None
-    return {
-        "duration_s": round(duration_s, 3),
-        "frames": frames,
-        "verdict": NO_FACE if p_fake is None else calibration.verdict(p_fake, answering.calibration),
-        "p_fake": p_fake,
-        "share_fake": sum(frame.verdict == FAKE for frame in frames) / len(scores) if scores else None,
-        "judged_frames": len(scores),
-        "thresholds": Thresholds.of(answering),
-        "model": ModelRef.to(answering),
-        "warnings": list(dict.fromkeys(warning for _, one in seen for warning in one.warnings)),
-    }
-
-
-def _look(
-    data: bytes, model: ModelInfo, limits: Limits, count: int, search: bool, workers: Workers, give_up: float
-) -> tuple[float, list[tuple[float, Seen]]]:
-    """One frame is open at a time, beside what the decoder's own process holds; only its squares are kept."""
-    with (
-        workers.memory(sandbox.memory_for(data) + video.MAX_PIXELS * BYTES_A_PIXEL),
-        sandbox.sampled(data, count, max_s=limits.max_video_s, deadline=give_up) as clip,
-    ):
-        seen = []
-        before = time.perf_counter()
-        for frame in clip.frames:
-            decode_s = time.perf_counter() - before
-            seen.append((frame.time_s, look_at(frame.image_HWC, model, limits, search, decode_s=decode_s)))
-            before = time.perf_counter()
-        return clip.duration_s, seen
+    fakes = sum(frame.verdict == FAKE for frame in frames)
+    return ClipPrediction(
+        frames=frames,
+        verdict=NO_FACE if p_fake is None else as_verdict(calibration.verdict(p_fake, answering.calibration)),
+        p_fake=p_fake,
+        proportion_fake=fakes / len(scores) if scores else None,
+        scored_frames=len(scores),
+        model=answering,
+    )

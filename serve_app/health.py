@@ -1,4 +1,4 @@
-"""Whether the model answers: what /readyz says, and what tells Ray Serve that a detector is broken. No Ray here."""
+"""Whether the model answers: for /readyz, and for Ray Serve, which replaces a replica that is broken. No Ray here."""
 
 import asyncio
 import math
@@ -7,84 +7,88 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 
 from detector_core.images.decode import Heat, Pixels
-from detector_core.registry.predictor import Prediction
+from detector_core.registry.predictor import ModelInfo, Prediction
 from serve_app.errors import Busy, Unavailable
-from serve_app.pipeline import Judge
+from serve_app.pipeline import ModelClient
 
 ANSWER_S = 5.0
 """A model that needs longer for one image is not ready."""
 FRESH_S = 5.0
-"""So long an answer shows that the model is there, whoever was given it."""
+"""For this long an answer to any request shows that the model is ready."""
 STUCK_S = 120.0
-"""A forward pass that lasts longer never ends."""
+"""A forward pass that takes longer is considered stuck."""
 
 
-class Watched:
-    """A judge that remembers when it answered last."""
+class HealthTracked:
+    """A model client that remembers when the model last answered."""
 
-    def __init__(self, judge: Judge) -> None:
-        self._judge, self.answered = judge, -math.inf
+    def __init__(self, client: ModelClient) -> None:
+        self._client, self.answered_at = client, -math.inf
 
     async def predict(self, image_SSC: Pixels) -> Prediction:
-        """As the judge."""
-        prediction = await self._judge.predict(image_SSC)
-        self.answered = time.monotonic()
+        """As the client, see :class:`serve_app.pipeline.ModelClient`."""
+        prediction = await self._client.predict(image_SSC)
+        self.answered_at = time.monotonic()
         return prediction
 
     async def explain(self, image_SSC: Pixels, toward: str) -> Heat:
-        """As the judge."""
-        return await self._judge.explain(image_SSC, toward)
+        """As the client."""
+        return await self._client.explain(image_SSC, toward)
+
+    async def model_info(self) -> ModelInfo:
+        """As the client."""
+        return await self._client.model_info()
 
 
 class Readiness:
-    """Asks the model when nobody had an answer of it for FRESH_S: once, however many want to know.
+    """Probes the model if it has not answered for FRESH_S: once, however many callers wait for it.
 
     Args:
-        ask: asks about one image through ``judge``, and warms up what else a request needs.
+        probe: asks for one prediction through ``client`` and warms up whatever else a request needs.
     """
 
-    def __init__(self, judge: Watched, ask: Callable[[], Awaitable[object]]) -> None:
-        self._judge, self._ask = judge, ask
-        self._asked = False
-        self._asking: asyncio.Task[None] | None = None
+    def __init__(self, client: HealthTracked, probe: Callable[[], Awaitable[object]]) -> None:
+        self._client, self._probe = client, probe
+        self._ready_once = False
+        self._probing: asyncio.Task[None] | None = None
 
     async def check(self) -> None:
         """Raises Unavailable."""
-        if self._asked and time.monotonic() - self._judge.answered < FRESH_S:
+        if self._ready_once and time.monotonic() - self._client.answered_at < FRESH_S:
             return
-        if self._asking is None:
-            self._asking = asyncio.create_task(self._once())
-            self._asking.add_done_callback(self._done)
-        await asyncio.shield(self._asking)
+        if self._probing is None:
+            self._probing = asyncio.create_task(self._run_probe())
+            self._probing.add_done_callback(self._finish)
+        await asyncio.shield(self._probing)
 
-    async def _once(self) -> None:
+    async def _run_probe(self) -> None:
         try:
             async with asyncio.timeout(ANSWER_S):
-                await self._ask()
-        except Busy:  # it has work, more than enough; before its first answer that does not count
-            if not self._asked:
+                await self._probe()
+        except Busy:  # a busy model is ready, but only once it has answered at all
+            if not self._ready_once:
                 raise
         except TimeoutError:
             raise Unavailable(f"the model did not answer within {ANSWER_S:g} s") from None
-        self._asked = True
+        self._ready_once = True
 
-    def _done(self, task: "asyncio.Task[None]") -> None:
-        self._asking = None
+    def _finish(self, task: "asyncio.Task[None]") -> None:
+        self._probing = None
         if not task.cancelled():
-            task.exception()  # those who wait raise it; perhaps nobody does any more
+            task.exception()  # marks it as seen: the callers raise it, but they may all have left
 
 
-class Passes:
-    """The forward passes of a detector: whether its engine works."""
+class ForwardPassMonitor:
+    """Watches the forward passes of a replica, to tell whether its engine works. Passes do not overlap."""
 
     def __init__(self) -> None:
-        self._since: float | None = None
+        self._started_at: float | None = None
         self._failed = False
 
     @contextmanager
-    def one(self) -> Iterator[None]:
-        """Around each; they do not overlap."""
-        self._since = time.monotonic()
+    def track(self) -> Iterator[None]:
+        """Wraps one pass."""
+        self._started_at = time.monotonic()
         try:
             yield
             self._failed = False
@@ -92,16 +96,16 @@ class Passes:
             self._failed = True
             raise
         finally:
-            self._since = None
+            self._started_at = None
 
-    def check(self, again: Callable[[], object]) -> None:
-        """Costs nothing while passes succeed; after one that failed, ``again`` makes another. Raises what that raises.
+    def check(self, retry: Callable[[], object]) -> None:
+        """Returns at once if the last pass succeeded; if it failed, runs ``retry``, whose error it raises.
 
         Raises:
-            TimeoutError: a pass goes on for longer than STUCK_S.
+            TimeoutError: the current pass has been running for more than STUCK_S.
         """
-        if self._since is not None and time.monotonic() - self._since > STUCK_S:
-            raise TimeoutError(f"a forward pass has not ended within {STUCK_S:g} s")
+        if self._started_at is not None and time.monotonic() - self._started_at > STUCK_S:
+            raise TimeoutError(f"a forward pass has not finished within {STUCK_S:g} s")
         if self._failed:
-            again()
+            retry()
             self._failed = False

@@ -1,8 +1,8 @@
-"""A replica's model: loaded once, and changed in place when another becomes the live one.
+"""The model of a replica: loaded once, and replaced in place when another version becomes live.
 
-Every replica looks at ``MODELS/live`` by itself, so a promotion and a roll-back reach a service however it was
-deployed, without a restart and without a request that fails: the old model answers until the new one has. A version
-that cannot be loaded is reported once, and the old one goes on.
+Every replica polls ``MODELS/live`` itself, so promotions and rollbacks reach a service however it was deployed,
+without a restart and without a failed request: the old model answers until the new one is loaded. A version that
+cannot be loaded is reported once, and the old one stays.
 """
 
 import logging
@@ -20,38 +20,38 @@ T = TypeVar("T")
 _log = logging.getLogger("ray.serve")
 
 
-class Following(Generic[T]):
-    """``current`` is what ``load`` made of the live model's folder.
+class LiveModel(Generic[T]):
+    """``current`` is what ``load`` returns for the folder of the live model.
 
     Args:
-        tell: told of each live model after the first whether it was taken over.
+        on_change: called after each change of the live model with whether it could be loaded.
 
     Raises:
         DetectorError: the first model cannot be loaded.
     """
 
     def __init__(
-        self, settings: Settings, load: Callable[[Path], T], tell: Callable[[bool], None] = lambda _: None
+        self, settings: Settings, load: Callable[[Path], T], on_change: Callable[[bool], None] = lambda _: None
     ) -> None:
         settings.check()
-        self._models, self._load, self._tell = settings.models, load, tell
+        self._models, self._load, self._on_change = settings.models, load, on_change
         self._version = versions.history(self._models)[:1] if self._models else []
         folder = Path(artifacts.find(str(settings.model))) if settings.model else versions.live(str(self._models))
         self.current = load(folder)
         self._stopped = threading.Event()
         if self._models:
-            threading.Thread(target=self._follow, args=(settings.follow_s,), name="follow live", daemon=True).start()
+            threading.Thread(target=self._poll, args=(settings.follow_s,), name="poll live model", daemon=True).start()
 
     def stop(self) -> None:
-        """Follows no more."""
+        """Stops polling."""
         self._stopped.set()
 
-    def _follow(self, every_s: float) -> None:
+    def _poll(self, every_s: float) -> None:
         while not self._stopped.wait(every_s):
-            self.look()
+            self.update()
 
-    def look(self) -> None:
-        """Takes over another live version, if there is one. One that is broken is tried once, a lost store again."""
+    def update(self) -> None:
+        """Loads the live version if it has changed. A broken version is tried once, an unreachable store again."""
         models = str(self._models)
         try:
             version = versions.history(models)[:1]
@@ -59,15 +59,15 @@ class Following(Generic[T]):
                 return
             self.current = self._load(versions.live(models))
         except (OSError, NoStorage) as error:
-            _log.warning("%s cannot be read now, the model before goes on: %s", models, error)
+            _log.warning("%s cannot be read now, the previous model stays: %s", models, error)
             return
         except DetectorError as error:
-            _log.error("the live model of %s cannot be taken over, the one before goes on: %s", models, error)
-            self._tell(False)
-        except Exception:  # whatever a runtime raises on a file it cannot use: following must go on, for the next one
-            _log.exception("the live model of %s cannot be loaded, the one before goes on", models)
-            self._tell(False)
+            _log.error("the live model of %s cannot be loaded, the previous one stays: %s", models, error)
+            self._on_change(False)
+        except Exception:  # a runtime may raise anything for a file it cannot use; polling must go on regardless
+            _log.exception("the live model of %s cannot be loaded, the previous one stays", models)
+            self._on_change(False)
         else:
             _log.info("now serving %s", version[0])
-            self._tell(True)
+            self._on_change(True)
         self._version = version

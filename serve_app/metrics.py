@@ -1,14 +1,13 @@
-"""What operators see: Prometheus metrics on Ray's endpoint, and one line of JSON in the log for each request.
+"""What operators see: Prometheus metrics on Ray's endpoint, and one JSON log line per request.
 
-Neither ever holds an image, a file name or an address. ``docs/grafana/service.json`` draws the metrics.
+Neither ever contains an image, a file name or an address. ``docs/grafana/service.json`` shows the metrics.
 """
 
 import logging
-from collections.abc import Sequence
 
 from ray.serve import metrics
 
-from serve_app.middleware import Answered
+from serve_app.middleware import RequestEvent
 
 SECONDS = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30]
 BATCHES = [1, 2, 4, 8, 16, 32, 64]
@@ -24,42 +23,44 @@ BEHIND = "detector_model_behind"
 _log = logging.getLogger("ray.serve")
 
 
-class Standing:
-    """A gauge that stays: Ray forgets one that is not set again and again, so check_health, asked every 5 s, does."""
+class PersistentGauge:
+    """A gauge that does not expire: Ray drops one that is not set for 20 s, so check_health refreshes it every 5 s."""
 
     def __init__(self, name: str, description: str) -> None:
         self._gauge = metrics.Gauge(name, description)
         self.set(0)
 
     def set(self, value: float) -> None:
-        """From now on."""
+        """Changes the value."""
         self._value = value
-        self.again()
+        self.refresh()
 
-    def again(self) -> None:
-        """Still."""
+    def refresh(self) -> None:
+        """Sets the same value again."""
         self._gauge.set(self._value)
 
 
 class RequestMetrics:
-    """Of an ingress; :meth:`observe` is given to ``create_app``."""
+    """The metrics of an ingress; ``create_app`` is given :meth:`observe`."""
 
     def __init__(self) -> None:
         self._requests = metrics.Counter(REQUESTS, "requests answered", ("route", "status"))
-        self._verdicts = metrics.Counter(VERDICTS, "images and frames judged", ("verdict",))
-        self._seconds = metrics.Histogram(SECONDS_BY_STAGE, "seconds of a request by stage", SECONDS, ("stage",))
-        self._scores = metrics.Histogram(SCORES, "calibrated p_fake of judged images", TENTHS)
-        self.waiting = Standing(WAITING, "images that this ingress has asked the model about")
+        self._verdicts = metrics.Counter(VERDICTS, "images and frames predicted", ("verdict",))
+        self._seconds = metrics.Histogram(SECONDS_BY_STAGE, "seconds per request and stage", SECONDS, ("stage",))
+        self._scores = metrics.Histogram(SCORES, "calibrated p_fake of predicted images", TENTHS)
+        self.waiting = PersistentGauge(
+            WAITING, "images that this ingress has sent to the model and that have no answer yet"
+        )
 
-    def observe(self, event: Answered) -> None:
-        """Counts one request and writes its line."""
+    def observe(self, event: RequestEvent) -> None:
+        """Counts one request and writes its log line."""
         self._requests.inc(1, {"route": event.route, "status": str(event.status)})
         for stage, seconds in event.seconds.items():
             self._seconds.observe(max(seconds, 1e-6), {"stage": stage})
         for verdict in event.verdicts:
             self._verdicts.inc(1, {"verdict": verdict})
         for p_fake in event.p_fakes:
-            self._scores.observe(max(p_fake, 1e-9))  # Ray takes no zero
+            self._scores.observe(max(p_fake, 1e-9))  # Ray rejects zero
         fields = {
             "request": event.request_id,
             "method": event.method,
@@ -73,14 +74,14 @@ class RequestMetrics:
 
 
 class ModelMetrics:
-    """Of a detector."""
+    """The metrics of a replica that runs the model."""
 
     def __init__(self) -> None:
-        self._size = metrics.Histogram(BATCH_SIZE, "images of a forward pass", BATCHES)
-        self._seconds = metrics.Histogram(MODEL_SECONDS, "seconds of a forward pass", SECONDS)
-        self.behind = Standing(BEHIND, "1 while the live model cannot be loaded and the one before is served")
+        self._size = metrics.Histogram(BATCH_SIZE, "images per forward pass", BATCHES)
+        self._seconds = metrics.Histogram(MODEL_SECONDS, "seconds per forward pass", SECONDS)
+        self.behind = PersistentGauge(BEHIND, "1 while the live model cannot be loaded and the previous one is served")
 
-    def batch(self, images: Sequence[object], seconds: float) -> None:
+    def record_batch(self, images: int, seconds: float) -> None:
         """Counts one forward pass."""
-        self._size.observe(len(images))
+        self._size.observe(images)
         self._seconds.observe(max(seconds, 1e-6))

@@ -1,4 +1,4 @@
-"""What surrounds every request: its id, security headers, a last catch for errors, one event for whoever measures."""
+"""Wraps every request: request id, security headers, a last handler for errors, and one event for metrics and log."""
 
 import asyncio
 import logging
@@ -11,7 +11,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serve_app.errors import LEFT, internal, request_id
+from serve_app.errors import CLIENT_CLOSED, internal_error, request_id
 
 HEADERS = {
     "Content-Security-Policy": (
@@ -26,19 +26,19 @@ HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
 }
-UNKNOWN = "unknown"
+UNKNOWN_ROUTE = "unknown"
 _log = logging.getLogger("serve_app")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Answered:
-    """One answered request, for metrics and the log: never an image's bytes, a file name or an address.
+class RequestEvent:
+    """One answered request, for metrics and log. It never holds image bytes, a file name or an address.
 
     Attributes:
-        route: its template, such as ``/v1/detect``; ``unknown`` where none matched.
-        seconds: by stage, of all images: ``read``, ``decode``, ``faces``, ``detect``, ``explain``; and ``total``.
-        images: judged images, or frames.
-        verdicts, p_fakes: of the judged images or frames; p_fake only where there is one.
+        route: its template, such as ``/v1/detect``; ``unknown`` if none matched.
+        seconds: by stage, over all images: ``read``, ``decode``, ``faces``, ``detect``, ``explain``; and ``total``.
+        images: number of images or frames predicted.
+        verdicts, p_fakes: of these; an image without a face has no p_fake.
     """
 
     route: str
@@ -52,8 +52,8 @@ class Answered:
 
 
 @dataclass(kw_only=True)
-class Notes:
-    """What a request gathers on its way for its answer's timing and for :class:`Answered`."""
+class RequestTimings:
+    """Collects what a request took and found, for the timings in its answer and for :class:`RequestEvent`."""
 
     started: float = field(default_factory=time.perf_counter)
     seconds: dict[str, float] = field(default_factory=dict)
@@ -61,42 +61,42 @@ class Notes:
     p_fakes: list[float] = field(default_factory=list)
 
     @contextmanager
-    def on(self, stage: str) -> Iterator[None]:
-        """Adds the time of a ``with`` block to a stage."""
-        before = time.perf_counter()
+    def measure(self, stage: str) -> Iterator[None]:
+        """Adds the duration of a ``with`` block to a stage."""
+        started = time.perf_counter()
         try:
             yield
         finally:
-            self.add(stage, time.perf_counter() - before)
+            self.add(stage, time.perf_counter() - started)
 
     def add(self, stage: str, seconds: float) -> None:
-        """Adds to a stage."""
+        """Adds seconds to a stage."""
         self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
 
-    def judged(self, verdict: str, p_fake: float | None) -> None:
-        """Counts one image or frame."""
+    def count(self, verdict: str, p_fake: float | None) -> None:
+        """Counts one predicted image or frame."""
         self.verdicts.append(verdict)
         if p_fake is not None:
             self.p_fakes.append(p_fake)
 
     @property
     def total(self) -> float:
-        """Seconds since the request began."""
+        """Seconds since the request started."""
         return time.perf_counter() - self.started
 
 
-def notes(request: HTTPConnection) -> Notes:
-    """The notes of a request."""
-    if not hasattr(request.state, "notes"):
-        request.state.notes = Notes()
-    found: Notes = request.state.notes
-    return found
+def timings_of(request: HTTPConnection) -> RequestTimings:
+    """The timings of a request."""
+    if not hasattr(request.state, "timings"):
+        request.state.timings = RequestTimings()
+    timings: RequestTimings = request.state.timings
+    return timings
 
 
-class Outer:
+class RequestMiddleware:
     """The outermost ASGI layer."""
 
-    def __init__(self, app: ASGIApp, observe: Callable[[Answered], None]) -> None:
+    def __init__(self, app: ASGIApp, observe: Callable[[RequestEvent], None]) -> None:
         self._app, self._observe = app, observe
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -106,7 +106,7 @@ class Outer:
         scope.setdefault("state", {})
         request = HTTPConnection(scope)
         status = 0
-        taken = notes(request)
+        timings = timings_of(request)
 
         async def send_with_headers(message: Message) -> None:
             nonlocal status
@@ -120,23 +120,23 @@ class Outer:
         try:
             await self._app(scope, receive, send_with_headers)
         except asyncio.CancelledError:
-            status = status or LEFT
+            status = status or CLIENT_CLOSED
             raise
         except Exception:
             _log.exception("request %s failed", request_id(request))
             if status:
                 raise
-            await internal(request)(scope, receive, send_with_headers)
+            await internal_error(request)(scope, receive, send_with_headers)
         finally:
-            route = getattr(scope.get("route"), "path", UNKNOWN)
-            event = Answered(
+            route = getattr(scope.get("route"), "path", UNKNOWN_ROUTE)
+            event = RequestEvent(
                 route=route,
                 method=scope["method"],
                 status=status,
                 request_id=request_id(request),
-                seconds={**taken.seconds, "total": taken.total},
-                images=len(taken.verdicts),
-                verdicts=tuple(taken.verdicts),
-                p_fakes=tuple(taken.p_fakes),
+                seconds={**timings.seconds, "total": timings.total},
+                images=len(timings.verdicts),
+                verdicts=tuple(timings.verdicts),
+                p_fakes=tuple(timings.p_fakes),
             )
             self._observe(event)

@@ -1,90 +1,87 @@
-"""One image: bytes -> faces -> squares of the model's size -> verdict.
+"""The way of one image, or of one frame of a clip: pixels -> faces -> crops of the model's size -> prediction.
 
-Decoding and the search for faces run in a small pool of threads, each holding a whole image, so that the event loop
-goes on; only the squares travel further. A budget keeps the images that are open at once within the memory.
+:func:`find_crops` runs in a thread (:mod:`serve_app.decode_pool`), which holds the whole image; only the small crops
+travel further, to :func:`predict_image`. Images and clips take the same two steps.
 """
 
-import asyncio
 import base64
 import io
-import os
-import threading
 import time
-from collections.abc import Callable, Coroutine, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
-from typing import Protocol, TypeVar
+from typing import Final, Protocol
 
 import numpy as np
 from PIL import Image
 
 from detector_core.errors import BadConfig
-from detector_core.images import faces, quality
+from detector_core.images import align, faces, quality
 from detector_core.images.decode import Heat, Pixels, decode, size_of
 from detector_core.images.faces import Box, Face
 from detector_core.images.preprocess import square
 from detector_core.labels import FAKE, REAL
 from detector_core.registry.predictor import ModelInfo, Prediction
-from serve_app.schemas import FaceAnswer, Heatmap, Quality, Verdict, Warning
+from serve_app.decode_pool import BYTES_PER_PIXEL, DecodePool, gather
+from serve_app.schemas import FaceAnswer, Heatmap, Quality, Verdict, Warning, as_verdict
 from serve_app.settings import Limits
 
-OPEN_BYTES = 2**30
-"""Memory that images may take together while they are decoded, in one process."""
-BYTES_A_PIXEL = 12
-"""At the worst moment: RGBA, what it is laid on, and RGB."""
-NO_FACE = "no_face"
-
-T = TypeVar("T")
+NO_FACE: Final = "no_face"
 
 
-class Judge(Protocol):
-    """Asks the model; all raise Unavailable."""
+class ModelClient(Protocol):
+    """Asks the model. Every method raises Unavailable if it cannot answer now."""
 
     async def predict(self, image_SSC: Pixels) -> Prediction:
-        """One image of the model's size."""
+        """Predicts one image of the model's size."""
         ...
 
     async def explain(self, image_SSC: Pixels, toward: str) -> Heat:
-        """heat_HW from 0 to 1: what speaks for a label."""
+        """Returns heat_HW from 0 to 1: the evidence for a label."""
         ...
 
     async def model_info(self) -> ModelInfo:
-        """The model that answers."""
+        """Describes the model that answers."""
         ...
 
 
 @dataclass(frozen=True, kw_only=True)
-class Square:
-    """What the model is asked about: image_SSC, where it lies, and the face in it, if one was looked for."""
+class Crop:
+    """What the model sees of an image.
+
+    Attributes:
+        image_SSC: uint8, of the model's size.
+        box: its place in the image; the bounding box of ``frame`` if there is one.
+        face: the face in it, if faces were searched.
+        frame: how the face was aligned; None for an upright centre square.
+        quality: why the face says little.
+    """
 
     image_SSC: Pixels
     box: Box
     face: Face | None = None
+    frame: align.Frame | None = None
     quality: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
-class Seen:
-    """An image after its pixels are forgotten: ``width`` and ``height`` upright, and the squares to judge."""
+class DecodedImage:
+    """An image after its pixels were dropped: ``width`` and ``height`` when upright, and the crops to predict."""
 
     width: int
     height: int
-    squares: tuple[Square, ...]
+    crops: tuple[Crop, ...]
     warnings: tuple[Warning, ...]
     decode_s: float
     faces_s: float
 
 
 @dataclass(frozen=True, kw_only=True)
-class Judged:
-    """The verdict about an image; the values of the square that decided, none where there is no face."""
+class ImagePrediction:
+    """The verdict about an image. The values are those of the decisive crop; None where no face was found."""
 
     verdict: Verdict
     p_fake: float | None
     confidence: float | None
-    decided: Square | None
+    crop: Crop | None
     faces: list[FaceAnswer]
     heatmap: Heatmap | None
     model: ModelInfo
@@ -92,102 +89,65 @@ class Judged:
     explain_s: float
 
 
-class Workers:
-    """Threads that decode, and the memory they share. Work that nobody waits for any more still keeps its thread."""
-
-    def __init__(self, count: int | None = None, open_bytes: int = OPEN_BYTES) -> None:
-        self._pool = ThreadPoolExecutor(count or os.cpu_count() or 1, thread_name_prefix="images")
-        self._open_bytes, self._taken = open_bytes, 0
-        self._changed = threading.Condition()
-
-    async def run(self, work: Callable[..., T], *arguments: object) -> T:
-        """Runs in a thread of the pool. Cancelled while it waits for one, it lets go of the bytes at once."""
-        held = [partial(work, *arguments)]
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self._pool, lambda: held[0]())
-        finally:
-            held.clear()
-
-    @contextmanager
-    def memory(self, count: int) -> Iterator[None]:
-        """Waits, in a thread, until so many bytes are free; one that needs more than there is goes alone."""
-        count = min(count, self._open_bytes)
-        with self._changed:
-            self._changed.wait_for(lambda: self._taken + count <= self._open_bytes)
-            self._taken += count
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._taken -= count
-                self._changed.notify_all()
-
-
-async def together(works: Iterable[Coroutine[None, None, T]]) -> list[T]:
-    """What each gives, in their order; the first error cancels the others and is raised as it is."""
-    try:
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(work) for work in works]
-    except BaseExceptionGroup as errors:
-        raise errors.exceptions[0] from None
-    return [task.result() for task in tasks]
-
-
-def look(data: bytes, model: ModelInfo, limits: Limits, search: bool, workers: Workers) -> Seen:
-    """Decodes an image and finds what is to be judged. Raises BadImage."""
+def decode_image(data: bytes, model: ModelInfo, limits: Limits, search: bool, pool: DecodePool) -> DecodedImage:
+    """Decodes an upload and finds what to predict. Raises BadImage."""
     width, height = size_of(data, max_pixels=limits.max_pixels)
-    with workers.memory(width * height * BYTES_A_PIXEL):
-        before = time.perf_counter()
+    with pool.reserve(width * height * BYTES_PER_PIXEL):
+        started = time.perf_counter()
         image_HWC = decode(data, max_pixels=limits.max_pixels)
         warnings: tuple[Warning, ...] = ("recompressed",) if quality.recompressed(data) else ()
-        return look_at(image_HWC, model, limits, search, warnings, time.perf_counter() - before)
+        return find_crops(image_HWC, model, limits, search, warnings, time.perf_counter() - started)
 
 
-def look_at(
+def find_crops(
     image_HWC: Pixels,
     model: ModelInfo,
     limits: Limits,
     search: bool,
     warnings: tuple[Warning, ...] = (),
     decode_s: float = 0.0,
-) -> Seen:
-    """Finds what is to be judged in a decoded image."""
-    before = time.perf_counter()
+) -> DecodedImage:
+    """Finds what to predict in a decoded image or frame: each face, or the centre square if faces are not searched."""
+    started = time.perf_counter()
     height, width = image_HWC.shape[:2]
     found = faces.detect(image_HWC) if search else []
-    squares = _squares(image_HWC, model, found[: limits.max_faces], search)
-    said = list(warnings)
-    if any(box[2] - box[0] < model.preprocess.image_size for box in (one.box for one in squares)):
-        said.append("upscaled")
+    crops = _crops(image_HWC, model, found[: limits.max_faces], search)
+    raised = list(warnings)
+    if any(crop.box[2] - crop.box[0] < model.preprocess.image_size for crop in crops):
+        raised.append("upscaled")
     if len(found) > 1:
-        said.append("several_faces")
-    if width != height and squares and squares[0].box == _centre(width, height):
-        said.append("cropped")
-    return Seen(
+        raised.append("several_faces")
+    if width != height and crops and crops[0].box == _centre(width, height):
+        raised.append("cropped")
+    return DecodedImage(
         width=width,
         height=height,
-        squares=squares,
-        warnings=tuple(said),
+        crops=crops,
+        warnings=tuple(raised),
         decode_s=decode_s,
-        faces_s=time.perf_counter() - before,
+        faces_s=time.perf_counter() - started,
     )
 
 
-def _squares(image_HWC: Pixels, model: ModelInfo, found: list[Face], search: bool) -> tuple[Square, ...]:
+def _crops(image_HWC: Pixels, model: ModelInfo, found: list[Face], search: bool) -> tuple[Crop, ...]:
     height, width = image_HWC.shape[:2]
+    whole = Crop(image_SSC=square(image_HWC, model.preprocess), box=_centre(width, height))
     if not search:
-        return (Square(image_SSC=square(image_HWC, model.preprocess), box=_centre(width, height)),)
-    if found and faces.fills(image_HWC, found[0]):  # an aligned portrait, judged as jobs.evaluate judges it
-        whole, box = square(image_HWC, model.preprocess), _centre(width, height)
-        return (Square(image_SSC=whole, box=box, face=found[0], quality=quality.of_face(image_HWC, found[0])),)
-    return tuple(
-        Square(
-            image_SSC=square(faces.crop(image_HWC, face), model.preprocess),
-            box=faces.crop_box(image_HWC, face),
-            face=face,
-            quality=quality.of_face(image_HWC, face),
-        )
-        for face in found
+        return (whole,)
+    if found and faces.fills(image_HWC, found[0]):  # an aligned portrait, predicted as jobs.evaluate predicts it
+        flags = quality.of_face(image_HWC, found[0])
+        return (Crop(image_SSC=whole.image_SSC, box=whole.box, face=found[0], quality=flags),)
+    return tuple(_aligned(image_HWC, face, model) for face in found)
+
+
+def _aligned(image_HWC: Pixels, face: Face, model: ModelInfo) -> Crop:
+    frame = align.frame_of(face)
+    return Crop(
+        image_SSC=align.portrait(image_HWC, frame, model.preprocess.image_size),
+        box=align.bounding_box(frame, image_HWC),
+        face=face,
+        frame=frame,
+        quality=quality.of_face(image_HWC, face),
     )
 
 
@@ -197,58 +157,55 @@ def _centre(width: int, height: int) -> Box:
     return left, top, left + side, top + side
 
 
-async def ask(judge: Judge, squares: tuple[Square, ...], model: ModelInfo, explain: bool) -> Judged:
-    """Asks the model about the squares of an image; the likeliest fake decides, for a fake passed is the graver error.
+async def predict_image(
+    client: ModelClient, image: DecodedImage, model: ModelInfo, *, explain: bool = False
+) -> ImagePrediction:
+    """Predicts every crop of an image; the one most likely fake decides, as a fake passed is the more serious error.
 
     Raises:
         Unavailable: the model cannot answer now.
     """
-    before = time.perf_counter()
-    predictions = await together(judge.predict(one.image_SSC) for one in squares)
-    detect_s, before = time.perf_counter() - before, time.perf_counter()
-    pairs = list(zip(squares, predictions, strict=True))
-    decided, worst = max(pairs, key=lambda pair: pair[1].p_fake, default=(None, None))
-    heatmap = await _heatmap(judge, decided, worst.verdict) if explain and decided and worst else None
-    return Judged(
-        verdict=_verdict(worst.verdict) if worst else NO_FACE,
-        p_fake=worst.p_fake if worst else None,
-        confidence=worst.confidence if worst else None,
-        decided=decided,
-        faces=[_face_answer(one, one.face, prediction) for one, prediction in pairs if one.face],
+    started = time.perf_counter()
+    predictions = await gather(client.predict(crop.image_SSC) for crop in image.crops)
+    detect_s, started = time.perf_counter() - started, time.perf_counter()
+    pairs = list(zip(image.crops, predictions, strict=True))
+    crop, decisive = max(pairs, key=lambda pair: pair[1].p_fake, default=(None, None))
+    heatmap = await _heatmap(client, crop, decisive.verdict) if explain and crop and decisive else None
+    return ImagePrediction(
+        verdict=as_verdict(decisive.verdict) if decisive else NO_FACE,
+        p_fake=decisive.p_fake if decisive else None,
+        confidence=decisive.confidence if decisive else None,
+        crop=crop,
+        faces=[_face_answer(crop, crop.face, prediction) for crop, prediction in pairs if crop.face],
         heatmap=heatmap,
-        model=worst.model if worst else model,
+        model=decisive.model if decisive else model,
         detect_s=detect_s,
-        explain_s=time.perf_counter() - before if explain else 0.0,
+        explain_s=time.perf_counter() - started if explain else 0.0,
     )
 
 
-def _face_answer(one: Square, face: Face, prediction: Prediction) -> FaceAnswer:
+def _face_answer(crop: Crop, face: Face, prediction: Prediction) -> FaceAnswer:
     left, top, right, bottom = (round(value) for value in face.box)
-    flags: list[Quality] = [flag for flag in ("small", "blurred", "dark") if flag in one.quality]
+    flags: list[Quality] = [flag for flag in ("small", "blurred", "dark") if flag in crop.quality]
     return FaceAnswer(
         box=(left, top, right, bottom),
-        judged=one.box,
+        crop_box=crop.box,
         score=min(1.0, face.score),
         p_fake=prediction.p_fake,
-        verdict=_verdict(prediction.verdict),
+        verdict=as_verdict(prediction.verdict),
         quality=flags,
     )
 
 
-async def _heatmap(judge: Judge, decided: Square, verdict: str) -> Heatmap | None:
+async def _heatmap(client: ModelClient, crop: Crop, verdict: str) -> Heatmap | None:
     toward = REAL if verdict == REAL else FAKE
     try:
-        heat_HW = await judge.explain(decided.image_SSC, toward)
-    except BadConfig:  # a network without feature maps
+        heat_SS = await client.explain(crop.image_SSC, toward)
+    except BadConfig:  # the network has no feature maps
         return None
+    grey_HW = np.rint(255 * np.clip(np.nan_to_num(heat_SS), 0, 1)).astype(np.uint8)
+    if crop.frame:
+        grey_HW = align.place_back(grey_HW, crop.frame, crop.box)
     buffer = io.BytesIO()
-    grey_HW = np.rint(255 * np.clip(np.nan_to_num(heat_HW), 0, 1)).astype(np.uint8)
     Image.fromarray(grey_HW).save(buffer, "PNG")
-    return Heatmap(toward=toward, box=decided.box, png_base64=base64.b64encode(buffer.getvalue()).decode())
-
-
-def _verdict(said: str) -> Verdict:
-    for known in ("real", "uncertain", "fake"):
-        if said == known:
-            return known
-    raise ValueError(f"a verdict that is not known: {said}")
+    return Heatmap(toward=toward, box=crop.box, png_base64=base64.b64encode(buffer.getvalue()).decode())

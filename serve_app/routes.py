@@ -1,31 +1,28 @@
-"""The service as plain FastAPI: bytes -> images -> ``judge`` -> JSON. No Ray; tested with a TestClient.
+"""The HTTP interface as a FastAPI application: each route parses a request, calls the service once and forms an answer.
 
-Uploads stay in memory; nothing of them is kept or logged, a file's name least of all, unless a user gives an image as
-feedback. What reads a body is in ``intake``, what becomes of an image in ``judging``, who may ask in ``guards``. Left
-out: how ``judge`` batches and where it runs (``app``).
+Uploads stay in memory. Nothing of them is stored or logged, file names least of all, unless a user sends an image as
+feedback. Left out: what the service does (:mod:`serve_app.service`) and Ray (:mod:`serve_app.deployments`).
 """
 
-import asyncio
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import Depends, FastAPI, Query, Request, Security
+from fastapi import APIRouter, Depends, FastAPI, Query, Request, Security
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import FileResponse
 from fastapi.security import APIKeyHeader, HTTPBearer
 from fastapi.staticfiles import StaticFiles
 
-from detector_core.data import feedback
-from detector_core.errors import BadImage, NoRoom, TooManyPixels, UnreadFormat
-from detector_core.images import faces as face_search
-from detector_core.registry.predictor import ModelInfo, blank
-from serve_app import clips, middleware, openapi, uploads, url_fetch
-from serve_app.access import Guard, Keys, Room
-from serve_app.errors import Refusal, Unavailable, answer_errors, documented, request_id
-from serve_app.health import Readiness, Watched
-from serve_app.middleware import Answered, Notes, Outer
-from serve_app.pipeline import Judge, Judged, Seen, Workers, ask, look, together
+from detector_core.registry.predictor import ModelInfo
+from serve_app import openapi, uploads, url_fetch
+from serve_app.access import AccessControl, ApiKeys
+from serve_app.capacity import Capacity
+from serve_app.deadlines import compute_within, read_within
+from serve_app.errors import error_responses, handle_errors, request_id
+from serve_app.middleware import RequestEvent, RequestMiddleware, RequestTimings, timings_of
+from serve_app.pipeline import DecodedImage, ImagePrediction, ModelClient
 from serve_app.schemas import (
     DetectAnswer,
     FeedbackAnswer,
@@ -38,48 +35,39 @@ from serve_app.schemas import (
     Thresholds,
     Timing,
     VideoAnswer,
-    looks_for_faces,
 )
+from serve_app.service import DetectionService, seconds_by_stage
 from serve_app.settings import Faces, HttpSettings
 
-__all__ = ["Answered", "Judge", "Unavailable", "create_app"]
-
 STATIC = Path(__file__).parent / "static"
-FULL_RETRY_S = 3600
 _HEADERS = ["Authorization", "X-API-Key", "Content-Type", "X-Request-ID"]
 
 
 def create_app(
-    judge: Judge,
+    client: ModelClient,
     model: Callable[[], ModelInfo],
     settings: HttpSettings | None = None,
-    observe: Callable[[Answered], None] = lambda _: None,
+    observe: Callable[[RequestEvent], None] = lambda _: None,
 ) -> FastAPI:
-    """The service.
+    """The application.
 
     Args:
-        judge: asks the model about one image.
-        model: what it is now; its preprocessing is applied here, so that only small squares travel to ``judge``.
-        settings: how the operator runs it.
-        observe: is given each answered request.
+        client, model: see :class:`serve_app.service.DetectionService`.
+        settings: how the operator runs the service.
+        observe: called with each answered request.
 
     Raises:
-        BadConfig: a setting that cannot work, such as a key file that is not there.
+        BadConfig: a setting cannot work, such as a key file that does not exist.
     """
     settings = settings or HttpSettings()
-    limits = settings.limits
-    workers = Workers()
-    watched = Watched(judge)
-    store = feedback.Store(settings.feedback_folder, settings.feedback_bytes) if settings.feedback_folder else None
-    if store:
-        store.probe()
     app = FastAPI(
         title="Deepfake face detector",
-        description="Tells photographs of faces from generated ones. Images are judged in memory and never kept.",
+        description="Tells photographs of faces from generated ones. Images are processed in memory and not stored.",
         version="1",
         docs_url=None,
         redoc_url=None,
     )
+    app.state.service = DetectionService(client, model, settings)
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,
@@ -88,207 +76,191 @@ def create_app(
             allow_headers=_HEADERS,
             expose_headers=["Retry-After", "X-Request-ID"],
         )
-    app.add_middleware(Outer, observe=observe)
+    app.add_middleware(RequestMiddleware, observe=observe)
+    handle_errors(app)
+    app.include_router(_upload_routes(settings))
+    app.include_router(_other_routes())
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
-    answer_errors(app)
-    guarded, refusals = _guard(settings)
-
-    def search(asked: Faces, info: ModelInfo) -> bool:
-        return looks_for_faces(settings.faces if asked == "auto" else asked, info)
-
-    async def ask_once() -> None:
-        info = model()
-        if search("auto", info):
-            await workers.run(face_search.warm_up)
-        await watched.predict(blank(info))
-
-    readiness = Readiness(watched, ask_once)
-
-    def deadline() -> float:
-        return asyncio.get_running_loop().time() + settings.timeout_s
-
-    async def fetch_image(url: str, take: Callable[[int], None]) -> bytes:
-        return await url_fetch.fetch(url, limits.max_bytes, take)
-
-    @app.post(
-        "/v1/detect",
-        summary="Real or fake?",
-        dependencies=guarded,
-        responses=documented(400, 408, 413, 415, 422, 503, *refusals),
-        openapi_extra={"requestBody": openapi.images(settings)},
-    )
-    async def detect_images(
-        request: Request,
-        explain: Annotated[bool, Query(description="add a heat map of what speaks for the verdict")] = False,
-        faces: Annotated[Faces, Query(description="on: judge each face; off: the whole image")] = "auto",
-    ) -> DetectAnswer:
-        """One result for each image, in their order.
-
-        Send images as fields named "file" of a multipart form, or one image as the body with its own content
-        type, such as image/jpeg. JPEG, PNG, WebP, AVIF, BMP, TIFF and GIF are read; of an animation the first frame.
-        """
-        until, taken = deadline(), middleware.notes(request)
-        with taken.on("read"):
-            files = await uploads.within(
-                until,
-                uploads.read_images(
-                    request,
-                    max_bytes=limits.max_bytes,
-                    max_files=limits.max_files,
-                    fetch=fetch_image if settings.allow_url else None,
-                ),
-            )
-        info = model()
-        seen_and_judged = await uploads.unless_gone(
-            request, until, _judge_all(files, info, search(faces, info), explain)
-        )
-        results = [
-            _result(index, seen, judged, request_id(request), taken)
-            for index, (seen, judged) in enumerate(seen_and_judged)
-        ]
-        return DetectAnswer(results=results, request_id=request_id(request), timing_ms=_timing(taken))
-
-    async def _judge_all(files: list[bytes], info: ModelInfo, on: bool, explain: bool) -> list[tuple[Seen, Judged]]:
-        async def look_at(data: bytes, index: int) -> Seen:
-            try:
-                return await workers.run(look, data, info, limits, on, workers)
-            except BadImage as error:
-                raise _refusal(error, f"image {index + 1} of {len(files)}: " if len(files) > 1 else "") from None
-
-        seen = await together(look_at(data, index) for index, data in enumerate(files))
-        judged = await together(ask(watched, one.squares, info, explain) for one in seen)
-        return list(zip(seen, judged, strict=True))
-
-    if limits.frames:
-
-        @app.post(
-            "/v1/detect/video",
-            summary="Frames of a short clip",
-            dependencies=guarded,
-            responses=documented(400, 408, 413, 415, 422, 503, *refusals),
-            openapi_extra={"requestBody": openapi.clip()},
-        )
-        async def detect_video(
-            request: Request,
-            frames: Annotated[int, Query(ge=1, le=limits.frames, description="evenly spaced")] = limits.frames,
-            faces: Annotated[Faces, Query(description="on: judge each face; off: the whole frame")] = "auto",
-        ) -> VideoAnswer:
-            """Evenly spaced frames are judged like images; the clip's p_fake is the median of those with a face.
-
-            Send the clip as the field "file" of a multipart form, or as the body with its own content type, such as
-            video/mp4. MP4, MOV, WebM, Matroska and AVI are read.
-            """
-            until, taken = deadline(), middleware.notes(request)
-            with taken.on("read"):
-                data = await uploads.within(until, uploads.read_clip(request, max_bytes=limits.max_video_bytes))
-            info = model()
-            judging = clips.judge_clip(
-                data, watched, info, limits, frames, search(faces, info), workers, taken, settings.timeout_s
-            )
-            found = await uploads.unless_gone(request, until, judging)
-            return VideoAnswer(**found, request_id=request_id(request), timing_ms=_timing(taken))
-
-    @app.post(
-        "/v1/feedback",
-        status_code=201,
-        summary="Give an image with its label",
-        dependencies=guarded,
-        responses=documented(400, 404, 408, 413, 415, 422, 503, *refusals),
-        openapi_extra={"requestBody": openapi.gift()},
-    )
-    async def give(request: Request) -> FeedbackAnswer:
-        """Keeps one image, with the consent of who gives it, so that a later model learns from it.
-
-        Times, places and other metadata in the file are removed before it is stored; its name is never kept.
-        """
-        if store is None:
-            raise Refusal(404, "this service keeps no feedback")
-        until, taken = deadline(), middleware.notes(request)
-        with taken.on("read"):
-            form = await uploads.within(until, uploads.read_form(request, max_bytes=limits.max_bytes, max_files=1))
-        gift = openapi.Gift.read(form)
-        reference = ModelRef.to(await judge.model_info()).model_dump()
-        keeping = workers.run(gift.keep, store, reference, limits.max_pixels, workers)
-        try:
-            found = await uploads.unless_gone(request, until, keeping)
-        except BadImage as error:
-            raise _refusal(error) from None
-        except NoRoom as error:
-            raise Unavailable(f"no feedback can be kept now: {error}", retry_after_s=FULL_RETRY_S) from None
-        return FeedbackAnswer(id=found, request_id=request_id(request))
-
-    @app.get(
-        "/v1/model",
-        summary="Which model answers, how good it is, and what this service offers",
-        responses=documented(503),
-    )
-    async def show_model() -> ModelAnswer:
-        return ModelAnswer.of(await judge.model_info(), settings)
-
-    @app.get("/healthz", summary="Is the process alive?")
-    async def alive() -> Health:
-        return Health()
-
-    @app.get("/readyz", summary="Does the model answer?", responses=documented(503))
-    async def ready() -> Health:
-        await readiness.check()
-        return Health()
-
-    @app.get("/", include_in_schema=False)
-    async def page() -> FileResponse:
-        return FileResponse(STATIC / "index.html")
-
-    @app.get("/docs", include_in_schema=False)
-    async def docs() -> FileResponse:
-        return FileResponse(STATIC / "docs.html")
-
     return app
 
 
-def _guard(settings: HttpSettings) -> tuple[list[Any], list[int]]:
-    """The dependencies of a guarded route, and the statuses with which they may answer."""
-    keys = Keys(settings.api_keys_file) if settings.api_keys_file else None
-    guard = Guard(keys, settings.rate_per_minute, settings.trusted_proxies)
-    shown = [HTTPBearer(auto_error=False), APIKeyHeader(name="X-API-Key", auto_error=False)] if keys else []
-    statuses = [401] * bool(keys) + [429] * bool(settings.rate_per_minute)
-    return [
-        Depends(guard),
-        Depends(Room(settings.max_open, settings.room_bytes)),
-        *(Security(scheme) for scheme in shown),
-    ], statuses
+def service_of(request: Request) -> DetectionService:
+    """The service of the application that answers a request."""
+    service: DetectionService = request.app.state.service
+    return service
 
 
-def _refusal(error: BadImage, where: str = "") -> Refusal:
-    kinds = ((TooManyPixels, 413), (UnreadFormat, 415))
-    return Refusal(next((status for kind, status in kinds if isinstance(error, kind)), 400), f"{where}{error}")
+Service = Annotated[DetectionService, Depends(service_of)]
+_FACES = Query(description="on: score each face; off: score the whole image; auto: as the operator has set")
 
 
-def _result(index: int, seen: Seen, judged: Judged, request: str, taken: Notes) -> Result:
-    spent = {
-        "decode": seen.decode_s,
-        "faces": seen.faces_s,
-        "detect": judged.detect_s,
-        "explain": judged.explain_s,
-    }
-    for stage, seconds in spent.items():
-        taken.add(stage, seconds)
-    taken.judged(judged.verdict, judged.p_fake)
-    return Result(
-        index=index,
-        verdict=judged.verdict,
-        p_fake=judged.p_fake,
-        confidence=judged.confidence,
-        thresholds=Thresholds.of(judged.model),
-        faces=judged.faces,
-        size=Size(width=seen.width, height=seen.height),
-        judged=judged.decided.box if judged.decided else None,
-        warnings=list(seen.warnings),
-        heatmap=judged.heatmap,
-        model=ModelRef.to(judged.model),
-        request_id=request,
-        timing_ms=ImageTiming(**{stage: round(1000 * seconds, 2) for stage, seconds in spent.items()}),
+def _upload_routes(settings: HttpSettings) -> APIRouter:
+    """The routes that read a body: access is checked and capacity counted before they do."""
+    keys = ApiKeys(settings.api_keys_file) if settings.api_keys_file else None
+    access = AccessControl(keys, settings.requests_per_minute, settings.trusted_proxies)
+    schemes = [HTTPBearer(auto_error=False), APIKeyHeader(name="X-API-Key", auto_error=False)] if keys else []
+    dependencies = [
+        Depends(access),
+        Depends(Capacity(settings.max_open, settings.capacity_bytes)),
+        *(Security(scheme) for scheme in schemes),
+    ]
+    refusals = [401] * bool(keys) + [429] * bool(settings.requests_per_minute)
+    statuses = (400, 408, 413, 415, 422, 503, *refusals)
+
+    def body(schema: dict[str, Any]) -> dict[str, Any]:
+        return {"openapi_extra": {"requestBody": schema}, "dependencies": dependencies}
+
+    router = APIRouter()
+    router.post(
+        "/v1/detect",
+        summary="Real or fake?",
+        responses=error_responses(*statuses),
+        **body(openapi.image_body(settings)),
+    )(detect)
+    if settings.limits.frames:
+        router.post(
+            "/v1/detect/video",
+            summary="Frames of a short clip",
+            responses=error_responses(*statuses),
+            **body(openapi.clip_body()),
+        )(detect_video)
+    router.post(
+        "/v1/feedback",
+        status_code=201,
+        summary="Send an image with its label",
+        responses=error_responses(*statuses, 404),
+        **body(openapi.feedback_body()),
+    )(give_feedback)
+    return router
+
+
+async def detect(
+    request: Request,
+    service: Service,
+    explain: Annotated[bool, Query(description="add a heat map of the evidence for the verdict")] = False,
+    faces: Annotated[Faces, _FACES] = "auto",
+) -> DetectAnswer:
+    """Returns one result per image, in the order of the request.
+
+    Send images in form fields named "file", or one image as the body with its own content type, such as image/jpeg.
+    JPEG, PNG, WebP, AVIF, BMP, TIFF and GIF are supported; of an animation the first frame is used.
+    """
+    deadline, timings = service.deadline(), timings_of(request)
+    limits = service.settings.limits
+    fetch = partial(_fetch, max_bytes=limits.max_bytes) if service.settings.allow_url else None
+    with timings.measure("read"):
+        reading = uploads.read_images(request, max_bytes=limits.max_bytes, max_files=limits.max_files, fetch=fetch)
+        files = await read_within(deadline, reading)
+    images = await compute_within(request, deadline, service.detect(files, faces, explain, timings))
+    identifier = request_id(request)
+    results = [_result(index, *pair, identifier) for index, pair in enumerate(images)]
+    return DetectAnswer(results=results, request_id=identifier, timing_ms=_timing(timings))
+
+
+async def detect_video(
+    request: Request,
+    service: Service,
+    frames: Annotated[int | None, Query(ge=1, description="how many, evenly spaced; default: the limit")] = None,
+    faces: Annotated[Faces, _FACES] = "auto",
+) -> VideoAnswer:
+    """Scores evenly spaced frames like images; the clip's p_fake is the median over those with a face.
+
+    Send the clip in the form field "file", or as the body with its own content type, such as video/mp4. MP4, MOV,
+    WebM, Matroska and AVI are supported.
+    """
+    deadline, timings = service.deadline(), timings_of(request)
+    limits = service.settings.limits
+    if frames is not None and frames > limits.frames:
+        raise uploads.too_many_frames(limits.frames)
+    with timings.measure("read"):
+        data = await read_within(deadline, uploads.read_clip(request, max_bytes=limits.max_video_bytes))
+    work = service.detect_clip(data, frames or limits.frames, faces, timings)
+    clip, prediction = await compute_within(request, deadline, work)
+    return VideoAnswer(
+        duration_s=round(clip.duration_s, 3),
+        frames=prediction.frames,
+        verdict=prediction.verdict,
+        p_fake=prediction.p_fake,
+        proportion_fake=prediction.proportion_fake,
+        scored_frames=prediction.scored_frames,
+        thresholds=Thresholds.of(prediction.model),
+        model=ModelRef.of(prediction.model),
+        warnings=list(dict.fromkeys(warning for frame in clip.frames for warning in frame.warnings)),
+        request_id=request_id(request),
+        timing_ms=_timing(timings),
     )
 
 
-def _timing(taken: Notes) -> Timing:
-    return Timing(read=round(1000 * taken.seconds.get("read", 0), 2), total=round(1000 * taken.total, 2))
+async def give_feedback(request: Request, service: Service) -> FeedbackAnswer:
+    """Stores one image, with the consent of its sender, for a later model to learn from.
+
+    Times, places and other metadata are removed from the file before it is stored; its name is never stored.
+    """
+    service.check_feedback()
+    deadline, timings = service.deadline(), timings_of(request)
+    with timings.measure("read"):
+        reading = uploads.read_form(request, max_bytes=service.settings.limits.max_bytes, max_files=1)
+        form = await read_within(deadline, reading)
+    identifier = await compute_within(request, deadline, service.store_feedback(form))
+    return FeedbackAnswer(id=identifier, request_id=request_id(request))
+
+
+def _other_routes() -> APIRouter:
+    router = APIRouter()
+    router.get(
+        "/v1/model",
+        summary="The model that answers, its test metrics, and what this service offers",
+        responses=error_responses(503),
+    )(show_model)
+    router.get("/healthz", summary="Is the process alive?")(alive)
+    router.get("/readyz", summary="Does the model answer?", responses=error_responses(503))(ready)
+    router.get("/", include_in_schema=False)(partial(_page, "index.html"))
+    router.get("/docs", include_in_schema=False)(partial(_page, "docs.html"))
+    return router
+
+
+async def show_model(service: Service) -> ModelAnswer:
+    """The model and its metrics."""
+    return await service.describe_model()
+
+
+async def alive() -> Health:
+    """Answers if the process does."""
+    return Health()
+
+
+async def ready(service: Service) -> Health:
+    """Answers 200 only if the model has answered within the last seconds."""
+    await service.check_ready()
+    return Health()
+
+
+async def _page(name: str) -> FileResponse:
+    return FileResponse(STATIC / name)
+
+
+async def _fetch(url: str, hold: Callable[[int], None], *, max_bytes: int) -> bytes:
+    return await url_fetch.fetch(url, max_bytes, hold)
+
+
+def _result(index: int, image: DecodedImage, prediction: ImagePrediction, identifier: str) -> Result:
+    stages = seconds_by_stage(image, prediction)
+    return Result(
+        index=index,
+        verdict=prediction.verdict,
+        p_fake=prediction.p_fake,
+        confidence=prediction.confidence,
+        thresholds=Thresholds.of(prediction.model),
+        faces=prediction.faces,
+        size=Size(width=image.width, height=image.height),
+        crop_box=prediction.crop.box if prediction.crop else None,
+        warnings=list(image.warnings),
+        heatmap=prediction.heatmap,
+        model=ModelRef.of(prediction.model),
+        request_id=identifier,
+        timing_ms=ImageTiming(**{stage: round(1000 * seconds, 2) for stage, seconds in stages.items()}),
+    )
+
+
+def _timing(timings: RequestTimings) -> Timing:
+    return Timing(read=round(1000 * timings.seconds.get("read", 0), 2), total=round(1000 * timings.total, 2))

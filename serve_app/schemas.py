@@ -12,8 +12,9 @@ Label = Literal["real", "fake"]
 Verdict = Literal["real", "uncertain", "fake", "no_face"]
 Quality = Literal["small", "blurred", "dark"]
 Warning = Literal["recompressed", "upscaled", "several_faces", "cropped"]
-"""``recompressed``: a JPEG too coarse for traces. ``upscaled``: what was judged is smaller than the network's input.
-``several_faces``: the likeliest fake decided. ``cropped``: of an image that is not square the centre was judged."""
+"""``recompressed``: a JPEG too coarse to keep traces. ``upscaled``: the scored part is smaller than the model's input.
+``several_faces``: the face most likely fake decided. ``cropped``: only the centre of an image that is not square was
+scored."""
 
 CODES = {
     400: "not_an_image",
@@ -30,12 +31,12 @@ CODES = {
 }
 """The ``code`` of each error status, unless one of :data:`OTHER_CODES` is more precise."""
 OTHER_CODES = {
-    "bad_request": (400, "the body is not the form or JSON that it says it is"),
-    "not_a_video": (400, "the file is not a clip that can be read"),
+    "bad_request": (400, "the body is not the form or JSON that its content type says"),
+    "not_a_video": (400, "the file is not a readable clip"),
     "no_video": (422, "the form has no clip"),
-    "no_consent": (422, "feedback is kept only with consent=true"),
+    "no_consent": (422, "feedback is stored only with consent=true"),
     "bad_parameter": (422, "a parameter has a value that is not allowed"),
-    "bad_url": (422, "the address may not be asked, or did not give an image"),
+    "bad_url": (422, "the address is not allowed, or did not return an image"),
 }
 """Code -> status and meaning."""
 
@@ -48,20 +49,20 @@ class ModelRef(BaseModel):
     sha256: str = Field(description="of the weights")
 
     @classmethod
-    def to(cls, info: ModelInfo) -> "ModelRef":
+    def of(cls, info: ModelInfo) -> "ModelRef":
         """The reference to a model."""
         return cls(name=info.name, version=info.version, sha256=info.sha256)
 
 
 class Thresholds(BaseModel):
-    """Below ``real_below`` an image is called real, from ``fake_above`` on fake, between them uncertain."""
+    """An image is real below ``real_below``, fake at ``fake_above`` and above, and uncertain in between."""
 
     real_below: float
     fake_above: float
 
     @classmethod
     def of(cls, info: ModelInfo) -> "Thresholds":
-        """A model's thresholds."""
+        """The thresholds of a model."""
         return cls(real_below=info.calibration.real_below, fake_above=info.calibration.fake_above)
 
 
@@ -78,16 +79,16 @@ _BOX = "left, top, right, bottom in pixels of the upright image"
 class FaceAnswer(BaseModel):
     """One face of an image."""
 
-    box: Box = Field(description=f"{_BOX}; may reach beyond its edge")
-    judged: Box = Field(description="the square that was judged")
-    score: float = Field(ge=0, le=1, description="of the face detector")
+    box: Box = Field(description=f"{_BOX}; may reach beyond its border")
+    crop_box: Box = Field(description=f"the part that was scored: {_BOX}")
+    score: float = Field(ge=0, le=1, description="confidence of the face detector")
     p_fake: float = Field(ge=0, le=1)
     verdict: Verdict
     quality: list[Quality]
 
 
 class Heatmap(BaseModel):
-    """What in the judged square speaks for a verdict: a greyscale PNG, 255 where it speaks loudest."""
+    """Evidence for a verdict in the scored part (Grad-CAM): a greyscale PNG, 255 where it is strongest."""
 
     toward: Label
     box: Box = Field(description=f"where it lies: {_BOX}")
@@ -112,14 +113,14 @@ class Result(BaseModel):
         ge=0, le=1, description="calibrated probability that the image is fake; null for no_face"
     )
     confidence: float | None = Field(
-        ge=0, le=1, description="probability that the verdict is right; for uncertain, of the likelier side"
+        ge=0, le=1, description="probability that the verdict is right; for uncertain, that of the more likely side"
     )
     thresholds: Thresholds
-    faces: list[FaceAnswer] = Field(description="the largest first; empty where none was looked for or found")
+    faces: list[FaceAnswer] = Field(description="the largest first; empty if none was searched for or found")
     size: Size
-    judged: Box | None = Field(description=f"the square that decided the verdict: {_BOX}; null for no_face")
+    crop_box: Box | None = Field(description=f"the part that decided the verdict: {_BOX}; null for no_face")
     warnings: list[Warning]
-    heatmap: Heatmap | None = Field(None, description="with ?explain=true, where the network can be explained")
+    heatmap: Heatmap | None = Field(None, description="with ?explain=true, if the network can be explained")
     model: ModelRef
     request_id: str
     timing_ms: ImageTiming
@@ -127,14 +128,14 @@ class Result(BaseModel):
 
 
 class Timing(BaseModel):
-    """Where the time of a request went, milliseconds."""
+    """Milliseconds that a request took."""
 
     read: float
     total: float
 
 
 class DetectAnswer(BaseModel):
-    """The answer to ``POST /v1/detect``: one result an image, in the order of the request."""
+    """The answer to ``POST /v1/detect``: one result per image, in the order of the request."""
 
     results: list[Result]
     request_id: str
@@ -156,9 +157,9 @@ class VideoAnswer(BaseModel):
     duration_s: float
     frames: list[FrameAnswer]
     verdict: Verdict
-    p_fake: float | None = Field(ge=0, le=1, description="median of the judged frames; null where no frame has a face")
-    share_fake: float | None = Field(ge=0, le=1, description="share of the judged frames that are called fake")
-    judged_frames: int
+    p_fake: float | None = Field(ge=0, le=1, description="median over the scored frames; null if no frame has a face")
+    proportion_fake: float | None = Field(ge=0, le=1, description="proportion of the scored frames called fake")
+    scored_frames: int = Field(description="frames with a face, or all of them if faces were not searched")
     thresholds: Thresholds
     model: ModelRef
     warnings: list[Warning]
@@ -170,31 +171,31 @@ class VideoAnswer(BaseModel):
 class FeedbackAnswer(BaseModel):
     """The answer to ``POST /v1/feedback``."""
 
-    id: str = Field(description="name it to have the image deleted")
+    id: str = Field(description="quote it to have the image deleted")
     stored: Literal[True] = True
     request_id: str
 
 
 class TestFigures(BaseModel):
-    """What a model reached on the test split of one data set; fractions, null where undefined."""
+    """Metrics of a model on the test split of one data set; fractions, null if undefined."""
 
     data: str
     generated: bool
     images: int
     auc: float | None
     accuracy: float | None
-    fakes_passed: float | None = Field(description="share of the fakes that were called real")
-    reals_flagged: float | None = Field(description="share of the real images that were called fake")
+    fakes_passed: float | None = Field(description="proportion of the fakes called real (APCER)")
+    reals_flagged: float | None = Field(description="proportion of the real images called fake (BPCER)")
 
 
 class Features(BaseModel):
     """What this service offers."""
 
-    faces: Literal["on", "off"] = Field(description="whether faces are looked for unless ?faces= says otherwise")
+    faces: Literal["on", "off"] = Field(description="whether faces are searched if ?faces= is not given")
     url: bool
     feedback: bool
     video: bool
-    key: bool = Field(description="an API key is needed")
+    key: bool = Field(description="whether an API key is required")
 
 
 class ModelAnswer(ModelRef):
@@ -205,15 +206,15 @@ class ModelAnswer(ModelRef):
     data: str = Field(description="name of the training data")
     generated: bool = Field(description="trained on generated demo data: its verdicts say nothing about photographs")
     image_size: int
-    precision: str = Field(description="of the network's arithmetic")
+    precision: str = Field(description="numeric precision that the network is served in")
     thresholds: Thresholds
     test: list[TestFigures]
     features: Features
     limits: Limits
 
     @classmethod
-    def of(cls, info: ModelInfo, settings: HttpSettings) -> Self:
-        """A model as it is shown."""
+    def describe(cls, info: ModelInfo, settings: HttpSettings) -> Self:
+        """The description of a model on a service."""
         return cls(
             name=info.name,
             version=info.version,
@@ -223,11 +224,11 @@ class ModelAnswer(ModelRef):
             data=info.data,
             generated=info.generated,
             image_size=info.preprocess.image_size,
-            precision=str(getattr(info, "precision", "fp32")),
+            precision=info.precision,
             thresholds=Thresholds.of(info),
             test=[TestFigures(**figures) for figures in info.test],
             features=Features(
-                faces="on" if looks_for_faces(settings.faces, info) else "off",
+                faces="on" if searches_faces(settings.faces, info) else "off",
                 url=settings.allow_url,
                 feedback=settings.feedback_folder is not None,
                 video=settings.limits.frames > 0,
@@ -237,19 +238,27 @@ class ModelAnswer(ModelRef):
         )
 
 
-def looks_for_faces(asked: Faces, info: ModelInfo) -> bool:
-    """What ``auto`` means: MTCNN finds no face in the painted portraits of the demo data."""
-    return asked == "on" or (asked == "auto" and not info.generated)
+def searches_faces(setting: Faces, info: ModelInfo) -> bool:
+    """Resolves ``auto``: faces are searched unless the model was trained on demo data, in which MTCNN finds none."""
+    return setting == "on" or (setting == "auto" and not info.generated)
+
+
+def as_verdict(name: str) -> Verdict:
+    """The verdict of that name."""
+    for verdict in ("real", "uncertain", "fake"):
+        if name == verdict:
+            return verdict
+    raise ValueError(f"the verdict {name!r} is unknown")
 
 
 class Health(BaseModel):
-    """The answer of the probes."""
+    """The answer of the health probes."""
 
     status: Literal["ok"] = "ok"
 
 
 class Error(BaseModel):
-    """What went wrong: ``code`` for programs, ``message`` for people."""
+    """What went wrong: ``code`` is for programs, ``message`` for people."""
 
     code: str
     message: str

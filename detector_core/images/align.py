@@ -19,10 +19,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from detector_core.images.decode import Pixels
-from detector_core.images.faces import Face
+from detector_core.images.faces import Box, Face
 
 CANONICAL: Final[NDArray[np.float64]] = np.array([[0.375, 0.4715], [0.625, 0.4715], [0.384, 0.7295], [0.616, 0.7295]])
 """x and y of the left and right eye and the left and right corner of the mouth, as fractions of a portrait's side."""
+MAP_SIDE: Final = 512
+"""Longest side of a map that is laid back over an image."""
 USED: Final = (0, 1, 3, 4)
 """Of the detector's five landmarks; the tip of the nose moves with the pose and is left out."""
 
@@ -83,3 +85,29 @@ def portrait(image_HWC: Pixels, frame: Frame, size: int) -> Pixels:
         np.ascontiguousarray(region), matrix, (size, size), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT_101
     )
     return np.asarray(warped, dtype=np.uint8)
+
+
+def bounding_box(frame: Frame, image_HWC: Pixels) -> Box:
+    """The upright box around a frame: left, top, right, bottom in pixels, cut at the image's border."""
+    height, width = image_HWC.shape[:2]
+    left, top = np.floor(frame.corners.min(0)).astype(int).clip(0, [width - 1, height - 1])
+    right, bottom = np.ceil(frame.corners.max(0)).astype(int).clip([left + 1, top + 1], [width, height])
+    return int(left), int(top), int(right), int(bottom)
+
+
+def place_back(grey_SS: NDArray[np.uint8], frame: Frame, box: Box) -> NDArray[np.uint8]:
+    """A map of a portrait laid back over ``box`` of the image: grey_HW of at most MAP_SIDE pixels, 0 outside the frame.
+
+    Args:
+        grey_SS: a map of the portrait, such as a heat map.
+        box: as :func:`bounding_box` gives it.
+    """
+    left, top, right, bottom = box
+    scale = min(1.0, MAP_SIDE / max(right - left, bottom - top))
+    width, height = max(1, round((right - left) * scale)), max(1, round((bottom - top) * scale))
+    side = grey_SS.shape[0]
+    source = (np.array([[0, 0], [side, 0], [side, side]]) - 0.5).astype(np.float32)
+    target = ((frame.corners[:3] - [left, top]) * scale - 0.5).astype(np.float32)
+    matrix = cv2.getAffineTransform(source, target)
+    placed = cv2.warpAffine(np.ascontiguousarray(grey_SS), matrix, (width, height), flags=cv2.INTER_LINEAR)
+    return np.asarray(placed, dtype=np.uint8)

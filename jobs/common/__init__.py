@@ -1,1 +1,1 @@
-"""What every job shares: command line, Ray, chunks of work."""
+"""What every job shares: its command line, Ray, and work in chunks."""

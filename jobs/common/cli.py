@@ -1,8 +1,8 @@
-"""What every job's command line shares: help that teaches, errors in one line, a result as the last line.
+"""What the command lines of all jobs share: help that teaches, errors in one line, the result as the last line.
 
-Progress and messages go to stderr; stdout carries one JSON object. A job exits 0 only on success, 1 on an error that
-it names, 130 when it was interrupted. One that is killed, or ended by a library, cannot speak: a small process beside
-it says so in its place.
+Progress and messages go to stderr; stdout carries one JSON object. A job exits with 0 only on success, with 1 on an
+error that it names, and with 130 if it was interrupted. A job that is killed, or ended by a library, cannot print
+anything, so a small process next to it reports that.
 """
 
 import argparse
@@ -22,27 +22,27 @@ from detector_core.errors import DetectorError
 from detector_core.storage import object_stores
 
 Job = Callable[[argparse.Namespace], dict[str, Any]]
-GO_ON = "start Ray again if need be, then the same command, with --resume where the job has it"
-DIED = f"error: the job died: it was killed, for want of memory perhaps, or Ray ended it without a word; {GO_ON}"
+RESUME_HINT = "restart Ray if necessary, then run the same command again, with --resume if the job has it"
+DIED = f"error: the job died: it was killed, possibly because memory ran out, or ended by Ray; {RESUME_HINT}"
 WAIT_MESSAGE_EVERY_S = 15.0
-_speaker: "subprocess.Popen[bytes] | None" = None
+_obituary: "subprocess.Popen[bytes] | None" = None
 
 
 def parser(verb: str, module_doc: str) -> argparse.ArgumentParser:
-    """An argument parser whose help is the job module's docstring."""
+    """An argument parser whose description is the docstring of the job's module."""
     return argparse.ArgumentParser(
         prog=f"python -m jobs.{verb}", description=module_doc, formatter_class=argparse.RawDescriptionHelpFormatter
     )
 
 
 def say(message: str) -> None:
-    """One message for people, on stderr."""
+    """Prints a message for people to stderr."""
     print(message, file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager
 def waiting_for(what: str) -> Iterator[None]:
-    """Until the block ends, says every WAIT_MESSAGE_EVERY_S seconds on stderr what the job waits for."""
+    """Until the block ends, prints every WAIT_MESSAGE_EVERY_S seconds what the job is waiting for."""
     done, started = threading.Event(), time.monotonic()
 
     def repeat() -> None:
@@ -63,23 +63,49 @@ def run(job: Job, arguments: argparse.Namespace) -> NoReturn:
     before = signal.signal(signal.SIGTERM, _interrupt)
     with contextlib.ExitStack() as stack:
         stack.callback(signal.signal, signal.SIGTERM, before)
-        stack.enter_context(_spoken_for())
-        result_stream = stack.enter_context(_stdout_kept_clean())
+        stack.enter_context(_reporting_sudden_death())
+        result_stream = stack.enter_context(_stdout_for_result())
         try:
-            result = job(arguments)
-        except DetectorError as error:
-            _fail(str(error))
-        except OSError as error:
-            if object_stores.is_store_error(error):  # from deep within a library: the client's own words
-                _fail(f"{object_stores.explain(str(error))}; run the same command again to go on")
-            if error.errno != errno.ENOSPC:
-                raise
-            _fail(f"the disk is full ({error.filename or 'while writing'}): free some space and run it again")
+            with _named_errors():
+                result = job(arguments)
         except KeyboardInterrupt as stopped:
-            say(f"stopped: nothing half-written was left; {str(stopped) or 'run the same command again to go on'}")
+            say(f"stopped: no partial result was left; {str(stopped) or 'run the same command again to continue'}")
             sys.exit(130)
         print(json.dumps(result), file=result_stream, flush=True)
     sys.exit(0)
+
+
+def run_server(serve: Callable[[argparse.Namespace], None], arguments: argparse.Namespace) -> NoReturn:
+    """Runs a server until Ctrl-C or SIGTERM, after which it exits with 0."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _stop_server)
+    try:
+        with _named_errors():
+            serve(arguments)
+    except KeyboardInterrupt:
+        say("stopped")
+    sys.exit(0)
+
+
+def _stop_server(*_: object) -> NoReturn:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)  # stopping takes seconds and must not be interrupted
+    raise KeyboardInterrupt
+
+
+@contextlib.contextmanager
+def _named_errors() -> Iterator[None]:
+    """Turns the errors that a user can cause into one line on stderr and exit code 1."""
+    try:
+        yield
+    except DetectorError as error:
+        _fail(str(error))
+    except OSError as error:
+        if object_stores.is_store_error(error):  # raised deep within a library, in the words of the store's client
+            _fail(f"{object_stores.explain(str(error))}; run the same command again to continue")
+        if error.errno != errno.ENOSPC:
+            raise
+        _fail(f"the disk is full ({error.filename or 'while writing'}): free some space and run it again")
 
 
 def _fail(message: str) -> NoReturn:
@@ -87,31 +113,31 @@ def _fail(message: str) -> NoReturn:
     sys.exit(1)
 
 
-def end(message: str) -> NoReturn:
+def exit_now(message: str) -> NoReturn:
     """Ends the process with an error, from any thread, without waiting for anything."""
     say(f"error: {message}")
-    _hush()
+    _dismiss_obituary()
     os._exit(1)
 
 
 @contextlib.contextmanager
-def _spoken_for() -> Iterator[None]:
-    """Should this process die within the block, however it may be, another says so on stderr."""
-    global _speaker
+def _reporting_sudden_death() -> Iterator[None]:
+    """If this process dies within the block, however it happens, another process prints DIED to stderr."""
+    global _obituary
     words = ["/bin/sh", "-c", 'read -r _ || echo "$0" >&2', DIED]
-    _speaker = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True)
+    _obituary = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True)
     try:
         yield
     finally:
-        _hush()
+        _dismiss_obituary()
 
 
-def _hush() -> None:
-    """What there is to say is said."""
-    global _speaker
-    speaker, _speaker = _speaker, None
-    if speaker is not None:
-        speaker.communicate(b"\n")
+def _dismiss_obituary() -> None:
+    """Ends the other process silently: this one has reported its end itself."""
+    global _obituary
+    process, _obituary = _obituary, None
+    if process is not None:
+        process.communicate(b"\n")
 
 
 def _interrupt(*_: object) -> NoReturn:
@@ -119,8 +145,8 @@ def _interrupt(*_: object) -> NoReturn:
 
 
 @contextlib.contextmanager
-def _stdout_kept_clean() -> Iterator[Any]:
-    """Sends everything that libraries print to stdout to stderr; yields the real stdout for the result."""
+def _stdout_for_result() -> Iterator[Any]:
+    """Redirects what libraries print to stdout to stderr; yields the real stdout for the result."""
     sys.stdout.flush()
     kept = os.dup(1)
     os.dup2(2, 1)

@@ -14,8 +14,6 @@ import ray
 import ray.train
 import ray.train.torch
 from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig, UserCallback
-from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
-from ray.train.v2._internal.execution.callback import RayTrainCallback
 from ray.util.placement_group import remove_placement_group
 
 from detector_core import storage
@@ -25,6 +23,7 @@ from detector_core.errors import DetectorError, TrainingFailed
 from detector_core.networks import artifacts
 from detector_core.training import checkpoint
 from jobs.common.cli import say
+from jobs.common.ray_internals import PlacementGroupCleanerCallback, RayTrainCallback
 from jobs.run import checkpoints, worker
 from jobs.run.request import Request, model_folder, summary
 

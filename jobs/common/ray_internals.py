@@ -1,0 +1,36 @@
+"""Every name that this project takes from Ray's private modules, in one place: an upgrade of Ray is checked here.
+
+Ray has no public way to do these things. ``tests/jobs/common/test_ray_internals.py`` names what an upgrade removed.
+"""
+
+from typing import Any
+
+from ray._private import services
+from ray._private.state import state
+from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
+from ray.train.v2._internal.execution.callback import RayTrainCallback
+
+__all__ = ["PlacementGroupCleanerCallback", "RayTrainCallback", "autoscaler_limits", "running_ray_address"]
+
+USED = {
+    "ray._private.services": ("find_bootstrap_address", "to find a Ray that already runs on this machine"),
+    "ray._private.state": ("state", "to read how far the autoscaler of a cluster may grow"),
+    "ray.train.v2._internal.callbacks.placement_group_callback": (
+        "PlacementGroupCleanerCallback",
+        "to leave out Ray Train's cleaner, which ends sound runs",
+    ),
+    "ray.train.v2._internal.execution.callback": ("RayTrainCallback", "as the type of Ray Train's callbacks"),
+}
+"""Module -> the name used of it, and what for."""
+
+
+def running_ray_address() -> str | None:
+    """The address of a Ray that ``ray start`` started on this machine; None if there is none."""
+    address: str | None = services.find_bootstrap_address(None)
+    return address
+
+
+def autoscaler_limits() -> dict[str, float]:
+    """CPUs, GPUs and other resources with every node that the autoscaler may add; empty without an autoscaler."""
+    limits: dict[str, Any] | None = state.get_max_resources_from_cluster_config()
+    return {name: float(amount) for name, amount in (limits or {}).items()}

@@ -1,0 +1,145 @@
+"""What the service does, apart from HTTP: predict images and clips, store feedback, report its readiness.
+
+One object per replica holds the model client, the decode pool and the settings. No Ray here: tests give it a client
+that calls the predictor directly.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+
+from detector_core.data import feedback
+from detector_core.errors import BadImage, NoRoom, TooManyPixels, UnreadFormat
+from detector_core.images import faces as face_search
+from detector_core.registry.predictor import ModelInfo, blank
+from serve_app import clips
+from serve_app.clips import ClipPrediction, DecodedClip
+from serve_app.decode_pool import DecodePool, gather
+from serve_app.errors import Refusal, Unavailable
+from serve_app.feedback_form import FeedbackForm
+from serve_app.health import HealthTracked, Readiness
+from serve_app.middleware import RequestTimings
+from serve_app.pipeline import DecodedImage, ImagePrediction, ModelClient, decode_image, predict_image
+from serve_app.schemas import ModelAnswer, ModelRef, searches_faces
+from serve_app.settings import Faces, HttpSettings
+from serve_app.uploads import Form
+
+STORE_FULL_RETRY_S = 3600
+
+
+class DetectionService:
+    """The service of one replica.
+
+    Args:
+        client: asks the model about one crop.
+        model: describes the live model; its preprocessing is applied here, so that only small crops reach the client.
+        settings: how the operator runs the service.
+
+    Raises:
+        BadConfig: the feedback folder cannot be written to.
+    """
+
+    def __init__(self, client: ModelClient, model: Callable[[], ModelInfo], settings: HttpSettings) -> None:
+        self.settings, self._model = settings, model
+        self._client, self._pool = HealthTracked(client), DecodePool()
+        self._readiness = Readiness(self._client, self._warm_up)
+        self._store: feedback.Store | None = None
+        if settings.feedback_folder:
+            self._store = feedback.Store(settings.feedback_folder, settings.feedback_bytes)
+            self._store.probe()
+
+    async def detect(
+        self, files: list[bytes], faces: Faces, explain: bool, timings: RequestTimings
+    ) -> list[tuple[DecodedImage, ImagePrediction]]:
+        """Predicts every image of a request, concurrently. Raises Refusal, Unavailable."""
+        model = self._model()
+        search = self._searches(faces, model)
+
+        async def decode(data: bytes, index: int) -> DecodedImage:
+            try:
+                return await self._pool.run(decode_image, data, model, self.settings.limits, search, self._pool)
+            except BadImage as error:
+                raise as_refusal(error, f"image {index + 1} of {len(files)}: " if len(files) > 1 else "") from None
+
+        images = await gather(decode(data, index) for index, data in enumerate(files))
+        predictions = await gather(predict_image(self._client, image, model, explain=explain) for image in images)
+        for image, prediction in zip(images, predictions, strict=True):
+            record(timings, image, prediction)
+        return list(zip(images, predictions, strict=True))
+
+    async def detect_clip(
+        self, data: bytes, frames: int, faces: Faces, timings: RequestTimings
+    ) -> tuple[DecodedClip, ClipPrediction]:
+        """Predicts some frames of a clip. Raises Refusal, Unavailable."""
+        model, deadline = self._model(), time.monotonic() + self.settings.timeout_s
+        search = self._searches(faces, model)
+        limits, pool = self.settings.limits, self._pool
+        clip = await pool.run(clips.decode_clip, data, model, limits, frames, search, pool, deadline)
+        # One frame after the other: a clip must not take every place in the model's queue.
+        predictions = [await predict_image(self._client, frame, model) for frame in clip.frames]
+        for frame, prediction in zip(clip.frames, predictions, strict=True):
+            record(timings, frame, prediction)
+        return clip, clips.combine(clip, predictions, model)
+
+    def check_feedback(self) -> None:
+        """Raises Refusal (404) if this service stores no feedback."""
+        if self._store is None:
+            raise Refusal(404, "this service does not store feedback")
+
+    async def store_feedback(self, form: Form) -> str:
+        """Stores an image with its label; returns its id. Raises Refusal, Unavailable."""
+        parsed = FeedbackForm.parse(form)
+        model = ModelRef.of(await self._client.model_info()).model_dump()
+        try:
+            return await self._pool.run(parsed.save, self._store, model, self.settings.limits.max_pixels, self._pool)
+        except BadImage as error:
+            raise as_refusal(error) from None
+        except NoRoom as error:
+            message = f"feedback cannot be stored now: {error}"
+            raise Unavailable(message, retry_after_s=STORE_FULL_RETRY_S) from None
+
+    async def describe_model(self) -> ModelAnswer:
+        """The model that answers, and what this service offers. Raises Unavailable."""
+        return ModelAnswer.describe(await self._client.model_info(), self.settings)
+
+    async def check_ready(self) -> None:
+        """Raises Unavailable unless the model answers."""
+        await self._readiness.check()
+
+    def deadline(self) -> float:
+        """When a request that starts now must be answered, on the event loop's clock."""
+        return asyncio.get_running_loop().time() + self.settings.timeout_s
+
+    def _searches(self, faces: Faces, model: ModelInfo) -> bool:
+        return searches_faces(self.settings.faces if faces == "auto" else faces, model)
+
+    async def _warm_up(self) -> None:
+        """One prediction, and the face detector loaded if requests need it."""
+        model = self._model()
+        if self._searches("auto", model):
+            await self._pool.run(face_search.warm_up)
+        await self._client.predict(blank(model))
+
+
+def record(timings: RequestTimings, image: DecodedImage, prediction: ImagePrediction) -> None:
+    """Adds one image to what its request took and found."""
+    for stage, seconds in seconds_by_stage(image, prediction).items():
+        timings.add(stage, seconds)
+    timings.count(prediction.verdict, prediction.p_fake)
+
+
+def seconds_by_stage(image: DecodedImage, prediction: ImagePrediction) -> dict[str, float]:
+    """How long each stage of an image took."""
+    return {
+        "decode": image.decode_s,
+        "faces": image.faces_s,
+        "detect": prediction.detect_s,
+        "explain": prediction.explain_s,
+    }
+
+
+def as_refusal(error: BadImage, prefix: str = "") -> Refusal:
+    """The answer to an image that cannot be read: 413 too large, 415 unknown format, else 400."""
+    statuses = ((TooManyPixels, 413), (UnreadFormat, 415))
+    status = next((status for kind, status in statuses if isinstance(error, kind)), 400)
+    return Refusal(status, f"{prefix}{error}")
