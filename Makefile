@@ -45,7 +45,7 @@ lint: $(STAMP)  ## format, lint, types, import rules
 	@.venv/bin/ruff format --check . && .venv/bin/ruff check . && .venv/bin/mypy && .venv/bin/lint-imports
 
 serve: $(STAMP)  ## serve the promoted model; MODELS=FOLDER PORT=8000
-	@exec $(RUN) -m serve_app --models "$(MODELS)" --port "$(PORT)"
+	@exec $(RUN) -m jobs.serve --models "$(MODELS)" --port "$(PORT)"
 
 tensorboard: $(STAMP)  ## show the runs in TensorBoard; RUNS=FOLDER
 	@exec .venv/bin/tensorboard --logdir "$(RUNS)" --host 127.0.0.1

@@ -3,7 +3,7 @@
 One table, the same JPEGs of 256 px, network (resnet68, one step from random weights), cores and closed-loop clients for
 every row: each connection asks again as soon as it is answered. Face detection is off, as the peers have none.
 
-  ours           python -m serve_app: Ray Serve, batches, the promoted runtime (int8 by default)
+  ours           python -m jobs.serve: Ray Serve, batches, the promoted runtime (int8 by default)
   together       the same with ``layout: together``: an ingress and a model in one process
   LitServe       the same network in torch, eager, fp32, batches of the same size (extra ``bench``)
   FastAPI        the same in one uvicorn process, an image at a time
@@ -243,7 +243,7 @@ def _command(row: str, folder: Path, live: Path, port: int) -> list[str]:
     if row in LAYOUTS:
         (folder / "serve.yaml").write_text(f"{{layout: {LAYOUTS[row]}, {SETTINGS}}}")
         given = ["--models", str(folder / "models"), "--config", str(folder / "serve.yaml")]
-        return ["-m", "serve_app", *given, "--port", str(port)]
+        return ["-m", "jobs.serve", *given, "--port", str(port)]
     if row == LITSERVE:
         return ["-m", "benchmarks.peer_litserve", str(live), str(port), str(BATCH)]
     return ["-m", "benchmarks.peers", str(live), str(port)]

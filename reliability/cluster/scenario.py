@@ -47,7 +47,7 @@ TRAIN = ["python", "-m", "jobs.train", *FLAGS]
 ELASTIC = [*TRAIN, "--name", RUN.name, "--workers", "1:2", "--checkpoint-every", 5]
 EVALUATE = ["python", "-m", "jobs.evaluate", RUN, "--data", DATA]
 PROMOTE = ["python", "-m", "jobs.promote", RUN, "--to", MODELS, "--precision", "fp32"]
-SERVE = ["python", "-m", "serve_app", "--models", MODELS, "--host", "0.0.0.0", "--port", SERVE_PORT]
+SERVE = ["python", "-m", "jobs.serve", "--models", MODELS, "--host", "0.0.0.0", "--port", SERVE_PORT]
 Step = Callable[[Laptop], None]
 
 

@@ -195,7 +195,7 @@ SERVING = (
     Fault(
         name="the service's driver is killed",
         promise="no process is left behind",
-        cause="SIGKILL to python -m serve_app",
+        cause="SIGKILL to python -m jobs.serve",
         checks="its processes and its port",
         run=kill_driver,
     ),

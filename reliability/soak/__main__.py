@@ -3,7 +3,7 @@
   python -m reliability.soak --minutes 60
   python -m reliability.soak --minutes 0.6 --small
 
-Starts a real ``python -m serve_app`` and measures how many requests a second it answers of the mixture in
+Starts a real ``python -m jobs.serve`` and measures how many requests a second it answers of the mixture in
 reliability/soak/mixture.py (images, clips, feedback, decompression bombs, garbage, clients that disconnect). Then it
 sends 70 % of that rate and promotes another model every five minutes. The model is resnet68 at 64 px with random
 weights; --small uses a tiny network and promotes three times. Prints one line a minute, two tables, and one JSON object

@@ -19,7 +19,7 @@ PROCESS_KINDS = (
     (r"ServeController", "Serve controller"),
     (r"gcs_server", "control store"),
     (r"raylet/raylet", "raylet"),
-    (r"-m serve_app", "python -m serve_app"),
+    (r"-m jobs.serve", "python -m jobs.serve"),
     (r"dashboard|agent|log_monitor|monitor\.py", "dashboard and agents"),
     (r"ray::", "other workers"),
 )

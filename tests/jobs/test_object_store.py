@@ -102,7 +102,7 @@ def test_the_whole_story(images: str, tiny_spec: RunSpec, tmp_path: Path) -> Non
 def served(models: str, temporary: Path) -> Iterator[str]:
     """The service on a free port until the ``with`` block ends; its base URL."""
     port = free_port()
-    command = [sys.executable, "-m", "serve_app", "--models", models, "--port", str(port)]
+    command = [sys.executable, "-m", "jobs.serve", "--models", models, "--port", str(port)]
     env = {**os.environ, "TMPDIR": str(temporary), "RAY_TMPDIR": "/tmp"}
     service = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
     try:

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,8 @@ from detector_core.config import RunSpec
 from detector_core.data import manifest
 from detector_core.networks import artifacts
 from jobs.tune import main
+from tests.support.progress import finish, wait_until
 
-LIMIT_S = 600
 VARIANT = "timm:test_resnet-cutout"
 
 
@@ -27,16 +28,16 @@ def flags(spec_file: Path, dataset: Path, folder: Path, name: str, *more: str) -
     return [VARIANT, "--spec", str(spec_file), *where, "--name", name, "--cpus", "1", *more]
 
 
-def tune(*arguments: str) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-m", "jobs.tune", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S, check=False)
+@pytest.fixture
+def tune(run_job: Any, shared_ray: str) -> Callable[..., dict[str, Any]]:  # noqa: ARG001
+    """Runs a search on the shared Ray; its result. Fails unless it succeeds."""
 
+    def run(*arguments: str) -> dict[str, Any]:
+        code, result, messages = run_job("tune", *arguments)
+        assert code == 0, messages
+        return dict(result)
 
-def run(*arguments: str) -> dict[str, Any]:
-    done = tune(*arguments)
-    assert done.returncode == 0, done.stderr
-    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return result
+    return run
 
 
 def refused(*arguments: str) -> int:
@@ -51,10 +52,10 @@ def models(folder: Path) -> dict[Path, int]:
 
 
 def test_a_search_finds_a_rate_and_training_with_it_gives_the_trial_again(
-    tiny_dataset: Path, tiny_spec: RunSpec, spec_file: Path, tmp_path: Path
+    tiny_dataset: Path, tiny_spec: RunSpec, spec_file: Path, tmp_path: Path, tune: Any, run_job: Any
 ) -> None:
     """The rate 1e30 fails: it is tried again, reported, and does not end the search."""
-    result = run(*flags(spec_file, tiny_dataset, tmp_path, "rates", "--learning-rates", "0.003,1e-6,1e30"))
+    result = tune(*flags(spec_file, tiny_dataset, tmp_path, "rates", "--learning-rates", "0.003,1e-6,1e30"))
     folder = tmp_path / "runs" / "rates"
     assert (result["trials"], result["failed"], result["best"]["learning_rate"]) == (3, 1, 0.003)
     trials = pd.read_csv(folder / "trials.csv")
@@ -71,8 +72,8 @@ def test_a_search_finds_a_rate_and_training_with_it_gives_the_trial_again(
     changes = {"optim.learning_rate": 0.003, "optim.precision": best["optim"]["precision"]}
     assert RunSpec.from_dict(best) == tiny_spec.replace(changes)
     where = ["--data", str(tiny_dataset), "--storage", str(tmp_path), "--name", "again"]
-    command = [sys.executable, "-m", "jobs.train", VARIANT, "--spec", str(folder / "best.json"), *where]
-    subprocess.run(command, check=True, capture_output=True, timeout=LIMIT_S)
+    trained = run_job("train", VARIANT, "--spec", folder / "best.json", *where)
+    assert trained.code == 0, trained.messages
     artifact = artifacts.read(tmp_path / "again" / "model")
     here = {"device": "cpu", "compute_dtype": best["optim"]["precision"], "torch_threads": 1}
     assert artifact.training["environments"] == [here], "with the cores and the compute dtype of the trial"
@@ -89,50 +90,48 @@ def test_a_search_finds_a_rate_and_training_with_it_gives_the_trial_again(
     assert b"learning_rate" in told
 
     before = models(folder)
-    assert (
-        run(*flags(spec_file, tiny_dataset, tmp_path, "rates", "--learning-rates", "0.003,1e-6,1e30", "--resume"))
-        == result
-    )
+    again_flags = flags(spec_file, tiny_dataset, tmp_path, "rates", "--learning-rates", "0.003,1e-6,1e30", "--resume")
+    assert tune(*again_flags) == result
     assert models(folder) == before
     assert refused(*flags(spec_file, tiny_dataset, tmp_path, "rates", "--learning-rates", "0.003,1e-6,1e30")) == 1
     assert refused(*flags(spec_file, tiny_dataset, tmp_path, "rates", "--learning-rates", "0.003", "--resume")) == 1
 
 
-def test_a_killed_search_goes_on_and_repeats_no_trial(tiny_dataset: Path, spec_file: Path, tmp_path: Path) -> None:
-    how = ["--learning-rates", "0.003,0.001,0.0001", "--max-concurrent", "1", "--epochs", "6"]
+def test_a_killed_search_goes_on_and_repeats_no_trial(
+    tiny_dataset: Path, spec_file: Path, tmp_path: Path, tune: Any
+) -> None:
+    how = ["--learning-rates", "0.003,0.001", "--max-concurrent", "1", "--epochs", "4"]
     arguments = flags(spec_file, tiny_dataset, tmp_path, "killed", *how)
     folder = tmp_path / "runs" / "killed"
     process = subprocess.Popen([sys.executable, "-m", "jobs.tune", *arguments], stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + LIMIT_S
-    while len(list(folder.glob("trials/*/run.json"))) < 2 and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.1)
+    wait_until(lambda: len(list(folder.glob("trials/*/run.json"))) == 2, process, lambda: len(list(folder.rglob("*"))))
     process.send_signal(signal.SIGKILL)
-    _, err = process.communicate(timeout=60)
+    _, _, err = finish(process)
     before = models(folder)
     assert len(before) == 1, err
     time.sleep(2)
-    result = run(*arguments, "--resume")
-    assert (result["trials"], result["failed"]) == (3, 0)
+    result = tune(*arguments, "--resume")
+    assert (result["trials"], result["failed"]) == (2, 0)
     after = models(folder)
-    assert len(after) == 3
+    assert len(after) == 2
     assert {path: after[path] for path in before} == before
     trials = pd.read_csv(folder / "trials.csv")
-    assert trials.groupby("trial")["epoch"].apply(list).tolist() == [[1, 2, 3, 4, 5, 6]] * 3
+    assert trials.groupby("trial")["epoch"].apply(list).tolist() == [[1, 2, 3, 4]] * 2
     assert set(trials["status"]) == {"completed"}
 
 
 def test_asha_stops_the_hopeless_and_optuna_begins_with_the_specs_own_rate(
-    tiny_dataset: Path, spec_file: Path, tmp_path: Path
+    tiny_dataset: Path, spec_file: Path, tmp_path: Path, tune: Any
 ) -> None:
     """More trials than fit at once: a stopped one must give its cores back."""
-    how = ["--search", "loguniform", "--samples", "5", "--scheduler", "asha", "--epochs", "4", "--objective", "val_auc"]
-    result = run(*flags(spec_file, tiny_dataset, tmp_path, "asha", *how))
+    how = ["--search", "loguniform", "--samples", "4", "--scheduler", "asha", "--epochs", "4", "--objective", "val_auc"]
+    result = tune(*flags(spec_file, tiny_dataset, tmp_path, "asha", *how))
     trials = pd.read_csv(tmp_path / "runs" / "asha" / "trials.csv")
     status = trials.groupby("trial")["status"].first()
-    assert len(status) == 5
+    assert len(status) == 4
     assert set(status) == {"completed", "stopped early"}
     rates = set(trials["optim.learning_rate"])
-    assert len(rates) == 5
+    assert len(rates) == 4
     assert 0.003 in rates
     assert all(1e-5 <= rate <= 1e-2 for rate in rates)
     assert result["best"]["learning_rate"] in rates
@@ -171,8 +170,11 @@ def test_an_objective_that_needs_both_classes_is_refused(
     assert "needs both classes" in capfd.readouterr().err
 
 
-def test_more_workers_than_cores_are_refused_at_once(tiny_dataset: Path, spec_file: Path, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("shared_ray")
+def test_more_workers_than_cores_are_refused_at_once(
+    tiny_dataset: Path, spec_file: Path, tmp_path: Path, run_job: Any
+) -> None:
     arguments = flags(spec_file, tiny_dataset, tmp_path, "much", "--workers-per-trial", "12", "--cpus", "9")
-    done = tune(*arguments)
-    assert done.returncode == 1
-    assert "needs 108 CPU" in done.stderr
+    done = run_job("tune", *arguments)
+    assert done.code == 1
+    assert "needs 108 CPU" in done.messages

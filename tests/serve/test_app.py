@@ -134,7 +134,7 @@ def test_a_model_that_no_replica_can_load_is_named(tmp_path: Path) -> None:
         noted.parent.mkdir()
         noted.write_text("127.0.0.1:1")
         found = subprocess.run(
-            [sys.executable, "-m", "serve_app", "--models", tmp_path / "models", "--port", str(free_port())],
+            [sys.executable, "-m", "jobs.serve", "--models", tmp_path / "models", "--port", str(free_port())],
             capture_output=True,
             text=True,
             timeout=240,
@@ -148,7 +148,7 @@ def test_a_model_that_no_replica_can_load_is_named(tmp_path: Path) -> None:
 def refused(*arguments: object) -> str:
     """The one line of a call that must fail before Ray is started."""
     found = subprocess.run(
-        [sys.executable, "-m", "serve_app", *map(str, arguments)], capture_output=True, text=True, timeout=120
+        [sys.executable, "-m", "jobs.serve", *map(str, arguments)], capture_output=True, text=True, timeout=120
     )
     assert (found.returncode, found.stdout) == (1, "")
     assert len(found.stderr.splitlines()) == 1

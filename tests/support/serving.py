@@ -1,4 +1,4 @@
-"""A running ``python -m serve_app`` for tests: started, asked, stopped whatever state it is in."""
+"""A running ``python -m jobs.serve`` for tests: started, asked, stopped whatever state it is in."""
 
 import contextlib
 import http.client
@@ -20,7 +20,7 @@ MARK = "DETECTOR_TEST_MARK"
 
 @dataclass
 class Service:
-    """A running ``python -m serve_app``; ``mark`` is in the environment of each of its processes."""
+    """A running ``python -m jobs.serve``; ``mark`` is in the environment of each of its processes."""
 
     process: "subprocess.Popen[str]"
     port: int
@@ -69,7 +69,7 @@ def start(models: Path, home: Path, log: Path, *more: str) -> Service:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     with log.open("w") as stderr:
         process = subprocess.Popen(
-            [sys.executable, "-m", "serve_app", "--models", str(models), "--port", str(port), *more],
+            [sys.executable, "-m", "jobs.serve", "--models", str(models), "--port", str(port), *more],
             stdout=subprocess.PIPE,
             stderr=stderr,
             text=True,

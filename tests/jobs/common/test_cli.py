@@ -36,7 +36,7 @@ def test_an_interrupted_job_says_how_to_go_on(
             "error: the job died: it was killed, .*, or Ray ended it without a word",
         ),
         ("os._exit(1)", "error: the job died"),
-        ("cli.end('Ray is gone')", "error: Ray is gone"),
+        ("cli.exit_now('Ray is gone')", "error: Ray is gone"),
         ("raise DetectorError('no room')", "error: no room"),
         ("pass", ""),
     ],
