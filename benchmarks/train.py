@@ -151,7 +151,7 @@ def main() -> None:
             "optim.epochs": EPOCHS,
             "optim.batch_size": given.batch_size,
             "optim.micro_batch": given.batch_size,
-            "optim.precision": given.precision,
+            "optim.compute_dtype": given.precision,
         },
     )
     cores = os.cpu_count() or 1

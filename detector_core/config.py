@@ -11,7 +11,7 @@ from typing import Any, Self
 
 from detector_core.errors import BadConfig
 
-PRECISIONS = ("auto", "fp32", "bf16")
+COMPUTE_DTYPES = ("auto", "fp32", "bf16")
 SCHEDULES = ("constant", "cosine")
 OPTIMIZERS = ("adam", "adamw")
 INTERPOLATIONS = ("bilinear", "bicubic")
@@ -177,7 +177,7 @@ class OptimSpec(_Spec):
     Attributes:
         batch_size: the *global* batch of one optimizer step, whatever the number of workers.
         micro_batch: images of one forward and backward pass; BatchNorm sees these.
-        precision: ``fp32``, ``bf16``, or ``auto``: bf16 where the hardware multiplies it natively.
+        compute_dtype: ``fp32``, ``bf16``, or ``auto``: bf16 where the hardware multiplies it natively.
         schedule: of the learning rate: ``constant`` (the paper names none) or ``cosine``, falling to 0 at the end.
         compile: run the network through ``torch.compile``.
         patience: stop after this many epochs without a better validation loss; 0 never stops early.
@@ -194,7 +194,7 @@ class OptimSpec(_Spec):
     epochs: int
     batch_size: int
     micro_batch: int = 50
-    precision: str = "auto"
+    compute_dtype: str = "auto"
     schedule: str = "constant"
     compile: bool = False
     patience: int = 0
@@ -209,7 +209,7 @@ class OptimSpec(_Spec):
         _require(math.isfinite(self.learning_rate) and self.learning_rate > 0, self, "learning_rate", "> 0")
         for name in ("epochs", "batch_size", "micro_batch"):
             _require(getattr(self, name) >= 1, self, name, "1 or more")
-        _require(self.precision in PRECISIONS, self, "precision", f"one of {', '.join(PRECISIONS)}")
+        _require(self.compute_dtype in COMPUTE_DTYPES, self, "compute_dtype", f"one of {', '.join(COMPUTE_DTYPES)}")
         _require(self.schedule in SCHEDULES, self, "schedule", f"one of {', '.join(SCHEDULES)}")
         for name in ("patience", "warmup_steps", "weight_decay"):
             _require(getattr(self, name) >= 0, self, name, "0 or more")

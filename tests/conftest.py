@@ -122,7 +122,7 @@ def tiny_spec() -> RunSpec:
             "optim.batch_size": 12,
             "optim.micro_batch": 4,
             "optim.learning_rate": 0.003,
-            "optim.precision": "fp32",  # the rounding of bf16 would hide the differences that tests look for
+            "optim.compute_dtype": "fp32",  # the rounding of bf16 would hide the differences that tests look for
         },
     )
 

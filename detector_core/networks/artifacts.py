@@ -127,6 +127,7 @@ def load(run_or_model: str | Path) -> "tuple[torch.nn.Module, Artifact]":
     import safetensors.torch
 
     from detector_core.networks.factory import build
+    from detector_core.networks.frozen import load_trained_state
 
     folder = find(run_or_model)
     artifact = read(folder)
@@ -142,7 +143,7 @@ def load(run_or_model: str | Path) -> "tuple[torch.nn.Module, Artifact]":
             )
         model = build(artifact.spec.model, pretrained=False)
         try:
-            model.load_state_dict(safetensors.torch.load_file(weights))
+            load_trained_state(model, safetensors.torch.load_file(weights))
         except (RuntimeError, safetensors.SafetensorError) as error:
             where = storage.join(folder, WEIGHTS)
             raise BrokenArtifact(f"{where} does not fit the network: {first_line(error)}") from None

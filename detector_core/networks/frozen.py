@@ -13,7 +13,7 @@ branch, is the logit. A frozen backbone never changes: it is always in evaluatio
 and its features can be computed once (:mod:`detector_core.training.features`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -120,6 +120,17 @@ class FrozenNetwork(nn.Module):
             return torch.cat([logit_BH, tuned_B1], dim=1)
         both_B1: torch.Tensor = (logit_BH.mean(1, keepdim=True) + tuned_B1) / 2
         return both_B1
+
+
+def trained_state(network: nn.Module) -> dict[str, torch.Tensor]:
+    """The state dict of a network without frozen backbones, whose weights a package has."""
+    return {name: value for name, value in network.state_dict().items() if not name.startswith(BACKBONES)}
+
+
+def load_trained_state(network: nn.Module, state: Mapping[str, torch.Tensor]) -> None:
+    """Loads what :func:`trained_state` gave. Raises RuntimeError if it does not fit the network."""
+    frozen = {name: value for name, value in network.state_dict().items() if name.startswith(BACKBONES)}
+    network.load_state_dict({**frozen, **state})
 
 
 def plane_statistics(x_BCHW: torch.Tensor) -> torch.Tensor:

@@ -41,7 +41,8 @@ class BatchNormStatistics:
         self.buffers: list[torch.Tensor] = []
         self.momenta: list[float] = []  # one for each buffer
         for norm in network.modules():
-            if isinstance(norm, nn.modules.batchnorm._BatchNorm) and norm.momentum is not None:
+            frozen = not all(parameter.requires_grad for parameter in norm.parameters(recurse=False))
+            if isinstance(norm, nn.modules.batchnorm._BatchNorm) and norm.momentum is not None and not frozen:
                 self.norms.append((norm, norm.momentum))
                 buffers = [buffer for buffer in (norm.running_mean, norm.running_var) if buffer is not None]
                 self.buffers += buffers

@@ -10,13 +10,14 @@ moves to another split or data set is not computed again. Each worker writes fil
 that a run that dies goes on where it was.
 """
 
+import dataclasses
 import hashlib
 import json
 import time
 import uuid
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +29,14 @@ from numpy.typing import NDArray
 from detector_core import storage
 from detector_core.config import AugmentSpec, PreprocessSpec
 from detector_core.data.cache import read_square
+from detector_core.data.loading import SplitFeatures, WorkerRank
 from detector_core.images.augment import Augment
 from detector_core.images.decode import Pixels
 from detector_core.images.preprocess import normalize
+from detector_core.networks import packages
+from detector_core.networks.frozen import FrozenNetwork
 from detector_core.training.distributed import all_gather
+from detector_core.training.step import TrainState, autocast, resolve_compute_dtype
 
 BATCH = 32
 SAVE_EVERY = 512
@@ -46,14 +51,6 @@ class FeatureReport:
     done: int
     images: int
     seconds: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class SplitFeatures:
-    """``feature_NVD`` float32: for each row of a split its V versions, the first unchanged; why a row has none."""
-
-    feature_NVD: NDArray[np.float32]
-    broken: dict[int, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,6 +136,43 @@ def compute_features(
         yield FeatureReport(split=split, done=done, images=len(todo), seconds=time.perf_counter() - started)
     keep()
     return _together(mine, broken, len(rows), recipe.versions)
+
+
+def frozen_features(
+    state: TrainState, split: str, rows: pd.DataFrame, root: str, worker: WorkerRank, cache: Path | None
+) -> Generator[FeatureReport, None, SplitFeatures]:
+    """The features of a run's split; training images come in several versions, others in one."""
+    network, spec = state.network, state.spec
+    assert isinstance(network, FrozenNetwork)
+
+    def compute(x_BCHW: torch.Tensor) -> torch.Tensor:
+        with torch.inference_mode(), autocast(state):
+            return network.features(x_BCHW).clone()
+
+    recipe = FeatureRecipe(
+        compute=compute,
+        backbones=(spec.model.architecture, *(row.sha256 for row in packages.PACKAGES.values())),
+        preprocess=spec.preprocess,
+        augment=dataclasses.replace(spec.augment, crop=0),
+        seed=spec.seed,
+        versions=1 + (spec.augment.versions if split == "train" else 0),
+        arithmetic=f"{resolve_compute_dtype(spec.optim, state.device)} on {state.device.type}",
+        device=state.device,
+    )
+    found = yield from compute_features(
+        recipe, rows, root, split, rank=worker.rank, world_size=worker.world_size, cache=cache
+    )
+    return dataclasses.replace(found, alone=network.tuned is None)
+
+
+def standardize(state: TrainState, features: SplitFeatures) -> None:
+    """Standardises the heads of a new run by its training features."""
+    assert isinstance(state.network, FrozenNetwork)
+    whole = [row for row in range(len(features.feature_NVD)) if row not in features.broken]
+    feature_ND = torch.from_numpy(features.feature_NVD[whole].reshape(-1, features.feature_NVD.shape[2]))
+    state.network.head.standardize(feature_ND)
+    if state.average:
+        state.average.module.head.standardize(feature_ND)  # type: ignore[union-attr,operator]
 
 
 def _together(

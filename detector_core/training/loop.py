@@ -24,11 +24,21 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from detector_core.data.cache import open_split
-from detector_core.data.loading import ImageDataset, Place, TrainSampler, ValidSampler, loader, plan
+from detector_core.data.loading import (
+    ImageDataset,
+    SplitFeatures,
+    TrainSampler,
+    ValidSampler,
+    WorkerRank,
+    loader,
+    plan,
+)
 from detector_core.data.manifest import Manifest
 from detector_core.errors import BadData, TrainingFailed
 from detector_core.evaluation import metrics
+from detector_core.networks.frozen import FrozenNetwork, trained_state
 from detector_core.training.distributed import all_gather
+from detector_core.training.features import FeatureReport, frozen_features, standardize
 from detector_core.training.step import Stepper, StepReport, TrainState, autocast, resolve_compute_dtype, to_device
 
 
@@ -68,13 +78,15 @@ class EpochReport:
 def fit(
     state: TrainState,
     data: Manifest,
-    place: Place | None = None,
+    worker: WorkerRank | None = None,
     *,
     processes: int = 0,
     skip_broken: bool = False,
     cache: Path | None = None,
-) -> Iterator[StepReport | EpochReport]:
+) -> Iterator[StepReport | EpochReport | FeatureReport]:
     """Trains ``state`` to its end and yields a report after each step and each epoch.
+
+    A network with frozen backbones has their features computed first, with a report after each batch of images.
 
     Every worker calls it and yields the same reports, except for ``seconds`` and memory. The caller's random state in
     torch is left as it was.
@@ -88,26 +100,35 @@ def fit(
         BadData: an image cannot be read; the message names it.
         TrainingFailed: the loss is no longer finite; the weights are those before the step.
     """
-    place = place or Place()
+    worker = worker or WorkerRank()
     optim, spec = state.spec.optim, state.spec
     pin_memory = state.device.type == "cuda"
     train_rows, valid_rows = data.split("train"), data.split("valid")
+    features: dict[str, SplitFeatures] = {}
+    if isinstance(state.network, FrozenNetwork) and not state.finished:
+        for split, rows in (("train", train_rows), ("valid", valid_rows)):
+            features[split] = yield from frozen_features(state, split, rows, data.root, worker, cache)
+        if (state.progress.epoch, state.progress.step) == (0, 0):
+            standardize(state, features["train"])
+    reads_pixels = not any(part.alone for part in features.values())
     decoded = [
-        open_split(cache, data.fingerprint, rows, data.root, spec.preprocess) if cache else None
+        open_split(cache, data.fingerprint, rows, data.root, spec.preprocess) if cache and reads_pixels else None
         for rows in (train_rows, valid_rows)
     ]
-    train = ImageDataset(train_rows, data.root, spec.preprocess, spec.augment, spec.seed, decoded[0])
-    valid = ImageDataset(valid_rows, data.root, spec.preprocess, decoded=decoded[1])
-    epoch_plan = plan(len(train), optim, spec.seed, place)
-    sampler = TrainSampler(epoch_plan, place)
+    train = ImageDataset(
+        train_rows, data.root, spec.preprocess, spec.augment, spec.seed, decoded[0], features.get("train")
+    )
+    valid = ImageDataset(valid_rows, data.root, spec.preprocess, decoded=decoded[1], features=features.get("valid"))
+    epoch_plan = plan(len(train), optim, spec.seed, worker)
+    sampler = TrainSampler(epoch_plan, worker)
     train_loader = loader(train, sampler, processes=processes, pin_memory=pin_memory)
     valid_loader = loader(
         valid,
-        ValidSampler(len(valid), optim.micro_batch, place),
+        ValidSampler(len(valid), optim.micro_batch, worker),
         processes=min(processes, 1),
         pin_memory=pin_memory,
     )
-    stepper = Stepper(state, epoch_plan, place, skip_broken)
+    stepper = Stepper(state, epoch_plan, worker, skip_broken)
     progress = state.progress
     if not state.finished and (current := environment(state)) not in progress.environments:
         progress.environments.append(current)
@@ -116,8 +137,9 @@ def fit(
         batches = iter(train_loader)
         while progress.step < epoch_plan.steps:
             yield stepper.step(batches)
-        targets, logits = _logits(state, stepper.network, valid_loader, skip_broken)
-        yield _end_epoch(state, epoch_plan.steps, targets, logits, place)
+        network = state.evaluated if state.average else stepper.network
+        targets, logits = _logits(state, network, valid_loader, skip_broken)
+        yield _end_epoch(state, epoch_plan.steps, targets, logits, worker)
 
 
 def environment(state: TrainState) -> dict[str, Any]:
@@ -148,7 +170,7 @@ def _logits(
                     "repair it, or leave broken images out with --skip-broken"
                 )
             if len(batch.index_B):
-                logit_B = module(to_device(batch, state)[0]).squeeze(1).float().cpu()
+                logit_B = module(*to_device(batch, state)[0]).squeeze(1).float().cpu()
                 rows += zip(batch.index_B.tolist(), batch.target_B.tolist(), logit_B.tolist(), strict=True)
     gathered = sorted(itertools.chain.from_iterable(all_gather(rows)))
     if not gathered:
@@ -164,7 +186,7 @@ def _peak_memory(device: torch.device) -> int:
 
 
 def _end_epoch(
-    state: TrainState, steps: int, targets: NDArray[np.float64], logits: NDArray[np.float64], place: Place
+    state: TrainState, steps: int, targets: NDArray[np.float64], logits: NDArray[np.float64], worker: WorkerRank
 ) -> EpochReport:
     progress, sums = state.progress, state.progress.sums
     with np.errstate(invalid="ignore"):  # reported below
@@ -196,10 +218,10 @@ def _end_epoch(
     progress.history.append(report.to_dict())
     if report.best:
         progress.best_epoch = progress.epoch
-        if place.rank == 0:
+        if worker.rank == 0:
             state.best_weights = {
                 name: value.detach().cpu().clone(memory_format=torch.contiguous_format)
-                for name, value in state.network.state_dict().items()
+                for name, value in trained_state(state.evaluated).items()
             }
     progress.epoch, progress.step, progress.sums = progress.epoch + 1, 0, dict.fromkeys(sums, 0.0)
     return report

@@ -18,12 +18,15 @@ import torch
 from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 from torch.nn.parallel import DistributedDataParallel
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from detector_core.config import OptimSpec, RunSpec
-from detector_core.data.loading import Batch, EpochPlan, Place
+from detector_core.data.loading import Batch, EpochPlan, WorkerRank
 from detector_core.errors import BadData, BrokenArtifact, TrainingFailed
 from detector_core.images.preprocess import normalize
 from detector_core.networks import factory
+from detector_core.networks.catalog import find_network
+from detector_core.networks.frozen import FrozenNetwork, load_trained_state, trained_state
 from detector_core.training import checkpoint
 from detector_core.training.checkpoint import Progress
 from detector_core.training.distributed import BatchNormStatistics
@@ -62,13 +65,19 @@ class TrainState:
         with seeded(spec.seed):
             network = factory.build(spec.model, pretrained=pretrained)
         self.network = network.to(self.device).to(memory_format=torch.channels_last)
-        self.optimizer = torch.optim.Adam(self.network.parameters(), fused=True)  # each step sets its learning rate
+        self.optimizer = create_optimizer(self.network, spec)
+        self.average: AveragedModel | None = None
+        if spec.optim.ema:
+            average = get_ema_multi_avg_fn(spec.optim.ema)  # type: ignore[no-untyped-call]
+            self.average = AveragedModel(self.network, multi_avg_fn=average, use_buffers=True)
         self.progress = Progress(spec=spec.to_dict(), fingerprint=fingerprint)
         self.best_weights: dict[str, torch.Tensor] | None = None
 
     def save(self, folder: Path) -> None:
         """Writes a checkpoint into an empty local folder (see :mod:`detector_core.training.checkpoint`)."""
-        state = {"network": self.network.state_dict(), "optimizer": self.optimizer.state_dict()}
+        state: dict[str, Any] = {"network": trained_state(self.network), "optimizer": self.optimizer.state_dict()}
+        if self.average:
+            state |= {"average": trained_state(self.average.module), "averaged": self.average.n_averaged}
         checkpoint.save(folder, self.progress, state, self.best_weights)
 
     @classmethod
@@ -87,11 +96,19 @@ class TrainState:
                 raise BrokenArtifact(f"{folder} was saved by a run with another {name}: use another --name")
         state = cls(spec, fingerprint, device, pretrained=False)
         saved_state = checkpoint.read_state(folder)
-        state.network.load_state_dict(saved_state["network"])
+        load_trained_state(state.network, saved_state["network"])
         state.optimizer.load_state_dict(saved_state["optimizer"])
+        if state.average:
+            load_trained_state(state.average.module, saved_state["average"])
+            state.average.n_averaged.copy_(saved_state["averaged"])
         state.progress = progress
         state.best_weights = checkpoint.read_best(folder)
         return state
+
+    @property
+    def evaluated(self) -> nn.Module:
+        """The network that is validated and kept: the moving average of the weights, if the spec asks for one."""
+        return self.average.module if self.average else self.network
 
     @property
     def finished(self) -> bool:
@@ -104,12 +121,12 @@ class TrainState:
 class Stepper:
     """Makes optimizer steps: micro-batches, gradient accumulation, all-reduce."""
 
-    def __init__(self, state: TrainState, epoch_plan: EpochPlan, place: Place, skip_broken: bool) -> None:
-        self.state, self.plan, self.place, self.skip_broken = state, epoch_plan, place, skip_broken
+    def __init__(self, state: TrainState, epoch_plan: EpochPlan, worker: WorkerRank, skip_broken: bool) -> None:
+        self.state, self.plan, self.worker, self.skip_broken = state, epoch_plan, worker, skip_broken
         self.statistics = BatchNormStatistics(state.network)
         network = torch.compile(state.network) if state.spec.optim.compile else state.network
         self.network: nn.Module = network  # type: ignore[assignment]
-        if place.workers > 1:
+        if worker.world_size > 1:
             # The only buffers are those of BatchNorm, which BatchNormStatistics keeps equal on all workers.
             self.network = DistributedDataParallel(
                 self.network, forward_sync_buffers=False, gradient_as_bucket_view=True
@@ -127,7 +144,8 @@ class Stepper:
         state, progress = self.state, self.state.progress
         epoch, step = progress.epoch, progress.step
         for group in state.optimizer.param_groups:
-            group["lr"] = learning_rate(state.spec.optim, epoch * self.plan.steps + step, self.plan.steps)
+            rate = learning_rate(state.spec.optim, epoch * self.plan.steps + step, self.plan.steps)
+            group["lr"] = rate * group["factor"]
         state.optimizer.zero_grad(set_to_none=True)
         self.network.train()
         with self.statistics.recording():
@@ -141,6 +159,8 @@ class Stepper:
                 f"try a lower learning rate (now {state.spec.optim.learning_rate:g})"
             )
         state.optimizer.step()
+        if state.average:
+            state.average.update_parameters(state.network)
         progress.step += 1
         seconds = time.perf_counter() - started
         for name, value in (("loss", loss_sum), ("correct", correct), ("images", counted), ("seconds", seconds)):
@@ -161,13 +181,13 @@ class Stepper:
         Returns:
             The number of micro-batches, shape (), and the sums of (loss, correct, images) over them, shape (3,).
         """
-        state, place = self.state, self.place
+        state, worker = self.state, self.worker
         epoch, step = state.progress.epoch, state.progress.step
-        rounds = self.plan.rounds(step, place)
+        rounds = self.plan.rounds(step, worker)
         passes = torch.zeros((), dtype=torch.float64, device=state.device)
         tallies = torch.zeros(3, dtype=torch.float64, device=state.device)
         for turn in range(rounds):
-            micro = place.rank + turn * place.workers
+            micro = worker.rank + turn * worker.world_size
             batch = next(batches)
             self._record_broken(batch.broken)
             accumulate = turn < rounds - 1 and isinstance(self.network, DistributedDataParallel)
@@ -175,7 +195,7 @@ class Stepper:
                 if micro < self.plan.micro_batches(step) and len(batch.index_B):
                     # Dropout depends on the position alone, not on the number of workers or where a run was resumed.
                     with seeded(derive_seed(state.spec.seed, epoch, step, micro)):
-                        tallies += self._pass(batch, weight=place.workers / self.plan.step_images(step))
+                        tallies += self._pass(batch, weight=worker.world_size / self.plan.step_images(step))
                     passes += 1
                 else:
                     self._filler_pass()
@@ -183,22 +203,28 @@ class Stepper:
 
     def _pass(self, batch: Batch, weight: float) -> torch.Tensor:
         """Forward and backward pass of one micro-batch; returns the sums of (loss, correct, images), shape (3,)."""
-        x_BCHW, target_B = to_device(batch, self.state)
+        inputs, target_B = to_device(batch, self.state)
         with self.autocast:
-            logit_B = self.network(x_BCHW).squeeze(1).float()
-        losses = binary_cross_entropy_with_logits(logit_B, target_B, reduction="none")
-        (losses.sum() * weight).backward()  # type: ignore[no-untyped-call]
+            logit_BK = self.network(*inputs).float()  # a network with several branches trains each by itself
+        smoothing = self.state.spec.optim.label_smoothing
+        smooth_BK = (target_B * (1 - smoothing) + smoothing / 2)[:, None].expand_as(logit_BK)
+        losses_B = binary_cross_entropy_with_logits(logit_BK, smooth_BK, reduction="none").mean(1)
+        (losses_B.sum() * weight).backward()  # type: ignore[no-untyped-call]
         self.statistics.record()
-        correct = ((logit_B.detach() > 0) == (target_B > 0.5)).sum()
-        return torch.stack([losses.detach().sum().double(), correct.double(), correct.new_tensor(len(target_B))])
+        correct = ((logit_BK.detach().mean(1) > 0) == (target_B > 0.5)).sum()
+        return torch.stack([losses_B.detach().sum().double(), correct.double(), correct.new_tensor(len(target_B))])
 
     def _filler_pass(self) -> None:
         """A pass with a gradient of zero, so that this worker takes part in the step's collective operations."""
-        size = self.state.spec.preprocess.image_size
+        state = self.state
+        size = state.spec.augment.crop or state.spec.preprocess.image_size
+        inputs = [torch.zeros(1, 3, size, size, device=state.device)]
+        if isinstance(state.network, FrozenNetwork):
+            inputs.append(torch.zeros(1, state.network.head.mean.numel(), device=state.device))
         self.statistics.restore()
         self.network.eval()
         with self.autocast:
-            logits = self.network(torch.zeros(1, 3, size, size, device=self.state.device))
+            logits = self.network(*inputs)
         (logits.float().sum() * 0).backward()
         self.network.train()
 
@@ -210,16 +236,32 @@ class Stepper:
 
 
 def learning_rate(optim: OptimSpec, step: int, steps_per_epoch: int) -> float:
-    """The learning rate of a step, counted from 0 over the whole run."""
+    """The learning rate of a step, counted from 0 over the whole run: a linear warm-up, then the schedule."""
+    rate = optim.learning_rate * min(1.0, (step + 1) / max(1, optim.warmup_steps))
     if optim.schedule == "constant":
-        return optim.learning_rate
-    return optim.learning_rate * 0.5 * (1 + math.cos(math.pi * step / (optim.epochs * steps_per_epoch)))
+        return rate
+    return rate * 0.5 * (1 + math.cos(math.pi * step / (optim.epochs * steps_per_epoch)))
+
+
+def create_optimizer(network: nn.Module, spec: RunSpec) -> torch.optim.Optimizer:
+    """The optimizer of a spec, with the classifying layers in a group of their own; each step sets learning rates."""
+    prefixes = tuple(f"{head}." for head in find_network(spec.model.architecture).heads)
+    heads: list[nn.Parameter] = []
+    body: list[nn.Parameter] = []
+    for name, parameter in network.named_parameters():
+        if parameter.requires_grad:
+            (heads if name.startswith(prefixes) else body).append(parameter)
+    factors = ((body, 1.0), (heads, spec.optim.head_learning_rate))
+    groups = [{"params": parameters, "factor": factor} for parameters, factor in factors if parameters]
+    if spec.optim.optimizer == "adamw":
+        return torch.optim.AdamW(groups, weight_decay=spec.optim.weight_decay, fused=True)
+    return torch.optim.Adam(groups, fused=True)
 
 
 def resolve_compute_dtype(optim: OptimSpec, device: torch.device) -> str:
     """``bf16`` or ``fp32``; ``auto`` is bf16 if the hardware multiplies it natively."""
-    if optim.precision != "auto":
-        return optim.precision
+    if optim.compute_dtype != "auto":
+        return optim.compute_dtype
     if device.type == "cuda":
         native = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
@@ -233,11 +275,16 @@ def autocast(state: TrainState) -> Any:
     return torch.autocast(state.device.type, dtype=torch.bfloat16, enabled=bf16)
 
 
-def to_device(batch: Batch, state: TrainState) -> tuple[torch.Tensor, torch.Tensor]:
-    """The normalized images x_BCHW float32, in channels-last format, and target_B, on the run's device."""
+def to_device(batch: Batch, state: TrainState) -> tuple[list[torch.Tensor], torch.Tensor]:
+    """The network's inputs and target_B, on the run's device.
+
+    The inputs are the normalized images x_BCHW float32, in channels-last format, and feature_BD if there is one.
+    """
     pixels = batch.pixels_BSSC.to(state.device, non_blocking=True)
-    x_BCHW = normalize(pixels, state.spec.preprocess).contiguous(memory_format=torch.channels_last)
-    return x_BCHW, batch.target_B.to(state.device, non_blocking=True)
+    inputs = [normalize(pixels, state.spec.preprocess).contiguous(memory_format=torch.channels_last)]
+    if batch.feature_BD is not None:
+        inputs.append(batch.feature_BD.to(state.device, non_blocking=True))
+    return inputs, batch.target_B.to(state.device, non_blocking=True)
 
 
 @contextmanager

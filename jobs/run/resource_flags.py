@@ -11,7 +11,7 @@ import ray
 from detector_core import storage
 from detector_core.config import RunSpec
 from detector_core.data import manifest
-from detector_core.data.loading import Place, check_files, plan
+from detector_core.data.loading import WorkerRank, check_files, plan
 from detector_core.errors import BadConfig
 from detector_core.networks import factory
 from jobs.common.cli import say
@@ -59,7 +59,7 @@ def check(arguments: argparse.Namespace, specs: list[RunSpec], data: manifest.Ma
     for model, size in dict.fromkeys((spec.model, spec.preprocess.image_size) for spec in specs):
         factory.check_image_size(model, size)
     for spec in {spec.variant: spec for spec in specs}.values():  # seeds change nothing here
-        plan(len(rows["train"]), spec.optim, spec.seed, Place(workers=most))
+        plan(len(rows["train"]), spec.optim, spec.seed, WorkerRank(world_size=most))
         _say_if_few_steps(len(rows["train"]), spec)
     for split in rows.values():
         check_files(split, data.root)

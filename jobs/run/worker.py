@@ -18,11 +18,12 @@ from ray.util import get_current_placement_group
 
 from detector_core.config import RunSpec
 from detector_core.data import manifest
-from detector_core.data.loading import Place
+from detector_core.data.loading import WorkerRank
 from detector_core.errors import DetectorError
 from detector_core.training import lr_search
 from detector_core.training.checkpoint import Progress
 from detector_core.training.distributed import all_gather
+from detector_core.training.features import FeatureReport
 from detector_core.training.loop import EpochReport, fit
 from detector_core.training.step import StepReport, TrainState
 from jobs.run import checkpoints
@@ -30,6 +31,7 @@ from jobs.run.progress import StopSign
 from jobs.run.request import Request
 
 POST_EVERY_S = 0.5
+FEATURES_EVERY_S = 5.0
 
 
 def work(config: dict[str, Any]) -> None:
@@ -57,32 +59,42 @@ def work(config: dict[str, Any]) -> None:
 def _train(request: Request, board: Any) -> None:
     """Reports {epoch, step, loss} within an epoch, at its end an EpochReport and the objectives at the kept epoch."""
     context = ray.train.get_context()
-    place = Place(rank=context.get_world_rank(), workers=context.get_world_size())
+    worker = WorkerRank(rank=context.get_world_rank(), world_size=context.get_world_size())
     spec, data = RunSpec.from_dict(request.spec), manifest.load(request.data)
     device = str(ray.train.torch.get_device())
     state = _restored(request.name, board, spec, data.fingerprint, device) or TrainState(spec, data.fingerprint, device)
     _tell_places(request.name, board, state.progress)
-    posted, stop = 0.0, StopSign(board, place.rank, state.device)
+    posted, stop = 0.0, StopSign(board, worker.rank, state.device)
     how = {"processes": request.processes, "skip_broken": request.skip_broken}
-    for report in fit(state, data, place, cache=Path(request.cache) if request.cache else None, **how):
+    for report in fit(state, data, worker, cache=Path(request.cache) if request.cache else None, **how):
         match report:
             case StepReport():
                 now = time.monotonic()
-                if place.rank == 0 and (now - posted > POST_EVERY_S or report.step == report.steps):
+                if worker.rank == 0 and (now - posted > POST_EVERY_S or report.step == report.steps):
                     posted = now
                     board.post.remote({"run": request.name, "kind": "step", **asdict(report)})
                 due = request.checkpoint_every and report.step % request.checkpoint_every == 0
                 stopping = stop.shown()
                 if (due or stopping) and report.step < report.steps:
-                    _save(state, place, {"epoch": report.epoch, "step": report.step, "loss": report.loss})
+                    _save(state, worker, {"epoch": report.epoch, "step": report.step, "loss": report.loss})
                     if stopping:
                         ray.get(board.left.remote(request.name))
                         return
+            case FeatureReport():
+                now = time.monotonic()
+                if now - posted > FEATURES_EVERY_S or report.done == report.images:
+                    posted = now
+                    text = f"frozen features of the {report.split} split: {report.done} of {report.images} images"
+                    if worker.rank == 0:
+                        board.post.remote({"run": request.name, "kind": "note", "text": text})
+                if stop.shown():  # nothing to save: the features that are computed are in the cache
+                    ray.get(board.left.remote(request.name))
+                    return
             case EpochReport():
                 history = state.progress.history
-                if place.rank == 0:
+                if worker.rank == 0:
                     board.post.remote({"run": request.name, "kind": "epoch", "history": history})
-                _save(state, place, {**report.to_dict(), **lr_search.kept_objectives(history)})
+                _save(state, worker, {**report.to_dict(), **lr_search.kept_objectives(history)})
 
 
 def _tell_places(run: str, board: Any, progress: Progress) -> None:
@@ -94,8 +106,8 @@ def _tell_places(run: str, board: Any, progress: Progress) -> None:
         board.post.remote({"run": run, "kind": "note", "text": text})
 
 
-def _save(state: TrainState, place: Place, metrics: dict[str, Any]) -> None:
-    if place.rank != 0:
+def _save(state: TrainState, worker: WorkerRank, metrics: dict[str, Any]) -> None:
+    if worker.rank != 0:
         ray.train.report(metrics)
         return
     with tempfile.TemporaryDirectory(prefix="checkpoint-") as scratch:

@@ -96,7 +96,7 @@ def write(plan: Plan, trials: list[Trial], data_name: str, *, cpus: int, compute
     if best is None:
         raise TrainingFailed(f"{plan.folder}: none of {len(trials)} trials has an objective; see {TRIALS}")
     # With what the trials resolved, so that training from this file computes what the best trial computed.
-    best_spec = spec.replace({"optim.learning_rate": best.learning_rate, "optim.precision": compute_dtype})
+    best_spec = spec.replace({"optim.learning_rate": best.learning_rate, "optim.compute_dtype": compute_dtype})
     where = storage.join(plan.folder, BEST)
     content = {**best_spec.to_dict(), spec_flags.CPUS_PER_WORKER: cpus}
     storage.write_bytes(where, json.dumps(content, indent=2).encode())

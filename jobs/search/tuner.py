@@ -177,7 +177,7 @@ def _compute_dtype(trials: list[Trial], request: Request) -> str:
         artifact = whole_model(dataclasses.replace(request, name=trial.name).folder)
         if artifact:
             return str(artifact.training["environments"][-1]["compute_dtype"])
-    return RunSpec.from_dict(request.spec).optim.precision
+    return RunSpec.from_dict(request.spec).optim.compute_dtype
 
 
 def _room(plan: Plan, arguments: argparse.Namespace) -> int:

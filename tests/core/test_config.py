@@ -46,7 +46,7 @@ BAD: list[tuple[type, str, Any]] = [
     (OptimSpec, "epochs", 0),
     (OptimSpec, "batch_size", 0),
     (OptimSpec, "micro_batch", 0),
-    (OptimSpec, "precision", "fp16"),
+    (OptimSpec, "compute_dtype", "fp16"),
     (OptimSpec, "schedule", "step"),
     (OptimSpec, "patience", -1),
     (RunSpec, "variant", ""),

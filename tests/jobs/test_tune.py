@@ -68,14 +68,14 @@ def test_a_search_finds_a_rate_and_training_with_it_gives_the_trial_again(
 
     best = json.loads((folder / "best.json").read_text())
     assert best.pop("cpus_per_worker") == 1
-    assert best["optim"]["precision"] in ("bf16", "fp32"), "what auto was on the machine of the trials"
-    changes = {"optim.learning_rate": 0.003, "optim.precision": best["optim"]["precision"]}
+    assert best["optim"]["compute_dtype"] in ("bf16", "fp32"), "what auto was on the machine of the trials"
+    changes = {"optim.learning_rate": 0.003, "optim.compute_dtype": best["optim"]["compute_dtype"]}
     assert RunSpec.from_dict(best) == tiny_spec.replace(changes)
     where = ["--data", str(tiny_dataset), "--storage", str(tmp_path), "--name", "again"]
     trained = run_job("train", VARIANT, "--spec", folder / "best.json", *where)
     assert trained.code == 0, trained.messages
     artifact = artifacts.read(tmp_path / "again" / "model")
-    here = {"device": "cpu", "compute_dtype": best["optim"]["precision"], "torch_threads": 1}
+    here = {"device": "cpu", "compute_dtype": best["optim"]["compute_dtype"], "torch_threads": 1}
     assert artifact.training["environments"] == [here], "with the cores and the compute dtype of the trial"
     assert artifact.versions["ray"] == importlib.metadata.version("ray")
     again = pd.read_csv(tmp_path / "again" / "metrics.csv")

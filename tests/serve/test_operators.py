@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 import yaml
 from fastapi.testclient import TestClient
+from serve_app.__main__ import read_settings
 
 from detector_core.errors import BadConfig
 from detector_core.networks import artifacts
 from detector_core.registry import versions
 from detector_core.registry.predictor import Predictor, describe
-from serve_app.__main__ import read_settings
 from serve_app.live_model import Following
 from serve_app.settings import Settings
 from tests.support.asking import CoreJudge, app_of, error_of, image_bytes

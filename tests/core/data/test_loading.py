@@ -14,9 +14,9 @@ from detector_core.data.loading import (
     FILLER,
     EpochPlan,
     ImageDataset,
-    Place,
     TrainSampler,
     ValidSampler,
+    WorkerRank,
     check_files,
     loader,
     plan,
@@ -31,10 +31,10 @@ def test_an_epoch_is_the_same_micro_batches_whatever_the_workers() -> None:
     @given(images=sizes, batch=sizes, micro=sizes, workers=st.integers(1, 5), epoch=st.integers(0, 3))
     def check(images: int, batch: int, micro: int, workers: int, epoch: int) -> None:
         whole = EpochPlan(images=images, batch_size=batch, micro_batch=micro, seed=7)
-        alone = list(whole.keys(epoch, 0, Place()))
+        alone = list(whole.keys(epoch, 0, WorkerRank()))
         assert sorted(row for keys in alone for _, row in keys) == list(range(images))
         assert max(len(keys) for keys in alone) <= micro
-        dealt = [list(whole.keys(epoch, 0, Place(rank=rank, workers=workers))) for rank in range(workers)]
+        dealt = [list(whole.keys(epoch, 0, WorkerRank(rank=rank, world_size=workers))) for rank in range(workers)]
         assert len({len(share) for share in dealt}) == 1, "every worker makes the same number of passes"
         kept = [keys for turn in zip(*dealt, strict=True) for keys in turn if keys[0][0] != FILLER]
         assert kept == alone
@@ -44,18 +44,18 @@ def test_an_epoch_is_the_same_micro_batches_whatever_the_workers() -> None:
 
 def test_an_epoch_can_start_at_any_step_and_differs_from_the_next() -> None:
     whole = EpochPlan(images=23, batch_size=5, micro_batch=2, seed=0)
-    every = list(whole.keys(0, 0, Place()))
+    every = list(whole.keys(0, 0, WorkerRank()))
     skipped = sum(whole.micro_batches(step) for step in range(3))
-    assert list(whole.keys(0, 3, Place())) == every[skipped:]
-    assert list(whole.keys(1, 0, Place())) != every
+    assert list(whole.keys(0, 3, WorkerRank())) == every[skipped:]
+    assert list(whole.keys(1, 0, WorkerRank())) != every
 
 
 @given(images=sizes, micro=sizes, workers=st.integers(1, 5))
 def test_validation_sees_every_image_once(images: int, micro: int, workers: int) -> None:
-    shares = [list(ValidSampler(images, micro, Place(rank=r, workers=workers))) for r in range(workers)]
+    shares = [list(ValidSampler(images, micro, WorkerRank(rank=r, world_size=workers))) for r in range(workers)]
     rows = [row for share in shares for keys in share for _, row in keys]
     assert sorted(rows) == list(range(images))
-    assert [len(ValidSampler(images, micro, Place(rank=r, workers=workers))) for r in range(workers)] == [
+    assert [len(ValidSampler(images, micro, WorkerRank(rank=r, world_size=workers))) for r in range(workers)] == [
         len(share) for share in shares
     ]
 
@@ -64,7 +64,7 @@ def test_batches_of_a_data_set(tiny_dataset: Path) -> None:
     data = manifest.load(str(tiny_dataset))
     images = ImageDataset(data.split("train"), data.root, PreprocessSpec(image_size=32), AugmentSpec())
     epoch_plan = EpochPlan(images=len(images), batch_size=20, micro_batch=8, seed=0)
-    batches = list(loader(images, TrainSampler(epoch_plan, Place()), processes=0))
+    batches = list(loader(images, TrainSampler(epoch_plan, WorkerRank()), processes=0))
     assert [len(batch.index_B) for batch in batches] == [7, 7, 6, 7, 7, 6, 8]
     assert batches[0].pixels_BSSC.shape == (7, 32, 32, 3)
     rows = data.split("train")
@@ -79,7 +79,7 @@ def test_decoding_processes_change_nothing(tiny_dataset: Path) -> None:
     images = ImageDataset(
         data.split("train"), data.root, PreprocessSpec(image_size=32), AugmentSpec(cutout=1.0), seed=3
     )
-    sampler = TrainSampler(EpochPlan(images=48, batch_size=24, micro_batch=12, seed=0), Place())
+    sampler = TrainSampler(EpochPlan(images=48, batch_size=24, micro_batch=12, seed=0), WorkerRank())
     both = [list(loader(images, sampler, processes=processes)) for processes in (0, 2)]
     for one, other in zip(*both, strict=True):
         assert (one.pixels_BSSC == other.pixels_BSSC).all()
@@ -117,7 +117,7 @@ def test_on_an_object_store_a_sample_is_looked_for(monkeypatch: pytest.MonkeyPat
 def test_too_many_workers_for_a_batch() -> None:
     optim = OptimSpec(learning_rate=0.1, epochs=1, batch_size=2)
     with pytest.raises(BadConfig, match="3 workers need at least one image each"):
-        plan(100, optim, 0, Place(workers=3))
+        plan(100, optim, 0, WorkerRank(world_size=3))
 
 
 def test_an_empty_split_is_named(tiny_dataset: Path) -> None:

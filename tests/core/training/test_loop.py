@@ -14,13 +14,13 @@ from torch import distributed
 
 from detector_core.config import RunSpec
 from detector_core.data import manifest
-from detector_core.data.loading import Place
+from detector_core.data.loading import WorkerRank
 from detector_core.errors import BadData, BrokenArtifact, TrainingFailed
 from detector_core.training.loop import EpochReport, fit
 from detector_core.training.step import StepReport, TrainState, learning_rate, resolve_compute_dtype
 
 
-def losses(spec: RunSpec, dataset: Path, place: Place | None = None) -> list[float]:
+def losses(spec: RunSpec, dataset: Path, place: WorkerRank | None = None) -> list[float]:
     """Every loss of a run: of each step, and of the validation after each epoch."""
     data = manifest.load(str(dataset))
     state = TrainState(spec, data.fingerprint)
@@ -87,7 +87,7 @@ def _worker(rank: int, workers: int, spec: RunSpec, dataset: Path, out: Path) ->
     os.environ.update({"MASTER_ADDR": "127.0.0.1", "GLOO_SOCKET_IFNAME": "lo"})
     torch.set_num_threads(1)
     distributed.init_process_group("gloo", init_method=f"file://{out}/rendezvous", rank=rank, world_size=workers)
-    torch.save(losses(spec, dataset, Place(rank=rank, workers=workers)), out / f"losses-{rank}.pt")
+    torch.save(losses(spec, dataset, WorkerRank(rank=rank, world_size=workers)), out / f"losses-{rank}.pt")
     distributed.destroy_process_group()
 
 
@@ -168,7 +168,7 @@ def test_training_leaves_the_random_state_of_the_caller_alone(tiny_dataset: Path
 
 
 def test_the_environment_of_a_run_is_recorded_once(tiny_dataset: Path, tiny_spec: RunSpec, tmp_path: Path) -> None:
-    data, spec = manifest.load(str(tiny_dataset)), tiny_spec.replace({"optim.precision": "fp32"})
+    data, spec = manifest.load(str(tiny_dataset)), tiny_spec.replace({"optim.compute_dtype": "fp32"})
     state = TrainState(spec, data.fingerprint)
     next(fit(state, data))
     state.save(tmp_path)
@@ -270,7 +270,7 @@ def test_auto_is_bf16_only_on_devices_that_multiply_it_natively(
     )
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: "avx512" in native)
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: "amx" in native)
-    optim = tiny_spec.replace({"optim.precision": compute_dtype}).optim
+    optim = tiny_spec.replace({"optim.compute_dtype": compute_dtype}).optim
     assert resolve_compute_dtype(optim, torch.device(device)) == expected
 
 

@@ -99,5 +99,5 @@ def test_best_json_has_the_learning_rate_cores_and_compute_dtype_of_the_best_tri
     result = write(plan(tmp_path, tiny_spec), trials, "tiny", cpus=2, compute_dtype="bf16")
     best = json.loads(Path(result["best"]["spec"]).read_text())
     assert best.pop("cpus_per_worker") == 2
-    expected = tiny_spec.replace({"optim.learning_rate": 0.01, "optim.precision": "bf16"})
+    expected = tiny_spec.replace({"optim.learning_rate": 0.01, "optim.compute_dtype": "bf16"})
     assert RunSpec.from_dict(best) == expected
