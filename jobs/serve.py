@@ -76,7 +76,7 @@ def job(arguments: argparse.Namespace) -> None:
             print(f"dashboard  {dashboard}" + (f"   it asks for this token: {token}" if token else ""))
         print("stop with Ctrl-C", flush=True)
         try:
-            _announce_promotions(arguments.models, model.version, settings.follow_s)
+            _announce_promotions(arguments.models, model.version, settings.poll_s)
         finally:
             say("stopping ...")
 

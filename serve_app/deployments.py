@@ -141,7 +141,7 @@ class BoundedModelClient:
             async with asyncio.timeout(RESTART_S), self._info_lock:
                 if self._info is None or time.monotonic() > self._info_expires:
                     self._info = await self._call("model_info")
-                    self._info_expires = time.monotonic() + self._settings.follow_s
+                    self._info_expires = time.monotonic() + self._settings.poll_s
                 return self._info
         except TimeoutError:
             raise Unavailable(RESTARTING, retry_after_s=RESTART_S) from None

@@ -40,7 +40,7 @@ class LiveModel(Generic[T]):
         self.current = load(folder)
         self._stopped = threading.Event()
         if self._models:
-            threading.Thread(target=self._poll, args=(settings.follow_s,), name="poll live model", daemon=True).start()
+            threading.Thread(target=self._poll, args=(settings.poll_s,), name="poll live model", daemon=True).start()
 
     def stop(self) -> None:
         """Stops polling."""

@@ -176,7 +176,7 @@ class FeedbackAnswer(BaseModel):
     request_id: str
 
 
-class TestFigures(BaseModel):
+class TestMetrics(BaseModel):
     """Metrics of a model on the test split of one data set; fractions, null if undefined."""
 
     data: str
@@ -208,7 +208,7 @@ class ModelAnswer(ModelRef):
     image_size: int
     precision: str = Field(description="numeric precision that the network is served in")
     thresholds: Thresholds
-    test: list[TestFigures]
+    test: list[TestMetrics]
     features: Features
     limits: Limits
 
@@ -226,7 +226,7 @@ class ModelAnswer(ModelRef):
             image_size=info.preprocess.image_size,
             precision=info.precision,
             thresholds=Thresholds.of(info),
-            test=[TestFigures(**figures) for figures in info.test],
+            test=[TestMetrics(**figures) for figures in info.test],
             features=Features(
                 faces="on" if searches_faces(settings.faces, info) else "off",
                 url=settings.allow_url,

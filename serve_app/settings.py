@@ -108,7 +108,7 @@ class Settings(Frozen):
         None, description="Folder or URI that jobs.promote writes to; the service follows its live model."
     )
     model: str | None = Field(None, description="Instead of models: one fixed run or model folder.")
-    follow_s: float = Field(5, gt=0, description="Seconds between two looks at the live model.")
+    poll_s: float = Field(5, gt=0, description="Seconds between two looks at the live model.")
     max_batch_size: int = Field(16, ge=1, description="Most images in one forward pass.")
     batch_wait_s: float = Field(
         0.003, gt=0, description="Seconds a batch waits to fill; at 0 every batch would hold one image."

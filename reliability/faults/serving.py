@@ -14,7 +14,7 @@ from pathlib import Path
 import aiohttp
 
 from reliability.faults.fault import Fault, Workspace, ensure
-from tests.support.asking import JPEG, image_bytes
+from tests.support.http_service import JPEG, image_bytes
 from tests.support.serving import Service, marked, running
 
 CLIENTS, LOAD_BEFORE_S, CALM_S = 4, 4, 8
@@ -24,7 +24,7 @@ PROCESSES_END_S = 90
 RETRY_S = 0.2
 SETTINGS = """
 max_batch_size: 2
-follow_s: 0.5
+poll_s: 0.5
 detector_cpus: 0.2
 threads: 1
 ingresses: {min_replicas: 2, max_replicas: 2}

@@ -30,7 +30,7 @@ from detector_core.networks.variants import spec_for
 from detector_core.registry import promotion, versions
 from reliability.soak.load import CLIENTS, Responses, send_mixture
 from reliability.soak.usage import Usage, UsageMonitor
-from tests.support.asking import image_bytes
+from tests.support.http_service import image_bytes
 from tests.support.models import save_model, tiny_spec
 from tests.support.serving import Service, running
 
@@ -45,7 +45,7 @@ MAX_MEMORY_GROWTH_MIB, MAX_OPEN_FILES_GROWTH = 200, 40
 KEPT_VERSIONS = 3
 # The longest time-out that Ray's proxy allows, because other work on the machine makes responses slower.
 SETTINGS = """
-follow_s: 1
+poll_s: 1
 ingresses: {{min_replicas: 2, max_replicas: 2}}
 http: {{feedback_folder: {folder}/feedback, timeout_s: 55}}
 """

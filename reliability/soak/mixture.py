@@ -10,8 +10,8 @@ import numpy as np
 
 from detector_core.data.demo import real_image
 from tests.core.images.test_decode import bombs
-from tests.support.asking import image_bytes
 from tests.support.clips import clip
+from tests.support.http_service import image_bytes
 
 DISCONNECTS = 0
 """In place of a status: the client disconnects and waits for no response."""

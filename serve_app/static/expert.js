@@ -8,13 +8,13 @@ const short = (value) => () => number(value, { maximumFractionDigits: 3 });
 
 /** A closed list of numbers about one result. */
 export function expertPart(result, answer) {
-  const { thresholds, size, judged, faces, model } = result;
-  const [left, top, right, bottom] = (judged ?? []).map(Math.round);
+  const { thresholds, size, crop_box: crop, faces, model } = result;
+  const [left, top, right, bottom] = (crop ?? []).map(Math.round);
   const rows = [
     ["p_fake", result.p_fake !== null && ["plain", { value: exact(result.p_fake) }]],
     ["thresholds", ["expert.thresholds.value", { low: exact(thresholds.real_below), high: exact(thresholds.fake_above) }]],
     ["size", size && ["expert.size.value", size]],
-    ["judged", judged && ["expert.judged.value", { left, top, right, bottom }]],
+    ["scored", crop && ["expert.scored.value", { left, top, right, bottom }]],
     ["detector", faces.length && ["plain", { value: () => faces.map((face) => short(face.score)()).join(" · ") }]],
     ["model", ["plain", { value: model.version }]],
     ["weights", ["plain", { value: model.sha256 }]],

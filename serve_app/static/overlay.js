@@ -51,10 +51,10 @@ export class Overlay {
   }
 
   /** The square that was judged, where it is less than the whole picture and no face shows it. */
-  judged(box) {
+  crop(box) {
     const { width, height } = this.#size;
     if (box[2] - box[0] >= width && box[3] - box[1] >= height) return;
-    this.#place(make("div", { className: "judged" }), box);
+    this.#place(make("div", { className: "crop" }), box);
   }
 
   /** Lays a heat map over its box; returns a function that sets how visible it is, 0 to 1. */

@@ -69,7 +69,7 @@ export class Picture extends Card {
     const faces = result.faces.filter((face) => face.p_fake !== null);
     this.headline(result.verdict, ...headline({ ...result, faces }));
     if (result.size) this.#overlay.fit(result.size);
-    if (!faces.length && result.judged) this.#overlay.judged(result.judged);
+    if (!faces.length && result.crop_box) this.#overlay.crop(result.crop_box);
     const has = result.p_fake !== null;
     const about = make("div", { className: "about" });
     let picked = faces.reduce((best, face, index) => (face.p_fake > (faces[best]?.p_fake ?? -1) ? index : best), 0);

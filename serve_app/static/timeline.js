@@ -7,7 +7,7 @@ import { notes } from "./verdict.js";
 /** Summary, bars and table of a clip's answer; onSeek hears the second of a bar that was clicked. */
 export function clipPart(answer, onSeek) {
   const fakes = answer.frames.filter((frame) => frame.verdict === "fake").length;
-  const values = { fakes, judged: answer.judged_frames, percent: () => percent(answer.p_fake) };
+  const values = { fakes, scored: answer.scored_frames, percent: () => percent(answer.p_fake) };
   return make(
     "div",
     { className: "clip-answer" },

@@ -6,7 +6,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from detector_core.registry.predictor import Predictor
-from tests.support.asking import app_of
+from tests.support.http_service import make_app
 from tests.support.models import save_model
 
 
@@ -17,5 +17,5 @@ def predictor(tmp_path_factory: pytest.TempPathFactory) -> Predictor:
 
 @pytest.fixture(scope="module")
 def client(predictor: Predictor) -> Iterator[TestClient]:
-    with TestClient(app_of(predictor)) as client:
+    with TestClient(make_app(predictor)) as client:
         yield client

@@ -17,9 +17,9 @@ from detector_core.images import faces as face_search
 from detector_core.images.decode import Pixels
 from detector_core.registry.predictor import Prediction, Predictor
 from serve_app import access, pipeline
-from serve_app.access import Guard
-from serve_app.routes import Answered
-from tests.support.asking import JPEG, CoreJudge, app_of, error_of, image_bytes
+from serve_app.access import AccessControl
+from serve_app.middleware import RequestEvent
+from tests.support.http_service import JPEG, PredictorClient, image_bytes, make_app, status_and_code
 
 
 def post(client: TestClient, **headers: str) -> Any:
@@ -34,13 +34,13 @@ def key_file(tmp_path: Path) -> Path:
 
 
 def test_without_a_key_nothing_is_judged_or_kept(predictor: Predictor, key_file: Path) -> None:
-    client = TestClient(app_of(predictor, api_keys_file=str(key_file)))
+    client = TestClient(make_app(predictor, api_keys_file=str(key_file)))
     for wrong in ({}, {"X-API-Key": "third"}, {"X-API-Key": ""}, {"X-API-Key": "# ours"}, {"Authorization": "Basic x"}):
         response = post(client, **wrong)
-        assert error_of(response) == (401, "unauthorized")
+        assert status_and_code(response) == (401, "unauthorized")
         assert response.headers["WWW-Authenticate"] == "Bearer"
     for path in ("/v1/detect/video", "/v1/feedback"):
-        assert error_of(client.post(path, content=b"x")) == (401, "unauthorized")
+        assert status_and_code(client.post(path, content=b"x")) == (401, "unauthorized")
     assert post(client, Authorization="Bearer first-key").status_code == 200
     assert post(client, **{"X-API-Key": "second-key"}).status_code == 200
     for path in ("/v1/model", "/healthz", "/readyz", "/", "/static/page.js", "/openapi.json"):
@@ -54,8 +54,8 @@ def test_without_a_key_nothing_is_judged_or_kept(predictor: Predictor, key_file:
 def test_a_key_file_is_read_again_when_it_changes(
     predictor: Predictor, key_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(access, "_LOOK_AGAIN_S", -1)
-    client = TestClient(app_of(predictor, api_keys_file=str(key_file)))
+    monkeypatch.setattr(access, "_RELOAD_S", -1)
+    client = TestClient(make_app(predictor, api_keys_file=str(key_file)))
     key_file.write_text("new-key\n")
     os.utime(key_file, ns=(1, 1))
     assert post(client, **{"X-API-Key": "new-key"}).status_code == 200
@@ -70,17 +70,17 @@ def test_a_key_file_without_keys_stops_the_start(predictor: Predictor, tmp_path:
     if content is not None:
         path.write_text(content)
     with pytest.raises(BadConfig, match="api_keys_file"):
-        app_of(predictor, api_keys_file=str(path))
+        make_app(predictor, api_keys_file=str(path))
 
 
 def test_a_client_that_asks_too_often_is_told_when_to_come_back(predictor: Predictor) -> None:
-    client = TestClient(app_of(predictor, rate_per_minute=2))
+    client = TestClient(make_app(predictor, requests_per_minute=2))
     assert [post(client).status_code for _ in range(2)] == [200, 200]
     response = post(client)
-    assert error_of(response) == (429, "too_many_requests")
+    assert status_and_code(response) == (429, "too_many_requests")
     assert 1 <= int(response.headers["Retry-After"]) <= 60
     assert client.get("/v1/model").status_code == 200
-    other = TestClient(app_of(predictor, rate_per_minute=2), client=("10.1.1.1", 1))
+    other = TestClient(make_app(predictor, requests_per_minute=2), client=("10.1.1.1", 1))
     assert post(other).status_code == 200
 
 
@@ -97,14 +97,14 @@ def test_a_client_that_asks_too_often_is_told_when_to_come_back(predictor: Predi
     ],
 )
 def test_the_address_that_is_counted(peer: str, forwarded: str, counted: str) -> None:
-    guard = Guard(None, 1, ["10.0.0.0/8"])
+    guard = AccessControl(None, 1, ["10.0.0.0/8"])
     headers = [(b"x-forwarded-for", forwarded.encode())] if forwarded else []
     assert guard.client(Request({"type": "http", "client": (peer, 1), "headers": headers})) == counted
 
 
 def test_a_proxy_that_is_no_address_stops_the_start(predictor: Predictor) -> None:
     with pytest.raises(BadConfig, match="trusted_proxies"):
-        app_of(predictor, trusted_proxies=["proxy.example"])
+        make_app(predictor, trusted_proxies=["proxy.example"])
 
 
 def test_other_origins_are_closed_by_default(client: TestClient, predictor: Predictor) -> None:
@@ -112,7 +112,7 @@ def test_other_origins_are_closed_by_default(client: TestClient, predictor: Pred
     preflight = {**origin, "Access-Control-Request-Method": "POST"}
     assert "access-control-allow-origin" not in post(client, **origin).headers
     assert client.options("/v1/detect", headers=preflight).status_code == 405
-    opened = TestClient(app_of(predictor, cors_origins=["https://other.example"]))
+    opened = TestClient(make_app(predictor, cors_origins=["https://other.example"]))
     assert post(opened, **origin).headers["access-control-allow-origin"] == "https://other.example"
     assert opened.options("/v1/detect", headers=preflight).status_code == 200
     assert "access-control-allow-origin" not in post(opened, Origin="https://third.example").headers
@@ -126,7 +126,7 @@ def test_every_answer_has_the_headers_and_an_id(client: TestClient) -> None:
         assert "default-src 'none'" in response.headers["Content-Security-Policy"]
 
 
-class SlowJudge(CoreJudge):
+class SlowClient(PredictorClient):
     """Answers after a while; ``cancelled`` when nobody waits any more."""
 
     def __init__(self, predictor: Predictor) -> None:
@@ -144,9 +144,9 @@ class SlowJudge(CoreJudge):
 
 
 def test_an_answer_that_takes_too_long_is_503(predictor: Predictor) -> None:
-    judge = SlowJudge(predictor)
-    response = post(TestClient(app_of(predictor, judge, timeout_s=0.3)))
-    assert error_of(response) == (503, "unavailable")
+    judge = SlowClient(predictor)
+    response = post(TestClient(make_app(predictor, judge, timeout_s=0.3)))
+    assert status_and_code(response) == (503, "unavailable")
     assert int(response.headers["Retry-After"]) > 0
     assert judge.cancelled.wait(5)
 
@@ -179,23 +179,23 @@ def call(app: FastAPI, messages: list[dict[str, Any]], then_s: float) -> list[di
 def test_a_body_that_comes_too_slowly_is_given_up(predictor: Predictor) -> None:
     before = time.monotonic()
     part = {"type": "http.request", "body": image_bytes()[:100], "more_body": True}
-    sent = call(app_of(predictor, timeout_s=0.3), [part], then_s=20)
+    sent = call(make_app(predictor, timeout_s=0.3), [part], then_s=20)
     assert sent[0]["status"] == 408
     assert time.monotonic() - before < 5
 
 
 def test_work_for_a_client_that_left_is_dropped(predictor: Predictor) -> None:
-    judge, events = SlowJudge(predictor), list[Answered]()
+    judge, events = SlowClient(predictor), list[RequestEvent]()
     whole = {"type": "http.request", "body": image_bytes(), "more_body": False}
-    call(app_of(predictor, judge, observe=events.append), [whole], then_s=1.0)
+    call(make_app(predictor, judge, observe=events.append), [whole], then_s=1.0)
     assert judge.asked.is_set()
     assert judge.cancelled.is_set()
     assert events[0].status == 499
 
 
 def test_an_observer_sees_each_answer_and_no_image(predictor: Predictor) -> None:
-    events: list[Answered] = []
-    client = TestClient(app_of(predictor, observe=events.append))
+    events: list[RequestEvent] = []
+    client = TestClient(make_app(predictor, observe=events.append))
     answer = client.post("/v1/detect", files=[("file", ("secret.jpg", image_bytes(seed=n))) for n in range(2)]).json()
     post(client, **{"X-Request-ID": "mine"})
     client.post("/v1/detect", content=b"x", headers=JPEG)
@@ -219,9 +219,9 @@ def test_the_service_is_ready_once_model_and_face_search_answer(
 ) -> None:
     warmed: list[int] = []
     monkeypatch.setattr(face_search, "warm_up", lambda: warmed.append(1))
-    assert TestClient(app_of(predictor, faces="off")).get("/readyz").status_code == 200
+    assert TestClient(make_app(predictor, faces="off")).get("/readyz").status_code == 200
     assert warmed == []
-    assert TestClient(app_of(predictor, faces="on")).get("/readyz").status_code == 200
+    assert TestClient(make_app(predictor, faces="on")).get("/readyz").status_code == 200
     assert warmed == [1]
 
 
@@ -247,7 +247,7 @@ def test_images_wait_for_memory_and_a_huge_one_goes_alone() -> None:
 
 
 def test_requests_at_the_same_time_are_answered_apart(predictor: Predictor) -> None:
-    app = app_of(predictor)
+    app = make_app(predictor)
     sent = [image_bytes(seed=seed) for seed in range(8)]
     expected = [predictor.predict([pipeline.decode(data)])[0].p_fake for data in sent]
 
@@ -263,8 +263,8 @@ def test_requests_at_the_same_time_are_answered_apart(predictor: Predictor) -> N
 def test_a_client_that_leaves_within_its_body_is_no_error_of_ours(
     predictor: Predictor, caplog: pytest.LogCaptureFixture
 ) -> None:
-    events: list[Answered] = []
+    events: list[RequestEvent] = []
     part = {"type": "http.request", "body": image_bytes()[:100], "more_body": True}
-    call(app_of(predictor, observe=events.append), [part], then_s=0.0)
+    call(make_app(predictor, observe=events.append), [part], then_s=0.0)
     assert [event.status for event in events] == [499]
     assert caplog.records == []

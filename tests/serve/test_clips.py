@@ -12,15 +12,15 @@ from detector_core.images import faces as face_search
 from detector_core.images.decode import Pixels
 from detector_core.images.faces import Face
 from detector_core.registry.predictor import Prediction, Predictor
-from serve_app.routes import Answered
+from serve_app.middleware import RequestEvent
 from serve_app.settings import Limits
-from tests.support.asking import CoreJudge, app_of, error_of, image_bytes
 from tests.support.clips import clip, sound
+from tests.support.http_service import PredictorClient, image_bytes, make_app, status_and_code
 
 MP4 = {"Content-Type": "video/mp4"}
 
 
-class GreyJudge(CoreJudge):
+class GreyLevelClient(PredictorClient):
     """The brighter, the likelier fake."""
 
     async def predict(self, image_SSC: Pixels) -> Prediction:
@@ -31,7 +31,7 @@ class GreyJudge(CoreJudge):
 
 @pytest.fixture(scope="module")
 def client(predictor: Predictor) -> TestClient:
-    return TestClient(app_of(predictor, GreyJudge(predictor)))
+    return TestClient(make_app(predictor, GreyLevelClient(predictor)))
 
 
 def ask(client: TestClient, data: bytes, query: str = "") -> Any:
@@ -51,8 +51,8 @@ def test_frames_of_a_clip_are_judged(client: TestClient) -> None:
         assert scores == sorted(scores)
         assert answer["p_fake"] == scores[2]
         assert answer["verdict"] == "uncertain"
-        assert answer["share_fake"] == sum(score >= 0.7 for score in scores) / 5
-        assert (answer["judged_frames"], answer["retained"]) == (5, False)
+        assert answer["proportion_fake"] == sum(score >= 0.7 for score in scores) / 5
+        assert (answer["scored_frames"], answer["retained"]) == (5, False)
         assert answer["warnings"] == ["cropped"]
         assert "secret" not in response.text
     assert len(ask(client, clip(50)).json()["frames"]) == 16
@@ -60,8 +60,8 @@ def test_frames_of_a_clip_are_judged(client: TestClient) -> None:
 
 def test_a_clip_without_a_face_has_no_verdict(client: TestClient) -> None:
     answer = ask(client, clip(10), "frames=2&faces=on").json()
-    assert (answer["verdict"], answer["p_fake"], answer["share_fake"]) == ("no_face", None, None)
-    assert answer["judged_frames"] == 0
+    assert (answer["verdict"], answer["p_fake"], answer["proportion_fake"]) == ("no_face", None, None)
+    assert answer["scored_frames"] == 0
     assert [frame["verdict"] for frame in answer["frames"]] == ["no_face", "no_face"]
 
 
@@ -70,8 +70,8 @@ def test_frames_without_a_face_do_not_count(client: TestClient, monkeypatch: pyt
     monkeypatch.setattr(face_search, "detect", lambda image: [found] if image.mean() > 170 else [])
     answer = ask(client, clip(50), "frames=5&faces=on").json()
     assert [frame["verdict"] for frame in answer["frames"]] == ["no_face"] * 3 + ["uncertain", "fake"]
-    assert answer["judged_frames"] == 2
-    assert answer["share_fake"] == 0.5
+    assert answer["scored_frames"] == 2
+    assert answer["proportion_fake"] == 0.5
     assert answer["frames"][4]["faces"][0]["box"] == [20, 10, 50, 40]
 
 
@@ -90,22 +90,22 @@ REFUSED = {
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_is_no_short_clip_is_refused(predictor: Predictor, name: str) -> None:
     data, status, code = REFUSED[name]
-    client = TestClient(app_of(predictor, limits=Limits(max_video_bytes=1_000_000, max_video_s=20)))
-    assert error_of(ask(client, data)) == (status, code)
+    client = TestClient(make_app(predictor, limits=Limits(max_video_bytes=1_000_000, max_video_s=20)))
+    assert status_and_code(ask(client, data)) == (status, code)
 
 
 def test_other_bodies_and_parameters_are_refused(client: TestClient) -> None:
     url = "/v1/detect/video"
-    assert error_of(client.post(url, files={"clip": clip(3)})) == (422, "no_video")
-    assert error_of(client.post(url, content=clip(3), headers={"Content-Type": "text/plain"}))[0] == 415
-    assert error_of(client.post(url, files=[("file", b"x")] * 2)) == (413, "too_large")
+    assert status_and_code(client.post(url, files={"clip": clip(3)})) == (422, "no_video")
+    assert status_and_code(client.post(url, content=clip(3), headers={"Content-Type": "text/plain"}))[0] == 415
+    assert status_and_code(client.post(url, files=[("file", b"x")] * 2)) == (413, "too_large")
     for query in ("frames=0", "frames=17", "frames=x", "faces=maybe"):
-        assert error_of(ask(client, clip(3), query)) == (422, "bad_parameter")
+        assert status_and_code(ask(client, clip(3), query)) == (422, "bad_parameter")
 
 
 def test_without_frames_there_is_no_video(predictor: Predictor) -> None:
-    client = TestClient(app_of(predictor, limits=Limits(frames=0)))
-    assert error_of(ask(client, clip(3))) == (404, "not_found")
+    client = TestClient(make_app(predictor, limits=Limits(frames=0)))
+    assert status_and_code(ask(client, clip(3))) == (404, "not_found")
     assert client.get("/v1/model").json()["features"]["video"] is False
 
 
@@ -116,7 +116,7 @@ def test_a_clip_never_reaches_the_disk(client: TestClient, monkeypatch: pytest.M
 
 
 def test_an_observer_counts_frames(predictor: Predictor) -> None:
-    events: list[Answered] = []
-    ask(TestClient(app_of(predictor, observe=events.append)), clip(10), "frames=3")
+    events: list[RequestEvent] = []
+    ask(TestClient(make_app(predictor, observe=events.append)), clip(10), "frames=3")
     (event,) = events
     assert (event.route, event.images, len(event.p_fakes)) == ("/v1/detect/video", 3, 3)

@@ -45,7 +45,7 @@ def test_ray_serve_hears_of_a_broken_engine(tmp_path: Path) -> None:
 FULL = """
 import asyncio, sys
 from serve_app.errors import Busy
-from serve_app.deployments import Asked
+from serve_app.deployments import BoundedModelClient
 from serve_app.settings import Settings
 
 class Handle:
@@ -59,7 +59,7 @@ class Handle:
 
 async def story():
     handle, waiting = Handle(), []
-    asked = Asked(handle, Settings(model=sys.argv[1], max_queued=50), waiting.append)
+    asked = BoundedModelClient(handle, Settings(model=sys.argv[1], max_queued=50), waiting.append)
     names = [asyncio.create_task(asked.model_info()) for _ in range(3)]
     images = [asyncio.create_task(asked.predict(None)) for _ in range(50)]
     await asyncio.sleep(0.1)

@@ -10,7 +10,7 @@ from detector_core.data import feedback
 from detector_core.errors import BadConfig
 from detector_core.images.decode import decode
 from detector_core.registry.predictor import Predictor
-from tests.support.asking import app_of, error_of, image_bytes
+from tests.support.http_service import image_bytes, make_app, status_and_code
 
 CONSENT = {"consent": "true", "label": "real"}
 
@@ -22,7 +22,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def client(predictor: Predictor, folder: Path) -> TestClient:
-    return TestClient(app_of(predictor, feedback_folder=str(folder)))
+    return TestClient(make_app(predictor, feedback_folder=str(folder)))
 
 
 def give(client: TestClient, fields: dict[str, str], data: bytes | None = None) -> Any:
@@ -61,21 +61,22 @@ REFUSED = {
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_is_no_gift_is_refused_and_leaves_nothing(client: TestClient, folder: Path, name: str) -> None:
     fields, data, status, code = REFUSED[name]
-    assert error_of(give(client, fields, data)) == (status, code)
+    assert status_and_code(give(client, fields, data)) == (status, code)
     assert list(folder.iterdir()) == []
 
 
 def test_the_body_must_be_a_form_with_a_file(client: TestClient) -> None:
     assert (
-        error_of(client.post("/v1/feedback", content=image_bytes(), headers={"Content-Type": "image/jpeg"}))[0] == 415
+        status_and_code(client.post("/v1/feedback", content=image_bytes(), headers={"Content-Type": "image/jpeg"}))[0]
+        == 415
     )
-    assert error_of(client.post("/v1/feedback", data=CONSENT, files={"x": b"y"})) == (422, "no_image")
+    assert status_and_code(client.post("/v1/feedback", data=CONSENT, files={"x": b"y"})) == (422, "no_image")
 
 
 def test_a_full_folder_is_503(predictor: Predictor, folder: Path) -> None:
-    client = TestClient(app_of(predictor, feedback_folder=str(folder), feedback_bytes=10))
+    client = TestClient(make_app(predictor, feedback_folder=str(folder), feedback_bytes=10))
     response = give(client, CONSENT)
-    assert error_of(response) == (503, "unavailable")
+    assert status_and_code(response) == (503, "unavailable")
     assert int(response.headers["Retry-After"]) == 3600
     assert str(folder) not in response.text
 
@@ -83,10 +84,10 @@ def test_a_full_folder_is_503(predictor: Predictor, folder: Path) -> None:
 def test_a_folder_that_cannot_be_written_to_is_said_at_the_start(predictor: Predictor, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(BadConfig, match=r"feedback_folder .*file/gifts cannot be written to"):
-        app_of(predictor, feedback_folder=str(tmp_path / "file" / "gifts"))
+        make_app(predictor, feedback_folder=str(tmp_path / "file" / "gifts"))
 
 
 def test_without_a_folder_there_is_no_feedback(predictor: Predictor) -> None:
-    client = TestClient(app_of(predictor))
-    assert error_of(give(client, CONSENT)) == (404, "not_found")
+    client = TestClient(make_app(predictor))
+    assert status_and_code(give(client, CONSENT)) == (404, "not_found")
     assert client.get("/v1/model").json()["features"]["feedback"] is False

@@ -24,7 +24,7 @@ from schemathesis.specs.openapi.checks import (
 
 from detector_core.registry.predictor import Predictor
 from serve_app import url_fetch
-from tests.support.asking import JPEG, app_of, error_of, image_bytes, saved
+from tests.support.http_service import JPEG, image_bytes, make_app, saved, status_and_code
 
 EXAMPLES = int(os.environ.get("DETECTOR_FUZZ", "300"))
 GROWTH_MIB = 150
@@ -88,7 +88,7 @@ def test_no_image_makes_it_fail(
     for place, patch in changes:
         data[place : place + len(patch)] = patch
     response = client.post(f"/v1/detect?{query}", content=bytes(data), headers=JPEG)
-    assert response.status_code == 200 or error_of(response)[0] in (400, 413, 415)
+    assert response.status_code == 200 or status_and_code(response)[0] in (400, 413, 415)
 
 
 @settings(max_examples=EXAMPLES, deadline=None, database=None, suppress_health_check=list(HealthCheck))
@@ -110,7 +110,7 @@ def test_no_form_makes_it_fail(
     headers = {b"Content-Type": b"multipart/form-data; boundary=" + boundary}
     for path in ("/v1/detect", "/v1/detect/video", "/v1/feedback"):
         response = client.post(path, content=body + tail, headers=headers)
-        assert error_of(response)[0] in (400, 404, 413, 422)
+        assert status_and_code(response)[0] in (400, 404, 413, 422)
 
 
 @pytest.fixture(scope="module")
@@ -118,12 +118,12 @@ def documented(predictor: Predictor, tmp_path_factory: pytest.TempPathFactory) -
     """The app with everything on, as its own OpenAPI document describes it."""
     folder = tmp_path_factory.mktemp("schema")
     (folder / "keys").write_text("key\n")
-    app = app_of(
+    app = make_app(
         predictor,
         allow_url=True,
         feedback_folder=str(folder / "feedback"),
         api_keys_file=str(folder / "keys"),
-        rate_per_minute=10**6,
+        requests_per_minute=10**6,
     )
     return schemathesis.openapi.from_asgi("/openapi.json", app)
 

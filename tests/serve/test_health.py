@@ -10,11 +10,11 @@ from detector_core.images.decode import Pixels
 from detector_core.registry.predictor import Prediction, Predictor
 from serve_app import health
 from serve_app.errors import Busy, Unavailable
-from serve_app.health import Passes
-from tests.support.asking import JPEG, CoreJudge, app_of, error_of, image_bytes
+from serve_app.health import ForwardPassMonitor
+from tests.support.http_service import JPEG, PredictorClient, image_bytes, make_app, status_and_code
 
 
-class Counting(CoreJudge):
+class Counting(PredictorClient):
     """Counts what it is asked; raises ``error`` while there is one; takes ``seconds``."""
 
     def __init__(self, predictor: Predictor) -> None:
@@ -37,7 +37,7 @@ def judge(predictor: Predictor) -> Counting:
 
 @pytest.fixture
 def client(predictor: Predictor, judge: Counting) -> TestClient:
-    return TestClient(app_of(predictor, judge))
+    return TestClient(make_app(predictor, judge))
 
 
 def test_one_answer_holds_for_a_while(client: TestClient, judge: Counting, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -46,7 +46,7 @@ def test_one_answer_holds_for_a_while(client: TestClient, judge: Counting, monke
     judge.error = Unavailable("restarting")
     assert client.get("/readyz").status_code == 200
     monkeypatch.setattr(health, "FRESH_S", 0)
-    assert error_of(client.get("/readyz")) == (503, "unavailable")
+    assert status_and_code(client.get("/readyz")) == (503, "unavailable")
     judge.error = None
     assert client.get("/readyz").status_code == 200
 
@@ -64,7 +64,7 @@ def test_a_busy_model_is_ready_once_it_has_answered(
 ) -> None:
     monkeypatch.setattr(health, "FRESH_S", 0)
     judge.error = Busy()
-    assert error_of(client.get("/readyz")) == (503, "unavailable")
+    assert status_and_code(client.get("/readyz")) == (503, "unavailable")
     judge.error = None
     assert client.get("/readyz").status_code == 200
     judge.error = Busy()
@@ -76,7 +76,7 @@ def test_a_model_that_hangs_is_not_ready(client: TestClient, judge: Counting, mo
     monkeypatch.setattr(health, "FRESH_S", 0)
     monkeypatch.setattr(health, "ANSWER_S", 0.1)
     judge.seconds = 60
-    assert error_of(client.get("/readyz")) == (503, "unavailable")
+    assert status_and_code(client.get("/readyz")) == (503, "unavailable")
 
 
 @pytest.mark.parametrize("error", [None, Unavailable("restarting")])
@@ -86,7 +86,7 @@ def test_those_who_ask_at_the_same_time_share_one_pass(
     judge.seconds, judge.error = 0.2, error
 
     async def run() -> set[int]:
-        transport = httpx.ASGITransport(app=app_of(predictor, judge))
+        transport = httpx.ASGITransport(app=make_app(predictor, judge))
         async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
             return {answer.status_code for answer in await asyncio.gather(*(client.get("/readyz") for _ in range(20)))}
 
@@ -95,7 +95,7 @@ def test_those_who_ask_at_the_same_time_share_one_pass(
 
 
 def test_passes_that_fail_are_tried_again_before_a_detector_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    passes, tried = Passes(), list[int]()
+    passes, tried = ForwardPassMonitor(), list[int]()
 
     def broken() -> None:
         tried.append(1)

@@ -20,7 +20,7 @@ import aiohttp
 import pytest
 
 from detector_core.registry import versions
-from tests.support.asking import JPEG, image_bytes
+from tests.support.http_service import JPEG, image_bytes
 from tests.support.models import save_model
 from tests.support.serving import Service, marked, running
 
@@ -29,7 +29,7 @@ FLOOD, LIGHT = 96, 4
 SETTINGS = """
 max_batch_size: 2
 max_queued: 4
-follow_s: 0.5
+poll_s: 0.5
 detector_cpus: 0.2
 threads: 1
 detectors: {min_replicas: 1, max_replicas: 3, target_ongoing_requests: 0.5, upscale_delay_s: 1, downscale_delay_s: 3}

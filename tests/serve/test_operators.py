@@ -10,15 +10,15 @@ from pathlib import Path
 import pytest
 import yaml
 from fastapi.testclient import TestClient
-from serve_app.__main__ import read_settings
 
 from detector_core.errors import BadConfig
 from detector_core.networks import artifacts
 from detector_core.registry import versions
 from detector_core.registry.predictor import Predictor, describe
-from serve_app.live_model import Following
+from jobs.serve import read_settings
+from serve_app.live_model import LiveModel
 from serve_app.settings import Settings
-from tests.support.asking import CoreJudge, app_of, error_of, image_bytes
+from tests.support.http_service import PredictorClient, image_bytes, make_app, status_and_code
 from tests.support.models import save_model
 
 ROOT = Path(__file__).parents[2]
@@ -75,23 +75,23 @@ def test_a_replica_takes_over_what_is_live_and_keeps_the_old_where_the_new_is_br
     models = tmp_path / "models"
     first = versions.promote(save_model(tmp_path / "a", run="a"), models)
     outcomes: list[bool] = []
-    following = Following(Settings(models=str(models), follow_s=3600), describe, outcomes.append)
-    assert following.current.version == first
+    live_model = LiveModel(Settings(models=str(models), poll_s=3600), describe, outcomes.append)
+    assert live_model.current.version == first
     second = versions.promote(save_model(tmp_path / "b", run="b", seed=1, auc=0.95), models)
-    following.look()
-    assert following.current.version == second
+    live_model.look()
+    assert live_model.current.version == second
     third = versions.promote(save_model(tmp_path / "c", run="c", seed=2, auc=0.99), models)
     (models / third / artifacts.ARTIFACT).write_text("{}")
-    following.look()
-    following.look()
-    assert following.current.version == second
+    live_model.look()
+    live_model.look()
+    assert live_model.current.version == second
     assert [record.levelname for record in caplog.records if "goes on" in record.message] == ["ERROR"]
     versions.rollback(models)
     versions.rollback(models)
-    following.look()
-    assert following.current.version == first
+    live_model.look()
+    assert live_model.current.version == first
     assert outcomes == [True, False, True]
-    following.stop()
+    live_model.stop()
 
 
 @pytest.mark.parametrize(
@@ -124,16 +124,16 @@ def test_a_settings_file_that_cannot_work_is_one_line(tmp_path: Path, text: str 
 def test_what_is_beyond_the_room_is_refused_in_our_form(predictor: Predictor) -> None:
     """The judge asks again from within a request, when the only place is taken."""
 
-    class Asking(CoreJudge):
+    class Asking(PredictorClient):
         answers: list[tuple[int, str]]
 
         async def predict(self, image_SSC):  # type: ignore[no-untyped-def]
-            self.answers = [error_of(client.post("/v1/detect", content=image_bytes(), headers=JPEG))]
+            self.answers = [status_and_code(client.post("/v1/detect", content=image_bytes(), headers=JPEG))]
             return await super().predict(image_SSC)
 
     JPEG = {"Content-Type": "image/jpeg"}
     judge = Asking(predictor)
-    client = TestClient(app_of(predictor, judge=judge, max_open=1))
+    client = TestClient(make_app(predictor, judge=judge, max_open=1))
     assert client.post("/v1/detect", content=image_bytes(), headers=JPEG).status_code == 200
     assert judge.answers == [(503, "unavailable")]
     assert client.post("/v1/detect", content=image_bytes(), headers=JPEG).status_code == 200

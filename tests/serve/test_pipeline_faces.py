@@ -17,7 +17,7 @@ from detector_core.images.faces import Face
 from detector_core.images.preprocess import square
 from detector_core.registry.predictor import Prediction, Predictor
 from serve_app.settings import Limits
-from tests.support.asking import JPEG, CoreJudge, app_of, image_bytes, saved
+from tests.support.http_service import JPEG, PredictorClient, image_bytes, make_app, saved
 from tests.support.models import SIZE
 
 WIDE = Limits(max_bytes=2_000_000, max_pixels=2_000_000)
@@ -44,7 +44,7 @@ def found(monkeypatch: pytest.MonkeyPatch) -> list[Face]:
 
 @pytest.fixture(scope="module")
 def client(predictor: Predictor) -> TestClient:
-    return TestClient(app_of(predictor, limits=WIDE))
+    return TestClient(make_app(predictor, limits=WIDE))
 
 
 def landscape() -> bytes:
@@ -60,7 +60,7 @@ def landscape() -> bytes:
 def test_a_landscape_has_no_face(client: TestClient) -> None:
     result = ask(client, landscape())
     assert result["verdict"] == "no_face"
-    assert (result["p_fake"], result["confidence"], result["judged"], result["heatmap"]) == (None,) * 4
+    assert (result["p_fake"], result["confidence"], result["crop_box"], result["heatmap"]) == (None,) * 4
     assert (result["faces"], result["warnings"]) == ([], [])
     assert result["size"] == {"width": 500, "height": 300}
     assert result["model"]["version"] == "tiny-v1"
@@ -71,7 +71,7 @@ def test_without_the_search_the_centre_square_is_judged(client: TestClient, pred
     data = landscape()
     for query in ("faces=off", "faces=auto", ""):  # the tiny model was trained on generated data
         result = ask(client, data, query)
-        assert result["judged"] == [100, 0, 400, 300]
+        assert result["crop_box"] == [100, 0, 400, 300]
         assert result["warnings"] == ["cropped"]
         assert result["p_fake"] == pytest.approx(predictor.predict([decode(data)])[0].p_fake, abs=1e-6)
 
@@ -80,12 +80,12 @@ def test_a_face_is_cropped_and_judged(client: TestClient, predictor: Predictor, 
     found.append(face(200, 100, 240, 150))
     data = image_bytes((400, 300), format_="PNG")
     result = ask(client, data)
-    assert result["judged"] == [186, 91, 254, 159]
+    assert result["crop_box"] == [186, 91, 254, 159]
     assert result["warnings"] == []
     expected = predictor.predict([decode(data)[91:159, 186:254]])[0]
     (only,) = result["faces"]
     assert only["box"] == [200, 100, 240, 150]
-    assert only["judged"] == result["judged"]
+    assert only["crop_box"] == result["crop_box"]
     assert only["score"] == 0.99
     assert only["p_fake"] == result["p_fake"] == pytest.approx(expected.p_fake, abs=1e-6)
     assert only["verdict"] == result["verdict"] == expected.verdict
@@ -98,10 +98,10 @@ def test_the_likeliest_fake_of_several_decides(client: TestClient, found: list[F
     assert len(result["faces"]) == WIDE.max_faces == 5
     assert [one["box"][2] for one in result["faces"]] == [135, 120, 105, 90, 75]
     worst = max(result["faces"], key=lambda one: one["p_fake"])
-    assert (result["p_fake"], result["verdict"], result["judged"]) == (
+    assert (result["p_fake"], result["verdict"], result["crop_box"]) == (
         worst["p_fake"],
         worst["verdict"],
-        worst["judged"],
+        worst["crop_box"],
     )
     assert "several_faces" in result["warnings"]
 
@@ -110,7 +110,7 @@ def test_a_portrait_is_judged_whole(client: TestClient, predictor: Predictor, fo
     found += [face(40, 40, 215, 230), face(1, 1, 45, 45)]
     data = image_bytes((256, 256), format_="PNG")
     result = ask(client, data)
-    assert result["judged"] == [0, 0, 256, 256]
+    assert result["crop_box"] == [0, 0, 256, 256]
     assert [one["box"] for one in result["faces"]] == [[40, 40, 215, 230]]
     assert result["p_fake"] == pytest.approx(predictor.predict([decode(data)])[0].p_fake, abs=1e-6)
     assert result["warnings"] == ["several_faces"]
@@ -119,7 +119,7 @@ def test_a_portrait_is_judged_whole(client: TestClient, predictor: Predictor, fo
 def test_a_small_face_is_enlarged_and_said_so(client: TestClient, found: list[Face]) -> None:
     found.append(face(200, 100, 218, 119))
     result = ask(client, image_bytes((400, 300), format_="PNG"))
-    assert result["judged"][2] - result["judged"][0] < SIZE
+    assert result["crop_box"][2] - result["crop_box"][0] < SIZE
     assert result["warnings"] == ["upscaled"]
 
 
@@ -138,7 +138,7 @@ def test_the_heat_map_lies_on_what_decided(client: TestClient, found: list[Face]
     result = ask(client, image_bytes((400, 300), format_="PNG"), "faces=on&explain=true")
     heat = result["heatmap"]
     assert heat["toward"] == ("real" if result["verdict"] == "real" else "fake")
-    assert heat["box"] == result["judged"]
+    assert heat["box"] == result["crop_box"]
     drawn = Image.open(io.BytesIO(base64.b64decode(heat["png_base64"])))
     assert (drawn.mode, drawn.size) == ("L", (SIZE, SIZE))
     assert np.asarray(drawn)[0, [0, -1]].tolist() == [0, 255]
@@ -146,11 +146,11 @@ def test_the_heat_map_lies_on_what_decided(client: TestClient, found: list[Face]
 
 
 def test_a_network_that_cannot_be_explained_has_no_heat_map(predictor: Predictor) -> None:
-    class Blind(CoreJudge):
+    class Blind(PredictorClient):
         async def explain(self, image_SSC: Pixels, toward: str) -> np.ndarray:  # noqa: ARG002 -- of the interface
             raise BadConfig("no feature map")
 
-    client = TestClient(app_of(predictor, Blind(predictor)))
+    client = TestClient(make_app(predictor, Blind(predictor)))
     assert ask(client, image_bytes(), "explain=true")["heatmap"] is None
 
 
@@ -161,7 +161,7 @@ def test_a_coarse_jpeg_is_recompressed(client: TestClient) -> None:
 
 def test_portraits_of_the_data_set_score_over_http_as_they_are_judged(faces: Path, predictor: Predictor) -> None:
     """jobs.evaluate judges the decoded image's square; so must the service, with and without the search."""
-    client = TestClient(app_of(predictor, limits=WIDE))
+    client = TestClient(make_app(predictor, limits=WIDE))
     folder = faces / "real_vs_fake/real-vs-fake/test"
     paths = [path for label in ("real", "fake") for path in sorted((folder / label).iterdir())[:6]]
     for path in paths:
@@ -171,5 +171,5 @@ def test_portraits_of_the_data_set_score_over_http_as_they_are_judged(faces: Pat
         for query in ("faces=on", "faces=off"):
             result = ask(client, data, query)
             assert result["p_fake"] == pytest.approx(expected.p_fake, abs=1e-3)
-            assert result["judged"] == [0, 0, 256, 256]
+            assert result["crop_box"] == [0, 0, 256, 256]
         assert len(ask(client, data)["faces"]) == 1

@@ -10,9 +10,9 @@ from PIL import Image
 
 from detector_core.images.decode import decode
 from detector_core.registry.predictor import Predictor
-from serve_app.routes import Unavailable
+from serve_app.errors import Unavailable
 from serve_app.settings import Limits
-from tests.support.asking import JPEG, LIMITS, FailingJudge, app_of, error_of, image_bytes
+from tests.support.http_service import JPEG, LIMITS, FailingClient, image_bytes, make_app, status_and_code
 from tests.support.models import SIZE
 
 
@@ -70,7 +70,7 @@ BAD = {
 @pytest.mark.parametrize("name", BAD)
 def test_bad_input_is_refused_with_a_code(client: TestClient, name: str) -> None:
     request, status, code = BAD[name]
-    found = error_of(client.post("/v1/detect", **request))
+    found = status_and_code(client.post("/v1/detect", **request))
     assert found[0] == status
     assert code in (None, found[1])
 
@@ -80,13 +80,13 @@ def test_a_pixel_bomb_is_refused_without_decoding_it(client: TestClient) -> None
     Image.new("1", (10_000, 10_000)).save(buffer, "PNG")
     assert len(buffer.getvalue()) < LIMITS.max_bytes
     response = client.post("/v1/detect", content=buffer.getvalue(), headers={"Content-Type": "image/png"})
-    assert error_of(response) == (413, "too_large")
+    assert status_and_code(response) == (413, "too_large")
     assert "pixels" in response.json()["error"]["message"]
 
 
 def test_the_bad_one_of_several_is_named_by_its_place(client: TestClient) -> None:
     response = client.post("/v1/detect", files=[("file", image_bytes()), ("file", b"text")])
-    assert error_of(response) == (400, "not_an_image")
+    assert status_and_code(response) == (400, "not_an_image")
     assert response.json()["error"]["message"].startswith("image 2 of 2: ")
 
 
@@ -110,9 +110,9 @@ def test_an_upload_never_reaches_the_disk(predictor: Predictor, monkeypatch: pyt
         pytest.fail("a temporary file was written")
 
     monkeypatch.setattr(tempfile.SpooledTemporaryFile, "rollover", rollover)
-    judge = FailingJudge(RuntimeError("the model was asked"))
-    client = TestClient(app_of(predictor, judge, limits=Limits()), raise_server_exceptions=False)
-    assert error_of(client.post("/v1/detect", files={"file": data})) == (500, "internal")
+    judge = FailingClient(RuntimeError("the model was asked"))
+    client = TestClient(make_app(predictor, judge, limits=Limits()), raise_server_exceptions=False)
+    assert status_and_code(client.post("/v1/detect", files={"file": data})) == (500, "internal")
 
 
 def test_probes_model_page_and_documentation(client: TestClient) -> None:
@@ -132,10 +132,10 @@ def test_probes_model_page_and_documentation(client: TestClient) -> None:
 
 
 def test_unknown_paths_and_methods_are_errors_of_the_same_form(client: TestClient) -> None:
-    assert error_of(client.get("/nope")) == (404, "not_found")
-    assert error_of(client.get("/static/nope.js")) == (404, "not_found")
-    assert error_of(client.get("/static/../http.py")) == (404, "not_found")
-    assert error_of(client.get("/v1/detect")) == (405, "method_not_allowed")
+    assert status_and_code(client.get("/nope")) == (404, "not_found")
+    assert status_and_code(client.get("/static/nope.js")) == (404, "not_found")
+    assert status_and_code(client.get("/static/../http.py")) == (404, "not_found")
+    assert status_and_code(client.get("/v1/detect")) == (405, "method_not_allowed")
 
 
 def test_a_sane_request_id_is_kept_and_another_replaced(client: TestClient) -> None:
@@ -144,18 +144,18 @@ def test_a_sane_request_id_is_kept_and_another_replaced(client: TestClient) -> N
 
 
 def test_a_busy_model_is_503_with_retry_after(predictor: Predictor) -> None:
-    busy = FailingJudge(Unavailable("too many images are waiting", retry_after_s=2))
-    client = TestClient(app_of(predictor, busy))
+    busy = FailingClient(Unavailable("too many images are waiting", retry_after_s=2))
+    client = TestClient(make_app(predictor, busy))
     for response in (client.post("/v1/detect", content=image_bytes(), headers=JPEG), client.get("/readyz")):
-        assert error_of(response) == (503, "unavailable")
+        assert status_and_code(response) == (503, "unavailable")
         assert response.headers["Retry-After"] == "2"
     assert client.get("/healthz").status_code == 200
 
 
 def test_an_error_of_ours_is_500_and_says_nothing_of_the_inside(predictor: Predictor) -> None:
     client = TestClient(
-        app_of(predictor, FailingJudge(RuntimeError("the model was asked"))), raise_server_exceptions=False
+        make_app(predictor, FailingClient(RuntimeError("the model was asked"))), raise_server_exceptions=False
     )
     response = client.post("/v1/detect", content=image_bytes(), headers=JPEG)
-    assert error_of(response) == (500, "internal")
+    assert status_and_code(response) == (500, "internal")
     assert "was asked" not in response.text

@@ -12,7 +12,7 @@ from fastapi.testclient import TestClient
 
 from detector_core.registry.predictor import Predictor
 from serve_app import url_fetch
-from tests.support.asking import LIMITS, app_of, error_of, image_bytes
+from tests.support.http_service import LIMITS, image_bytes, make_app, status_and_code
 
 
 class Site(BaseHTTPRequestHandler):
@@ -77,7 +77,7 @@ def open_internet(site: int, monkeypatch: pytest.MonkeyPatch) -> int:
 
 @pytest.fixture(scope="module")
 def client(predictor: Predictor) -> TestClient:
-    return TestClient(app_of(predictor, allow_url=True))
+    return TestClient(make_app(predictor, allow_url=True))
 
 
 def ask(client: TestClient, url: object) -> Any:
@@ -95,7 +95,7 @@ def test_a_image_behind_an_address_is_judged(client: TestClient, open_internet: 
 @pytest.mark.parametrize("path", ["/inside", "/metadata", "/file", "/round", "/none", "/gzip"])
 def test_what_does_not_lead_to_a_public_image_is_refused(client: TestClient, open_internet: int, path: str) -> None:
     response = ask(client, f"http://site.example:{open_internet}{path}")
-    assert error_of(response) == (422, "bad_url")
+    assert status_and_code(response) == (422, "bad_url")
     assert len(Site.asked) == (url_fetch.MAX_REDIRECTS + 1 if path == "/round" else 1)
 
 
@@ -104,9 +104,9 @@ def test_what_is_too_large_slow_or_no_image_is_refused(
 ) -> None:
     monkeypatch.setattr(url_fetch, "TIMEOUT_S", 0.3)
     site = f"http://site.example:{open_internet}"
-    assert error_of(ask(client, f"{site}/large")) == (413, "too_large")
-    assert error_of(ask(client, f"{site}/text")) == (400, "not_an_image")
-    assert error_of(ask(client, f"{site}/slow")) == (422, "bad_url")
+    assert status_and_code(ask(client, f"{site}/large")) == (413, "too_large")
+    assert status_and_code(ask(client, f"{site}/text")) == (400, "not_an_image")
+    assert status_and_code(ask(client, f"{site}/slow")) == (422, "bad_url")
 
 
 PRIVATE = [
@@ -160,7 +160,7 @@ def test_addresses_that_are_not_public_are_never_asked(
         pytest.fail("a connection was made")
 
     monkeypatch.setattr(url_fetch.httpx.AsyncClient, "send", connects)
-    assert error_of(ask(client, url)) == (422, "bad_url")
+    assert status_and_code(ask(client, url)) == (422, "bad_url")
 
 
 def test_one_private_address_among_public_ones_is_enough(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -168,7 +168,7 @@ def test_one_private_address_among_public_ones_is_enough(client: TestClient, mon
         return ["8.8.8.8", "192.168.0.1"]
 
     monkeypatch.setattr(url_fetch, "resolve", resolve)
-    assert error_of(ask(client, "http://rebinding.example/x")) == (422, "bad_url")
+    assert status_and_code(ask(client, "http://rebinding.example/x")) == (422, "bad_url")
 
 
 def test_the_address_that_was_checked_is_the_one_that_is_asked(
@@ -187,15 +187,15 @@ def test_the_address_that_was_checked_is_the_one_that_is_asked(
 
 def test_the_body_must_name_an_address(client: TestClient) -> None:
     json = {"Content-Type": "application/json"}
-    assert error_of(client.post("/v1/detect", content=b"{", headers=json)) == (400, "bad_request")
-    assert error_of(client.post("/v1/detect", content=b"[" * 9000, headers=json)) == (400, "bad_request")
-    assert error_of(client.post("/v1/detect", content=b" " * 20_000, headers=json)) == (413, "too_large")
+    assert status_and_code(client.post("/v1/detect", content=b"{", headers=json)) == (400, "bad_request")
+    assert status_and_code(client.post("/v1/detect", content=b"[" * 9000, headers=json)) == (400, "bad_request")
+    assert status_and_code(client.post("/v1/detect", content=b" " * 20_000, headers=json)) == (413, "too_large")
     for body in ([], {}, {"url": 1}, {"url": None}):
-        assert error_of(client.post("/v1/detect", json=body)) == (422, "no_image")
+        assert status_and_code(client.post("/v1/detect", json=body)) == (422, "no_image")
 
 
 def test_addresses_are_off_by_default(predictor: Predictor) -> None:
-    client = TestClient(app_of(predictor))
-    assert error_of(ask(client, "http://8.8.8.8/x")) == (415, "unsupported_media_type")
+    client = TestClient(make_app(predictor))
+    assert status_and_code(ask(client, "http://8.8.8.8/x")) == (415, "unsupported_media_type")
     body = client.get("/openapi.json").json()["paths"]["/v1/detect"]["post"]["requestBody"]
     assert "application/json" not in body["content"]

@@ -9,7 +9,7 @@ import pytest
 pytest.importorskip("playwright")
 from playwright.sync_api import Page, expect
 
-from tests.support.paging import BUSY, NO_FACE, grey, three
+from tests.support.web_page import BUSY, NO_FACE, grey, three
 
 
 def give(page: Page, *files: dict[str, Any]) -> None:

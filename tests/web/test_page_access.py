@@ -9,7 +9,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import FileChooser, Page, expect
 
 from tests.support.clips import clip
-from tests.support.paging import NO_FACE, grey, three
+from tests.support.web_page import NO_FACE, grey, three
 
 BROKEN = {"name": "a.png", "mimeType": "image/png", "buffer": b"text"}
 

@@ -12,7 +12,7 @@ pytest.importorskip("playwright")
 from PIL import Image
 from playwright.sync_api import Page, expect
 
-from tests.support.paging import grey
+from tests.support.web_page import grey
 
 SLOW_BYTES_S = 30_000
 

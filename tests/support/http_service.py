@@ -29,7 +29,7 @@ def saved(image: Image.Image, format_: str = "PNG", **options: Any) -> bytes:
     return buffer.getvalue()
 
 
-class CoreJudge:
+class PredictorClient:
     """Asks a Predictor of this process; its heat is a wedge that grows to the right."""
 
     def __init__(self, predictor: Predictor) -> None:
@@ -46,7 +46,7 @@ class CoreJudge:
         return self.predictor.info
 
 
-class FailingJudge:
+class FailingClient:
     """Raises what it is given."""
 
     def __init__(self, error: Exception) -> None:
@@ -62,14 +62,14 @@ class FailingJudge:
         raise self.error
 
 
-def app_of(predictor: Predictor, judge: Any = None, observe: Any = None, **settings: Any) -> FastAPI:
+def make_app(predictor: Predictor, judge: Any = None, observe: Any = None, **settings: Any) -> FastAPI:
     """The service for a model, with small limits unless others are given."""
     chosen = HttpSettings(**{"limits": LIMITS, **settings})
     extra = {"observe": observe} if observe else {}
-    return create_app(judge or CoreJudge(predictor), lambda: predictor.info, chosen, **extra)
+    return create_app(judge or PredictorClient(predictor), lambda: predictor.info, chosen, **extra)
 
 
-def error_of(response: Any) -> tuple[int, str]:
+def status_and_code(response: Any) -> tuple[int, str]:
     """Status and code; fails unless the body has the form of every error."""
     error = response.json()["error"]
     assert set(response.json()) == {"error"}

@@ -16,7 +16,7 @@ from detector_core.evaluation.calibration import verdict
 from detector_core.images.decode import Heat, Pixels
 from detector_core.images.faces import Face
 from detector_core.registry.predictor import ModelInfo, Prediction
-from serve_app.routes import Unavailable
+from serve_app.errors import Unavailable
 
 BUSY = 255
 """An image this bright finds the model busy; every other grey level is its own p_fake, in percent."""
@@ -24,7 +24,7 @@ NO_FACE, SEVERAL = (90, 60), (120, 60)
 """Sizes (width, height): an image of that size has no face, or three; any other one, which fills it."""
 
 
-class GreyJudge:
+class GreyLevelClient:
     """The mean grey level is p_fake, in percent; its heat is a spot in the middle."""
 
     def __init__(self, info: ModelInfo) -> None:
