@@ -143,9 +143,9 @@ class Stepper:
         started = time.perf_counter()
         state, progress = self.state, self.state.progress
         epoch, step = progress.epoch, progress.step
+        lr = learning_rate(state.spec.optim, epoch * self.plan.steps + step, self.plan.steps)
         for group in state.optimizer.param_groups:
-            rate = learning_rate(state.spec.optim, epoch * self.plan.steps + step, self.plan.steps)
-            group["lr"] = rate * group["factor"]
+            group["lr"] = lr * group["factor"]
         state.optimizer.zero_grad(set_to_none=True)
         self.network.train()
         with self.statistics.recording():
@@ -237,14 +237,14 @@ class Stepper:
 
 def learning_rate(optim: OptimSpec, step: int, steps_per_epoch: int) -> float:
     """The learning rate of a step, counted from 0 over the whole run: a linear warm-up, then the schedule."""
-    rate = optim.learning_rate * min(1.0, (step + 1) / max(1, optim.warmup_steps))
+    lr = optim.learning_rate * min(1.0, (step + 1) / max(1, optim.warmup_steps))
     if optim.schedule == "constant":
-        return rate
-    return rate * 0.5 * (1 + math.cos(math.pi * step / (optim.epochs * steps_per_epoch)))
+        return lr
+    return lr * 0.5 * (1 + math.cos(math.pi * step / (optim.epochs * steps_per_epoch)))
 
 
 def create_optimizer(network: nn.Module, spec: RunSpec) -> torch.optim.Optimizer:
-    """The optimizer of a spec, with the classifying layers in a group of their own; each step sets learning rates."""
+    """The optimizer of a spec, with the classification layers in a separate group; each step sets the learning rates."""
     prefixes = tuple(f"{head}." for head in find_network(spec.model.architecture).heads)
     heads: list[nn.Parameter] = []
     body: list[nn.Parameter] = []
