@@ -68,7 +68,7 @@ class TrainState:
         self.optimizer = create_optimizer(self.network, spec)
         self.average: AveragedModel | None = None
         if spec.optim.ema:
-            average = get_ema_multi_avg_fn(spec.optim.ema)  # type: ignore[no-untyped-call]
+            average = get_ema_multi_avg_fn(spec.optim.ema)
             self.average = AveragedModel(self.network, multi_avg_fn=average, use_buffers=True)
         self.progress = Progress(spec=spec.to_dict(), fingerprint=fingerprint)
         self.best_weights: dict[str, torch.Tensor] | None = None
@@ -209,7 +209,7 @@ class Stepper:
         smoothing = self.state.spec.optim.label_smoothing
         smooth_BK = (target_B * (1 - smoothing) + smoothing / 2)[:, None].expand_as(logit_BK)
         losses_B = binary_cross_entropy_with_logits(logit_BK, smooth_BK, reduction="none").mean(1)
-        (losses_B.sum() * weight).backward()  # type: ignore[no-untyped-call]
+        (losses_B.sum() * weight).backward()
         self.statistics.record()
         correct = ((logit_BK.detach().mean(1) > 0) == (target_B > 0.5)).sum()
         return torch.stack([losses_B.detach().sum().double(), correct.double(), correct.new_tensor(len(target_B))])
@@ -244,7 +244,7 @@ def learning_rate(optim: OptimSpec, step: int, steps_per_epoch: int) -> float:
 
 
 def create_optimizer(network: nn.Module, spec: RunSpec) -> torch.optim.Optimizer:
-    """The optimizer of a spec, with the classification layers in a separate group; each step sets the learning rates."""
+    """The optimizer of a spec. Classification layers are a separate group; each step sets the learning rates."""
     prefixes = tuple(f"{head}." for head in find_network(spec.model.architecture).heads)
     heads: list[nn.Parameter] = []
     body: list[nn.Parameter] = []
@@ -290,7 +290,7 @@ def to_device(batch: Batch, state: TrainState) -> tuple[list[torch.Tensor], torc
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
     """A block in which torch's random numbers start from ``seed``; the caller's random stream goes on after it."""
-    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()  # type: ignore[no-untyped-call]
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
         yield
