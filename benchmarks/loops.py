@@ -43,15 +43,17 @@ def plain_loop(work: Work) -> float:
     loss_of = torch.nn.BCEWithLogitsLoss()
 
     def loss(images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        return loss_of(network(images.to(device)).squeeze(1), labels.float().to(device))
+        loss: torch.Tensor = loss_of(network(images.to(device)).squeeze(1), labels.float().to(device))
+        return loss
 
     return _rate(batches, loss, optimizer)
 
 
 def timm_loop(work: Work) -> float:
     """The peer with timm's parts, in the order in which its training script puts them together."""
-    from timm.data import ImageDataset, create_loader
-    from timm.optim import create_optimizer_v2
+    from timm.data.dataset import ImageDataset
+    from timm.data.loader import create_loader
+    from timm.optim._optim_factory import create_optimizer_v2
 
     torch.set_num_threads(work.threads)
     device = torch.device("cuda" if work.gpu else "cpu")
@@ -63,7 +65,7 @@ def timm_loop(work: Work) -> float:
         is_training=True,
         scale=(1, 1),
         ratio=(1, 1),
-        color_jitter=(0.1, 0.1, 0),  # brightness and contrast, as the others
+        color_jitter=(0.1, 0.1, 0),  # type: ignore[arg-type]  # brightness and contrast, as in the other loops
         mean=preprocess.mean,
         std=preprocess.std,
         num_workers=work.processes,
@@ -80,7 +82,8 @@ def timm_loop(work: Work) -> float:
     def loss(images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         x_BCHW = images.to(device, memory_format=torch.channels_last)
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
-            return loss_of(network(x_BCHW).squeeze(1), labels.float().to(device))
+            loss: torch.Tensor = loss_of(network(x_BCHW).squeeze(1), labels.float().to(device))
+        return loss
 
     return _rate(batches, loss, optimizer)
 

@@ -22,7 +22,7 @@ from benchmarks.machine import describe
 from detector_core.networks import factory
 from detector_core.networks.variants import spec_for
 from detector_core.registry import openvino_export
-from detector_core.registry.engines import FILE_OF, Engine, OpenVino, Torch, openvino
+from detector_core.registry.engines import FILE_NAMES, Engine, OpenVinoEngine, TorchEngine, import_openvino
 
 BATCHES = (1, 8, 16)
 CALIBRATED_ON = 8
@@ -46,13 +46,13 @@ def main() -> None:
         fp32 = openvino_export.export(network, spec.preprocess, Path(scratch))
         int8 = openvino_export.quantize(fp32, pixels[:CALIBRATED_ON])
         engines: dict[str, dict[int, Engine]] = {
-            "torch eager fp32": dict.fromkeys(BATCHES, Torch(network, spec.preprocess)),
-            "OpenVINO fp32": dict.fromkeys(BATCHES, OpenVino(fp32, "fp32", given.threads)),
-            "OpenVINO bf16": dict.fromkeys(BATCHES, OpenVino(fp32, "bf16", given.threads)),
+            "torch eager fp32": dict.fromkeys(BATCHES, TorchEngine(network, spec.preprocess)),
+            "OpenVINO fp32": dict.fromkeys(BATCHES, OpenVinoEngine(fp32, "fp32", given.threads)),
+            "OpenVINO bf16": dict.fromkeys(BATCHES, OpenVinoEngine(fp32, "bf16", given.threads)),
             f"OpenVINO {FIXED}, fixed": {
-                batch: OpenVino(_fixed(fp32, batch), FIXED, given.threads) for batch in BATCHES
+                batch: OpenVinoEngine(_fixed(fp32, batch), FIXED, given.threads) for batch in BATCHES
             },
-            "OpenVINO int8": dict.fromkeys(BATCHES, OpenVino(int8, "int8", given.threads)),
+            "OpenVINO int8": dict.fromkeys(BATCHES, OpenVinoEngine(int8, "int8", given.threads)),
         }
     first = {name: {batch: _seconds(row[batch], pixels[:batch]) for batch in BATCHES} for name, row in engines.items()}
     seconds: dict[str, dict[int, list[float]]] = {name: {batch: [] for batch in BATCHES} for name in engines}
@@ -66,18 +66,18 @@ def main() -> None:
         name: {batch: batch / statistics.median(values) for batch, values in row.items()}
         for name, row in seconds.items()
     }
-    for name, row in rates.items():
-        cells = (f"{rate:.1f} ({1000 * first[name][batch]:.0f})" for batch, rate in row.items())
+    for name, speeds in rates.items():
+        cells = (f"{rate:.1f} ({1000 * first[name][batch]:.0f})" for batch, rate in speeds.items())
         print(f"{name:22}" + "".join(f"{cell:>18}" for cell in cells))
     print(json.dumps({"images_per_s": rates, "first_s": first}))
 
 
 def _fixed(xml: Path, batch: int) -> Path:
     """The same file for one batch size."""
-    ov = openvino()
+    ov = import_openvino()
     model = ov.Core().read_model(str(xml))
     model.reshape([batch, *(dimension.get_length() for dimension in list(model.input().partial_shape)[1:])])
-    file = xml.with_name(f"{batch}-{FILE_OF[FIXED]}")
+    file = xml.with_name(f"{batch}-{FILE_NAMES[FIXED]}")
     ov.save_model(model, str(file), compress_to_fp16=False)
     return file
 

@@ -126,7 +126,7 @@ def training_flops(spec: RunSpec) -> float:
     network = factory.build(spec.model).eval()
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         network(torch.zeros(1, 3, size, size))
-    return 3.0 * counter.get_total_flops()
+    return 3.0 * float(counter.get_total_flops())
 
 
 def main() -> None:

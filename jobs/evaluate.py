@@ -39,7 +39,7 @@ from detector_core.errors import BadConfig, BadManifest, DetectorError, NoRoom
 from detector_core.evaluation import calibration, explain, scoring
 from detector_core.evaluation import report_html as page
 from detector_core.evaluation.calibration import UNCALIBRATED, Calibration
-from detector_core.evaluation.robustness import judge_grid, score_grid
+from detector_core.evaluation.robustness import evaluate_grid, score_grid
 from detector_core.labels import SPLITS
 from detector_core.networks import artifacts
 from detector_core.networks.artifacts import Artifact
@@ -96,7 +96,7 @@ def job(arguments: argparse.Namespace) -> dict[str, Any]:
             robustness=arguments.robustness,
         )
     cli.say(scoring.table(report))
-    rates = report["rates"]
+    rates = report["metrics"]
     return {
         "model": folder,
         "split": arguments.split,
@@ -141,7 +141,7 @@ def judge(
     scores = scores.assign(p_fake=frozen.p_fake(scores["logit"]))
     report = scoring.report(scores, frozen, model=describe(folder, artifact), data=data.describe(), split=split)
     if grid is not None:
-        report["robustness"] = judge_grid(grid, frozen)
+        report["robustness"] = evaluate_grid(grid, frozen)
     network, _ = artifacts.load(folder)
     worst = explain.worst_sheet(network, artifact.spec.preprocess, scores, data.root, frozen.fake_above)
     own = data.fingerprint == artifact.data["fingerprint"]
@@ -179,7 +179,7 @@ def calibrate(
     chosen = calibration.choose(
         labels.is_fake(scores["label"]),
         scores["logit"].to_numpy(),
-        stated_rate=hold,
+        max_fakes_passed=hold,
         chosen_on={
             "fingerprint": data.fingerprint,
             "name": data.name,
@@ -190,10 +190,10 @@ def calibrate(
     )
     if not chosen.chosen_on:
         cli.say(f"the {CHOSEN_ON} split of {data.name} has one class only: no thresholds can be chosen, 0.5 is used")
-    elif hold is None and chosen.stated_rate != calibration.STATED_RATES[0]:
+    elif hold is None and chosen.max_fakes_passed != calibration.FAKES_PASSED_LIMITS[0]:
         cli.say(
-            f"holding fakes passed at {calibration.STATED_RATES[0]:.0%} would leave less than half of the reals called "
-            f"real: it is held at {chosen.stated_rate:.0%} (--hold 0.01 insists)"
+            f"holding fakes passed at {calibration.FAKES_PASSED_LIMITS[0]:.0%} would leave less than half of the reals called "
+            f"real: it is held at {chosen.max_fakes_passed:.0%} (--hold 0.01 insists)"
         )
     return chosen, {CHOSEN_ON: scores}
 

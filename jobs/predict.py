@@ -32,7 +32,7 @@ from detector_core.registry import versions
 from detector_core.registry.bulk_predict import judge
 from detector_core.registry.predictor import describe
 from jobs.common import cli
-from jobs.common.chunks import CHUNK, Parts, share
+from jobs.common.chunks import CHUNK, ChunkStore, map_chunks
 from jobs.common.cluster import check_room, connect
 
 TABLE, SUMMARY = "predictions.csv", "predictions.json"
@@ -52,22 +52,22 @@ def main(argv: list[str] | None = None) -> NoReturn:
 def job(arguments: argparse.Namespace) -> dict[str, Any]:
     """Lists, judges chunk by chunk, sorts, saves."""
     models, out = storage.absolute(arguments.models), storage.absolute(arguments.out)
-    if arguments.version and arguments.version not in versions.versions(models):
-        raise BadConfig(f"--version {arguments.version}: {models} has {', '.join(versions.versions(models)) or 'none'}")
-    where = storage.join(models, arguments.version) if arguments.version else versions.where_live(models)
-    model = describe(versions.at_hand(where))
+    if arguments.version and arguments.version not in versions.list_versions(models):
+        raise BadConfig(f"--version {arguments.version}: {models} has {', '.join(versions.list_versions(models)) or 'none'}")
+    where = storage.join(models, arguments.version) if arguments.version else versions.live_location(models)
+    model = describe(versions.fetch(where))
     index = unlabelled(arguments.source)
     paths = index.frame["path"].tolist()
     cli.say(f"{len(paths):,} images below {index.root}, judged by {model.version}")
     chunks = [paths[start : start + CHUNK] for start in range(0, len(paths), CHUNK)]
     device = "cuda" if arguments.gpu else "cpu"
-    parts = Parts(out, f"{index.key}-{model.version}-{device}")
+    parts = ChunkStore(out, f"{index.key}-{model.version}-{device}")
     done = parts.done()
     todo = [number for number in range(len(chunks)) if number not in done]
     with connect(), tqdm(total=len(paths), initial=sum(len(chunks[n]) for n in done), unit=" images") as bar:
         check_room(cpus=1, gpus=int(arguments.gpu), purpose="jobs.predict")
         task = ray.remote(num_cpus=1, num_gpus=int(arguments.gpu))(judge)
-        for place, scores in share(task, [(where, device, index.root, chunks[number]) for number in todo]):
+        for place, scores in map_chunks(task, [(where, device, index.root, chunks[number]) for number in todo]):
             parts.write(todo[place], scores)
             bar.update(len(scores))
     found = parts.read(len(chunks)).sort_values(["p_fake", "path"], ascending=[False, True], na_position="last")

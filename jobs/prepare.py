@@ -47,7 +47,7 @@ from detector_core.errors import BadConfig, BadData, first_line
 from detector_core.images import faces
 from detector_core.labels import LABELS
 from jobs.common import cli
-from jobs.common.chunks import CHUNK, Parts, share
+from jobs.common.chunks import CHUNK, ChunkStore, map_chunks
 from jobs.common.cluster import check_room, connect
 
 IMAGES = "images"
@@ -95,17 +95,17 @@ def prepare(arguments: argparse.Namespace) -> dict[str, Any]:
     if arguments.faces:
         root, key = storage.join(dataset, IMAGES), f"{index.key}-faces{arguments.margin:g}"
         change = functools.partial(faces.save_crop, folder=root, margin=arguments.margin)
-    parts = Parts(dataset, key)
+    parts = ChunkStore(dataset, key)
     with connect():
         check_room(cpus=1, purpose="jobs.prepare")
         facts = inspect_all(index, parts, change)
         frame = index.frame[["path", "label", "split"]].merge(facts, on="path", validate="1:1")
         usable = frame["problem"].isna()
         check_usable(frame[usable], frame[~usable], index.root)
-        group_N = near_groups(frame.loc[usable, "phash"])
+        group_N = near_groups(frame["phash"][usable])
     if index.flat:
-        frame.loc[usable, "split"] = draw_splits(
-            frame.loc[usable, "label"], group_N, ratio=arguments.ratio, seed=arguments.seed
+        frame.loc[usable.to_numpy(), "split"] = draw_splits(
+            frame.loc[usable, "label"].tolist(), group_N, ratio=arguments.ratio, seed=arguments.seed
         )
     result = audit(index, frame, group_N)
     result["faces"] = {"margin": arguments.margin} if arguments.faces else None
@@ -128,7 +128,7 @@ def prepare(arguments: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def inspect_all(index: Index, parts: Parts, change: Change | None) -> pd.DataFrame:
+def inspect_all(index: Index, parts: ChunkStore, change: Change | None) -> pd.DataFrame:
     """The facts of every image, inspected by all cores of the cluster; finished chunks are not done again."""
     paths = index.frame["path"].tolist()
     chunks = [paths[start : start + CHUNK] for start in range(0, len(paths), CHUNK)]
@@ -137,7 +137,7 @@ def inspect_all(index: Index, parts: Parts, change: Change | None) -> pd.DataFra
     task = ray.remote(inspect)
     ready = sum(len(chunks[number]) for number in done)
     with tqdm(total=len(paths), initial=ready, desc="inspecting", unit=" images") as bar:
-        for place, facts in share(task, [(index.root, chunks[number], change) for number in todo]):
+        for place, facts in map_chunks(task, [(index.root, chunks[number], change) for number in todo]):
             parts.write(todo[place], facts)
             bar.update(len(facts))
     return parts.read(len(chunks))
@@ -149,9 +149,10 @@ def near_groups(phashes: pd.Series) -> NDArray[np.int64]:
     hashes = unpack(list(unique))
     shared, task = ray.put(hashes), ray.remote(near_edges)
     calls = [(shared, rows) for rows in blocks(len(hashes))]
-    found = share(task, calls)
+    found = map_chunks(task, calls)
     edges = [edge for _, edge in tqdm(found, total=len(calls), desc="comparing", unit=" blocks")]
-    return groups(len(hashes), edges)[number_N]
+    groups_N: NDArray[np.int64] = groups(len(hashes), edges)[number_N]
+    return groups_N
 
 
 def check_usable(usable: pd.DataFrame, broken: pd.DataFrame, root: str) -> None:

@@ -89,20 +89,20 @@ def job(arguments: argparse.Namespace) -> dict[str, Any]:
             _say_how_it_compares(models, version, str(previous))
     precision = describe(versions.live(models)).precision
     cli.say(f"live in {models}: {version} in {precision} (before: {previous or 'none'})")
-    return {"live": versions.where_live(models), "version": version, "previous": previous, "precision": precision}
+    return {"live": versions.live_location(models), "version": version, "previous": previous, "precision": precision}
 
 
 def _listed(models: str, live: str | None) -> dict[str, Any]:
-    return {"live": live and storage.join(models, live), "versions": versions.versions(models)}
+    return {"live": live and storage.join(models, live), "versions": versions.list_versions(models)}
 
 
 def _promote(arguments: argparse.Namespace, models: str) -> str:
     from detector_core.registry import promotion  # torch and more, which listing and rolling back need not wait for
 
     data = manifest.load(storage.absolute(arguments.data)) if arguments.data else data_of_run(arguments.model)
-    promotion.check(arguments.precision, data)
+    promotion.check_requested_precision(arguments.precision, data)
     complete = partial(
-        promotion.complete,
+        promotion.add_runtime,
         asked=arguments.precision,
         data=data,
         force=arguments.force,
@@ -138,10 +138,10 @@ def _bar(title: str, images: int) -> Callable[[int], object]:
 
 
 def _say_how_it_compares(models: str, now: str, before: str) -> None:
-    if before not in versions.versions(models):
+    if before not in versions.list_versions(models):
         return
-    ours, theirs = (versions.judgements(versions.at_hand(storage.join(models, name))) for name in (now, before))
-    both = list(versions.compared(ours, theirs))
+    ours, theirs = (versions.test_reports(versions.fetch(storage.join(models, name))) for name in (now, before))
+    both = list(versions.compare_auc(ours, theirs))
     for name, auc, auc_before in both:
         cli.say(f"AUC on the test split of {name}: {auc:.4f}, {before} had {auc_before:.4f}")
     if not both:

@@ -32,7 +32,7 @@ from detector_core.data import manifest
 from detector_core.data.manifest import Manifest
 from detector_core.errors import BadConfig
 from detector_core.evaluation import comparison, comparison_html, scoring
-from detector_core.evaluation.comparison import Judged
+from detector_core.evaluation.comparison import EvaluatedRun
 from detector_core.networks import artifacts, factory
 from detector_core.networks.catalog import find_network
 from detector_core.networks.variants import CUTOUT_SUFFIX, VARIANTS
@@ -156,21 +156,27 @@ def _report(run: str, data: Manifest) -> dict[str, Any] | None:
     return report if same else None
 
 
-def collect(run: str, data: Manifest) -> Judged:
+def collect(run: str, data: Manifest) -> EvaluatedRun:
     """What a trained and judged run left."""
     model = model_folder(run)
     artifact = artifacts.read(model)
     folder = report_folder(model, SPLIT, data, own=True)
-    return Judged(
+    return EvaluatedRun(
         spec=artifact.spec,
         report=json.loads(storage.read_bytes(storage.join(folder, scoring.REPORT))),
         scores=pd.read_parquet(io.BytesIO(storage.read_bytes(storage.join(folder, scoring.SCORES)))),
         training=artifact.training,
-        history=pd.read_csv(io.BytesIO(storage.read_bytes(storage.join(run, "metrics.csv")))).to_dict("records"),
+        history=_history(run),
     )
 
 
-def write(folder: str, runs: list[Judged]) -> dict[str, Any]:
+def _history(run: str) -> list[dict[str, Any]]:
+    """The rows of a run's ``metrics.csv``."""
+    table = pd.read_csv(io.BytesIO(storage.read_bytes(storage.join(run, "metrics.csv"))))
+    return [{str(name): value for name, value in row.items()} for row in table.to_dict("records")]
+
+
+def write(folder: str, runs: list[EvaluatedRun]) -> dict[str, Any]:
     """Compares and writes the files, ``comparison.json`` last; returns what it says."""
     found = comparison.compare(runs)
     curves = comparison_html.curves(runs)

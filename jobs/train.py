@@ -36,8 +36,8 @@ from jobs.common import cli
 from jobs.common.cluster import connect
 from jobs.run import checkpoints, launch, resource_flags, spec_flags
 from jobs.run.log import RunLog
-from jobs.run.progress import Board, Watcher, beside_driver
-from jobs.run.request import Request, read_request, summary, whole_model, write_request
+from jobs.run.progress import ProgressBoard, Watcher, driver_node_options
+from jobs.run.request import RunRequest, complete_model, read_request, summary, write_request
 
 ALL = "all"
 
@@ -57,16 +57,16 @@ def job(arguments: argparse.Namespace) -> dict[str, Any]:
     """Checks everything that can be checked, then trains."""
     names = VARIANTS if arguments.variant == ALL else (arguments.variant,)
     if arguments.variant == ALL and arguments.spec:
-        raise BadConfig(f"--spec {arguments.spec} is one variant's: it does not go with 'all'")
+        raise BadConfig(f"--spec {arguments.spec} is for one variant: it cannot be combined with 'all'")
     specs = [spec_flags.from_flags(arguments, name) for name in names]
     data = manifest.load(storage.absolute(arguments.data))
     resource_flags.check(arguments, specs, data)
     if arguments.resume and not arguments.name:
-        raise BadConfig("--resume needs --name, the run to go on with")
+        raise BadConfig("--resume needs --name: the run to continue")
     runs = dict(zip(_names(arguments, specs), specs, strict=True))
-    place = storage.absolute(arguments.storage)
-    results = {
-        run: finished(storage.join(place, run), spec, data, resume=arguments.resume) for run, spec in runs.items()
+    root = storage.absolute(arguments.storage)
+    results: dict[str, dict[str, Any] | None] = {
+        run: finished(storage.join(root, run), spec, data, resume=arguments.resume) for run, spec in runs.items()
     }
     todo = {run: spec for run, spec in runs.items() if results[run] is None}
     if todo:
@@ -75,18 +75,20 @@ def job(arguments: argparse.Namespace) -> dict[str, Any]:
             try:
                 results |= train(requests, data, keep_checkpoints=arguments.keep_checkpoints)
             except KeyboardInterrupt:
-                raise KeyboardInterrupt(f"the same command with {_again(arguments, requests)} goes on") from None
-    return {"runs": list(results.values())} if arguments.variant == ALL else next(iter(results.values()))  # type: ignore[return-value]
+                flags = _resume_flags(arguments, requests)
+                raise KeyboardInterrupt(f"run the same command with {flags} to continue") from None
+    complete = [result for result in results.values() if result is not None]
+    return {"runs": complete} if arguments.variant == ALL else complete[0]
 
 
 def train(
-    requests: list[Request], data: manifest.Manifest, *, keep_checkpoints: bool = False
+    requests: list[RunRequest], data: manifest.Manifest, *, keep_checkpoints: bool = False
 ) -> dict[str, dict[str, Any]]:
-    """Trains the runs, several at once where there is room; the result of each by its name.
+    """Trains the runs, several at a time if there is room, and returns the result of each by its name.
 
     Raises:
-        DetectorError: what went wrong in the runs that failed; the others still end.
-        KeyboardInterrupt: Ctrl-C or SIGTERM came; each run has left a checkpoint.
+        DetectorError: why runs failed; the other runs are finished first.
+        KeyboardInterrupt: Ctrl-C or SIGTERM was received; each run has written a checkpoint.
     """
     for request in requests:
         write_request(request, data.fingerprint)
@@ -94,7 +96,7 @@ def train(
         if len(requests) == 1:
             try:
                 results = {requests[0].name: launch.launch(requests[0], board)}
-            except launch.Stopped:
+            except launch.RunStopped:
                 raise KeyboardInterrupt from None
         else:
             results = _launch_many(requests, board)
@@ -105,24 +107,24 @@ def train(
 
 
 def finished(folder: str, spec: RunSpec, data: manifest.Manifest, *, resume: bool) -> dict[str, Any] | None:
-    """The result of a run that has finished; None for one that is to be trained, from its start or its checkpoint.
+    """The result of a finished run; None for one that has to be trained, from the start or from its checkpoint.
 
     Raises:
-        Refused: the name is taken and ``resume`` was not asked for, or the run was started otherwise.
+        Refused: the name is taken and ``resume`` is off, or the run was started with different settings.
     """
     before = read_request(folder)
     if before is None:
         if resume:
-            cli.say(f"{folder}: there is no such run yet, it starts from the beginning")
+            cli.say(f"{folder}: there is no such run yet, so it starts from the beginning")
         return None
     if not resume:
-        raise Refused(f"{folder} exists: choose another --name, or go on with it with --resume")
+        raise Refused(f"{folder} exists: choose another --name, or continue it with --resume")
     changed = spec_flags.differences(before["spec"], spec.to_dict())
     if before["fingerprint"] != data.fingerprint:
-        changed.append(f"data set: fingerprint {before['fingerprint'][:12]} then, {data.fingerprint[:12]} now")
+        changed.append(f"data set fingerprint was {before['fingerprint'][:12]}, now {data.fingerprint[:12]}")
     if changed:
-        raise Refused(f"{folder} was started otherwise ({'; '.join(changed)}): use another --name")
-    artifact = whole_model(folder)
+        raise Refused(f"{folder} was started with different settings ({'; '.join(changed)}): use another --name")
+    artifact = complete_model(folder)
     if artifact is None:
         return None
     cli.say(f"{folder}: already finished")
@@ -138,21 +140,22 @@ def _names(arguments: argparse.Namespace, specs: list[RunSpec]) -> list[str]:
     return [arguments.name or f"{variants[0]}-{stamp}"]
 
 
-def _again(arguments: argparse.Namespace, requests: list[Request]) -> str:
-    """The flags with which a stopped run goes on."""
+def _resume_flags(arguments: argparse.Namespace, requests: list[RunRequest]) -> str:
+    """The flags that continue a stopped run."""
     run = requests[0].name
     variant = RunSpec.from_dict(requests[0].spec).variant
     return f"--name {run.removesuffix(f'-{variant}') if arguments.variant == ALL else run} --resume"
 
 
-def _launch_many(requests: list[Request], board: Any) -> dict[str, dict[str, Any]]:
-    """Launches from tasks that hold no core, as many at once as their workers fit."""
+def _launch_many(requests: list[RunRequest], board: Any) -> dict[str, dict[str, Any]]:
+    """Launches runs from tasks that reserve no core, as many at a time as their workers fit."""
     room = ray.cluster_resources()
     unit = "GPU" if requests[0].gpu else "CPU"
     each = requests[0].most_workers * (1 if requests[0].gpu else requests[0].cpus)
     at_once = max(1, int(room.get(unit, 0) // each))
-    remote = ray.remote(max_retries=0)(_launch_remotely).options(**beside_driver())
-    waiting, running = list(requests), {}
+    remote = ray.remote(max_retries=0)(_launch_remotely).options(**driver_node_options())
+    waiting = list(requests)
+    running: dict[Any, RunRequest] = {}
     results: dict[str, dict[str, Any]] = {}
     failures: list[str] = []
     while waiting or running:
@@ -175,10 +178,10 @@ def _launch_many(requests: list[Request], board: Any) -> dict[str, dict[str, Any
     return results
 
 
-def _launch_remotely(request: Request, board: Any) -> dict[str, Any] | str | None:
+def _launch_remotely(request: RunRequest, board: Any) -> dict[str, Any] | str | None:
     try:
         return launch.launch(request, board)
-    except launch.Stopped:
+    except launch.RunStopped:
         return None
     except DetectorError as error:
         return f"{request.name}: {error}"
@@ -186,15 +189,15 @@ def _launch_remotely(request: Request, board: Any) -> dict[str, Any] | str | Non
 
 @contextmanager
 def _stopped_by_signal(board: Any) -> Iterator[None]:
-    """The first Ctrl-C or SIGTERM (``ray job stop``) lets the runs write a checkpoint; a second one ends at once."""
+    """After the first Ctrl-C or SIGTERM (``ray job stop``) the runs write a checkpoint; a second one ends the job."""
 
     def ask() -> None:
         ray.get(board.stop.remote())
 
     def stop(*_: object) -> None:
         restore()
-        cli.say("stopping: the step in hand is finished and a checkpoint written; once more ends at once")
-        # Not from the handler itself: it interrupts a call of Ray's in this thread.
+        cli.say("stopping after the current step, with a checkpoint; a second signal ends the job at once")
+        # In a thread of its own, because the handler interrupts a call to Ray in this one.
         threading.Thread(target=ask, name="stop", daemon=True).start()
 
     def restore() -> None:
@@ -209,10 +212,10 @@ def _stopped_by_signal(board: Any) -> Iterator[None]:
 
 
 @contextmanager
-def _watched(requests: list[Request], data: manifest.Manifest) -> Iterator[Any]:
-    """A board whose messages are drawn and logged."""
+def _watched(requests: list[RunRequest], data: manifest.Manifest) -> Iterator[Any]:
+    """Creates a board whose messages are shown and logged."""
     logs = {request.name: RunLog(request.folder, RunSpec.from_dict(request.spec), data) for request in requests}
-    board = Board.options(**beside_driver()).remote()  # type: ignore[attr-defined]
+    board = ProgressBoard.options(**driver_node_options()).remote()  # type: ignore[attr-defined]
     try:
         with Watcher(board, on_epoch=lambda message: logs[message["run"]].epochs(message["history"])):
             yield board

@@ -32,7 +32,7 @@ from detector_core.training import lr_search
 from jobs.common import cli
 from jobs.common.cluster import connect
 from jobs.run import resource_flags, spec_flags
-from jobs.search.plan import Plan, claim, verdict
+from jobs.search.plan import SearchPlan, claim, verdict
 from jobs.search.tuner import search_rates
 from jobs.train import ALL
 
@@ -103,13 +103,13 @@ def job(arguments: argparse.Namespace) -> dict[str, Any]:
     return {"searches": results} if arguments.variant == ALL else results[0]
 
 
-def _plan(arguments: argparse.Namespace, spec: RunSpec, data: Manifest) -> Plan:
+def _plan(arguments: argparse.Namespace, spec: RunSpec, data: Manifest) -> SearchPlan:
     stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
     variant = spec.variant.replace(":", "-")
     many = arguments.variant == ALL
     name = f"{arguments.name or f'tune-all-{stamp}'}-{variant}" if many else arguments.name or f"tune-{variant}-{stamp}"
     grid = arguments.search == "grid"
-    return Plan(
+    return SearchPlan(
         name=name,
         storage=storage.absolute(arguments.storage),
         spec=spec.to_dict(),
@@ -122,7 +122,7 @@ def _plan(arguments: argparse.Namespace, spec: RunSpec, data: Manifest) -> Plan:
     )
 
 
-def _base(arguments: argparse.Namespace, plan: Plan) -> str:
+def _base(arguments: argparse.Namespace, plan: SearchPlan) -> str:
     """--name of a search, of all six or of one."""
     variant = RunSpec.from_dict(plan.spec).variant
     return plan.name.removesuffix(f"-{variant}") if arguments.variant == ALL else plan.name

@@ -21,7 +21,7 @@ from scipy.stats import binomtest
 from detector_core import labels
 from detector_core.config import RunSpec
 from detector_core.errors import BadData
-from detector_core.evaluation.metrics import RATES, Confusion, short
+from detector_core.evaluation.metrics import METRICS, Confusion, short
 from detector_core.networks.variants import spec_for
 
 NOISE = 0.05
@@ -41,7 +41,7 @@ TRAINED_ON = "training images"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Judged:
+class EvaluatedRun:
     """One trained and judged run.
 
     Attributes:
@@ -79,7 +79,7 @@ class Judged:
         return pd.Series(called_fake == labels.is_fake(self.scores["label"]), index=self.scores["path"])
 
 
-def compare(runs: list[Judged]) -> dict[str, Any]:
+def compare(runs: list[EvaluatedRun]) -> dict[str, Any]:
     """Everything ``comparison.json`` says, as plain values.
 
     Returns:
@@ -104,16 +104,16 @@ def compare(runs: list[Judged]) -> dict[str, Any]:
     }
 
 
-def settings(run: Judged) -> dict[str, dict[str, Any]]:
+def settings(run: EvaluatedRun) -> dict[str, dict[str, Any]]:
     """Each of SETTINGS as ``{"ours": ..., "row": ...}``; the variant's row is the paper's, ours where it has none."""
     ours, row = run.spec.flat(), spec_for(run.variant).flat()
     init = "model.init"
-    ours[init] = ours[init] if ours[init] in ("hub", "none") else "a file"  # its path says nothing to others
+    ours[init] = ours[init] if ours[init] in ("package", "hub", "none") else "a file"  # its path says nothing to others
     found = {name: {"ours": ours[field], "row": row[field]} for name, field in SETTINGS.items()}
     return {**found, TRAINED_ON: {"ours": _trained_on(run), "row": PAPER_TRAINED_ON}}
 
 
-def otherwise(run: Judged) -> list[str]:
+def otherwise(run: EvaluatedRun) -> list[str]:
     """Fields of a RunSpec, and TRAINED_ON, in which a run is not its variant's row; seed and micro-batch aside."""
     ours, row = run.spec.flat(), spec_for(run.variant).flat()
     found = [field for field in row if ours[field] != row[field] and field not in ("seed", "optim.micro_batch")]
@@ -122,17 +122,17 @@ def otherwise(run: Judged) -> list[str]:
     return found + [TRAINED_ON] * (_trained_on(run) != PAPER_TRAINED_ON)
 
 
-def _trained_on(run: Judged) -> int:
+def _trained_on(run: EvaluatedRun) -> int:
     return sum(run.report["data"]["counts"]["train"].values())
 
 
-def _row(run: Judged) -> dict[str, Any]:
+def _row(run: EvaluatedRun) -> dict[str, Any]:
     best = run.training["best"]
     return {
         "variant": run.variant,
         "seed": run.seed,
         **vars(run.confusion),
-        "rates": {name: rate.to_dict() for name, rate in run.confusion.rates().items()},
+        "metrics": {name: rate.to_dict() for name, rate in run.confusion.metrics().items()},
         "auc": run.report["ranking"]["auc"]["value"],
         "epochs": run.training["epochs"],
         "best_epoch": best["epoch"],
@@ -142,10 +142,10 @@ def _row(run: Judged) -> dict[str, Any]:
     }
 
 
-def _mean(runs: list[Judged]) -> dict[str, Any]:
+def _mean(runs: list[EvaluatedRun]) -> dict[str, Any]:
     """Means over the seeds of a variant, and the lowest and highest; None where a rate is not defined."""
     found: dict[str, Any] = {"variant": runs[0].variant, "seeds": [run.seed for run in runs]}
-    for name in RATES:
+    for name in METRICS:
         values = [getattr(run.confusion, name).value for run in runs]
         defined = None not in values
         found[name] = statistics.mean(values) if defined else None
@@ -153,7 +153,7 @@ def _mean(runs: list[Judged]) -> dict[str, Any]:
     return found
 
 
-def mcnemar(one: Judged, other: Judged) -> dict[str, Any]:
+def mcnemar(one: EvaluatedRun, other: EvaluatedRun) -> dict[str, Any]:
     """Whether two models differ in how often they are right on the same images; exact and two-sided.
 
     Returns:
@@ -205,12 +205,12 @@ def table_5(means: list[dict[str, Any]]) -> pd.DataFrame:
     rows = []
     for mean in means:
         variant = mean["variant"]
-        rows.append({"variant": variant, "source": "ours", **{name: mean[name] for name in RATES}})
+        rows.append({"variant": variant, "source": "ours", **{name: mean[name] for name in METRICS}})
         if variant in PAPER["confusions"]:
-            rates = paper_confusion(variant).rates()
-            rows.append({"variant": variant, "source": "paper", **{name: rates[name].value for name in RATES}})
+            rates = paper_confusion(variant).metrics()
+            rows.append({"variant": variant, "source": "paper", **{name: rates[name].value for name in METRICS}})
     table = pd.DataFrame(rows)
-    table[list(RATES)] = 100 * table[list(RATES)].astype(np.float64)
+    table[list(METRICS)] = 100 * table[list(METRICS)].astype(np.float64)
     return table
 
 
@@ -223,7 +223,7 @@ def paper_confusion(variant: str) -> Confusion:
 def misprints(variant: str) -> list[str]:
     """What the paper prints otherwise than its own matrices say, in words."""
     return [
-        f"{short(row['metric'])} is printed as {row['printed']}: {row['why']}"
+        f"{short_name(row['metric'])} is printed as {row['printed']}: {row['why']}"
         for row in PAPER["misprints"]
         if row["variant"] == variant
     ]

@@ -140,7 +140,7 @@ def read(where: str | Path) -> dict[str, Tensor]:
     try:
         values = reader(storage.read_bytes(where))
     except FileNotFoundError:
-        raise NoWeights(f"there is no file {where}: --init takes 'hub', 'none' or the path of a weights file") from None
+        raise NoWeights(f"there is no file {where}: --init takes 'package', 'hub', 'none' or the path of a weights file") from None
     except (OSError, BadData, EOFError, ValueError, RuntimeError, pickle.UnpicklingError) as error:
         raise NoWeights(f"{where} cannot be read as weights: {first_line(error)}") from None
     except safetensors.SafetensorError as error:

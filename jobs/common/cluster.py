@@ -3,6 +3,7 @@
 The only place that starts a Ray. Training jobs and ``jobs.serve`` differ in :class:`PrivateRay` alone.
 """
 
+import logging
 import os
 import signal
 import socket
@@ -86,7 +87,7 @@ def _init(options: dict[str, Any]) -> Any:
         try:
             with cli.waiting_for("Ray to start"):
                 # Progress and errors reach people through messages of our own, not through copied log lines.
-                return ray.init(logging_level="warning", log_to_driver=False, **options)
+                return ray.init(logging_level=logging.WARNING, log_to_driver=False, **options)
         except ConnectionError as error:
             raise NoRoom(f"no Ray answers at RAY_ADDRESS={os.environ.get('RAY_ADDRESS')}: {error}") from None
         except Exception as error:

@@ -8,7 +8,7 @@ from typing import Any
 from ray._private import services
 from ray._private.state import state
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
-from ray.train.v2._internal.execution.callback import RayTrainCallback
+from ray.train.v2._internal.execution.callback import RayTrainCallback  # type: ignore[attr-defined]
 
 __all__ = ["PlacementGroupCleanerCallback", "RayTrainCallback", "autoscaler_limits", "running_ray_address"]
 

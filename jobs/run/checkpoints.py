@@ -15,7 +15,7 @@ from detector_core.errors import BrokenArtifact
 from detector_core.training import checkpoint
 from detector_core.training.checkpoint import Progress
 from jobs.common.cli import say
-from jobs.run.request import Request
+from jobs.run.request import RunRequest
 
 PREFIX = "checkpoint_"
 
@@ -58,7 +58,7 @@ def opened(folder: Folder, note: Callable[[str], object] = say) -> Iterator[tupl
         yield progress, Path(local)
 
 
-def delete(request: Request) -> None:
+def delete(request: RunRequest) -> None:
     """Removes a finished run's checkpoints, several times the size of its model."""
     for folder in find(*storage.locate(request.folder)):
         folder.filesystem.delete_dir(folder.path)

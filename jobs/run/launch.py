@@ -25,34 +25,33 @@ from detector_core.training import checkpoint
 from jobs.common.cli import say
 from jobs.common.ray_internals import PlacementGroupCleanerCallback, RayTrainCallback
 from jobs.run import checkpoints, worker
-from jobs.run.request import Request, model_folder, summary
+from jobs.run.request import RunRequest, model_folder, summary
 
 CHECKPOINTS_KEPT = 2
 
 
 class Trainer(ray.train.torch.TorchTrainer):
-    """Ray's, less two things that end a run for no reason of its own."""
+    """Ray's trainer without two features that can end a healthy run."""
 
     def _register_sigint_handler(self, controller: Any) -> None:
-        """Nothing: Ray would take Ctrl-C for itself and end the run without a checkpoint or a word."""
+        """Does nothing: Ray's handler would end the run on Ctrl-C without a checkpoint or a message."""
 
     def _create_default_callbacks(self) -> list[RayTrainCallback]:
-        """Those of Ray without its cleaner, see :func:`cores_back`.
+        """Ray's callbacks without its cleaner, see :func:`release_cores`.
 
-        The cleaner asks a State API whether the controller lives, and takes the workers' cores away when it is not
-        told so. A Ray without a dashboard gives it the address 127.0.0.1:8265, ``RAY_API_SERVER_ADDRESS`` any other:
-        where another Ray answers there, it knows no such controller, and a sound run died.
+        The cleaner asks Ray's State API whether the controller is alive, and removes the workers' placement group
+        if the answer is no. Without a dashboard it asks at 127.0.0.1:8265, or at ``RAY_API_SERVER_ADDRESS``: if another Ray
+        answers there, it knows no such controller, and a healthy run is ended.
         """
-        return [
-            one for one in super()._create_default_callbacks() if not isinstance(one, PlacementGroupCleanerCallback)
-        ]
+        callbacks: list[RayTrainCallback] = super()._create_default_callbacks()  # type: ignore[misc]  # untyped
+        return [callback for callback in callbacks if not isinstance(callback, PlacementGroupCleanerCallback)]
 
 
-class Stopped(Exception):
-    """The run was asked to end, and has left a checkpoint to go on from."""
+class RunStopped(Exception):
+    """The run was asked to stop and has written a checkpoint to continue from."""
 
 
-def launch(request: Request, board: Any, callbacks: Sequence[UserCallback] = ()) -> dict[str, Any]:
+def launch(request: RunRequest, board: Any, callbacks: Sequence[UserCallback] = ()) -> dict[str, Any]:
     """Trains one run to its end, or goes on with it, and writes its model folder. Blocks.
 
     Args:
@@ -60,7 +59,7 @@ def launch(request: Request, board: Any, callbacks: Sequence[UserCallback] = ())
 
     Raises:
         DetectorError: what the workers found; a model folder is still written when an epoch had finished.
-        Stopped: the board was asked to stop.
+        RunStopped: the board was asked to stop.
         TrainingFailed: workers were lost more often than ``retries``.
     """
     logging.getLogger("ray.train").setLevel(logging.WARNING)
@@ -69,7 +68,7 @@ def launch(request: Request, board: Any, callbacks: Sequence[UserCallback] = ())
         worker.work,
         train_loop_config={"request": asdict(request), "board": board},
         scaling_config=ScalingConfig(
-            num_workers=request.workers,
+            num_workers=request.workers,  # type: ignore[arg-type]  # a range makes the run elastic; the hint omits it
             use_gpu=request.gpu,
             resources_per_worker={"CPU": request.cpus, **({"GPU": 1} if request.gpu else {})},
         ),
@@ -78,7 +77,7 @@ def launch(request: Request, board: Any, callbacks: Sequence[UserCallback] = ())
             **storage_of(request.storage),
             checkpoint_config=CheckpointConfig(num_to_keep=CHECKPOINTS_KEPT),
             failure_config=FailureConfig(max_failures=request.retries),
-            callbacks=list(callbacks),
+            callbacks=list(callbacks),  # type: ignore[arg-type]  # the hint names a base class of another package
         ),
     )
     started = time.monotonic()
@@ -89,14 +88,14 @@ def launch(request: Request, board: Any, callbacks: Sequence[UserCallback] = ())
     except ray.train.TrainingFailedError as error:
         problem = TrainingFailed(f"{request.name}: workers failed more than {request.retries} times: {_cause(error)}")
         trace = str(error)
-    cores_back(board, request.name)
+    release_cores(board, request.name)
     reason = ray.get(board.failure.remote(request.name))
     if reason:
         problem = TrainingFailed(reason)
     elif problem:
         say(trace)
-    elif ray.get(board.has_left.remote(request.name)):
-        raise Stopped(f"{request.name} was stopped and has left a checkpoint")
+    elif ray.get(board.has_stopped.remote(request.name)):
+        raise RunStopped(f"{request.name} was stopped and has left a checkpoint")
     result = write_model(request, data, complete=problem is None, seconds=time.monotonic() - started)
     if problem:
         kept = f" (the best model so far is kept in {result['model']})" if result else ""
@@ -106,9 +105,9 @@ def launch(request: Request, board: Any, callbacks: Sequence[UserCallback] = ())
     return result
 
 
-def cores_back(board: Any, run: str) -> None:
+def release_cores(board: Any, run: str) -> None:
     """Takes back the placement groups of a run's workers; a controller that was killed leaves them held."""
-    for group in ray.get(board.let_go.remote(run)):
+    for group in ray.get(board.release_placement_groups.remote(run)):
         remove_placement_group(group)
 
 
@@ -120,7 +119,7 @@ def storage_of(where: str) -> dict[str, Any]:
     return {"storage_path": path, "storage_filesystem": filesystem}
 
 
-def write_model(request: Request, data: dict[str, Any], *, complete: bool, seconds: float) -> dict[str, Any] | None:
+def write_model(request: RunRequest, data: dict[str, Any], *, complete: bool, seconds: float) -> dict[str, Any] | None:
     """Writes the model folder from the newest whole checkpoint; None before an epoch has finished.
 
     Args:

@@ -1,7 +1,7 @@
-"""What the workers of a run tell its driver while they train: progress, finished epochs, and why they gave up.
+"""Messages from the workers of a run to its driver: progress, finished epochs, and why a run failed.
 
-Ray Train takes reports only together with checkpoints and polls for them every two seconds; a board is an actor that
-takes any message at once. The driver reads it from a thread and draws one live line per run.
+Ray Train accepts reports only together with checkpoints and polls for them; a progress board is an actor that accepts
+any message at once. The driver reads it in a thread and shows one live line per run.
 """
 
 import sys
@@ -22,13 +22,13 @@ Message = dict[str, Any]
 POLL_S = 0.5
 LOG_EVERY_S = 15.0
 SILENCE_S = 20.0
-"""After this long without a message the driver says what it waits for."""
+"""After this long without a message the driver prints what it is waiting for."""
 ASK_EVERY_S = 0.5
 
 
 @ray.remote(num_cpus=0)
-class Board:
-    """Messages not yet taken, the reason each run gave up, if it did, and the placement groups of its workers."""
+class ProgressBoard:
+    """Unread messages, the reasons of failed runs, and the placement groups of the workers of each run."""
 
     def __init__(self) -> None:
         self.messages: list[Message] = []
@@ -38,55 +38,63 @@ class Board:
         self.stopped: set[str] = set()
 
     def stop(self) -> None:
-        """Asks every run to write a checkpoint after its step and to end."""
+        """Asks every run to finish its current step, write a checkpoint and stop."""
         self.stopping = True
 
     def is_stopping(self) -> bool:
+        """Whether the runs have been asked to stop."""
         return self.stopping
 
-    def left(self, run: str) -> None:
-        """A run has ended because it was asked to."""
+    def mark_stopped(self, run: str) -> None:
+        """Records that a run has stopped because it was asked to."""
         self.stopped.add(run)
 
-    def has_left(self, run: str) -> bool:
+    def has_stopped(self, run: str) -> bool:
+        """Whether a run has stopped because it was asked to."""
         return run in self.stopped
 
     def post(self, message: Message) -> None:
+        """Adds a message."""
         self.messages.append(message)
 
     def take(self) -> list[Message]:
-        taken, self.messages = self.messages, []
-        return taken
+        """Returns the unread messages and forgets them."""
+        unread, self.messages = self.messages, []
+        return unread
 
-    def give_up(self, run: str, reason: str) -> None:
+    def report_failure(self, run: str, reason: str) -> None:
+        """Records why a run cannot succeed, whatever is retried; the first reason counts."""
         self.failures.setdefault(run, reason)
 
     def failure(self, run: str) -> str | None:
+        """The reason of a failed run."""
         return self.failures.get(run)
 
-    def hold(self, run: str, placement_group: Any) -> None:
+    def keep_placement_group(self, run: str, placement_group: Any) -> None:
+        """Remembers the placement group of a run's workers."""
         self.held.setdefault(run, []).append(placement_group)
 
-    def let_go(self, run: str) -> list[Any]:
+    def release_placement_groups(self, run: str) -> list[Any]:
+        """Returns the placement groups of a run's workers and forgets them."""
         return self.held.pop(run, [])
 
 
-def beside_driver() -> dict[str, Any]:
-    """Options of an actor or task that lives and dies with the driver: it holds no core of the driver's node."""
+def driver_node_options() -> dict[str, Any]:
+    """Options of an actor or task that runs on the node of the driver and reserves no core there."""
     here = ray.get_runtime_context().get_node_id()
     return {"num_cpus": 0, "scheduling_strategy": NodeAffinitySchedulingStrategy(here, soft=False)}
 
 
-class StopSign:
-    """Whether a run is to stop: its first worker asks the board now and then, all learn the answer in the same step."""
+class StopSignal:
+    """Whether a run should stop. Rank 0 asks the board from time to time; all workers learn it in the same step."""
 
     def __init__(self, board: Any, rank: int, device: torch.device) -> None:
         self.board, self.rank, self.device = board, rank, device
         self.answer: Any = None
         self.since, self.seen = 0.0, False
 
-    def shown(self) -> bool:
-        """Call on every worker after every step."""
+    def requested(self) -> bool:
+        """Whether to stop now. Call it on every worker after every step."""
         if self.rank == 0 and not self.seen:
             if self.answer is None and time.monotonic() - self.since > ASK_EVERY_S:
                 self.answer, self.since = self.board.is_stopping.remote(), time.monotonic()
@@ -96,9 +104,10 @@ class StopSign:
 
 
 class Watcher:
-    """Reads a board until the ``with`` block ends: draws progress, and hands finished epochs to ``on_epoch``.
+    """Reads a board until the ``with`` block ends: shows progress and passes finished epochs to ``on_epoch``.
 
-    An error of ``on_epoch`` does not stop the reading; the first is raised when the block ends without one of its own.
+    An error in ``on_epoch`` does not stop the reading; the first one is raised at the end of the block, unless the
+    block raises an error itself.
     """
 
     def __init__(self, board: Any, on_epoch: Callable[[Message], None]) -> None:
@@ -136,15 +145,15 @@ class Watcher:
                     spoken = now
                     say(f"waiting for {self._expected()}, {now - heard:.0f} s so far")
         except ray.exceptions.RayError as error:
-            # The board went with its cluster; the run itself reports that.
+            # The board is lost with its cluster, which the run itself reports.
             self.problem = error
 
     def _expected(self) -> str:
-        """What the next message will be about, with what may hold it up."""
+        """What the next message will be about, and what may delay it."""
         if self.started:
             return "the next step, checkpoint or end of the run"
-        free, all_ = ray.available_resources().get("CPU", 0), ray.cluster_resources().get("CPU", 0)
-        return f"workers to start ({free:g} of {all_:g} cores are free)"
+        free, total = ray.available_resources().get("CPU", 0), ray.cluster_resources().get("CPU", 0)
+        return f"workers to start ({free:g} of {total:g} cores are free)"
 
     def _show(self, message: Message) -> None:
         run = message["run"]
@@ -158,14 +167,14 @@ class Watcher:
             self.lines[run].epoch(message["history"][-1])
             try:
                 self.on_epoch(message)
-            except Exception as error:  # a full disk, perhaps: it is raised at the end
+            except Exception as error:  # for example a full disk; raised at the end of the block
                 self.failed = self.failed or error
         else:
             self.lines[run].step(message)
 
 
 class _Line:
-    """One run's progress: a bar on a terminal, a line now and then in a log."""
+    """The progress of one run: a bar on a terminal, otherwise a line from time to time."""
 
     def __init__(self, run: str, position: int) -> None:
         self.run, self.live = run, sys.stderr.isatty()

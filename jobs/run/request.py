@@ -1,4 +1,4 @@
-"""What a run is to a job: the request that starts it, ``run.json``, and where its model goes."""
+"""A training run as a job sees it: the request that starts it, ``run.json``, and the folder of its model."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -9,19 +9,19 @@ from detector_core.networks import artifacts
 
 
 @dataclass(frozen=True, kw_only=True)
-class Request:
-    """A run: what to train, on which data, where, and with what.
+class RunRequest:
+    """What to train, on which data, where to store it, and with which resources.
 
     Attributes:
         spec: RunSpec as a plain dict.
         data: prepared data set, absolute path or URI.
         storage: folder or URI of runs; the run's folder is ``storage/name``.
-        workers: how many, or (least, most) to take what the cluster has.
+        workers: how many, or (fewest, most) to use what the cluster has.
         cpus: cores of each worker.
-        processes: further processes of each worker that decode and augment.
+        processes: additional processes of each worker that decode and augment images.
         checkpoint_every: steps between checkpoints within an epoch; 0 saves at the end of epochs only.
         retries: how often a lost worker is replaced.
-        cache: folder on each node where decoded images are kept and shared; empty keeps none.
+        cache: folder on each node for decoded images and frozen features; empty caches nothing.
     """
 
     name: str
@@ -39,7 +39,7 @@ class Request:
 
     @property
     def folder(self) -> str:
-        """The run's folder."""
+        """The folder of the run."""
         return storage.join(self.storage, self.name)
 
     @property
@@ -49,24 +49,27 @@ class Request:
 
 
 def read_request(folder: str) -> dict[str, Any] | None:
-    """The ``run.json`` of a run, or None when there is no such run."""
+    """The ``run.json`` of a run; None if there is no such run."""
     where = storage.join(folder, "run.json")
-    return json.loads(storage.read_bytes(where)) if storage.exists(where) else None
+    if not storage.exists(where):
+        return None
+    values: dict[str, Any] = json.loads(storage.read_bytes(where))
+    return values
 
 
-def write_request(request: Request, fingerprint: str) -> None:
-    """Writes ``run.json``, which marks a name as taken."""
+def write_request(request: RunRequest, fingerprint: str) -> None:
+    """Writes ``run.json``, which reserves the name of the run."""
     values = {**asdict(request), "fingerprint": fingerprint}
     storage.write_bytes(storage.join(request.folder, "run.json"), json.dumps(values, indent=2).encode())
 
 
 def model_folder(run_folder: str) -> str:
-    """Where a run's model goes."""
+    """The folder of a run's model."""
     return storage.join(run_folder, artifacts.MODEL_IN_RUN)
 
 
-def whole_model(run_folder: str) -> artifacts.Artifact | None:
-    """What a run that has finished says of its model; None for one that has not."""
+def complete_model(run_folder: str) -> artifacts.Artifact | None:
+    """The artifact of a finished run; None if the run has not finished."""
     model = model_folder(run_folder)
     if not storage.exists(storage.join(model, artifacts.ARTIFACT)):
         return None
@@ -75,7 +78,7 @@ def whole_model(run_folder: str) -> artifacts.Artifact | None:
 
 
 def summary(run_folder: str, artifact: artifacts.Artifact) -> dict[str, Any]:
-    """A finished run as a job's result."""
+    """A finished run as the result of a job."""
     training, best = artifact.training, artifact.training["best"]
     return {
         "run": run_folder,

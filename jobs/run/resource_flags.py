@@ -17,7 +17,7 @@ from detector_core.networks import factory
 from jobs.common.cli import say
 from jobs.common.cluster import check_room
 from jobs.run import spec_flags
-from jobs.run.request import Request
+from jobs.run.request import RunRequest
 
 FEW_STEPS = 100
 CACHE = Path(tempfile.gettempdir()) / f"deepfake-detector-cache-{os.getuid()}"
@@ -76,7 +76,7 @@ def _say_if_few_steps(images: int, spec: RunSpec) -> None:
         )
 
 
-def requests(arguments: argparse.Namespace, runs: dict[str, RunSpec], *, at_once: int = 1) -> list[Request]:
+def requests(arguments: argparse.Namespace, runs: dict[str, RunSpec], *, at_once: int = 1) -> list[RunRequest]:
     """What to launch, a request a run. Call inside :func:`jobs.common.cluster.connect`.
 
     Args:
@@ -89,7 +89,7 @@ def requests(arguments: argparse.Namespace, runs: dict[str, RunSpec], *, at_once
     cpus = arguments.cpus or _recorded_cpus(arguments.spec, most * at_once) or fair_share(most * at_once)
     check_room(cpus=least * cpus, gpus=least * arguments.gpu, purpose=f"training with {least} workers")
     return [
-        Request(
+        RunRequest(
             name=name,
             spec=spec.to_dict(),
             data=storage.absolute(arguments.data),

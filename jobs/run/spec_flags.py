@@ -15,7 +15,12 @@ _OVERRIDES: dict[str, tuple[str, type, str]] = {
     "--image-size": ("preprocess.image_size", int, "side of the network's square input, pixels"),
     "--batch-size": ("optim.batch_size", int, "global batch of one optimizer step, over all workers"),
     "--micro-batch": ("optim.micro_batch", int, "images of one forward pass; lower it when memory runs out"),
-    "--init": ("model.init", str, "first weights: hub (pretrained), none (random), or a file"),
+    "--init": (
+        "model.init",
+        str,
+        "first weights: package (pretrained, from an installed package), hub (pretrained, downloaded), none (random), or a "
+        "file",
+    ),
     "--seed": (
         "seed",
         int,
@@ -64,7 +69,7 @@ def from_flags(arguments: argparse.Namespace, variant: str) -> RunSpec:
         if not equals:
             raise BadConfig(f"--set {item}: write FIELD=VALUE, e.g. --set optim.schedule=cosine")
         changes[field] = _value(text)
-    if changes.get("model.init") not in (None, "hub", "none"):
+    if changes.get("model.init") not in (None, "package", "hub", "none"):
         changes["model.init"] = storage.absolute(changes["model.init"])
     if not arguments.spec:
         return spec_for(variant, changes)

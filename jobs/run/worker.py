@@ -1,6 +1,6 @@
-"""What each Ray Train worker of a run does: the core's loop, checkpoints, and word to the board.
+"""What each Ray Train worker of a run does: the training loop of the core, checkpoints, and messages to the board.
 
-Errors that a retry cannot mend (a broken image, a loss that is not finite, a full disk) are written on the board.
+Errors that a retry cannot fix (a broken image, a loss that is not finite, a full disk) are reported to the board.
 """
 
 import errno
@@ -27,8 +27,8 @@ from detector_core.training.features import FeatureReport
 from detector_core.training.loop import EpochReport, fit
 from detector_core.training.step import StepReport, TrainState
 from jobs.run import checkpoints
-from jobs.run.progress import StopSign
-from jobs.run.request import Request
+from jobs.run.progress import StopSignal
+from jobs.run.request import RunRequest
 
 POST_EVERY_S = 0.5
 FEATURES_EVERY_S = 5.0
@@ -36,37 +36,44 @@ FEATURES_EVERY_S = 5.0
 
 def work(config: dict[str, Any]) -> None:
     """What each Ray Train worker does."""
-    request, board = Request(**config["request"]), config["board"]
+    request, board = RunRequest(**config["request"]), config["board"]
     if ray.get(board.failure.remote(request.name)):
         return
     if ray.train.get_context().get_world_rank() == 0:
-        board.hold.remote(request.name, get_current_placement_group())
+        board.keep_placement_group.remote(request.name, get_current_placement_group())
     try:
         _train(request, board)
     except DetectorError as error:
-        ray.get(board.give_up.remote(request.name, str(error)))
+        ray.get(board.report_failure.remote(request.name, str(error)))
         raise
     except OSError as error:
         if error.errno == errno.ENOSPC:
             ray.get(
-                board.give_up.remote(
+                board.report_failure.remote(
                     request.name, f"the disk is full under {request.storage}: free some space, then --resume"
                 )
             )
         raise
 
 
-def _train(request: Request, board: Any) -> None:
-    """Reports {epoch, step, loss} within an epoch, at its end an EpochReport and the objectives at the kept epoch."""
+def _train(request: RunRequest, board: Any) -> None:
+    """Reports {epoch, step, loss} within an epoch, and at its end an EpochReport with the objectives so far."""
     context = ray.train.get_context()
     worker = WorkerRank(rank=context.get_world_rank(), world_size=context.get_world_size())
     spec, data = RunSpec.from_dict(request.spec), manifest.load(request.data)
     device = str(ray.train.torch.get_device())
     state = _restored(request.name, board, spec, data.fingerprint, device) or TrainState(spec, data.fingerprint, device)
-    _tell_places(request.name, board, state.progress)
-    posted, stop = 0.0, StopSign(board, worker.rank, state.device)
-    how = {"processes": request.processes, "skip_broken": request.skip_broken}
-    for report in fit(state, data, worker, cache=Path(request.cache) if request.cache else None, **how):
+    _announce_nodes(request.name, board, state.progress)
+    posted, stop = 0.0, StopSignal(board, worker.rank, state.device)
+    reports = fit(
+        state,
+        data,
+        worker,
+        processes=request.processes,
+        skip_broken=request.skip_broken,
+        cache=Path(request.cache) if request.cache else None,
+    )
+    for report in reports:
         match report:
             case StepReport():
                 now = time.monotonic()
@@ -74,11 +81,11 @@ def _train(request: Request, board: Any) -> None:
                     posted = now
                     board.post.remote({"run": request.name, "kind": "step", **asdict(report)})
                 due = request.checkpoint_every and report.step % request.checkpoint_every == 0
-                stopping = stop.shown()
+                stopping = stop.requested()
                 if (due or stopping) and report.step < report.steps:
                     _save(state, worker, {"epoch": report.epoch, "step": report.step, "loss": report.loss})
                     if stopping:
-                        ray.get(board.left.remote(request.name))
+                        ray.get(board.mark_stopped.remote(request.name))
                         return
             case FeatureReport():
                 now = time.monotonic()
@@ -87,8 +94,8 @@ def _train(request: Request, board: Any) -> None:
                     text = f"frozen features of the {report.split} split: {report.done} of {report.images} images"
                     if worker.rank == 0:
                         board.post.remote({"run": request.name, "kind": "note", "text": text})
-                if stop.shown():  # nothing to save: the features that are computed are in the cache
-                    ray.get(board.left.remote(request.name))
+                if stop.requested():  # nothing to save: the features that are computed are in the cache
+                    ray.get(board.mark_stopped.remote(request.name))
                     return
             case EpochReport():
                 history = state.progress.history
@@ -97,11 +104,11 @@ def _train(request: Request, board: Any) -> None:
                 _save(state, worker, {**report.to_dict(), **lr_search.kept_objectives(history)})
 
 
-def _tell_places(run: str, board: Any, progress: Progress) -> None:
-    """Says on which machines the workers sit, whenever a group of them begins."""
-    places = all_gather(ray.util.get_node_ip_address())
+def _announce_nodes(run: str, board: Any, progress: Progress) -> None:
+    """Posts on which nodes the workers run, whenever a group of them starts."""
+    nodes = all_gather(ray.util.get_node_ip_address())
     if ray.train.get_context().get_world_rank() == 0:
-        workers = f"{len(places)} worker{'s' * (len(places) > 1)} on {', '.join(places)}"
+        workers = f"{len(nodes)} worker{'s' * (len(nodes) > 1)} on {', '.join(nodes)}"
         text = f"{workers}, from epoch {progress.epoch + 1}, step {progress.step + 1}"
         board.post.remote({"run": run, "kind": "note", "text": text})
 
@@ -116,7 +123,7 @@ def _save(state: TrainState, worker: WorkerRank, metrics: dict[str, Any]) -> Non
 
 
 def _restored(run: str, board: Any, spec: RunSpec, fingerprint: str, device: str) -> TrainState | None:
-    """The run as its newest whole checkpoint has it; None when there is nothing to go on from."""
+    """The state in the newest complete checkpoint of a run; None if there is none."""
     latest = ray.train.get_checkpoint()
     if latest is None:
         return None

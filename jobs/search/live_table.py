@@ -33,15 +33,22 @@ class TrialTable(Callback):
         self.histories: dict[str, list[dict[str, Any]]] = {}
         self.printed = 0.0
 
-    def on_trial_result(self, *, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any) -> None:
+    def on_trial_result(
+        self,
+        iteration: int,  # noqa: ARG002
+        trials: list[Any],
+        trial: Any,
+        result: dict[str, Any],
+        **info: Any,  # noqa: ARG002
+    ) -> None:
         history = self.histories.setdefault(trial.trial_id, [])
         history[:] = [row for row in history if row["epoch"] < result["epoch"]] + [result]
         self._print(trials)
 
-    def on_trial_complete(self, *, trials: list[Any], **_: Any) -> None:
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:  # noqa: ARG002
         self._print(trials)
 
-    def on_trial_error(self, *, trials: list[Any], **_: Any) -> None:
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:  # noqa: ARG002
         self._print(trials)
 
     def _print(self, trials: list[Any]) -> None:

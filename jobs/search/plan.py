@@ -17,7 +17,7 @@ SEARCH, BEST, TRIALS, PLOT = "search.json", "best.json", "trials.csv", "objectiv
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class SearchPlan:
     """What a search is: two with the same plan try the same.
 
     Attributes:
@@ -46,7 +46,7 @@ class Plan:
         return len(self.rates) if self.rates else int(self.samples or 0)
 
 
-def claim(plan: Plan, *, resume: bool) -> None:
+def claim(plan: SearchPlan, *, resume: bool) -> None:
     """Marks a name as taken by writing ``search.json``.
 
     Raises:
@@ -68,7 +68,7 @@ def claim(plan: Plan, *, resume: bool) -> None:
         raise Refused(f"{plan.folder} was started otherwise ({'; '.join(changed)}): use another --name")
 
 
-def write(plan: Plan, trials: list[Trial], data_name: str, *, cpus: int, compute_dtype: str) -> dict[str, Any]:
+def write(plan: SearchPlan, trials: list[Trial], data_name: str, *, cpus: int, compute_dtype: str) -> dict[str, Any]:
     """Writes the results of a search, ``search.json`` last, and returns the result line.
 
     Args:

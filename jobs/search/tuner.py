@@ -28,21 +28,21 @@ from detector_core.training.loop import EpochReport
 from detector_core.training.lr_search import Trial
 from jobs.common.cli import say
 from jobs.run import checkpoints, launch, resource_flags
-from jobs.run.progress import Board, Watcher, beside_driver
-from jobs.run.request import Request, whole_model, write_request
+from jobs.run.progress import ProgressBoard, Watcher, driver_node_options
+from jobs.run.request import RunRequest, complete_model, write_request
 from jobs.search.live_table import TrialLogs, TrialTable
-from jobs.search.plan import Plan, write
+from jobs.search.plan import SearchPlan, write
 
 TUNE_FOLDER, TRIAL_FOLDER = "tune", "trials"
 TRIAL_RETRIES = 1
 # A trial's process is placed by the memory that it holds, never by cores.
-DRIVER = {"CPU": 0, "memory": 300 * 2**20}
+DRIVER: dict[str, float] = {"CPU": 0, "memory": 300 * 2**20}
 RATE = "learning_rate"
 STOPPED_WITHIN_S = 5.0
 """By then the controller of a stopped trial is gone: it would replace workers whose group was taken too early."""
 
 
-def search_rates(plan: Plan, arguments: argparse.Namespace, data: Manifest) -> dict[str, Any]:
+def search_rates(plan: SearchPlan, arguments: argparse.Namespace, data: Manifest) -> dict[str, Any]:
     """Runs a search to its end, or goes on with it, and writes its files; returns the result line.
 
     Raises:
@@ -54,12 +54,12 @@ def search_rates(plan: Plan, arguments: argparse.Namespace, data: Manifest) -> d
     request = resource_flags.requests(arguments, {plan.name: spec}, at_once=at_once)[0]
     request = dataclasses.replace(request, storage=storage.join(plan.folder, TRIAL_FOLDER))
     say(f"{plan.name}: {plan.trials} trials, {at_once} at once, {plan.workers} workers of {request.cpus} cores each")
-    board = Board.options(name=_board(plan.name), **beside_driver()).remote()  # type: ignore[attr-defined]
+    board = ProgressBoard.options(name=_board(plan.name), **driver_node_options()).remote()  # type: ignore[attr-defined]
     with TrialLogs(data, request.storage) as logs, Watcher(board, on_epoch=logs.epochs):
         results = _tuner(plan, request, board, at_once).fit()
-    trials = [collected(result, request) for result in results]
+    trials = [collected(result, request) for result in results]  # type: ignore[attr-defined]  # iterable, but untyped
     for trial in trials:
-        launch.cores_back(board, trial.name)
+        launch.release_cores(board, trial.name)
     ray.kill(board)
     if not arguments.keep_checkpoints:
         for trial in trials:
@@ -68,7 +68,7 @@ def search_rates(plan: Plan, arguments: argparse.Namespace, data: Manifest) -> d
     return write(plan, trials, data.name, cpus=request.cpus, compute_dtype=compute_dtype)
 
 
-def _tuner(plan: Plan, request: Request, board: Any, at_once: int) -> ray.tune.Tuner:
+def _tuner(plan: SearchPlan, request: RunRequest, board: Any, at_once: int) -> ray.tune.Tuner:
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"  # TensorBoard events are ours: the tags of jobs.train
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # Ctrl-C ends the job as it ends every other
     os.environ["TUNE_GLOBAL_CHECKPOINT_S"] = "2"
@@ -106,7 +106,7 @@ def _tuner(plan: Plan, request: Request, board: Any, at_once: int) -> ray.tune.T
             name=TUNE_FOLDER,
             **kept,
             failure_config=ray.tune.FailureConfig(max_failures=TRIAL_RETRIES),
-            callbacks=[JsonLoggerCallback(), CSVLoggerCallback(), TrialTable(plan.objective), _CoresBack(plan.name)],
+            callbacks=[JsonLoggerCallback(), CSVLoggerCallback(), TrialTable(plan.objective), CoreReleaser(plan.name)],
             verbose=0,
         ),
     )
@@ -121,7 +121,7 @@ def _board(search_name: str) -> str:
     return f"board of {search_name}"
 
 
-class _CoresBack(Callback):
+class CoreReleaser(Callback):
     """Takes back the placement group of a trial that was stopped.
 
     Tune kills a stopped trial, and with it the controller that would have removed the group of its workers: the next
@@ -132,17 +132,17 @@ class _CoresBack(Callback):
         self.search_name = search_name
         self.stopped: dict[str, float] = {}
 
-    def on_trial_complete(self, *, trial: Any, **_: Any) -> None:
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:  # noqa: ARG002
         self.stopped[trial.trial_id] = time.monotonic()
 
-    def on_trial_error(self, *, trial: Any, **_: Any) -> None:
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:  # noqa: ARG002
         self.stopped[trial.trial_id] = time.monotonic()
 
-    def on_step_begin(self, **_: Any) -> None:
+    def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:  # noqa: ARG002
         due = [name for name, since in self.stopped.items() if time.monotonic() - since > STOPPED_WITHIN_S]
         for name in due:
             del self.stopped[name]
-            launch.cores_back(ray.get_actor(_board(self.search_name)), name)
+            launch.release_cores(ray.get_actor(_board(self.search_name)), name)
 
 
 class _EpochsToTune(TuneReportCallback):
@@ -157,30 +157,31 @@ def _trial(config: dict[str, Any], request: dict[str, Any], fingerprint: str, bo
     """A trial: the run of ``jobs.train`` with another rate. One that ended before tells Tune its history again."""
     spec = RunSpec.from_dict(request["spec"]).replace({"optim.learning_rate": config[RATE]})
     name = ray.tune.get_context().get_trial_id()
-    run = Request(**{**request, "name": name, "spec": spec.to_dict()})
+    run = RunRequest(**{**request, "name": name, "spec": spec.to_dict()})
     for epoch, row in enumerate(history := _ended(run)):
         ray.tune.report({**row, **lr_search.kept_objectives(history[: epoch + 1])})
     if not history:
         write_request(run, fingerprint)
-        launch.launch(run, board, callbacks=[_EpochsToTune()])
+        to_tune = _EpochsToTune()  # type: ignore[no-untyped-call]
+        launch.launch(run, board, callbacks=[to_tune])
 
 
-def _ended(run: Request) -> list[dict[str, Any]]:
+def _ended(run: RunRequest) -> list[dict[str, Any]]:
     """The history of a run that has its whole model; empty for one that has not."""
-    artifact = whole_model(run.folder)
+    artifact = complete_model(run.folder)
     return artifact.training["history"] if artifact else []
 
 
-def _compute_dtype(trials: list[Trial], request: Request) -> str:
+def _compute_dtype(trials: list[Trial], request: RunRequest) -> str:
     """The compute dtype that the workers of the trials resolved; the spec's own if no trial has completed."""
     for trial in trials:
-        artifact = whole_model(dataclasses.replace(request, name=trial.name).folder)
+        artifact = complete_model(dataclasses.replace(request, name=trial.name).folder)
         if artifact:
             return str(artifact.training["environments"][-1]["compute_dtype"])
     return RunSpec.from_dict(request.spec).optim.compute_dtype
 
 
-def _room(plan: Plan, arguments: argparse.Namespace) -> int:
+def _room(plan: SearchPlan, arguments: argparse.Namespace) -> int:
     """How many trials run at once."""
     has = ray.cluster_resources()
     unit, each = ("GPU", plan.workers) if arguments.gpu else ("CPU", plan.workers * (arguments.cpus or 1))
@@ -188,7 +189,7 @@ def _room(plan: Plan, arguments: argparse.Namespace) -> int:
     return min(fits, plan.trials, arguments.max_concurrent or plan.trials)
 
 
-def collected(result: Any, request: Request) -> Trial:
+def collected(result: Any, request: RunRequest) -> Trial:
     """A trial as Tune recorded it; one that was told twice, after a crash, counts the later time."""
     run = dataclasses.replace(request, name=result.path.rstrip("/").rpartition("/")[2])
     frame = result.metrics_dataframe

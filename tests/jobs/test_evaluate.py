@@ -78,7 +78,7 @@ def test_a_run_is_judged_and_calibrated_once(model: Path, tiny_dataset: Path) ->
     assert first.result["report"] == str(folder / "report.json")
     assert sorted(path.name for path in folder.iterdir()) == sorted(FILES)
     report = json.loads((folder / "report.json").read_text())
-    assert report["rates"]["accuracy"]["value"] == first.result["accuracy"]
+    assert report["metrics"]["accuracy"]["value"] == first.result["accuracy"]
     scores = pd.read_parquet(folder / "scores.parquet")
     assert list(scores.columns) == ["path", "label", "logit", "p_fake"]
     assert len(scores) == 16

@@ -21,7 +21,7 @@ from detector_core.data.inspect import inspect
 from detector_core.errors import BadConfig, BadData
 from detector_core.labels import LABELS, SPLITS
 from jobs import prepare
-from jobs.common.chunks import Parts
+from jobs.common.chunks import ChunkStore
 
 ROOT = Path(__file__).parents[2]
 
@@ -74,7 +74,7 @@ def test_a_tree_becomes_a_data_set_and_finished_parts_are_not_done_again(tree: P
     first = inspect(index.root, index.frame["path"].tolist())
     marked = first.assign(brightness=first["brightness"].where(first["path"] != "train/real/1.jpg", 255.0))
     marked.loc[marked["path"] == "train/real/1.jpg", "jpeg_quality"] = 42
-    Parts(str(dataset), index.key).write(0, marked)
+    ChunkStore(str(dataset), index.key).write(0, marked)
 
     done = run(tree, "--out", dataset)
 

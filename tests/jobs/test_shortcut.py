@@ -13,7 +13,7 @@ from detector_core import labels
 from detector_core.config import RunSpec
 from detector_core.data import manifest
 from detector_core.evaluation.calibration import choose
-from detector_core.evaluation.robustness import SWAP_QUALITY, UNCHANGED, judge_grid, score_grid
+from detector_core.evaluation.robustness import SWAP_QUALITY, UNCHANGED, evaluate_grid, score_grid
 from detector_core.evaluation.scoring import score
 from detector_core.training.loop import fit
 from detector_core.training.step import TrainState
@@ -49,7 +49,7 @@ def test_the_audit_warns_and_the_swapped_row_exposes_the_model(tmp_path: Path, t
     thresholds = choose(labels.is_fake(valid["label"]), chosen["logit"].to_numpy(), chosen_on={"split": "valid"})
     grid = {
         row["change"]: row
-        for row in judge_grid(score_grid(state.network, test, data.root, spec.preprocess), thresholds)
+        for row in evaluate_grid(score_grid(state.network, test, data.root, spec.preprocess), thresholds)
     }
     assert grid[UNCHANGED]["accuracy"]["value"] > 0.95
     swapped = grid["reals as JPEG, fakes as PNG"]

@@ -15,8 +15,8 @@ from detector_core.config import RunSpec
 from detector_core.errors import Refused
 from detector_core.training import lr_search
 from detector_core.training.loop import EpochReport
-from jobs.run.request import Request
-from jobs.search.plan import Plan, claim, write
+from jobs.run.request import RunRequest
+from jobs.search.plan import SearchPlan, claim, write
 from jobs.search.tuner import RATE, collected
 
 losses = st.lists(st.floats(0.01, 9), min_size=1, max_size=8)
@@ -35,7 +35,7 @@ def epochs(losses: list[float]) -> list[dict[str, Any]]:
 def trial(rows: list[dict[str, Any]], folder: Path) -> lr_search.Trial:
     frame = pd.DataFrame(rows)
     result: Any = SimpleNamespace(path=f"{folder}/tune/a1", metrics_dataframe=frame, error=None, config={RATE: 0.1})
-    return collected(result, Request(name="rates", spec={}, data="", storage=f"{folder}/trials"))
+    return collected(result, RunRequest(name="rates", spec={}, data="", storage=f"{folder}/trials"))
 
 
 @given(losses, st.lists(st.integers(0, 8), max_size=3))
@@ -49,8 +49,8 @@ def test_a_trial_that_was_told_again_after_crashes_is_the_unbroken_one(losses: l
     assert broken.score("val_loss") == min(losses)
 
 
-def plan(folder: Path, spec: RunSpec) -> Plan:
-    return Plan(
+def plan(folder: Path, spec: RunSpec) -> SearchPlan:
+    return SearchPlan(
         name="rates",
         storage=str(folder),
         spec=spec.to_dict(),
