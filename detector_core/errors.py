@@ -9,16 +9,16 @@
     |   +-- BadManifest      a prepared data set that is missing, torn or of another format
     |   +-- BadImage         bytes that are not a whole image
     |   |   +-- TooManyPixels    an image larger than allowed, found before it is decoded
-    |   |   +-- UnreadFormat     an image, but of a format that is not read
+    |   |   +-- UnsupportedFormat     an image, but of a format that is not read
     |   +-- BadVideo     bytes that are not a clip of a known kind
-    |       +-- TooLongVideo     a clip longer or larger than allowed
-    +-- NoWeights            pretrained weights that cannot be had
+    |       +-- VideoTooLarge     a clip longer or larger than allowed
+    +-- WeightsUnavailable            pretrained weights that cannot be had
     +-- BrokenArtifact       a model folder or checkpoint that is incomplete or was changed
     +-- TrainingFailed       a run that cannot go on (loss is NaN, ...)
-    +-- Refused              an operation that would do harm, with the flag that allows it
-    +-- NoStorage            an object store that does not answer, refuses, or has no such bucket
-    +-- NoRoom               too few cores, GPUs, memory or disk for what was asked
-    +-- LostRay              the cluster broke down under a job
+    +-- OperationRefused              an operation that would do harm, with the flag that allows it
+    +-- StorageUnavailable            an object store that does not answer, refuses, or has no such bucket
+    +-- InsufficientResources               too few cores, GPUs, memory or disk for what was asked
+    +-- ClusterLost              the cluster broke down under a job
 
 A job prints the message as its last line on stderr and exits 1; the service maps it to a status and a code.
 """
@@ -55,7 +55,7 @@ class TooManyPixels(BadImage):
     """An image larger than allowed; nothing of it was decoded."""
 
 
-class UnreadFormat(BadImage):
+class UnsupportedFormat(BadImage):
     """An image of a format that is not read; says what to do."""
 
 
@@ -63,11 +63,11 @@ class BadVideo(BadData):
     """Bytes that are not a clip of a known kind."""
 
 
-class TooLongVideo(BadVideo):
+class VideoTooLarge(BadVideo):
     """A clip longer or larger than allowed."""
 
 
-class NoWeights(DetectorError):
+class WeightsUnavailable(DetectorError):
     """Pretrained weights that cannot be had; names the file to fetch and where to put it."""
 
 
@@ -79,19 +79,19 @@ class TrainingFailed(DetectorError):
     """A run that cannot go on; names the step and what is kept."""
 
 
-class Refused(DetectorError):
+class OperationRefused(DetectorError):
     """An operation that would lose or worsen something; names the flag that allows it."""
 
 
-class NoStorage(DetectorError):
+class StorageUnavailable(DetectorError):
     """An object store that cannot be used; names the URI and what to do."""
 
 
-class NoRoom(DetectorError):
+class InsufficientResources(DetectorError):
     """Too few resources; names what was asked and what exists."""
 
 
-class LostRay(DetectorError):
+class ClusterLost(DetectorError):
     """The cluster broke down under a job; says how to go on."""
 
 

@@ -28,7 +28,7 @@ from typing import Any, NoReturn
 from tqdm import tqdm
 
 from detector_core.data import demo, manifest
-from detector_core.errors import DetectorError, NoRoom
+from detector_core.errors import DetectorError, InsufficientResources
 from detector_core.labels import LABELS
 from jobs.common import cli
 from jobs.common.loopback import free_port, wait_until_ready
@@ -62,7 +62,9 @@ def job(arguments: argparse.Namespace) -> dict[str, Any]:
     work.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(work).free
     if free < DISK_BYTES:
-        raise NoRoom(f"{work.absolute()} has {free / 1e9:.1f} GB free, the demo needs {DISK_BYTES / 1e9:.0f} GB")
+        raise InsufficientResources(
+            f"{work.absolute()} has {free / 1e9:.1f} GB free, the demo needs {DISK_BYTES / 1e9:.0f} GB"
+        )
     runs, models, name = work / "runs", work / "models", "demo"
     for earlier in (runs, models):
         shutil.rmtree(earlier, ignore_errors=True)

@@ -35,7 +35,7 @@ from tqdm import tqdm
 from detector_core import labels, storage
 from detector_core.data import manifest
 from detector_core.data.manifest import Manifest
-from detector_core.errors import BadConfig, BadManifest, DetectorError, NoRoom
+from detector_core.errors import BadConfig, BadManifest, DetectorError, InsufficientResources
 from detector_core.evaluation import calibration, explain, scoring
 from detector_core.evaluation import report_html as page
 from detector_core.evaluation.calibration import UNCALIBRATED, Calibration
@@ -232,7 +232,7 @@ class Scorers:
     """Workers that each hold the model. Use inside :func:`jobs.common.cluster.connect`.
 
     Raises:
-        NoRoom: more workers than this Ray has cores or GPUs.
+        InsufficientResources: more workers than this Ray has cores or GPUs.
     """
 
     def __init__(self, folder: str, root: str, *, workers: int | None, gpu: bool) -> None:
@@ -264,7 +264,7 @@ class Scorers:
 
         Raises:
             DetectorError: what a worker found (a broken image, changed weights).
-            NoRoom: workers were lost again and again.
+            InsufficientResources: workers were lost again and again.
         """
         chunks = [(start, rows.iloc[start : start + self.chunk]) for start in range(0, len(rows), self.chunk)]
         wanted = min(self.workers, len(chunks))
@@ -283,7 +283,7 @@ class Scorers:
             # Ray adds the worker's traceback to the message; ours is one line.
             raise error.cause if isinstance(error.cause, DetectorError) else error from None
         except ray.exceptions.RayActorError:
-            raise NoRoom(
+            raise InsufficientResources(
                 f"a scoring worker was lost {RETRIES + 1} times (killed, or out of memory): use fewer --workers"
             ) from None
         return pd.concat([done[start] for start, _ in chunks], ignore_index=True)

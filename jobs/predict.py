@@ -25,7 +25,7 @@ import ray
 from tqdm import tqdm
 
 from detector_core import storage
-from detector_core.data.index import unlabelled
+from detector_core.data.index import scan_unlabelled
 from detector_core.errors import BadConfig
 from detector_core.evaluation.calibration import VERDICTS
 from detector_core.registry import versions
@@ -56,7 +56,7 @@ def job(arguments: argparse.Namespace) -> dict[str, Any]:
         raise BadConfig(f"--version {arguments.version}: {models} has {', '.join(versions.list_versions(models)) or 'none'}")
     where = storage.join(models, arguments.version) if arguments.version else versions.live_location(models)
     model = describe(versions.fetch(where))
-    index = unlabelled(arguments.source)
+    index = scan_unlabelled(arguments.source)
     paths = index.frame["path"].tolist()
     cli.say(f"{len(paths):,} images below {index.root}, judged by {model.version}")
     chunks = [paths[start : start + CHUNK] for start in range(0, len(paths), CHUNK)]

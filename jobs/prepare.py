@@ -39,10 +39,10 @@ from tqdm import tqdm
 
 from detector_core import storage
 from detector_core.data import manifest
-from detector_core.data.audit import across_splits, audit, summary
-from detector_core.data.duplicates import blocks, groups, near_edges, unpack
-from detector_core.data.index import Index, draw_splits, find
-from detector_core.data.inspect import Change, inspect
+from detector_core.data.audit import audit, groups_across_splits, summary
+from detector_core.data.duplicates import blocks, groups, near_duplicate_edges, unpack
+from detector_core.data.index import Index, draw_splits, scan
+from detector_core.data.inspect import Change, inspect_images
 from detector_core.errors import BadConfig, BadData, first_line
 from detector_core.images import faces
 from detector_core.labels import LABELS
@@ -85,7 +85,7 @@ def prepare(arguments: argparse.Namespace) -> dict[str, Any]:
         raise BadConfig("give either SOURCE or --download kaggle")
     if arguments.margin < 0:
         raise BadConfig(f"--margin is {arguments.margin:g}: it must be 0 or more")
-    index = find(arguments.source or download_kaggle())
+    index = scan(arguments.source or download_kaggle())
     if arguments.sample is not None:
         index = index.sample(arguments.sample, arguments.seed)
     dataset = storage.absolute(arguments.out)
@@ -121,7 +121,7 @@ def prepare(arguments: argparse.Namespace) -> dict[str, Any]:
         "dataset": dataset,
         "images": len(made.frame),
         "unreadable": result["unreadable"]["count"],
-        "duplicates_across_splits": across_splits(result),
+        "duplicates_across_splits": groups_across_splits(result),
         "counts": result["counts"],
         "warnings": result["warnings"],
         "fingerprint": made.fingerprint,
@@ -147,7 +147,7 @@ def near_groups(phashes: pd.Series) -> NDArray[np.int64]:
     """The group of near-duplicates of each image, compared by all cores of the cluster."""
     number_N, unique = phashes.factorize()
     hashes = unpack(list(unique))
-    shared, task = ray.put(hashes), ray.remote(near_edges)
+    shared, task = ray.put(hashes), ray.remote(near_duplicate_edges)
     calls = [(shared, rows) for rows in blocks(len(hashes))]
     found = map_chunks(task, calls)
     edges = [edge for _, edge in tqdm(found, total=len(calls), desc="comparing", unit=" blocks")]

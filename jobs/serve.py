@@ -30,7 +30,7 @@ from pydantic import ValidationError
 from ray import serve
 
 from detector_core import errors
-from detector_core.errors import BadConfig, BrokenArtifact, DetectorError, NoRoom
+from detector_core.errors import BadConfig, BrokenArtifact, DetectorError, InsufficientResources
 from detector_core.registry import versions
 from detector_core.registry.predictor import describe
 from jobs.common import cli, cluster, ray_environment
@@ -100,7 +100,7 @@ def serving(settings: Settings, host: str, port: int, *, dashboard_port: int | N
         The URL of the Ray dashboard; empty if there is none.
 
     Raises:
-        NoRoom: this Ray has too few cores, or none answers.
+        InsufficientResources: this Ray has too few cores, or none answers.
         DetectorError: a replica did not start.
     """
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
@@ -164,7 +164,7 @@ def _first_problem(error: ValidationError) -> str:
 
 
 def check_port(host: str, port: int, flag: str) -> None:
-    """Raises BadConfig or NoRoom unless a server can listen there."""
+    """Raises BadConfig or InsufficientResources unless a server can listen there."""
     if not 0 < port < 2**16:
         raise BadConfig(f"{flag} is {port}: it must be from 1 to 65535")
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
@@ -173,7 +173,9 @@ def check_port(host: str, port: int, flag: str) -> None:
             probe.bind((host, port))
         except OSError as error:
             if error.errno == errno.EADDRINUSE:
-                raise NoRoom(f"port {port} is in use: stop what uses it, or choose another {flag}") from None
+                raise InsufficientResources(
+                    f"port {port} is in use: stop what uses it, or choose another {flag}"
+                ) from None
             raise BadConfig(f"cannot listen on {host}:{port} ({error.strerror}): choose another {flag}") from None
 
 

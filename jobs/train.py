@@ -30,7 +30,7 @@ import ray
 from detector_core import storage
 from detector_core.config import RunSpec
 from detector_core.data import manifest
-from detector_core.errors import BadConfig, DetectorError, Refused, TrainingFailed
+from detector_core.errors import BadConfig, DetectorError, OperationRefused, TrainingFailed
 from detector_core.networks.variants import VARIANTS
 from jobs.common import cli
 from jobs.common.cluster import connect
@@ -110,7 +110,7 @@ def finished(folder: str, spec: RunSpec, data: manifest.Manifest, *, resume: boo
     """The result of a finished run; None for one that has to be trained, from the start or from its checkpoint.
 
     Raises:
-        Refused: the name is taken and ``resume`` is off, or the run was started with different settings.
+        OperationRefused: the name is taken and ``resume`` is off, or the run was started with different settings.
     """
     before = read_request(folder)
     if before is None:
@@ -118,12 +118,14 @@ def finished(folder: str, spec: RunSpec, data: manifest.Manifest, *, resume: boo
             cli.say(f"{folder}: there is no such run yet, so it starts from the beginning")
         return None
     if not resume:
-        raise Refused(f"{folder} exists: choose another --name, or continue it with --resume")
+        raise OperationRefused(f"{folder} exists: choose another --name, or continue it with --resume")
     changed = spec_flags.differences(before["spec"], spec.to_dict())
     if before["fingerprint"] != data.fingerprint:
         changed.append(f"data set fingerprint was {before['fingerprint'][:12]}, now {data.fingerprint[:12]}")
     if changed:
-        raise Refused(f"{folder} was started with different settings ({'; '.join(changed)}): use another --name")
+        raise OperationRefused(
+            f"{folder} was started with different settings ({'; '.join(changed)}): use another --name"
+        )
     artifact = complete_model(folder)
     if artifact is None:
         return None

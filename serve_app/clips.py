@@ -4,7 +4,7 @@ import statistics
 import time
 from dataclasses import dataclass
 
-from detector_core.errors import BadVideo, TooLongVideo
+from detector_core.errors import BadVideo, VideoTooLarge
 from detector_core.evaluation import calibration
 from detector_core.images import sandbox, video
 from detector_core.labels import FAKE
@@ -51,8 +51,8 @@ def decode_clip(
     """
     try:
         with (
-            pool.reserve(sandbox.memory_for(data) + video.MAX_PIXELS * BYTES_PER_PIXEL),
-            sandbox.sampled(data, count, max_s=limits.max_video_s, deadline=deadline) as clip,
+            pool.reserve(sandbox.memory_limit(data) + video.MAX_PIXELS * BYTES_PER_PIXEL),
+            sandbox.sample_frames(data, count, max_s=limits.max_video_s, deadline=deadline) as clip,
         ):
             times_s, frames = [], []
             started = time.perf_counter()
@@ -62,7 +62,7 @@ def decode_clip(
                 frames.append(find_crops(frame.image_HWC, model, limits, search, decode_s=decode_s))
                 started = time.perf_counter()
             return DecodedClip(duration_s=clip.duration_s, times_s=tuple(times_s), frames=tuple(frames))
-    except TooLongVideo as error:
+    except VideoTooLarge as error:
         raise Refusal(413, str(error)) from None
     except BadVideo as error:
         raise Refusal(400, str(error), "not_a_video") from None

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from detector_core.data import feedback
-from detector_core.images.decode import size_of
+from detector_core.images.decode import read_size
 from serve_app.decode_pool import BYTES_PER_PIXEL, DecodePool
 from serve_app.errors import Refusal
 from serve_app.uploads import FIELD, Form
@@ -40,8 +40,8 @@ class FeedbackForm:
         return cls(data=form.files[0], label=label, verdict=verdict, request_id=request_id)
 
     def save(self, store: feedback.Store, model: dict[str, str], max_pixels: int, pool: DecodePool) -> str:
-        """Stores the image without its metadata, in a thread; returns its id. Raises BadImage, NoRoom."""
-        width, height = size_of(self.data, max_pixels=max_pixels)
+        """Stores the image without its metadata, in a thread; returns its id. Raises BadImage, InsufficientResources."""
+        width, height = read_size(self.data, max_pixels=max_pixels)
         with pool.reserve(2 * width * height * BYTES_PER_PIXEL):
             return store.add(
                 self.data,

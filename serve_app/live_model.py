@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from detector_core.errors import DetectorError, NoStorage
+from detector_core.errors import DetectorError, StorageUnavailable
 from detector_core.networks import artifacts
 from detector_core.registry import versions
 from serve_app.settings import Settings
@@ -58,7 +58,7 @@ class LiveModel(Generic[T]):
             if version == self._version:
                 return
             self.current = self._load(versions.live(models))
-        except (OSError, NoStorage) as error:
+        except (OSError, StorageUnavailable) as error:
             _log.warning("%s cannot be read now, the previous model stays: %s", models, error)
             return
         except DetectorError as error:

@@ -15,7 +15,7 @@ from PIL import Image
 
 from detector_core.errors import BadConfig
 from detector_core.images import align, faces, quality
-from detector_core.images.decode import Heat, Pixels, decode, size_of
+from detector_core.images.decode import Heat, Pixels, decode, read_size
 from detector_core.images.faces import Box, Face
 from detector_core.images.preprocess import square
 from detector_core.labels import FAKE, REAL
@@ -91,11 +91,11 @@ class ImagePrediction:
 
 def decode_image(data: bytes, model: ModelInfo, limits: Limits, search: bool, pool: DecodePool) -> DecodedImage:
     """Decodes an upload and finds what to predict. Raises BadImage."""
-    width, height = size_of(data, max_pixels=limits.max_pixels)
+    width, height = read_size(data, max_pixels=limits.max_pixels)
     with pool.reserve(width * height * BYTES_PER_PIXEL):
         started = time.perf_counter()
         image_HWC = decode(data, max_pixels=limits.max_pixels)
-        warnings: tuple[Warning, ...] = ("recompressed",) if quality.recompressed(data) else ()
+        warnings: tuple[Warning, ...] = ("recompressed",) if quality.is_recompressed(data) else ()
         return find_crops(image_HWC, model, limits, search, warnings, time.perf_counter() - started)
 
 
@@ -134,20 +134,20 @@ def _crops(image_HWC: Pixels, model: ModelInfo, found: list[Face], search: bool)
     whole = Crop(image_SSC=square(image_HWC, model.preprocess), box=_centre(width, height))
     if not search:
         return (whole,)
-    if found and faces.fills(image_HWC, found[0]):  # an aligned portrait, predicted as jobs.evaluate predicts it
-        flags = quality.of_face(image_HWC, found[0])
+    if found and faces.fills_image(image_HWC, found[0]):  # an aligned portrait, predicted as jobs.evaluate predicts it
+        flags = quality.face_flags(image_HWC, found[0])
         return (Crop(image_SSC=whole.image_SSC, box=whole.box, face=found[0], quality=flags),)
     return tuple(_aligned(image_HWC, face, model) for face in found)
 
 
 def _aligned(image_HWC: Pixels, face: Face, model: ModelInfo) -> Crop:
-    frame = align.frame_of(face)
+    frame = align.portrait_frame(face)
     return Crop(
-        image_SSC=align.portrait(image_HWC, frame, model.preprocess.image_size),
+        image_SSC=align.extract_portrait(image_HWC, frame, model.preprocess.image_size),
         box=align.bounding_box(frame, image_HWC),
         face=face,
         frame=frame,
-        quality=quality.of_face(image_HWC, face),
+        quality=quality.face_flags(image_HWC, face),
     )
 
 
@@ -205,7 +205,7 @@ async def _heatmap(client: ModelClient, crop: Crop, verdict: str) -> Heatmap | N
         return None
     grey_HW = np.rint(255 * np.clip(np.nan_to_num(heat_SS), 0, 1)).astype(np.uint8)
     if crop.frame:
-        grey_HW = align.place_back(grey_HW, crop.frame, crop.box)
+        grey_HW = align.project_back(grey_HW, crop.frame, crop.box)
     buffer = io.BytesIO()
     Image.fromarray(grey_HW).save(buffer, "PNG")
     return Heatmap(toward=toward, box=crop.box, png_base64=base64.b64encode(buffer.getvalue()).decode())

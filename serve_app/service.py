@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 
 from detector_core.data import feedback
-from detector_core.errors import BadImage, NoRoom, TooManyPixels, UnreadFormat
+from detector_core.errors import BadImage, InsufficientResources, TooManyPixels, UnsupportedFormat
 from detector_core.images import faces as face_search
 from detector_core.registry.predictor import ModelInfo, blank
 from serve_app import clips
@@ -94,7 +94,7 @@ class DetectionService:
             return await self._pool.run(parsed.save, self._store, model, self.settings.limits.max_pixels, self._pool)
         except BadImage as error:
             raise as_refusal(error) from None
-        except NoRoom as error:
+        except InsufficientResources as error:
             message = f"feedback cannot be stored now: {error}"
             raise Unavailable(message, retry_after_s=STORE_FULL_RETRY_S) from None
 
@@ -140,6 +140,6 @@ def seconds_by_stage(image: DecodedImage, prediction: ImagePrediction) -> dict[s
 
 def as_refusal(error: BadImage, prefix: str = "") -> Refusal:
     """The answer to an image that cannot be read: 413 too large, 415 unknown format, else 400."""
-    statuses = ((TooManyPixels, 413), (UnreadFormat, 415))
+    statuses = ((TooManyPixels, 413), (UnsupportedFormat, 415))
     status = next((status for kind, status in statuses if isinstance(error, kind)), 400)
     return Refusal(status, f"{prefix}{error}")

@@ -161,6 +161,6 @@ def summary(result: dict[str, Any], title: str) -> str:
     return "\n".join(lines)
 
 
-def across_splits(result: dict[str, Any]) -> int:
+def groups_across_splits(result: dict[str, Any]) -> int:
     """Groups of identical or near-identical images that reach across splits."""
     return int(result["duplicates"]["near"]["across_splits"])

@@ -32,7 +32,7 @@ SPARE_BYTES = 2**30
 """What filling leaves free on the disk."""
 
 
-class Decoded:
+class DecodedSplit:
     """A filled cache of one split: ``read(row)`` is the row's pixels SSC, or the reason why there are none."""
 
     def __init__(self, folder: Path) -> None:
@@ -45,7 +45,7 @@ class Decoded:
         return self.broken.get(row) or np.array(self.pixels_NSSC[row])
 
 
-def read_square(path: str, preprocess: PreprocessSpec) -> Pixels | str:
+def load_square(path: str, preprocess: PreprocessSpec) -> Pixels | str:
     """An image file as image_SSC uint8, or the reason why it cannot be read."""
     try:
         return square(decode(storage.read_bytes(path)), preprocess)
@@ -55,7 +55,9 @@ def read_square(path: str, preprocess: PreprocessSpec) -> Pixels | str:
         return f"{path}: the file is gone"
 
 
-def open_split(cache: Path, fingerprint: str, rows: pd.DataFrame, root: str, preprocess: PreprocessSpec) -> Decoded:
+def open_split(
+    cache: Path, fingerprint: str, rows: pd.DataFrame, root: str, preprocess: PreprocessSpec
+) -> DecodedSplit:
     """The cache of a split's rows, filled first if nobody has.
 
     Raises:
@@ -66,7 +68,7 @@ def open_split(cache: Path, fingerprint: str, rows: pd.DataFrame, root: str, pre
     with storage.locked(folder.with_suffix(".lock")):
         if not (folder / BROKEN).exists():
             _fill(folder, [storage.join(root, path) for path in rows["path"]], preprocess)
-    return Decoded(folder)
+    return DecodedSplit(folder)
 
 
 def _fill(folder: Path, paths: list[str], preprocess: PreprocessSpec) -> None:
@@ -83,7 +85,7 @@ def _fill(folder: Path, paths: list[str], preprocess: PreprocessSpec) -> None:
         pixels = np.lib.format.open_memmap(beside / PIXELS, "w+", np.uint8, (len(paths), size, size, 3))
 
         def put(row: int) -> None:
-            found = read_square(paths[row], preprocess)
+            found = load_square(paths[row], preprocess)
             if isinstance(found, str):
                 broken[row] = found
             else:

@@ -31,7 +31,7 @@ from scipy import ndimage
 from detector_core import storage
 from detector_core.data.manifest import GENERATED_MARK
 from detector_core.data.portraits import Array, portrait
-from detector_core.errors import BadConfig, Refused
+from detector_core.errors import BadConfig, OperationRefused
 from detector_core.labels import FAKE, KAGGLE_NUMBER, LABELS, REAL, SPLITS
 
 GENERATOR = "detector_core.data.demo 1"
@@ -193,14 +193,14 @@ def generate(
 
     Raises:
         BadConfig: a seed, size or count that cannot work.
-        Refused: ``out`` holds something else than generated demo data.
+        OperationRefused: ``out`` holds something else than generated demo data.
     """
     mark = {"generator": GENERATOR, "seed": seed, "size": size, "counts": dict(counts), "note": NOTE}
     _check(seed, size, counts)
     if _is_complete(out, mark):
         return out
     if out.exists() and not (out / GENERATED_MARK).is_file() and (not out.is_dir() or any(out.iterdir())):
-        raise Refused(
+        raise OperationRefused(
             f"{out} holds no generated demo data and would be overwritten: move it away or name another folder"
         )
     total, done = len(LABELS) * sum(counts.values()), 0

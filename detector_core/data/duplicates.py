@@ -35,7 +35,7 @@ def blocks(count: int) -> list[range]:
     return [range(start, min(start + BLOCK, count)) for start in range(0, count, BLOCK)]
 
 
-def near_edges(hashes: Hashes, rows: range, distance: int = NEAR) -> Edges:
+def near_duplicate_edges(hashes: Hashes, rows: range, distance: int = NEAR) -> Edges:
     """Which of ``rows`` are near which hash at or after them: edges of shape (E, 2).
 
     Edges that add nothing to the groups are left out, so that there are never more than N of them.

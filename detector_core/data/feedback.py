@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from detector_core import storage
-from detector_core.errors import BadConfig, BadData, NoRoom
+from detector_core.errors import BadConfig, BadData, InsufficientResources
 from detector_core.images import metadata
 from detector_core.images.decode import MAX_PIXELS, decode
 from detector_core.labels import LABELS
@@ -97,11 +97,11 @@ class Store:
 
         Raises:
             BadImage, TooManyPixels: not a whole image, or too large a one.
-            NoRoom: the folder or the disk is full.
+            InsufficientResources: the folder or the disk is full.
         """
         if label not in LABELS:
             raise BadData(f"label is {label!r}: it must be one of {', '.join(LABELS)}")
-        bare, suffix = metadata.stripped(data, decode(data, max_pixels=max_pixels))
+        bare, suffix = metadata.strip(data, decode(data, max_pixels=max_pixels))
         digest = sha256(bare).hexdigest()
         now = datetime.now(UTC)
         record = Record(
@@ -128,10 +128,12 @@ class Store:
             self._held = sum(_size(Path(top, name)) for top, _, names in os.walk(self._folder) for name in names)
             self._counted = time.monotonic()
         if self._held + count > self._max_bytes:
-            raise NoRoom(f"the feedback folder holds its {self._max_bytes / 2**20:g} MiB: move its gifts elsewhere")
+            raise InsufficientResources(
+                f"the feedback folder holds its {self._max_bytes / 2**20:g} MiB: move its gifts elsewhere"
+            )
         there = next(path for path in (self._folder.absolute(), *self._folder.absolute().parents) if path.exists())
         if shutil.disk_usage(there).free < FREE_BYTES + count:
-            raise NoRoom("the disk of the feedback folder is nearly full")
+            raise InsufficientResources("the disk of the feedback folder is nearly full")
         self._held += count
 
 

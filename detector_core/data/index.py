@@ -75,7 +75,7 @@ class Index:
         return dataclasses.replace(self, frame=kept.reset_index(drop=True))
 
 
-def find(source: str) -> Index:
+def scan(source: str) -> Index:
     """Lists the images of a source.
 
     Raises:
@@ -108,7 +108,7 @@ def find(source: str) -> Index:
     )
 
 
-def unlabelled(source: str) -> Index:
+def scan_unlabelled(source: str) -> Index:
     """Lists every image below a source, whatever its folders are called; ``label`` and ``split`` are None.
 
     Raises:

@@ -19,7 +19,7 @@ from detector_core import storage
 from detector_core.errors import BadData, BadImage
 from detector_core.images.decode import Pixels, decode
 
-FACTS: Final = {
+PROPERTIES: Final = {
     "sha256": "str",
     "width": "Int64",
     "height": "Int64",
@@ -58,7 +58,7 @@ _TABLES: Final = np.clip((_STANDARD * _SCALES[:, None] + 50) // 100, 1, 255)
 _SAMPLING: Final = {0: "4:4:4", 1: "4:2:2", 2: "4:2:0", -1: "other"}
 
 
-def facts(data: bytes) -> dict[str, Any]:
+def image_properties(data: bytes) -> dict[str, Any]:
     """Everything that is recorded about one image.
 
     Returns:
@@ -88,7 +88,7 @@ def facts(data: bytes) -> dict[str, Any]:
         }
 
 
-def inspect(root: str, paths: Sequence[str], change: Change | None = None) -> pd.DataFrame:
+def inspect_images(root: str, paths: Sequence[str], change: Change | None = None) -> pd.DataFrame:
     """The facts of each image, one row a path and in their order.
 
     An image that cannot be used has its reason in the column ``problem`` and no facts. ``change`` turns a path and
@@ -103,7 +103,7 @@ def inspect(root: str, paths: Sequence[str], change: Change | None = None) -> pd
         try:
             with filesystem.open_input_stream(f"{top}/{path}") as stream:
                 data = bytes(stream.read())
-            rows.append({"path": path, "problem": None, **facts(change(path, data) if change else data)})
+            rows.append({"path": path, "problem": None, **image_properties(change(path, data) if change else data)})
         except BadImage as error:
             rows.append({"path": path, "problem": str(error)})
         except (FileNotFoundError, PermissionError) as error:  # gone since it was listed, or not for us
@@ -112,7 +112,9 @@ def inspect(root: str, paths: Sequence[str], change: Change | None = None) -> pd
             if error.errno == errno.ENOSPC:
                 raise
             raise BadData(f"{root}/{path} cannot be read ({error}): run the same command again to go on") from None
-    return pd.DataFrame(rows, columns=["path", "problem", *FACTS]).astype({"path": "str", "problem": "str", **FACTS})
+    return pd.DataFrame(rows, columns=["path", "problem", *PROPERTIES]).astype(
+        {"path": "str", "problem": "str", **PROPERTIES}
+    )
 
 
 def perceptual_hash(image_HWC: Pixels) -> str:

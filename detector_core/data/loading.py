@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from detector_core import labels, storage
 from detector_core.config import AugmentSpec, OptimSpec, PreprocessSpec
-from detector_core.data.cache import Decoded, read_square
+from detector_core.data.cache import DecodedSplit, load_square
 from detector_core.errors import BadConfig, BadData
 from detector_core.images.augment import Augment
 from detector_core.images.decode import Pixels
@@ -139,7 +139,7 @@ class ImageDataset(Dataset[Any]):
         preprocess: PreprocessSpec,
         augment: AugmentSpec | None = None,
         seed: int = 0,
-        decoded: Decoded | None = None,
+        decoded: DecodedSplit | None = None,
         features: SplitFeatures | None = None,
     ) -> None:
         self.paths = [storage.join(root, path) for path in rows["path"]]
@@ -157,7 +157,7 @@ class ImageDataset(Dataset[Any]):
         epoch, row = key
         if self.features and self.features.alone:
             return key, self.features.broken.get(row) or np.empty((0, 0, 3), np.uint8)
-        pixels = self.decoded.read(row) if self.decoded else read_square(self.paths[row], self.preprocess)
+        pixels = self.decoded.read(row) if self.decoded else load_square(self.paths[row], self.preprocess)
         if self.augment and epoch != FILLER and not isinstance(pixels, str):
             pixels = self.augment(pixels, (self.seed, epoch, row))
         return key, pixels

@@ -53,7 +53,7 @@ class Frame:
         return np.array([first, first + right, first + right + down, first + down])
 
 
-def frame_of(face: Face) -> Frame:
+def portrait_frame(face: Face) -> Frame:
     """The frame of an aligned portrait around a face, from its landmarks by least squares."""
     points = np.asarray(face.landmarks, dtype=np.float64)[list(USED)]
     # x = a u - b v + c, y = b u + a v + d for u, v in CANONICAL.
@@ -64,7 +64,7 @@ def frame_of(face: Face) -> Frame:
     return Frame(corner=(float(c), float(d)), side=math.hypot(a, b), degrees=math.degrees(math.atan2(b, a)))
 
 
-def portrait(image_HWC: Pixels, frame: Frame, size: int) -> Pixels:
+def extract_portrait(image_HWC: Pixels, frame: Frame, size: int) -> Pixels:
     """The content of a frame as a square of ``size`` pixels: image_SSC uint8."""
     height, width = image_HWC.shape[:2]
     scale = max(1.0, frame.side / size)
@@ -95,7 +95,7 @@ def bounding_box(frame: Frame, image_HWC: Pixels) -> Box:
     return int(left), int(top), int(right), int(bottom)
 
 
-def place_back(grey_SS: NDArray[np.uint8], frame: Frame, box: Box) -> NDArray[np.uint8]:
+def project_back(grey_SS: NDArray[np.uint8], frame: Frame, box: Box) -> NDArray[np.uint8]:
     """A map of a portrait laid back over ``box`` of the image: grey_HW of at most MAP_SIDE pixels, 0 outside the frame.
 
     Args:

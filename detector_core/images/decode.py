@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
-from detector_core.errors import BadImage, TooManyPixels, UnreadFormat
+from detector_core.errors import BadImage, TooManyPixels, UnsupportedFormat
 
 MAX_PIXELS = 50_000_000
 FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "BMP", "TIFF", "GIF")
@@ -50,7 +50,7 @@ def decode(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Pixels:
 
     Raises:
         BadImage: not an image of a known format, or truncated.
-        UnreadFormat: a HEIC image, which Pillow does not read.
+        UnsupportedFormat: a HEIC image, which Pillow does not read.
         TooManyPixels: larger than ``max_pixels``.
     """
     with _opened(data, max_pixels) as image:
@@ -58,7 +58,7 @@ def decode(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Pixels:
         return np.asarray(_rgb(image))
 
 
-def size_of(data: bytes, *, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
+def read_size(data: bytes, *, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
     """Width and height that the header states, before orientation; nothing is decoded. Raises as :func:`decode`."""
     with _opened(data, max_pixels) as image:
         width, height = image.size
@@ -79,7 +79,7 @@ def _opened(data: bytes, max_pixels: int) -> Iterator[Image.Image]:
             yield image
     except UnidentifiedImageError:
         if data[4:8] == b"ftyp" and data[8:12] in _HEIC_BRANDS:
-            raise UnreadFormat("HEIC images are not read: save it as JPEG, or let the phone do so") from None
+            raise UnsupportedFormat("HEIC images are not read: save it as JPEG, or let the phone do so") from None
         raise BadImage(f"not an image: known formats are {', '.join(FORMATS)}") from None
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
         raise TooManyPixels(f"more pixels than the {max_pixels:,} allowed") from None

@@ -97,7 +97,7 @@ def crop_box(image_HWC: Pixels, face: Face, margin: float = MARGIN) -> Box:
     return x, y, x + side, y + side
 
 
-def fills(image_HWC: Pixels, face: Face) -> bool:
+def fills_image(image_HWC: Pixels, face: Face) -> bool:
     """Whether an image is an aligned portrait of a face already, so that a crop would only narrow its frame."""
     left, top, right, bottom = crop_box(image_HWC, face)
     height, width = image_HWC.shape[:2]

@@ -20,7 +20,7 @@ _STANDALONE: Final = {0x01, *range(0xD0, 0xD8)}
 _PNG_KEPT: Final = {b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND", b"gAMA", b"sRGB", b"cHRM", b"sBIT"}
 
 
-def stripped(data: bytes, image_HWC: Pixels | None = None) -> tuple[bytes, str]:
+def strip(data: bytes, image_HWC: Pixels | None = None) -> tuple[bytes, str]:
     """The file without metadata, and its suffix: ``.jpg`` or ``.png``.
 
     Args:
@@ -30,8 +30,8 @@ def stripped(data: bytes, image_HWC: Pixels | None = None) -> tuple[bytes, str]:
         BadImage: not a whole image.
     """
     image_HWC = decode(data) if image_HWC is None else image_HWC
-    for suffix, strip in ((".jpg", _jpeg), (".png", _png)):
-        bare = strip(data)
+    for suffix, strip_format in ((".jpg", _jpeg), (".png", _png)):
+        bare = strip_format(data)
         if bare is not None and _shows(bare, image_HWC):
             return bare, suffix
     buffer = io.BytesIO()

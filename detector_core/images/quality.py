@@ -25,7 +25,7 @@ COARSE_QUALITY: Final = 60
 _MEAN_AT_50: Final = 57.625
 
 
-def of_face(image_HWC: Pixels, face: Face) -> tuple[str, ...]:
+def face_flags(image_HWC: Pixels, face: Face) -> tuple[str, ...]:
     """Which of ``small``, ``blurred`` and ``dark`` a face is."""
     grey_HW = np.asarray(Image.fromarray(crop(image_HWC, face, margin=0.0)).convert("L"))
     found = {
@@ -46,7 +46,7 @@ def sharpness(grey_HW: Pixels) -> float:
     return float((around - 4 * centre).var()) * (50 / contrast) ** 2
 
 
-def recompressed(data: bytes) -> bool:
+def is_recompressed(data: bytes) -> bool:
     """Whether a file is a JPEG with quantisation so coarse that fine traces are lost; other formats never are."""
     quality = jpeg_quality(data)
     return quality is not None and round(quality) < COARSE_QUALITY

@@ -20,7 +20,7 @@ from typing import Any, Final
 import numpy as np
 
 from detector_core import errors
-from detector_core.errors import BadVideo, TooLongVideo
+from detector_core.errors import BadVideo, VideoTooLarge
 from detector_core.images import video
 from detector_core.images.video import Clip, Frame
 
@@ -33,20 +33,20 @@ _CHILD: Final = (
 )
 
 
-def memory_for(data: bytes) -> int:
+def memory_limit(data: bytes) -> int:
     """Bytes that the child may take for a clip, beyond its own code."""
     packets = max(video.UNPACKED * len(data), video.LEAST_UNPACKED)
     return 2 * FRAMES_HELD * video.MAX_PIXELS + len(data) + packets
 
 
 @contextmanager
-def sampled(data: bytes, count: int, *, max_s: float, deadline: float = math.inf) -> Iterator[Clip]:
-    """:func:`detector_core.images.video.sample` in a child, which lives for the length of the ``with`` block.
+def sample_frames(data: bytes, count: int, *, max_s: float, deadline: float = math.inf) -> Iterator[Clip]:
+    """:func:`detector_core.images.video.sample_frames` in a child, which lives for the length of the ``with`` block.
 
     Raises:
-        BadVideo, TooLongVideo: as there, also while ``frames`` is iterated; and for what needs too much memory.
+        BadVideo, VideoTooLarge: as there, also while ``frames`` is iterated; and for what needs too much memory.
     """
-    wanted = {"count": count, "max_s": max_s, "deadline": deadline, "memory": memory_for(data)}
+    wanted = {"count": count, "max_s": max_s, "deadline": deadline, "memory": memory_limit(data)}
     with subprocess.Popen(
         [sys.executable, "-I", "-c", _CHILD, json.dumps(sys.path), json.dumps(wanted)],
         stdin=subprocess.PIPE,
@@ -97,7 +97,7 @@ def child() -> None:  # pragma: no cover - runs in a child process that may writ
     try:
         _bound(wanted["memory"], wanted["deadline"] - time.monotonic())
         data = sys.stdin.buffer.read()
-        clip = video.sample(data, wanted["count"], max_s=wanted["max_s"], deadline=wanted["deadline"])
+        clip = video.sample_frames(data, wanted["count"], max_s=wanted["max_s"], deadline=wanted["deadline"])
         line(duration_s=clip.duration_s)
         for frame in clip.frames:
             height, width = frame.image_HWC.shape[:2]
@@ -108,7 +108,7 @@ def child() -> None:  # pragma: no cover - runs in a child process that may writ
     except BadVideo as error:
         line(error=type(error).__name__, message=str(error))
     except MemoryError:
-        line(error=TooLongVideo.__name__, message="the clip needs too much memory to be decoded")
+        line(error=VideoTooLarge.__name__, message="the clip needs too much memory to be decoded")
     say.flush()
 
 

@@ -18,7 +18,7 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from detector_core.errors import BadVideo, TooLongVideo
+from detector_core.errors import BadVideo, VideoTooLarge
 from detector_core.images.decode import Pixels
 
 MAX_PIXELS: Final = 4096 * 2304
@@ -63,7 +63,7 @@ UNPACKED, LEAST_UNPACKED = 4, 2**24
 """Bytes of packets that are held: so many times the file, or as many. Matroska may compress its tracks with zlib."""
 
 
-def sample(data: bytes, count: int, *, max_s: float, deadline: float = math.inf) -> Clip:
+def sample_frames(data: bytes, count: int, *, max_s: float, deadline: float = math.inf) -> Clip:
     """``count`` evenly spaced frames of a clip (fewer where it has fewer), in order.
 
     Args:
@@ -72,7 +72,7 @@ def sample(data: bytes, count: int, *, max_s: float, deadline: float = math.inf)
 
     Raises:
         BadVideo: not a clip of a known container, or nothing in it can be decoded; also while iterated.
-        TooLongVideo: longer than ``max_s``, or of larger frames than MAX_PIXELS.
+        VideoTooLarge: longer than ``max_s``, or of larger frames than MAX_PIXELS.
     """
     name = container_of(data)
     if name is None:
@@ -91,7 +91,7 @@ def sample(data: bytes, count: int, *, max_s: float, deadline: float = math.inf)
         if stream.codec_context is None:
             raise BadVideo("the clip's codec is not known")
         if stream.codec_context.width * stream.codec_context.height > MAX_PIXELS:
-            raise TooLongVideo(f"frames of {stream.codec_context.width} x {stream.codec_context.height} are too large")
+            raise VideoTooLarge(f"frames of {stream.codec_context.width} x {stream.codec_context.height} are too large")
         packets = _packets(container.demux(stream), max_s, max(UNPACKED * len(data), LEAST_UNPACKED))
     except (av.FFmpegError, ValueError, OSError, OverflowError) as error:
         raise BadVideo(f"the clip cannot be read: {_reason(error)}") from None
@@ -101,7 +101,7 @@ def sample(data: bytes, count: int, *, max_s: float, deadline: float = math.inf)
     first, last = min(shown, key=_time), max(shown, key=_time)
     duration_s = _time(last) - _time(first) + float((last.duration or 0) * (last.time_base or 0))
     if duration_s > max_s:
-        raise TooLongVideo(f"the clip lasts {duration_s:.0f} s: at most {max_s:g} s are taken")
+        raise VideoTooLarge(f"the clip lasts {duration_s:.0f} s: at most {max_s:g} s are taken")
     wanted = [_time(first) + duration_s * (place + 0.5) / count for place in range(count)]
     return Clip(duration_s=duration_s, frames=_decoded(stream, packets, wanted, _time(first), deadline))
 
@@ -111,11 +111,11 @@ def _packets(demuxed: Iterator["_Packet"], max_s: float, max_bytes: int) -> list
     for packet in demuxed:
         held += packet.size
         if held > max_bytes:
-            raise TooLongVideo("the clip's tracks are compressed and unpack to too much")
+            raise VideoTooLarge("the clip's tracks are compressed and unpack to too much")
         if packet.size:
             found.append(packet)
         if len(found) > MAX_PACKETS:
-            raise TooLongVideo(f"the clip has more than {MAX_PACKETS:,} frames: at most {max_s:g} s are taken")
+            raise VideoTooLarge(f"the clip has more than {MAX_PACKETS:,} frames: at most {max_s:g} s are taken")
     return found
 
 
@@ -174,7 +174,7 @@ def _time(packet: "_Packet") -> float:
 def _frames(codec: VideoCodecContext, group: list["_Packet"], deadline: float) -> Iterator[VideoFrame]:
     for packet in [*group, None]:
         if time.monotonic() > deadline:
-            raise TooLongVideo("the clip takes too long to decode")
+            raise VideoTooLarge("the clip takes too long to decode")
         try:
             yield from codec.decode(packet)
         except (av.FFmpegError, ValueError, OSError):

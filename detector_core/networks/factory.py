@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from detector_core.config import ModelSpec
-from detector_core.errors import BadConfig, NoWeights, first_line
+from detector_core.errors import BadConfig, WeightsUnavailable, first_line
 from detector_core.networks import weights
 from detector_core.networks.catalog import find_network
 
@@ -25,18 +25,20 @@ def build(spec: ModelSpec, *, pretrained: bool = True) -> nn.Module:
 
     Raises:
         UnknownVariant: there is no such network; the message suggests the closest name.
-        NoWeights: the weights are missing or do not fit; the message says what to fetch.
+        WeightsUnavailable: the weights are missing or do not fit; the message says what to fetch.
     """
     network = find_network(spec.architecture)
     if not pretrained or spec.init == "none":
         return network.create(spec)
     if spec.init == "package":
         if network.create_packaged is None:
-            raise NoWeights(f"no package ships weights of {spec.architecture}: start with --init hub, FILE or none")
+            raise WeightsUnavailable(
+                f"no package ships weights of {spec.architecture}: start with --init hub, FILE or none"
+            )
         return network.create_packaged(spec)
     if spec.init == "hub":
         if network.create_pretrained is None:
-            raise NoWeights(
+            raise WeightsUnavailable(
                 f"the weights of {spec.architecture} cannot be downloaded automatically: {network.no_pretrained_hint}"
             )
         return network.create_pretrained()

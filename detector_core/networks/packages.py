@@ -17,7 +17,7 @@ from functools import cache
 import torch
 from torch import nn
 
-from detector_core.errors import NoWeights, first_line
+from detector_core.errors import WeightsUnavailable, first_line
 
 STEM_AND_HEAD = {
     "_conv_stem": "conv_stem",
@@ -73,7 +73,7 @@ def load(model: nn.Module, name: str, *, classifier: bool = False) -> None:
         classifier: also the 1000-way ImageNet classifier; otherwise the layer keeps the weights it has.
 
     Raises:
-        NoWeights: the package is not installed, its file was changed, or its keys do not fit the network.
+        WeightsUnavailable: the package is not installed, its file was changed, or its keys do not fit the network.
     """
     if next(model.parameters()).is_meta:
         return
@@ -85,14 +85,16 @@ def load(model: nn.Module, name: str, *, classifier: bool = False) -> None:
         model.load_state_dict(state)
     except RuntimeError as error:
         row = PACKAGES[name]
-        raise NoWeights(f"the weights in {row.package} do not fit {row.timm_name}: {first_line(error)}") from None
+        raise WeightsUnavailable(
+            f"the weights in {row.package} do not fit {row.timm_name}: {first_line(error)}"
+        ) from None
 
 
 def to_timm(state: Mapping[str, torch.Tensor], model: nn.Module) -> dict[str, torch.Tensor]:
     """The same tensors under timm's names. Blocks are numbered through in the file and by (stage, block) in timm.
 
     Raises:
-        NoWeights: a key that the table does not know.
+        WeightsUnavailable: a key that the table does not know.
     """
     positions = [f"{stage}.{block}" for stage, blocks in enumerate(model.blocks) for block in range(len(blocks))]  # type: ignore[arg-type]
     renamed = {}
@@ -102,30 +104,30 @@ def to_timm(state: Mapping[str, torch.Tensor], model: nn.Module) -> dict[str, to
             number, layer, rest = match.groups()
             names = EXPANDED if f"_blocks.{number}._expand_conv.weight" in state else SEPARABLE
             if int(number) >= len(positions) or layer not in names:
-                raise NoWeights(f"{key} of the packaged weights has no counterpart in timm's network")
+                raise WeightsUnavailable(f"{key} of the packaged weights has no counterpart in timm's network")
             renamed[f"blocks.{positions[int(number)]}.{names[layer]}.{rest}"] = value
         elif layer in STEM_AND_HEAD:
             renamed[f"{STEM_AND_HEAD[layer]}.{rest}"] = value
         else:
-            raise NoWeights(f"{key} of the packaged weights has no counterpart in timm's network")
+            raise WeightsUnavailable(f"{key} of the packaged weights has no counterpart in timm's network")
     return renamed
 
 
 @cache
 def read_state(name: str) -> dict[str, torch.Tensor]:
-    """The state dict that a package ships, under the names of its file. Raises NoWeights."""
+    """The state dict that a package ships, under the names of its file. Raises WeightsUnavailable."""
     row = PACKAGES[name]
     try:
         path = importlib.resources.files(row.package).joinpath(row.file)
         data = path.read_bytes()
     except (ModuleNotFoundError, FileNotFoundError):
-        raise NoWeights(
+        raise WeightsUnavailable(
             f"the package {row.package} with the weights of {name} is not installed: run uv sync --locked, "
             f"or start with --init none or --init FILE"
         ) from None
     digest = hashlib.sha256(data).hexdigest()
     if digest != row.sha256:
-        raise NoWeights(
+        raise WeightsUnavailable(
             f"the weights in {row.package} were changed: sha256 {digest[:12]}..., expected {row.sha256[:12]}...; "
             f"install the locked version again (uv sync --locked --reinstall-package {row.package.replace('_', '-')})"
         )

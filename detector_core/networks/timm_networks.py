@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from torch import nn
 
 from detector_core.config import ModelSpec
-from detector_core.errors import NoWeights, UnknownVariant, did_you_mean, first_line
+from detector_core.errors import UnknownVariant, WeightsUnavailable, did_you_mean, first_line
 from detector_core.networks import weights
 
 TIMM_PREFIX = "timm:"
@@ -26,7 +26,7 @@ def create(name: str, _: ModelSpec) -> nn.Module:
 
 
 def create_pretrained(name: str) -> nn.Module:
-    """Builds a network of timm with the weights that timm's record of it points to. Raises NoWeights."""
+    """Builds a network of timm with the weights that timm's record of it points to. Raises WeightsUnavailable."""
     import timm
 
     config = pretrained_config(name)
@@ -37,14 +37,14 @@ def create_pretrained(name: str) -> nn.Module:
     elif config.url:
         path = weights.from_url(config.url, Path(torch.hub.get_dir()) / "checkpoints")
     else:
-        raise NoWeights(f"timm has no pretrained weights for {name}: start with --init FILE or --init none")
+        raise WeightsUnavailable(f"timm has no pretrained weights for {name}: start with --init FILE or --init none")
     try:
         # Loaded by timm, which renames the layers of its older files and knows which ones classify.
         model: nn.Module = timm.create_model(
             name, pretrained=True, num_classes=1, pretrained_cfg_overlay={"file": str(path)}
         )
     except (RuntimeError, SafetensorError) as error:
-        raise NoWeights(
+        raise WeightsUnavailable(
             f"{path} does not hold the weights of {name} ({first_line(error)}): delete it to download it again"
         ) from None
     return model

@@ -23,7 +23,7 @@ from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError
 from torch import Tensor, nn
 
 from detector_core import storage
-from detector_core.errors import BadData, NoWeights, first_line
+from detector_core.errors import BadData, WeightsUnavailable, first_line
 
 TIMEOUT_S = 10.0
 ALTERNATIVES = "give it with --init FILE, or start from random weights with --init none"
@@ -49,7 +49,7 @@ def from_hub(repository: str, names: Iterable[str]) -> Path:
     Does not retry: where nothing answers, it gives up after 10 s per request.
 
     Raises:
-        NoWeights: the file is not in the cache and cannot be downloaded; the message says what to do.
+        WeightsUnavailable: the file is not in the cache and cannot be downloaded; the message says what to do.
     """
     names = list(names)
     for name in names:
@@ -64,11 +64,11 @@ def from_hub(repository: str, names: Iterable[str]) -> Path:
         except EntryNotFoundError:
             continue
         except _NETWORK_ERRORS as error:
-            raise NoWeights(
+            raise WeightsUnavailable(
                 f"the pretrained weights cannot be downloaded ({first_line(error)}): "
                 f"download {name} from {url} on a machine with internet access, then {ALTERNATIVES}"
             ) from None
-    raise NoWeights(
+    raise WeightsUnavailable(
         f"{repository} on Hugging Face has no file {' or '.join(names)}: start with --init FILE or --init none"
     )
 
@@ -77,7 +77,7 @@ def from_url(url: str, folder: Path) -> Path:
     """The path of a published file, kept under its own name in ``folder`` and downloaded if it is not there yet.
 
     Raises:
-        NoWeights: the file cannot be downloaded; the message says where to put it and what the alternatives are.
+        WeightsUnavailable: the file cannot be downloaded; the message says where to put it and what the alternatives are.
     """
     path = folder / PurePosixPath(url).name
     if path.exists():
@@ -90,7 +90,7 @@ def from_url(url: str, folder: Path) -> Path:
             if expected is not None and partial.stat().st_size != int(expected):
                 raise OSError(f"the connection broke after {partial.stat().st_size} of {expected} bytes")
     except (OSError, http.client.HTTPException) as error:
-        raise NoWeights(
+        raise WeightsUnavailable(
             f"the pretrained weights cannot be downloaded ({first_line(error)}): "
             f"download {url} on a machine with internet access and put it at {path}; or {ALTERNATIVES}"
         ) from None
@@ -104,7 +104,7 @@ def load_file(model: nn.Module, where: str | Path, heads: Iterable[str]) -> None
     the file or has another number of classes, the network keeps its own.
 
     Raises:
-        NoWeights: there is no such file, it holds no weights, or they belong to another network (the message names the
+        WeightsUnavailable: there is no such file, it holds no weights, or they belong to another network (the message names the
             first tensor that differs).
     """
     state, own = read(where), model.state_dict()
@@ -118,15 +118,15 @@ def load_file(model: nn.Module, where: str | Path, heads: Iterable[str]) -> None
         if key in kept:
             continue
         if key not in state:
-            raise NoWeights(f"{where} does not fit the network: it has no {key}")
+            raise WeightsUnavailable(f"{where} does not fit the network: it has no {key}")
         if state[key].shape != tensor.shape:
-            raise NoWeights(
+            raise WeightsUnavailable(
                 f"{where} does not fit the network: the shape of {key} is {list(state[key].shape)} "
                 f"instead of {list(tensor.shape)}"
             )
     for key in state:
         if key not in own and not key.startswith(prefixes):
-            raise NoWeights(f"{where} does not fit the network: it has {key}, which the network does not have")
+            raise WeightsUnavailable(f"{where} does not fit the network: it has {key}, which the network does not have")
     model.load_state_dict({key: tensor if key in kept else state[key] for key, tensor in own.items()})
 
 
@@ -134,22 +134,24 @@ def read(where: str | Path) -> dict[str, Tensor]:
     """The tensors in a file or URI by name: ``.safetensors``, ``.pkl`` (numpy arrays), otherwise PyTorch's format.
 
     Raises:
-        NoWeights: there is no such file, or it does not hold named tensors.
+        WeightsUnavailable: there is no such file, or it does not hold named tensors.
     """
     reader = _READERS.get(PurePosixPath(str(where)).suffix, _read_torch)
     try:
         values = reader(storage.read_bytes(where))
     except FileNotFoundError:
-        raise NoWeights(f"there is no file {where}: --init takes 'package', 'hub', 'none' or the path of a weights file") from None
+        raise WeightsUnavailable(
+            f"there is no file {where}: --init takes 'package', 'hub', 'none' or the path of a weights file"
+        ) from None
     except (OSError, BadData, EOFError, ValueError, RuntimeError, pickle.UnpicklingError) as error:
-        raise NoWeights(f"{where} cannot be read as weights: {first_line(error)}") from None
+        raise WeightsUnavailable(f"{where} cannot be read as weights: {first_line(error)}") from None
     except safetensors.SafetensorError as error:
-        raise NoWeights(f"{where} is not a complete safetensors file: {first_line(error)}") from None
+        raise WeightsUnavailable(f"{where} is not a complete safetensors file: {first_line(error)}") from None
     for wrapper in _WRAPPERS:
         if isinstance(values, dict) and isinstance(values.get(wrapper), dict):
             values = values[wrapper]
     if not isinstance(values, dict) or not values or not all(isinstance(tensor, Tensor) for tensor in values.values()):
-        raise NoWeights(f"{where} holds no state dict: it must be a dictionary of tensors by name")
+        raise WeightsUnavailable(f"{where} holds no state dict: it must be a dictionary of tensors by name")
     # DistributedDataParallel puts this prefix before every name.
     return {str(key).removeprefix("module."): tensor for key, tensor in values.items()}
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from detector_core import labels
 from detector_core.config import PreprocessSpec
 from detector_core.data.loading import ImageDataset
-from detector_core.errors import BadImage, Refused
+from detector_core.errors import BadImage, OperationRefused
 from detector_core.evaluation.calibration import Calibration, verdicts
 from detector_core.evaluation.metrics import ranking
 from detector_core.evaluation.scoring import batches
@@ -104,17 +104,17 @@ def choose(table: Sequence[Row], asked: str, *, force: bool = False) -> str:
     """The precision to serve: for ``auto`` the fastest that passed, else the one asked for.
 
     Raises:
-        Refused: the one asked for did not pass and ``force`` is not given, or none did.
+        OperationRefused: the one asked for did not pass and ``force`` is not given, or none did.
     """
     by_name = {row.precision: row for row in table}
     if asked == "auto":
         passed = [name for name in PRECISIONS if name in by_name and by_name[name].passed]
         if not passed:
-            raise Refused(f"no precision passes the parity gate: {_why_not(table)}")
+            raise OperationRefused(f"no precision passes the parity gate: {_why_not(table)}")
         return passed[0]
     row = by_name[asked]
     if row.passed is False and not (force and row.flips is not None):
-        raise Refused(
+        raise OperationRefused(
             f"{asked} does not pass the parity gate: {row.reason}; --precision auto takes one that does"
             + (", --force takes it all the same" if row.flips is not None else "")
         )

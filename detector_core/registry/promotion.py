@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from detector_core.data.manifest import Manifest
-from detector_core.errors import BadConfig, BadData, BrokenArtifact, Refused
+from detector_core.errors import BadConfig, BadData, BrokenArtifact, OperationRefused
 from detector_core.evaluation import calibration
 from detector_core.images.decode import Pixels
 from detector_core.networks import artifacts
@@ -54,7 +54,7 @@ def complete(
 
     Raises:
         BadConfig: a precision that needs data, without data.
-        Refused: the precision that was asked for does not pass; names the figures.
+        OperationRefused: the precision that was asked for does not pass; names the figures.
         BrokenArtifact: the exported network is not the same network.
     """
     check(asked, data)
@@ -82,7 +82,7 @@ def complete(
         table = sorted([*compared, *missing], key=lambda row: [*PRECISIONS, BASE].index(row.precision))
     try:
         chosen = parity_gate.choose(table, asked, force=force) if data else "fp32"
-    except Refused:
+    except OperationRefused:
         say(parity_gate.table_text(table, ""))
         raise
     say(parity_gate.table_text(table, chosen))

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from detector_core import storage
-from detector_core.errors import BadConfig, BrokenArtifact, Refused
+from detector_core.errors import BadConfig, BrokenArtifact, OperationRefused
 from detector_core.evaluation import calibration
 from detector_core.networks import artifacts
 from detector_core.registry import runtime_files
@@ -57,14 +57,14 @@ def promote(
 
     Raises:
         BrokenArtifact: a file of the model is missing, changed, or does not fit.
-        Refused: the model was not judged on a test split, or is worse than the live one on the same data.
+        OperationRefused: the model was not judged on a test split, or is worse than the live one on the same data.
     """
     source = artifacts.find(run_or_model)
     with storage.local_copy(source) as local:
         _check(local)
         reports = judgements(local)
         if not reports:
-            raise Refused(
+            raise OperationRefused(
                 f"{source} has no report of a test split: judge it first with "
                 f"python -m jobs.evaluate {run_or_model} --data DATASET"
             )
@@ -115,7 +115,7 @@ def at_hand(where: str | Path) -> Path:
     if not storage.is_uri(str(where)):
         return Path(where)
     parent, _, version = str(where).rpartition("/")
-    copy = storage.own_folder(COPIES) / hashlib.sha256(parent.encode()).hexdigest()[:16] / version
+    copy = storage.private_folder(COPIES) / hashlib.sha256(parent.encode()).hexdigest()[:16] / version
     copy.parent.mkdir(exist_ok=True)
     with storage.locked(copy.with_name(f".{version}.lock")):
         if not _is_there(copy):
@@ -145,12 +145,12 @@ def rollback(models: str | Path) -> str:
     """Makes the version live that was live before, and returns it.
 
     Raises:
-        Refused: there is none.
+        OperationRefused: there is none.
         BrokenArtifact: it was changed since.
     """
     earlier = [name for name in history(models)[1:] if _is_there(storage.join(models, name))]
     if not earlier:
-        raise Refused(f"{models} holds no version that was live before: there is nothing to roll back to")
+        raise OperationRefused(f"{models} holds no version that was live before: there is nothing to roll back to")
     with storage.local_copy(storage.join(models, earlier[0])) as local:
         _check(local)
     _write_history(models, earlier)
@@ -207,7 +207,7 @@ def _refuse_worse(
 ) -> None:
     for name, auc, live_auc in compared(reports, others):
         if auc < live_auc:
-            raise Refused(
+            raise OperationRefused(
                 f"{version} is worse than the live {live_version} on the test split of {name} "
                 f"(AUC {auc:.4f} against {live_auc:.4f}): --force promotes it all the same"
             )

@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 
 from pyarrow import fs
 
-from detector_core.errors import BadConfig, NoStorage
+from detector_core.errors import BadConfig, StorageUnavailable
 
 PATIENCE_S = 20
 """At most this long does it take to say that a store does not answer."""
@@ -50,7 +50,7 @@ def locate(uri: str) -> tuple[fs.FileSystem, str]:
 
     Raises:
         BadConfig: a URI without a bucket, or with credentials or settings in it.
-        NoStorage: the store does not answer, refuses, or has no such bucket.
+        StorageUnavailable: the store does not answer, refuses, or has no such bucket.
     """
     scheme, _, path = uri.partition("://")
     bucket = path.partition("/")[0]
@@ -70,7 +70,7 @@ def named(uri: str) -> Iterator[None]:
     except FileNotFoundError:
         raise
     except OSError as error:
-        raise NoStorage(explain(str(error), uri)) from None
+        raise StorageUnavailable(explain(str(error), uri)) from None
 
 
 def is_store_error(error: OSError) -> bool:
@@ -117,7 +117,7 @@ def _opened(scheme: str, bucket: str, _settings: tuple[str | None, ...]) -> fs.F
     with named(uri):
         first, later = _gcs() if scheme == "gs" else _s3(bucket)
         if first.get_file_info(bucket).type == fs.FileType.NotFound:
-            raise NoStorage(explain(f"Bucket '{bucket}' not found", uri))
+            raise StorageUnavailable(explain(f"Bucket '{bucket}' not found", uri))
     return later
 
 

@@ -43,7 +43,7 @@ def locate(where: str | Path) -> tuple[fs.FileSystem, str]:
     Raises:
         BadConfig: a URI that says more than bucket and path.
         BadData: a URI whose scheme is not known.
-        NoStorage: an object store that does not answer, refuses, or has no such bucket; tried once a process.
+        StorageUnavailable: an object store that does not answer, refuses, or has no such bucket; tried once a process.
     """
     if _in_store(where):
         return object_stores.locate(absolute(where))
@@ -152,7 +152,7 @@ def delete_folder(where: str | Path) -> None:
             filesystem.delete_dir(path)
 
 
-def own_folder(name: str) -> Path:
+def private_folder(name: str) -> Path:
     """A folder of this user alone below the machine's folder of temporary files.
 
     Raises:

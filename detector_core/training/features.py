@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from detector_core import storage
 from detector_core.config import AugmentSpec, PreprocessSpec
-from detector_core.data.cache import read_square
+from detector_core.data.cache import load_square
 from detector_core.data.loading import SplitFeatures, WorkerRank
 from detector_core.images.augment import Augment
 from detector_core.images.decode import Pixels
@@ -204,7 +204,7 @@ def _batches(
 
     def load(pair: tuple[int, int]) -> Pixels | str:
         row, version = pair
-        image_SSC = read_square(paths[row], recipe.preprocess)
+        image_SSC = load_square(paths[row], recipe.preprocess)
         if version == 0 or isinstance(image_SSC, str):
             return image_SSC
         return augment(image_SSC, recipe.key(version, digests[row]))

@@ -56,7 +56,7 @@ class TrainState:
             pretrained: False leaves the weights random, for those of a checkpoint to be loaded next.
 
         Raises:
-            NoWeights: the pretrained weights cannot be downloaded or read.
+            WeightsUnavailable: the pretrained weights cannot be downloaded or read.
             BadConfig: the network does not accept images of this size.
         """
         factory.check_image_size(spec.model, spec.preprocess.image_size)

@@ -17,7 +17,7 @@ from typing import Any
 import ray
 import ray.exceptions
 
-from detector_core.errors import BadConfig, LostRay, NoRoom, first_line
+from detector_core.errors import BadConfig, ClusterLost, InsufficientResources, first_line
 from jobs.common import cli, ray_environment, ray_internals
 from jobs.common.cli import RESUME_HINT, say
 
@@ -66,7 +66,7 @@ def start(private: PrivateRay) -> Iterator[str]:
         The URL of the Ray dashboard; empty if there is none.
 
     Raises:
-        NoRoom: no Ray answers at ``RAY_ADDRESS``, or a private one does not start.
+        InsufficientResources: no Ray answers at ``RAY_ADDRESS``, or a private one does not start.
         BadConfig: the Ray there has another version, or another Python.
     """
     shared = bool(os.environ.get("RAY_ADDRESS"))
@@ -89,7 +89,9 @@ def _init(options: dict[str, Any]) -> Any:
                 # Progress and errors reach people through messages of our own, not through copied log lines.
                 return ray.init(logging_level=logging.WARNING, log_to_driver=False, **options)
         except ConnectionError as error:
-            raise NoRoom(f"no Ray answers at RAY_ADDRESS={os.environ.get('RAY_ADDRESS')}: {error}") from None
+            raise InsufficientResources(
+                f"no Ray answers at RAY_ADDRESS={os.environ.get('RAY_ADDRESS')}: {error}"
+            ) from None
         except Exception as error:
             if "Version mismatch" in str(error):
                 raise BadConfig(_version_message(str(error))) from None
@@ -99,7 +101,7 @@ def _init(options: dict[str, Any]) -> Any:
                 raise
             if attempt == START_ATTEMPTS:
                 message = f"Ray did not start in {attempt} attempts of 30 s: this machine is too busy"
-                raise NoRoom(f"{message} ({first_line(error)})") from None
+                raise InsufficientResources(f"{message} ({first_line(error)})") from None
             say(f"Ray did not start within 30 s, this machine is busy: attempt {attempt + 1} of {START_ATTEMPTS}")
     raise AssertionError("unreachable")
 
@@ -111,8 +113,8 @@ def connect(*, dashboard: bool = False) -> Iterator[None]:
     A job that loses its Ray ends: with an error from within the block if Ray raises one, otherwise by itself.
 
     Raises:
-        NoRoom, BadConfig: see :func:`start`.
-        LostRay: Ray failed under the job.
+        InsufficientResources, BadConfig: see :func:`start`.
+        ClusterLost: Ray failed under the job.
     """
     with start(PrivateRay(dashboard=dashboard)) as dashboard_url:
         if dashboard and dashboard_url:
@@ -124,11 +126,11 @@ def connect(*, dashboard: bool = False) -> Iterator[None]:
         try:
             yield
         except ray.exceptions.OutOfMemoryError:
-            raise LostRay(
+            raise ClusterLost(
                 f"Ray ended this job because memory ran out: free some, or ask for fewer workers; {RESUME_HINT}"
             ) from None
         except RAY_FAILURES as error:
-            raise LostRay(f"Ray failed under the job ({first_line(error)}): {RESUME_HINT}") from None
+            raise ClusterLost(f"Ray failed under the job ({first_line(error)}): {RESUME_HINT}") from None
         finally:
             ended.set()
 
@@ -167,14 +169,14 @@ def check_room(*, cpus: float, gpus: float = 0, purpose: str) -> None:
     Call it within :func:`start` or :func:`connect`.
 
     Raises:
-        NoRoom: the cluster, with every node it may add, has fewer cores or GPUs than needed.
+        InsufficientResources: the cluster, with every node it may add, has fewer cores or GPUs than needed.
     """
     present, most = ray.cluster_resources(), maximum_resources()
     for name, needed in (("GPU", gpus), ("CPU", cpus)):
         now, later = present.get(name, 0), most.get(name, 0)
         if needed > later:
             growth = f", and {later:g} with every node it may add" if later > now else ""
-            raise NoRoom(
+            raise InsufficientResources(
                 f"{purpose} needs {needed:g} {name}, and this Ray has {now:g}{growth}: "
                 f"ask for less (--help says how), or add nodes to the cluster"
             )

@@ -83,7 +83,7 @@ def requests(arguments: argparse.Namespace, runs: dict[str, RunSpec], *, at_once
         at_once: runs that share this Ray's cores when --cpus does not say how many each worker has.
 
     Raises:
-        NoRoom: this Ray has fewer cores or GPUs than one run needs.
+        InsufficientResources: this Ray has fewer cores or GPUs than one run needs.
     """
     least, most = parse_workers(arguments.workers)
     cpus = arguments.cpus or _recorded_cpus(arguments.spec, most * at_once) or fair_share(most * at_once)

@@ -6,7 +6,7 @@ from typing import Any
 
 from detector_core import storage
 from detector_core.config import RunSpec
-from detector_core.errors import Refused, TrainingFailed
+from detector_core.errors import OperationRefused, TrainingFailed
 from detector_core.networks import variants
 from detector_core.training import lr_search, plots
 from detector_core.training.lr_search import Trial
@@ -50,22 +50,22 @@ def claim(plan: SearchPlan, *, resume: bool) -> None:
     """Marks a name as taken by writing ``search.json``.
 
     Raises:
-        Refused: the name is taken and ``resume`` was not asked for, or the search was started otherwise.
+        OperationRefused: the name is taken and ``resume`` was not asked for, or the search was started otherwise.
     """
     where = storage.join(plan.folder, SEARCH)
     if not storage.exists(where):
         if storage.exists(plan.folder):
-            raise Refused(f"{plan.folder} exists and is not a search: choose another --name")
+            raise OperationRefused(f"{plan.folder} exists and is not a search: choose another --name")
         if resume:
             say(f"{plan.folder}: there is no such search yet, it starts from the beginning")
         storage.write_bytes(where, json.dumps({"plan": asdict(plan)}, indent=2).encode())
         return
     if not resume:
-        raise Refused(f"{plan.folder} exists: choose another --name, or go on with it with --resume")
+        raise OperationRefused(f"{plan.folder} exists: choose another --name, or go on with it with --resume")
     before = {**json.loads(storage.read_bytes(where))["plan"], "storage": plan.storage}  # a mount may have moved
     changed = spec_flags.differences(before, asdict(plan))
     if changed:
-        raise Refused(f"{plan.folder} was started otherwise ({'; '.join(changed)}): use another --name")
+        raise OperationRefused(f"{plan.folder} was started otherwise ({'; '.join(changed)}): use another --name")
 
 
 def write(plan: SearchPlan, trials: list[Trial], data_name: str, *, cpus: int, compute_dtype: str) -> dict[str, Any]:

@@ -46,7 +46,7 @@ def search_rates(plan: SearchPlan, arguments: argparse.Namespace, data: Manifest
     """Runs a search to its end, or goes on with it, and writes its files; returns the result line.
 
     Raises:
-        NoRoom: not even one trial fits this Ray.
+        InsufficientResources: not even one trial fits this Ray.
         TrainingFailed: every trial failed.
     """
     at_once = _room(plan, arguments)

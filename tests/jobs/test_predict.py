@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from detector_core.data.index import unlabelled
+from detector_core.data.index import scan_unlabelled
 from detector_core.images.preprocess import decode
 from detector_core.registry import versions
 from detector_core.registry.bulk_predict import judge
@@ -48,7 +48,7 @@ def predict(*arguments: object) -> tuple[int, dict[str, Any], str]:
 def test_every_image_gets_the_verdict_of_the_service_and_what_was_done_is_not_done_again(
     models: Path, uploads: Path, tmp_path: Path
 ) -> None:
-    live, index = versions.live(models), unlabelled(str(uploads))
+    live, index = versions.live(models), scan_unlabelled(str(uploads))
     paths = index.frame["path"].tolist()
     marked = judge(str(live), "cpu", index.root, paths[:256]).assign(logit=7.0)
     ChunkStore(str(tmp_path / "out"), f"{index.key}-{live.name}-cpu").write(0, marked)

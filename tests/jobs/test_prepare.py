@@ -16,8 +16,8 @@ import pytest
 from PIL import Image
 
 from detector_core.data import manifest
-from detector_core.data.index import find
-from detector_core.data.inspect import inspect
+from detector_core.data.index import scan
+from detector_core.data.inspect import inspect_images
 from detector_core.errors import BadConfig, BadData
 from detector_core.labels import LABELS, SPLITS
 from jobs import prepare
@@ -70,8 +70,8 @@ def tree(tmp_path: Path) -> Path:
 
 def test_a_tree_becomes_a_data_set_and_finished_parts_are_not_done_again(tree: Path, tmp_path: Path):
     dataset = tmp_path / "made" / "dataset"
-    index = find(str(tree))
-    first = inspect(index.root, index.frame["path"].tolist())
+    index = scan(str(tree))
+    first = inspect_images(index.root, index.frame["path"].tolist())
     marked = first.assign(brightness=first["brightness"].where(first["path"] != "train/real/1.jpg", 255.0))
     marked.loc[marked["path"] == "train/real/1.jpg", "jpeg_quality"] = 42
     ChunkStore(str(dataset), index.key).write(0, marked)

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from detector_core.data.audit import across_splits, auc, audit, duplicates, shortcuts, summary
+from detector_core.data.audit import auc, audit, duplicates, groups_across_splits, shortcuts, summary
 from detector_core.data.index import Index
 from detector_core.labels import SPLITS
 
@@ -127,7 +127,7 @@ def test_identical_files_with_two_labels_and_near_ones_across_splits_are_warned_
     group_N[[2, 4]] = 2
     result = judged(frame, group_N)
     assert result["duplicates"]["exact"]["across_labels"] == 1
-    assert across_splits(result) == 1
+    assert groups_across_splits(result) == 1
     text = " | ".join(result["warnings"])
     assert "identical files called both real and fake: 1" in text
     assert "near-identical images across splits: 1" in text

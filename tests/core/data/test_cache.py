@@ -96,7 +96,7 @@ def test_a_fill_that_dies_leaves_nothing_to_trust(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(cache, "read_square", fail)
+        patched.setattr(cache, "load_square", fail)
         with pytest.raises(KeyboardInterrupt):
             open_train(str(tiny_dataset), str(tmp_path))
     assert not list(tmp_path.rglob(cache.PIXELS))

@@ -11,7 +11,7 @@ from sklearn.metrics import roc_auc_score
 
 from detector_core.data import demo
 from detector_core.data.manifest import GENERATED_MARK
-from detector_core.errors import BadConfig, Refused
+from detector_core.errors import BadConfig, OperationRefused
 from detector_core.labels import LABELS, SPLITS
 
 COUNTS = {"train": 70, "valid": 15, "test": 15}
@@ -110,7 +110,7 @@ def test_an_interrupted_run_leaves_nothing(tmp_path):
 
 def test_a_folder_of_other_things_is_refused(tmp_path):
     (tmp_path / "holiday.jpg").write_bytes(b"precious")
-    with pytest.raises(Refused, match="holds no generated demo data"):
+    with pytest.raises(OperationRefused, match="holds no generated demo data"):
         demo.generate(tmp_path, size=32, counts=FEW)
     assert (tmp_path / "holiday.jpg").read_bytes() == b"precious"
 

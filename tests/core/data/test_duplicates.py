@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from detector_core.data import duplicates
-from detector_core.data.duplicates import blocks, groups, near_edges, unpack
+from detector_core.data.duplicates import blocks, groups, near_duplicate_edges, unpack
 
 
 def flipped(packed: np.ndarray, bits: int, seed: int) -> np.ndarray:
@@ -15,7 +15,7 @@ def flipped(packed: np.ndarray, bits: int, seed: int) -> np.ndarray:
 
 
 def grouped(hashes: np.ndarray, distance: int = 80) -> np.ndarray:
-    return groups(len(hashes), [near_edges(hashes, rows, distance) for rows in blocks(len(hashes))])
+    return groups(len(hashes), [near_duplicate_edges(hashes, rows, distance) for rows in blocks(len(hashes))])
 
 
 @pytest.fixture
@@ -44,12 +44,12 @@ def test_neighbours_of_neighbours_are_one_group(hashes):
 
 def test_many_alike_cost_few_edges(hashes):
     hashes[:] = hashes[0]
-    assert len(near_edges(hashes, range(0, 40))) == 39
+    assert len(near_duplicate_edges(hashes, range(0, 40))) == 39
     assert set(grouped(hashes)) == {0}
 
 
 def test_without_neighbours_everyone_is_alone(hashes):
-    assert near_edges(hashes, range(0, 40)).shape == (0, 2)
+    assert near_duplicate_edges(hashes, range(0, 40)).shape == (0, 2)
     assert sorted(grouped(hashes)) == list(range(40))
 
 

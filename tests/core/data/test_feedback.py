@@ -11,7 +11,7 @@ import pytest
 from tests.core.test_images import SECRET, noise, personal, saved
 
 from detector_core.data import feedback
-from detector_core.errors import BadConfig, BadData, BadImage, NoRoom, TooManyPixels
+from detector_core.errors import BadConfig, BadData, BadImage, InsufficientResources, TooManyPixels
 from detector_core.images.decode import decode
 
 MODEL = {"name": "tiny", "version": "v1", "sha256": "00"}
@@ -44,13 +44,13 @@ def test_a_full_store_takes_nothing_more(tmp_path: Path, monkeypatch: pytest.Mon
     data = saved(noise())
     store = feedback.Store(tmp_path, len(data) + 1000)
     store.add(data, "real", model=MODEL)
-    with pytest.raises(NoRoom, match="feedback folder"):
+    with pytest.raises(InsufficientResources, match="feedback folder"):
         store.add(saved(noise(size=(50, 50))), "real", model=MODEL)
-    with pytest.raises(NoRoom, match="feedback folder"):
+    with pytest.raises(InsufficientResources, match="feedback folder"):
         feedback.Store(tmp_path, len(data) + 1000).add(saved(noise(size=(50, 50))), "real", model=MODEL)
     assert len(list(feedback.read(tmp_path))) == 1
     monkeypatch.setattr(feedback, "FREE_BYTES", 10**18)
-    with pytest.raises(NoRoom, match="disk"):
+    with pytest.raises(InsufficientResources, match="disk"):
         feedback.Store(tmp_path, 10**9).add(data, "real", model=MODEL)
 
 

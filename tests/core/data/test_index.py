@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from detector_core.data.index import KAGGLE_FOLDER, find, unlabelled
+from detector_core.data.index import KAGGLE_FOLDER, scan, scan_unlabelled
 from detector_core.data.manifest import GENERATED_MARK
 from detector_core.errors import BadConfig, BadData
 from detector_core.labels import LABELS, SPLITS
@@ -44,7 +44,7 @@ def change_csv(file: Path, **columns: object) -> None:
 
 
 def test_the_kaggle_archive(tmp_path: Path):
-    index = find(str(kaggle(tmp_path)))
+    index = scan(str(kaggle(tmp_path)))
     assert index.root == f"{tmp_path}/{KAGGLE_FOLDER}"
     assert not index.flat
     assert not index.generated
@@ -59,27 +59,27 @@ def test_the_kaggle_archive(tmp_path: Path):
 
 
 def test_its_inner_folder_is_the_same_data_set(tmp_path: Path):
-    outer, inner = find(str(kaggle(tmp_path))), find(str(tmp_path / KAGGLE_FOLDER))
+    outer, inner = scan(str(kaggle(tmp_path))), scan(str(tmp_path / KAGGLE_FOLDER))
     assert inner.key == outer.key
     assert inner.csv == outer.csv
 
 
 def test_a_uri_is_the_same_as_a_path(tmp_path: Path):
     kaggle(tmp_path)
-    assert find(tmp_path.as_uri()).frame.equals(find(str(tmp_path)).frame)
+    assert scan(tmp_path.as_uri()).frame.equals(scan(str(tmp_path)).frame)
 
 
 @pytest.mark.parametrize("valid", ["valid", "val", "validation", "Valid"])
 def test_a_plain_tree_whatever_validation_is_called(tmp_path: Path, valid: str):
     touch(tmp_path, *(f"{split}/{label}/a.png" for split in ("train", valid, "test") for label in LABELS))
-    index = find(str(tmp_path))
+    index = scan(str(tmp_path))
     assert sorted(index.frame["split"].unique()) == ["test", "train", "valid"]
     assert index.csv is None
     assert index.root == str(tmp_path)
 
 
 def test_a_flat_tree_has_no_splits_and_may_have_subfolders(tmp_path: Path):
-    index = find(str(touch(tmp_path, "real/a.jpg", "real/deep/b.JPEG", "fake/c.webp")))
+    index = scan(str(touch(tmp_path, "real/a.jpg", "real/deep/b.JPEG", "fake/c.webp")))
     assert index.flat
     assert index.frame["split"].isna().all()
     assert index.frame["label"].tolist() == ["fake", "real", "real"]
@@ -87,7 +87,7 @@ def test_a_flat_tree_has_no_splits_and_may_have_subfolders(tmp_path: Path):
 
 def test_other_files_are_counted_and_hidden_ones_are_not_seen(tmp_path: Path):
     touch(tmp_path, "real/a.jpg", "fake/b.jpg", "real/Thumbs.db", "real/.c.jpg", ".parts/real/d.jpg", "notes.txt")
-    index = find(str(tmp_path))
+    index = scan(str(tmp_path))
     assert index.frame["path"].tolist() == ["fake/b.jpg", "real/a.jpg"]
     assert index.ignored == 1
 
@@ -96,21 +96,21 @@ def test_other_files_are_counted_and_hidden_ones_are_not_seen(tmp_path: Path):
 def test_generated_images_are_known_by_their_mark(tmp_path: Path, marked: str):
     kaggle(tmp_path)
     (tmp_path / marked / GENERATED_MARK).write_text("{}")
-    assert find(str(tmp_path)).generated
+    assert scan(str(tmp_path)).generated
 
 
 def test_the_mark_is_found_from_the_inner_folder(tmp_path: Path):
     kaggle(tmp_path)
     (tmp_path / GENERATED_MARK).write_text("{}")
-    assert find(str(tmp_path / KAGGLE_FOLDER)).generated
+    assert scan(str(tmp_path / KAGGLE_FOLDER)).generated
 
 
 def test_the_key_changes_with_the_files_only(tmp_path: Path):
     kaggle(tmp_path)
-    before = find(str(tmp_path)).key
-    assert find(str(tmp_path)).key == before
+    before = scan(str(tmp_path)).key
+    assert scan(str(tmp_path)).key == before
     touch(tmp_path, f"{KAGGLE_FOLDER}/train/real/new.jpg")
-    assert find(str(tmp_path)).key != before
+    assert scan(str(tmp_path)).key != before
 
 
 @pytest.mark.parametrize(
@@ -127,7 +127,7 @@ def test_the_key_changes_with_the_files_only(tmp_path: Path):
 )
 def test_a_source_that_cannot_be_used_is_named(tmp_path: Path, made: list[str], asked: str, says: str):
     with pytest.raises(BadData, match=says) as error:
-        find(str(touch(tmp_path, *made) / asked).rstrip("/"))
+        scan(str(touch(tmp_path, *made) / asked).rstrip("/"))
     assert str(tmp_path) in str(error.value)
     assert "\n" not in str(error.value)
 
@@ -136,7 +136,7 @@ def test_rows_without_files_and_files_without_rows_are_counted(tmp_path: Path):
     kaggle(tmp_path)
     (tmp_path / KAGGLE_FOLDER / "train/real/0.jpg").unlink()
     touch(tmp_path, f"{KAGGLE_FOLDER}/valid/fake/extra.jpg")
-    csv = find(str(tmp_path)).csv
+    csv = scan(str(tmp_path)).csv
     assert csv["rows_without_file"] == {"count": 1, "examples": ["train/real/0.jpg"]}
     assert csv["files_without_row"] == {"count": 1, "examples": ["valid/fake/extra.jpg"]}
 
@@ -146,7 +146,7 @@ def test_paths_may_begin_with_the_archive_folder_and_repeat(tmp_path: Path):
     change_csv(tmp_path / "test.csv", path=lambda paths: f"{KAGGLE_FOLDER}/" + paths)
     table = pd.read_csv(tmp_path / "train.csv", index_col=0)
     pd.concat([table, table.head(1)]).to_csv(tmp_path / "train.csv")
-    csv = find(str(tmp_path)).csv
+    csv = scan(str(tmp_path)).csv
     assert csv["rows_without_file"]["count"] == csv["files_without_row"]["count"] == 0
     assert csv["repeated_rows"] == 1
 
@@ -164,7 +164,7 @@ def test_labels_that_contradict_stop(tmp_path: Path, columns: dict, says: str):
     kaggle(tmp_path)
     change_csv(tmp_path / "train.csv", **columns)
     with pytest.raises(BadData, match=says) as error:
-        find(str(tmp_path))
+        scan(str(tmp_path))
     assert str(tmp_path / "train.csv") in str(error.value)
 
 
@@ -173,12 +173,12 @@ def test_a_csv_of_another_kind_is_named(tmp_path: Path, text: str, says: str):
     kaggle(tmp_path)
     (tmp_path / "valid.csv").write_text(text)
     with pytest.raises(BadData, match=says):
-        find(str(tmp_path))
+        scan(str(tmp_path))
 
 
 @pytest.mark.parametrize("splits", [[""], ["train/", "test/"]])
 def test_a_sample_has_as_many_of_each_split_and_class_drawn_by_the_seed(tmp_path: Path, splits: list[str]):
-    whole = find(str(touch(tmp_path, *(f"{s}{label}/{n}.jpg" for s in splits for label in LABELS for n in range(30)))))
+    whole = scan(str(touch(tmp_path, *(f"{s}{label}/{n}.jpg" for s in splits for label in LABELS for n in range(30)))))
     first, again, other = (whole.sample(5, seed).frame for seed in (1, 1, 2))
     assert first.equals(again)
     assert not first["path"].equals(other["path"])
@@ -191,7 +191,7 @@ def test_a_sample_has_as_many_of_each_split_and_class_drawn_by_the_seed(tmp_path
 
 
 def test_images_without_labels_are_listed_whatever_the_folders_are_called(tmp_path: Path):
-    index = unlabelled(str(touch(tmp_path, "a.JPG", "real/b.png", "deep/er/c.webp", "notes.txt", ".d.jpg")))
+    index = scan_unlabelled(str(touch(tmp_path, "a.JPG", "real/b.png", "deep/er/c.webp", "notes.txt", ".d.jpg")))
     assert index.frame["path"].tolist() == ["a.JPG", "deep/er/c.webp", "real/b.png"]
     assert index.frame[["label", "split"]].isna().all(axis=None)
     assert (index.root, index.ignored, index.flat) == (str(tmp_path), 1, True)
@@ -208,10 +208,10 @@ def test_images_without_labels_are_listed_whatever_the_folders_are_called(tmp_pa
 def test_where_there_are_no_images_without_labels(tmp_path: Path, inside: str, says: str):
     touch(tmp_path, "notes.txt")
     with pytest.raises(BadData, match=says):
-        unlabelled(str(tmp_path / inside))
+        scan_unlabelled(str(tmp_path / inside))
 
 
 def test_every_image_and_csv_row_of_a_real_data_set_is_found(faces: Path):
-    index = find(str(faces))
+    index = scan(str(faces))
     assert len(index.frame) == len(list(faces.rglob("*.jpg")))
     assert index.csv["rows"] == {path.name: len(pd.read_csv(path)) for path in faces.glob("*.csv")}

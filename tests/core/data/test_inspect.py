@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from detector_core.data.duplicates import NEAR, unpack
-from detector_core.data.inspect import FACTS, facts, inspect
+from detector_core.data.inspect import PROPERTIES, image_properties, inspect_images
 from detector_core.errors import BadData, BadImage
 
 
@@ -28,14 +28,14 @@ def encoded(image: Image.Image, kind: str = "JPEG", **options: object) -> bytes:
 
 
 def distance(one: bytes, other: bytes) -> int:
-    left, right = unpack([facts(one)["phash"], facts(other)["phash"]])
+    left, right = unpack([image_properties(one)["phash"], image_properties(other)["phash"]])
     return int(np.unpackbits(left ^ right).sum())
 
 
 def test_a_jpeg_is_described_whole():
     data = encoded(scene(1), quality=83, subsampling="4:2:2", comment=b"12345")
-    found = facts(data)
-    assert list(found) == list(FACTS)
+    found = image_properties(data)
+    assert list(found) == list(PROPERTIES)
     assert (found["width"], found["height"], found["bytes"]) == (96, 96, len(data))
     assert found["sha256"] == hashlib.sha256(data).hexdigest()
     assert (found["format"], found["jpeg_quality"], found["chroma"]) == ("JPEG RGB", 83, "4:2:2")
@@ -45,11 +45,11 @@ def test_a_jpeg_is_described_whole():
 
 @pytest.mark.parametrize("quality", [1, 10, 49, 50, 75, 90, 100])
 def test_the_quality_that_libjpeg_was_told_is_found(quality: int):
-    assert facts(encoded(scene(2), quality=quality))["jpeg_quality"] == quality
+    assert image_properties(encoded(scene(2), quality=quality))["jpeg_quality"] == quality
 
 
 def test_a_png_has_no_jpeg_facts():
-    found = facts(encoded(scene(1).convert("L"), "PNG"))
+    found = image_properties(encoded(scene(1).convert("L"), "PNG"))
     assert (found["format"], found["jpeg_quality"], found["jpeg_tables"], found["chroma"]) == (
         "PNG L",
         None,
@@ -59,14 +59,14 @@ def test_a_png_has_no_jpeg_facts():
 
 
 def test_other_tables_have_another_id_and_the_same_have_the_same():
-    one, same, other = (facts(encoded(scene(seed), quality=q)) for seed, q in ((1, 80), (2, 80), (1, 81)))
+    one, same, other = (image_properties(encoded(scene(seed), quality=q)) for seed, q in ((1, 80), (2, 80), (1, 81)))
     assert one["jpeg_tables"] == same["jpeg_tables"] != other["jpeg_tables"]
 
 
 def test_sizes_are_those_of_the_upright_image():
     exif = Image.Exif()
     exif[0x0112] = 6
-    found = facts(encoded(scene(1).crop((0, 0, 96, 48)), exif=exif.tobytes()))
+    found = image_properties(encoded(scene(1).crop((0, 0, 96, 48)), exif=exif.tobytes()))
     assert (found["width"], found["height"]) == (48, 96)
     assert found["metadata_bytes"] > 0
 
@@ -94,7 +94,7 @@ def test_inspect_names_what_is_wrong_and_goes_on(tmp_path: Path):
     (tmp_path / "text.jpg").write_text("no image")
     (tmp_path / "empty.jpg").touch()
     names = ["torn.jpg", "whole.jpg", "text.jpg", "empty.jpg", "gone.jpg"]
-    frame = inspect(str(tmp_path), names).set_index("path")
+    frame = inspect_images(str(tmp_path), names).set_index("path")
     assert list(frame.index) == names
     assert frame["problem"].notna().tolist() == [True, False, True, True, True]
     assert "damaged" in frame.loc["torn.jpg", "problem"]
@@ -115,7 +115,7 @@ def test_inspect_looks_at_what_a_change_makes_of_the_file(tmp_path: Path):
         assert data == (tmp_path / path).read_bytes()
         return encoded(scene(1, side=24), "PNG")
 
-    frame = inspect(str(tmp_path), ["a.jpg", "b.jpg"], change)
+    frame = inspect_images(str(tmp_path), ["a.jpg", "b.jpg"], change)
     assert frame.loc[0, ["width", "format"]].tolist() == [24, "PNG RGB"]
     assert frame.loc[1, "problem"] == "no face was found"
 
@@ -123,7 +123,7 @@ def test_inspect_looks_at_what_a_change_makes_of_the_file(tmp_path: Path):
 def test_a_disk_that_fails_stops_it_and_names_the_file(tmp_path: Path):
     (tmp_path / "a.jpg").mkdir()
     with pytest.raises(BadData, match=rf"^{tmp_path}/a\.jpg cannot be read \(.*\): run the same command again"):
-        inspect(str(tmp_path), ["a.jpg"])
+        inspect_images(str(tmp_path), ["a.jpg"])
 
 
 def test_a_full_disk_is_left_to_the_caller(tmp_path: Path):
@@ -133,4 +133,4 @@ def test_a_full_disk_is_left_to_the_caller(tmp_path: Path):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with pytest.raises(OSError, match="No space left on device"):
-        inspect(str(tmp_path), ["a.jpg"], change)
+        inspect_images(str(tmp_path), ["a.jpg"], change)

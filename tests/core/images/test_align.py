@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from detector_core.images.align import CANONICAL, Frame, frame_of, portrait
+from detector_core.images.align import CANONICAL, Frame, extract_portrait, portrait_frame
 from detector_core.images.decode import Pixels
 from detector_core.images.faces import Face
 
@@ -48,7 +48,7 @@ def face_in(frame: Frame) -> Face:
 @given(side=st.floats(20, 4000), degrees=st.floats(-179, 179), x=st.floats(-500, 5000), y=st.floats(-500, 5000))
 def test_the_frame_is_found_from_the_landmarks(side: float, degrees: float, x: float, y: float) -> None:
     frame = Frame(corner=(x, y), side=side, degrees=degrees)
-    found = frame_of(face_in(frame))
+    found = portrait_frame(face_in(frame))
     assert found.side == pytest.approx(side, rel=1e-2)
     assert math.remainder(found.degrees - degrees, 360) == pytest.approx(0, abs=1)
     assert np.abs(found.corners - frame.corners).max() < 0.02 * side + 0.1
@@ -58,7 +58,7 @@ def test_the_frame_is_found_from_the_landmarks(side: float, degrees: float, x: f
 @pytest.mark.parametrize("degrees", [0, 25, -25])
 def test_the_portrait_comes_back(side: int, degrees: float) -> None:
     canvas, frame = pasted(side, degrees)
-    found = portrait(canvas, frame, SIZE)
+    found = extract_portrait(canvas, frame, SIZE)
     inner = slice(8, -8)  # the border is blended with the canvas
     difference = np.abs(found.astype(int) - drawn().astype(int))[inner, inner]
     assert found.shape == (SIZE, SIZE, 3)
@@ -67,18 +67,18 @@ def test_the_portrait_comes_back(side: int, degrees: float) -> None:
 
 def test_a_frame_that_is_the_whole_image_changes_nothing() -> None:
     image = drawn()
-    same = portrait(image, Frame(corner=(0, 0), side=SIZE, degrees=0), SIZE)
+    same = extract_portrait(image, Frame(corner=(0, 0), side=SIZE, degrees=0), SIZE)
     assert np.abs(same.astype(int) - image.astype(int)).max() <= 1
 
 
 def test_what_lies_beyond_the_border_is_mirrored_not_black() -> None:
     bright = np.full((200, 200, 3), 200, np.uint8)
-    found = portrait(bright, Frame(corner=(-60, -60), side=150, degrees=10), SIZE)
+    found = extract_portrait(bright, Frame(corner=(-60, -60), side=150, degrees=10), SIZE)
     assert found.min() >= 198
 
 
 def test_a_large_face_is_reduced_without_aliasing() -> None:
     fine = np.tile(np.array([[0, 255], [255, 0]], np.uint8), (512, 512))
     checkerboard = np.repeat(fine[..., None], 3, axis=2)
-    found = portrait(checkerboard, Frame(corner=(100, 100), side=800, degrees=5), 100)
+    found = extract_portrait(checkerboard, Frame(corner=(100, 100), side=800, degrees=5), 100)
     assert found.std() < 8  # a grey plane; without antialiasing the checks would survive as a moire pattern

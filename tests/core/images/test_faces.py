@@ -10,7 +10,7 @@ from PIL import Image
 
 from detector_core.errors import BadImage
 from detector_core.images import faces as module
-from detector_core.images.faces import Face, crop, crop_name, detect, fills, save_crop, warm_up
+from detector_core.images.faces import Face, crop, crop_name, detect, fills_image, save_crop, warm_up
 
 
 def face(*box: float) -> Face:
@@ -83,7 +83,7 @@ def test_threads_find_the_same_faces(portrait: Image.Image):
 @pytest.mark.parametrize(("side", "whole"), [(180, True), (140, True), (100, False)])
 def test_a_face_fills_an_aligned_portrait(side, whole):
     image = np.zeros((256, 256, 3), np.uint8)
-    assert fills(image, face(30, 30, 30 + side, 30 + side)) == whole
+    assert fills_image(image, face(30, 30, 30 + side, 30 + side)) == whole
 
 
 def test_boxes_of_a_large_image_are_in_its_own_pixels(portrait: Image.Image):

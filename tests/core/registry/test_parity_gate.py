@@ -5,7 +5,7 @@ import pytest
 
 from detector_core.config import PreprocessSpec
 from detector_core.data import manifest
-from detector_core.errors import BadImage, Refused
+from detector_core.errors import BadImage, OperationRefused
 from detector_core.evaluation.calibration import Calibration
 from detector_core.images.decode import Pixels
 from detector_core.registry import parity_gate
@@ -93,12 +93,12 @@ def test_auto_takes_the_fastest_that_passes_and_a_name_is_refused_unless_forced(
     assert choose(rows(fp32=True, bf16=True, int8=True), "auto") == "int8"
     assert choose(rows(int8=False, bf16=True, fp32=True), "auto") == "bf16"
     assert choose(rows(int8=False, bf16=False, fp32=True), "auto") == "fp32"
-    with pytest.raises(Refused, match=r"no precision passes.*int8 \(9 of 100 verdicts flip\)"):
+    with pytest.raises(OperationRefused, match=r"no precision passes.*int8 \(9 of 100 verdicts flip\)"):
         choose(rows(int8=False, fp32=False), "auto")
-    with pytest.raises(Refused, match=r"int8 does not pass.*9 of 100 verdicts flip.*--force"):
+    with pytest.raises(OperationRefused, match=r"int8 does not pass.*9 of 100 verdicts flip.*--force"):
         choose(rows(int8=False, fp32=True), "int8")
     assert choose(rows(int8=False, fp32=True), "int8", force=True) == "int8"
-    with pytest.raises(Refused, match="no bf16"):
+    with pytest.raises(OperationRefused, match="no bf16"):
         choose([Row(precision="bf16", passed=False, reason="no bf16")], "bf16", force=True)
 
 

@@ -17,7 +17,7 @@ import pytest
 from detector_core.config import PreprocessSpec
 from detector_core.data import manifest
 from detector_core.data.manifest import Manifest
-from detector_core.errors import BadConfig, BadData, BrokenArtifact, Refused
+from detector_core.errors import BadConfig, BadData, BrokenArtifact, OperationRefused
 from detector_core.evaluation import scoring
 from detector_core.networks import artifacts
 from detector_core.registry import openvino_export, promotion, runtime_files, versions
@@ -169,7 +169,7 @@ def test_a_precision_that_fails_makes_way_for_the_next(
     models = tmp_path / "models"
     explicit = partial(promotion.complete, asked="int8", data=data, say=said.append)
     clean = save_model(tmp_path / "clean")
-    with pytest.raises(Refused, match=r"int8 does not pass the parity gate: .* of 16 verdicts flip.*--force"):
+    with pytest.raises(OperationRefused, match=r"int8 does not pass the parity gate: .* of 16 verdicts flip.*--force"):
         versions.promote(clean, models, complete=explicit, key="int8")
     assert versions.versions(models) == []
     assert [path.name for path in models.iterdir()] == []
@@ -179,7 +179,7 @@ def test_a_precision_that_fails_makes_way_for_the_next(
 
 def test_a_cpu_without_bf16_does_not_serve_it(tmp_path: Path, data: Manifest, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("detector_core.registry.promotion.cpu_has_bf16", lambda: False)
-    with pytest.raises(Refused, match=r"this CPU does not multiply bf16; --precision auto"):
+    with pytest.raises(OperationRefused, match=r"this CPU does not multiply bf16; --precision auto"):
         promotion.complete(save_model(tmp_path / "model"), asked="bf16", data=data, force=True, say=lambda _: None)
 
 

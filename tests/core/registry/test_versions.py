@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from detector_core.errors import BadConfig, BrokenArtifact, Refused
+from detector_core.errors import BadConfig, BrokenArtifact, OperationRefused
 from detector_core.evaluation.calibration import Calibration
 from detector_core.evaluation.calibration import save as save_calibration
 from detector_core.networks import artifacts
@@ -58,10 +58,10 @@ def test_a_damaged_copy_is_repaired(tmp_path: Path) -> None:
 
 def test_a_model_without_a_test_report_is_refused(tmp_path: Path) -> None:
     model = save_model(tmp_path / "model", auc=None)
-    with pytest.raises(Refused, match=r"jobs\.evaluate"):
+    with pytest.raises(OperationRefused, match=r"jobs\.evaluate"):
         versions.promote(model, tmp_path / "models")
     add_report(model, auc=0.9, data={"name": "x", "fingerprint": "x"}, sha256="0" * 64)
-    with pytest.raises(Refused, match="no report of a test split"):
+    with pytest.raises(OperationRefused, match="no report of a test split"):
         versions.promote(model, tmp_path / "models")
     assert not (tmp_path / "models").exists()
 
@@ -95,7 +95,7 @@ def test_a_worse_model_is_refused_unless_forced(tmp_path: Path) -> None:
     models = tmp_path / "models"
     good = versions.promote(save_model(tmp_path / "good", auc=0.9), models)
     worse = save_model(tmp_path / "worse", seed=1, run="worse", auc=0.89)
-    with pytest.raises(Refused, match=r"worse than the live .* 0\.8900 against 0\.9000.*--force"):
+    with pytest.raises(OperationRefused, match=r"worse than the live .* 0\.8900 against 0\.9000.*--force"):
         versions.promote(worse, models)
     assert versions.live(models).name == good
     forced = versions.promote(worse, models, force=True)
@@ -116,7 +116,7 @@ def test_models_are_compared_on_every_data_set_both_were_judged_on(tmp_path: Pat
     add_report(first, auc=0.7, data=other, name="test-d9")
     add_report(second, auc=0.6, data=other, name="test-d9")
     versions.promote(first, models)
-    with pytest.raises(Refused, match="test split of other"):
+    with pytest.raises(OperationRefused, match="test split of other"):
         versions.promote(second, models)
 
 
@@ -135,7 +135,7 @@ def test_roll_back_goes_back_step_by_step(tmp_path: Path) -> None:
     assert versions.live(models).name == b
     assert versions.versions(models) == [b, a, c]
     assert versions.rollback(models) == a
-    with pytest.raises(Refused, match="nothing to roll back to"):
+    with pytest.raises(OperationRefused, match="nothing to roll back to"):
         versions.rollback(models)
     assert versions.promote(tmp_path / "2", models) == c
     assert versions.versions(models) == [c, a, b]
@@ -194,9 +194,9 @@ def test_completing_a_copy_is_part_of_the_whole(tmp_path: Path) -> None:
 
     def fail(folder: Path) -> None:
         (folder / "more").touch()
-        raise Refused("no")
+        raise OperationRefused("no")
 
-    with pytest.raises(Refused, match="no"):
+    with pytest.raises(OperationRefused, match="no"):
         versions.promote(model, models, complete=fail)
     assert versions.versions(models) == []
     assert hidden(models) == []

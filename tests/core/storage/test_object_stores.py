@@ -13,7 +13,7 @@ import pytest
 
 from detector_core import storage
 from detector_core.data import manifest
-from detector_core.errors import BadConfig, BrokenArtifact, DetectorError, NoStorage, Refused
+from detector_core.errors import BadConfig, BrokenArtifact, DetectorError, StorageUnavailable, OperationRefused
 from detector_core.networks import artifacts
 from detector_core.registry import versions
 from detector_core.registry.predictor import describe
@@ -82,7 +82,7 @@ def test_versions_live_in_a_store(store: str, tmp_path: Path, monkeypatch: pytes
     assert versions.history(models) == versions.versions(models) == [two, one]
     assert versions.where_live(models) == storage.join(models, two)
     assert describe(versions.live(models)).version == two
-    with pytest.raises(Refused, match="is worse than the live"):
+    with pytest.raises(OperationRefused, match="is worse than the live"):
         versions.promote(save_model(tmp_path / "worse", seed=2, run="worse", auc=0.5), models)
     assert versions.rollback(models) == one
     copied = versions.live(models)
@@ -140,7 +140,7 @@ def test_a_uri_is_bucket_and_path_alone(uri: str) -> None:
 def refused(uri: str) -> str:
     """What opening a data set there says, and that it says so in time, in one line, the second time as the first."""
     started = time.monotonic()
-    with pytest.raises(NoStorage) as told:
+    with pytest.raises(StorageUnavailable) as told:
         manifest.load(uri)
     assert time.monotonic() - started < WITHIN_S
     assert "\n" not in str(told.value)
@@ -152,7 +152,7 @@ def test_a_bucket_that_is_not_there() -> None:
     assert refused("s3://no-such-bucket/data") == (
         "s3://no-such-bucket: there is no bucket no-such-bucket: make it, or correct the name"
     )
-    with pytest.raises(NoStorage):
+    with pytest.raises(StorageUnavailable):
         storage.write_bytes("s3://no-such-bucket/data", b"")
 
 

@@ -37,10 +37,10 @@ def test_a_folder_of_ones_own_is_made_once_and_for_its_user_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    made = storage.own_folder("models")
+    made = storage.private_folder("models")
     (made / "kept").touch()
     assert (made.parent, made.stat().st_mode & 0o777) == (tmp_path, 0o700)
-    assert storage.own_folder("models") == made
+    assert storage.private_folder("models") == made
     assert (made / "kept").exists()
 
 
@@ -66,4 +66,4 @@ def test_what_somebody_else_put_there_is_not_taken_for_ones_own(
     folder = tmp_path / f"models-{os.getuid()}"
     plant(folder)
     with pytest.raises(BadConfig, match=f"^{folder} belongs to somebody else: remove it, or set TMPDIR"):
-        storage.own_folder("models")
+        storage.private_folder("models")

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import ray
 
-from detector_core.errors import BadConfig, NoRoom
+from detector_core.errors import BadConfig, InsufficientResources
 from jobs.common import cluster
 from jobs.common.loopback import free_port
 
@@ -44,13 +44,15 @@ def test_another_version_is_one_line_that_names_both(monkeypatch: pytest.MonkeyP
 
 def test_a_gpu_that_no_node_may_bring_is_refused(room: Any) -> None:
     room({"CPU": 2.0}, None)
-    with pytest.raises(NoRoom, match="training needs 1 GPU, and this Ray has 0: ask for less"):
+    with pytest.raises(InsufficientResources, match="training needs 1 GPU, and this Ray has 0: ask for less"):
         cluster.check_room(cpus=1, gpus=1, purpose="training")
 
 
 def test_more_than_the_autoscaler_may_add_is_refused(room: Any) -> None:
     room({"CPU": 4.0}, {"CPU": 64, "GPU": 8})
-    with pytest.raises(NoRoom, match="needs 9 GPU, and this Ray has 0, and 8 with every node it may add"):
+    with pytest.raises(
+        InsufficientResources, match="needs 9 GPU, and this Ray has 0, and 8 with every node it may add"
+    ):
         cluster.check_room(cpus=9, gpus=9, purpose="training")
 
 

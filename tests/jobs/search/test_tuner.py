@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from detector_core.config import RunSpec
-from detector_core.errors import Refused
+from detector_core.errors import OperationRefused
 from detector_core.training import lr_search
 from detector_core.training.loop import EpochReport
 from jobs.run.request import RunRequest
@@ -78,14 +78,14 @@ def plan(folder: Path, spec: RunSpec) -> SearchPlan:
 def test_a_search_goes_on_only_as_it_was_begun(tmp_path: Path, tiny_spec: RunSpec, change: dict[str, Any]) -> None:
     begun = plan(tmp_path / "runs", tiny_spec)
     claim(begun, resume=False)
-    with pytest.raises(Refused, match="--resume"):
+    with pytest.raises(OperationRefused, match="--resume"):
         claim(begun, resume=False)
     claim(begun, resume=True)
     moved = (tmp_path / "runs").rename(tmp_path / "mount")
     claim(plan(moved, tiny_spec), resume=True)
     if "spec" in change:
         change = {"spec": tiny_spec.replace({"seed": 5}).to_dict()}
-    with pytest.raises(Refused, match="started otherwise"):
+    with pytest.raises(OperationRefused, match="started otherwise"):
         claim(dataclasses.replace(plan(moved, tiny_spec), **change), resume=True)
 
 
