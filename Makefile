@@ -15,7 +15,7 @@ PORT ?= 8000
 RUNS ?= .demo/runs
 DATA ?=
 
-.PHONY: help demo test coverage hosts faults soak lint serve tensorboard dashboards clean
+.PHONY: help demo test coverage hosts faults soak settings lint serve tensorboard dashboards clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -40,6 +40,9 @@ faults: $(STAMP)  ## reliability/faults: cause every fault in turn, write docs/r
 
 soak: $(STAMP)  ## reliability/soak: an hour of mixed requests and promotions; nothing may fail, no memory may leak
 	@$(RUN) -m reliability.soak
+
+settings: $(STAMP)  ## write the table of settings in docs/http-api.md from their descriptions
+	@$(RUN) -m serve_app.settings_table docs/http-api.md
 
 lint: $(STAMP)  ## format, lint, types, import rules
 	@.venv/bin/ruff format --check . && .venv/bin/ruff check . && .venv/bin/mypy && .venv/bin/lint-imports

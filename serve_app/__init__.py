@@ -1,1 +1,1 @@
-"""The promoted model over HTTP: ``http`` is plain FastAPI, ``app`` puts it on Ray Serve."""
+"""The HTTP service: ``routes`` and ``service`` are plain FastAPI; ``deployments`` and ``app`` run them on Ray Serve."""

@@ -1,4 +1,4 @@
-"""Who may send requests, and how often: API keys and a limit per client address. Checked before a body is read."""
+"""Access control: API keys and a rate limit per client address, both checked before a body is read."""
 
 import hmac
 import math
@@ -16,15 +16,16 @@ from detector_core.errors import BadConfig
 from serve_app.errors import Refusal
 
 _RELOAD_S = 2.0
+"""The key file is checked for changes at most this often."""
 _IPV6_PREFIX = 64
-"""A household or a host usually has a whole IPv6 network of this prefix length, so it counts as one client."""
+"""Prefix length of the IPv6 network that one household or host usually has; each such network counts as one client."""
 
 
 class ApiKeys:
-    """The keys in a file, one per line; ``#`` starts a comment. Read again when the file changes.
+    """The API keys in a file: one per line, ``#`` starts a comment. The file is read again when it changes.
 
     Raises:
-        BadConfig: when the service starts, the file cannot be read or holds no key.
+        BadConfig: the file cannot be read, or holds no key, when the service starts.
     """
 
     def __init__(self, path: str) -> None:
@@ -34,10 +35,10 @@ class ApiKeys:
         self._checked = -math.inf
         self._read()
         if not self._hashes:
-            raise BadConfig(f"api_keys_file {path} holds no key: write one per line")
+            raise BadConfig(f"api_keys_file {path} holds no key: write one key per line")
 
     def accepts(self, key: str) -> bool:
-        """Whether a key is valid. Takes as long for a wrong key as for a valid one."""
+        """Whether a key is valid. The comparison takes the same time for a wrong key as for a valid one."""
         if time.monotonic() - self._checked > _RELOAD_S:
             self._read()
         digest = sha256(key.encode("utf-8", "surrogateescape")).digest()
@@ -53,19 +54,22 @@ class ApiKeys:
         except (OSError, UnicodeDecodeError) as error:
             if self._stamp is None:
                 raise BadConfig(f"api_keys_file {self._path} cannot be read: {error}") from None
-            return  # possibly being replaced: the keys read before stay valid
+            return  # the file may be in the middle of being replaced: keep the previous keys
         self._stamp = status.st_mtime_ns, status.st_size
         keys = [line.partition("#")[0].strip() for line in lines]
         self._hashes = [sha256(key.encode()).digest() for key in keys if key]
 
 
 class AccessControl:
-    """A dependency of the routes that predict or store: answers 429 and 401.
+    """A FastAPI dependency of the routes that predict or store: refuses requests with 429 or 401.
 
     Args:
-        keys: None lets everybody in.
+        keys: the valid keys; None requires no key.
         requests_per_minute: limit per client address, counted in this process; 0 for no limit.
-        trusted_proxies: addresses or networks whose X-Forwarded-For header is believed.
+        trusted_proxies: addresses or networks of proxies whose X-Forwarded-For header is trusted.
+
+    Raises:
+        BadConfig: a trusted proxy is neither an address nor a network.
     """
 
     def __init__(self, keys: ApiKeys | None, requests_per_minute: int, trusted_proxies: list[str]) -> None:
@@ -78,20 +82,20 @@ class AccessControl:
             raise BadConfig(f"trusted_proxies: {error}") from None
 
     async def __call__(self, request: Request) -> None:
-        """Raises Refusal."""
+        """Checks one request. Raises Refusal: 429 over the rate limit, 401 without a valid key."""
         if self._limit and self._limiter:
             client = self.client_address(request)
             if not self._limiter.hit(self._limit, client):
                 reset = self._limiter.get_window_stats(self._limit, client).reset_time
                 wait = max(1, math.ceil(reset - time.time()))
-                message = f"at most {self._limit.amount} requests per minute are accepted"
+                message = f"more than {self._limit.amount} requests per minute came from this address"
                 raise Refusal(429, message, headers={"Retry-After": str(wait)})
         if self._keys and not self._keys.accepts(_key_of(request)):
-            message = "an API key is required: send Authorization: Bearer KEY, or X-API-Key: KEY"
+            message = "a valid API key is required: send it as Authorization: Bearer KEY or X-API-Key: KEY"
             raise Refusal(401, message, headers={"WWW-Authenticate": "Bearer"})
 
     def client_address(self, request: Request) -> str:
-        """The address to count. Behind trusted proxies: the last one in X-Forwarded-For that is not a proxy's."""
+        """The address that a request counts for: the last one in X-Forwarded-For that is not a trusted proxy's."""
         peer = request.client.host if request.client else ""
         forwarded = ",".join(request.headers.getlist("x-forwarded-for")).split(",")
         for text in [peer, *reversed(forwarded)]:

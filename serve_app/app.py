@@ -1,4 +1,4 @@
-"""The Ray Serve application: how many replicas of which deployment, and what each may use.
+"""The Ray Serve application: which deployments it has, how many replicas of each, and their resources.
 
   serve run serve_app.app:build models=/srv/models         serves the live model of MODELS
   serve deploy serve_app/config.yaml                       the same on a cluster, see the file
@@ -6,7 +6,7 @@
 Left out: starting Ray and the service (``jobs.serve``), and what the replicas do (:mod:`serve_app.deployments`).
 """
 
-from typing import Any
+from typing import Any, cast
 
 from ray import serve
 
@@ -20,9 +20,9 @@ from serve_app.settings import Scale, Settings
 __all__ = ["Settings", "build"]
 
 SURGE_PERCENT = 100
-"""During an update a replica is stopped only once its replacement answers."""
+"""During an update a replica is stopped only after its replacement answers."""
 LOOK_BACK_S = 12
-"""The load is averaged over this time. Ray requires more than the default interval of reports, 10 s."""
+"""The load is averaged over this time, which Ray requires to exceed the interval of its reports, 10 s."""
 LOGGING = {"encoding": "JSON", "enable_access_log": False}
 
 
@@ -30,18 +30,19 @@ def build(settings: Settings) -> serve.Application:
     """Builds the application. Every replica follows the live model itself (:mod:`serve_app.live_model`).
 
     Raises:
-        BadConfig: the settings name no model or two, or nothing was promoted.
+        BadConfig: the settings name no model or two models, or no model was promoted.
         BrokenArtifact: the folder is not a complete model.
     """
     settings.check()
-    changes = {name: storage.absolute(str(getattr(settings, name))) for name in ("model", "models")}
-    settings = settings.model_copy(update={name: where for name, where in changes.items() if getattr(settings, name)})
+    paths = {name: getattr(settings, name) for name in ("model", "models")}
+    settings = settings.model_copy(update={name: storage.absolute(path) for name, path in paths.items() if path})
     describe(artifacts.find(settings.model) if settings.model else versions.live(str(settings.models)))
     together = settings.layout == "together"
-    return Ingress.options(
+    ingress = cast("serve.Deployment", Ingress)  # the decorator's type hints hide what it returns
+    return ingress.options(
         **_deployment_options(settings.detectors if together else settings.ingresses),
         ray_actor_options=_model_resources(settings) if together else {"num_cpus": settings.ingress_cpus},
-        # The ingress itself refuses requests beyond http.max_open, in the form of every other error.
+        # The ingress itself refuses requests beyond http.max_open, with the same error body as every other refusal.
         max_ongoing_requests=2 * settings.http.max_open,
         backpressure_config={"status_code": 503, "retry_after_s": 1},
         max_queued_requests=settings.http.max_open,
@@ -52,9 +53,9 @@ def _detector(settings: Settings) -> serve.Application:
     return Detector.options(
         **_deployment_options(settings.detectors),
         ray_actor_options=_model_resources(settings),
-        # Everything that the ingresses may ask at a time, and one question about the model from each: batches are
-        # filled from a queue in the replica. With a lower limit images would wait in Serve's router, which looks for a
-        # free replica at growing intervals.
+        # All images that the ingresses may send at a time, plus one request for the model's description from each:
+        # batches are filled from a queue in the replica. With a lower limit images would wait in Serve's router, which
+        # looks for a free replica at growing intervals.
         max_ongoing_requests=(max(settings.max_queued, settings.max_batch_size) + 1) * settings.ingresses.max_replicas,
     ).bind(settings)
 

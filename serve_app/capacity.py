@@ -1,4 +1,4 @@
-"""How many requests, and how many bytes of their bodies, one process holds at a time."""
+"""Limits how many requests, and how many bytes of their bodies, one process holds at a time."""
 
 from collections.abc import AsyncIterator
 
@@ -8,10 +8,14 @@ from serve_app.errors import Busy
 
 
 class Capacity:
-    """A dependency of the routes that read a body.
+    """A FastAPI dependency of the routes that read a body: refuses requests that exceed the capacity with 503.
 
     Bytes are counted as they arrive, so a client that announces a large body and sends nothing takes no capacity; the
     announced length is only compared with what is left. Everything is released when the request ends, however it ends.
+
+    Args:
+        max_requests: most requests at a time.
+        max_bytes: most bytes of their bodies at a time.
     """
 
     def __init__(self, max_requests: int, max_bytes: int) -> None:
@@ -20,13 +24,13 @@ class Capacity:
 
     @property
     def in_use(self) -> tuple[int, int]:
-        """Requests and bytes."""
+        """The requests and bytes that are held now."""
         return self._requests, self._bytes
 
     async def __call__(self, request: Request) -> AsyncIterator[None]:
-        """Raises Busy."""
+        """Holds one request until it ends. Raises Busy."""
         left, length = self._max_bytes - self._bytes, content_length(request)
-        # A body above max_bytes is too large, not too much at a time: whoever reads it says so.
+        # A body above max_bytes can never fit: it is left to the reader of the body, which answers 413 instead of 503.
         if self._requests >= self._max_requests or left < length <= self._max_bytes:
             raise Busy
         held = 0
@@ -55,6 +59,6 @@ def hold_bytes(request: Request, count: int) -> None:
 
 
 def content_length(request: Request) -> int:
-    """The length of the body as the request announces it; 0 if it does not."""
+    """The length of the body in bytes as the request announces it; 0 if it does not."""
     length = request.headers.get("content-length", "")
     return int(length) if length.isdecimal() else 0

@@ -1,4 +1,4 @@
-"""A short clip: some of its frames, each on the way of an image, and one verdict about the clip."""
+"""Short clips: samples frames, puts each through the same pipeline as an image, and forms one verdict."""
 
 import statistics
 import time
@@ -18,7 +18,7 @@ from serve_app.settings import Limits
 
 @dataclass(frozen=True, kw_only=True)
 class DecodedClip:
-    """``times_s`` and ``frames`` belong together: when each sampled frame is shown, and what to predict in it."""
+    """The sampled frames of a clip, in order, and the time at which each is shown, in seconds."""
 
     duration_s: float
     times_s: tuple[float, ...]
@@ -27,7 +27,12 @@ class DecodedClip:
 
 @dataclass(frozen=True, kw_only=True)
 class ClipPrediction:
-    """The verdict about a clip: ``p_fake`` is the median over the frames with a face, None if there is none."""
+    """The verdict about a clip.
+
+    Attributes:
+        p_fake: the median over the scored frames, which are those with a face; None if there are none.
+        proportion_fake: proportion of the scored frames whose verdict is fake; None likewise.
+    """
 
     frames: list[FrameAnswer]
     verdict: Verdict
@@ -38,16 +43,17 @@ class ClipPrediction:
 
 
 def decode_clip(
-    data: bytes, model: ModelInfo, limits: Limits, count: int, search: bool, pool: DecodePool, deadline: float
+    data: bytes, model: ModelInfo, limits: Limits, count: int, search_faces: bool, pool: DecodePool, deadline: float
 ) -> DecodedClip:
-    """Samples evenly spaced frames. One is open at a time, besides what the decoder's own process holds.
+    """Samples evenly spaced frames of a clip and finds the crops in each; only one decoded frame is held at a time.
 
     Args:
-        count: how many frames.
-        deadline: of :func:`time.monotonic`, after which decoding is given up.
+        count: how many frames to sample.
+        search_faces: whether faces are searched.
+        deadline: when to give up decoding, on the clock of :func:`time.monotonic`.
 
     Raises:
-        Refusal: 400 for a file that is no clip, 413 for one that is too long.
+        Refusal: 400 for a file that is not a clip, 413 for a clip that is too long.
     """
     try:
         with (
@@ -59,7 +65,7 @@ def decode_clip(
             for frame in clip.frames:
                 decode_s = time.perf_counter() - started
                 times_s.append(frame.time_s)
-                frames.append(find_crops(frame.image_HWC, model, limits, search, decode_s=decode_s))
+                frames.append(find_crops(frame.image_HWC, model, limits, search_faces, decode_s=decode_s))
                 started = time.perf_counter()
             return DecodedClip(duration_s=clip.duration_s, times_s=tuple(times_s), frames=tuple(frames))
     except VideoTooLarge as error:
@@ -69,7 +75,11 @@ def decode_clip(
 
 
 def combine(clip: DecodedClip, predictions: list[ImagePrediction], model: ModelInfo) -> ClipPrediction:
-    """One verdict from those of the frames."""
+    """Combines the predictions for the frames of a clip into one verdict.
+
+    Args:
+        model: the model to name if the clip has no frame.
+    """
     frames = [
         FrameAnswer(time_s=time_s, verdict=frame.verdict, p_fake=frame.p_fake, faces=frame.faces)
         for time_s, frame in zip(clip.times_s, predictions, strict=True)

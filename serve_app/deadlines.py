@@ -13,16 +13,16 @@ T = TypeVar("T")
 
 
 async def read_within(deadline: float, reading: Awaitable[T]) -> T:
-    """Waits for a body until ``deadline`` on the event loop's clock. Raises Refusal (408)."""
+    """Waits for a body until ``deadline`` on the event loop's clock. Raises Refusal: 408 if it is not complete then."""
     try:
         async with asyncio.timeout_at(deadline):
             return await reading
     except TimeoutError:
-        raise Refusal(408, "the body arrived too slowly", headers={"Connection": "close"}) from None
+        raise Refusal(408, "the request body did not arrive in time", headers={"Connection": "close"}) from None
 
 
 async def compute_within(request: Request, deadline: float, work: Coroutine[None, None, T]) -> T:
-    """Waits for the answer to a request whose body was read, and cancels it once nobody waits for it any more.
+    """Computes the answer to a request whose body was read; cancels the work when the client leaves or time runs out.
 
     Raises:
         Unavailable: the deadline has passed.
@@ -39,7 +39,7 @@ async def compute_within(request: Request, deadline: float, work: Coroutine[None
     except TimeoutError:
         if working.done() and not working.cancelled() and working.exception() is not None:
             raise
-        raise Unavailable("the answer took too long: try again in a moment", retry_after_s=2) from None
+        raise Unavailable("the answer was not ready in time: try again in a moment", retry_after_s=2) from None
     finally:
         working.cancel()
         watching.cancel()

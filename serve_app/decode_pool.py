@@ -12,13 +12,17 @@ from typing import TypeVar
 MEMORY_BYTES = 2**30
 """Memory that the images being decoded in one process may take together."""
 BYTES_PER_PIXEL = 12
-"""Memory an image takes while it is decoded, at its peak: RGBA, the background it is laid on, and RGB."""
+"""Peak memory of an image while it is decoded: RGBA, the background it is composited onto, and RGB."""
 
 T = TypeVar("T")
 
 
 class DecodePool:
-    """A few threads with a common memory budget. A thread finishes its work even if nobody waits for it any more."""
+    """Threads with a common memory budget. A thread finishes its work even if its request was cancelled meanwhile.
+
+    Args:
+        threads: None for one per core.
+    """
 
     def __init__(self, threads: int | None = None, memory_bytes: int = MEMORY_BYTES) -> None:
         self._executor = ThreadPoolExecutor(threads or os.cpu_count() or 1, thread_name_prefix="decode")
@@ -26,7 +30,7 @@ class DecodePool:
         self._changed = threading.Condition()
 
     async def run(self, work: Callable[..., T], *arguments: object) -> T:
-        """Runs ``work`` in a thread. If cancelled while it waits for one, it releases the arguments at once."""
+        """Runs ``work`` in a thread. If cancelled while waiting for a free thread, releases the arguments at once."""
         pending = [partial(work, *arguments)]
         try:
             return await asyncio.get_running_loop().run_in_executor(self._executor, lambda: pending[0]())
@@ -35,7 +39,7 @@ class DecodePool:
 
     @contextmanager
     def reserve(self, count: int) -> Iterator[None]:
-        """Waits, in a thread, until ``count`` bytes of the budget are free; an image larger than that runs alone."""
+        """Blocks the calling thread until ``count`` bytes are free. More than the whole budget waits for all of it."""
         count = min(count, self._memory_bytes)
         with self._changed:
             self._changed.wait_for(lambda: self._reserved + count <= self._memory_bytes)

@@ -1,15 +1,15 @@
 """The two deployments: an ingress that reads uploads and finds faces, and a detector that predicts crops in batches.
 
-They scale independently, each by its own queue. An ingress asks about a bounded number of images at a time and refuses
-further ones at once. Prediction has no side effects, so an image whose replica died is sent to another one, once. With
-``layout: together`` each ingress runs the model itself and there is no detector.
+They scale independently, each by its own queue. An ingress sends a bounded number of images at a time to the detectors
+and refuses further ones at once. A prediction has no side effects, so if a replica dies, its images are sent once more
+to another one. With ``layout: together`` each ingress runs the model itself and there is no detector.
 """
 
 import asyncio
 import os
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from fastapi import FastAPI
 from ray import serve
@@ -20,7 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from detector_core.images import faces
 from detector_core.images.decode import Heat, Pixels
-from detector_core.registry.predictor import ModelInfo, Prediction, Predictor, blank, describe
+from detector_core.registry.predictor import ModelInfo, Prediction, Predictor, blank_image, describe
 from serve_app.errors import Busy, Unavailable
 from serve_app.health import ForwardPassMonitor
 from serve_app.live_model import LiveModel
@@ -30,7 +30,7 @@ from serve_app.schemas import searches_faces
 from serve_app.settings import Settings
 
 CONCURRENT_EXPLANATIONS = 2
-"""Heat maps that a detector computes, and an ingress asks for, at a time, so that they do not delay predictions."""
+"""Most heat maps at a time, per detector and per ingress, so that they do not delay predictions."""
 RESTARTING = "the model is being restarted: try again in a moment"
 RESTART_S = 5
 REQUEST_ID = b"x-request-id"
@@ -49,12 +49,13 @@ class Model:
             lambda loaded: self._metrics.behind.set(0 if loaded else 1),
         )
         self._explaining = asyncio.Semaphore(CONCURRENT_EXPLANATIONS)
-        self.predict.set_max_batch_size(settings.max_batch_size)
-        self.predict.set_batch_wait_timeout_s(settings.batch_wait_s)
+        batching: Any = self.predict  # @serve.batch adds these methods, but its type hints do not know them
+        batching.set_max_batch_size(settings.max_batch_size)
+        batching.set_batch_wait_timeout_s(settings.batch_wait_s)
 
     @serve.batch(max_concurrent_batches=1)
     async def predict(self, images: list[Pixels]) -> list[Prediction]:
-        """Predicts a batch, in a thread, so that the next batch can fill meanwhile."""
+        """Predicts a batch in a thread, so that the next batch can fill meanwhile."""
         started = time.perf_counter()
         with self._passes.track():
             predictions = await asyncio.to_thread(self._live.current.predict, images)
@@ -62,10 +63,10 @@ class Model:
         return predictions
 
     async def check_health(self) -> None:
-        """Called by Ray Serve, which replaces a replica after three failures. Costs nothing while passes succeed."""
+        """Called by Ray Serve, which replaces a replica after three failures. Computes nothing while passes succeed."""
         self._metrics.behind.refresh()
         predictor = self._live.current
-        await asyncio.to_thread(self._passes.check, lambda: predictor.predict([blank(predictor.info)]))
+        await asyncio.to_thread(self._passes.check, lambda: predictor.predict([blank_image(predictor.info)]))
 
     async def model_info(self) -> ModelInfo:
         """Describes the model that answers."""
@@ -77,11 +78,15 @@ class Model:
             return await asyncio.to_thread(self._live.current.explain, image_SSC, toward)
 
 
-Detector = serve.deployment(Model, name="Detector")
+Detector = cast("serve.Deployment", serve.deployment(Model, name="Detector"))  # its type hints cover decorators only
 
 
 class ServeAdapter:
-    """Evens out what Ray Serve does differently from ASGI: disconnected clients raise, and the request id is added."""
+    """Evens out two differences between Ray Serve and ASGI.
+
+    Serve raises TaskCancelledError where ASGI sends ``http.disconnect``, and its proxy adds X-Request-ID to an answer
+    that already has one.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -90,7 +95,7 @@ class ServeAdapter:
         added_by_proxy = [(name, value) for name, value in scope.get("headers", []) if name.lower() == REQUEST_ID]
 
         async def send_without_duplicate(message: Message) -> None:
-            if message["type"] == "http.response.start":  # Serve's proxy adds the id of the request itself
+            if message["type"] == "http.response.start":  # the proxy adds these again
                 headers = message["headers"]
                 kept = [(name, value) for name, value in headers if (name.lower(), value) not in added_by_proxy]
                 message = {**message, "headers": kept}
@@ -106,11 +111,11 @@ class ServeAdapter:
 
 
 class BoundedModelClient:
-    """Asks the model on behalf of one ingress, about a bounded number of images at a time. Raises Unavailable.
+    """The model client of one ingress: sends a bounded number of images at a time. Raises Unavailable.
 
     Args:
         model: a handle to the detectors, or the model itself if there are none.
-        on_change: called with the number of images that have no answer yet.
+        on_change: called with the number of images that are waiting for an answer.
     """
 
     def __init__(
@@ -133,9 +138,9 @@ class BoundedModelClient:
         return heat
 
     async def model_info(self) -> ModelInfo:
-        """Describes the model of the detector that is asked, which may still have the previous one.
+        """Describes the model of one detector, which may still be the previous one shortly after a promotion.
 
-        One call answers all waiting requests, and it does not count as an image.
+        Concurrent callers share one call, which does not count as an image.
         """
         try:
             async with asyncio.timeout(RESTART_S), self._info_lock:
@@ -174,7 +179,7 @@ class BoundedModelClient:
 @serve.deployment
 @serve.ingress()
 class Ingress:
-    """Reads, checks and decodes uploads, and answers over HTTP. Runs the model itself if there is no detector."""
+    """Reads, checks and decodes uploads, and answers over HTTP; runs the model itself if there is no detector."""
 
     def __init__(self, detector: "DeploymentHandle[Any] | None", settings: Settings) -> None:
         self._settings = settings
@@ -183,7 +188,7 @@ class Ingress:
     def __serve_build_asgi_app__(self) -> FastAPI:
         live = LiveModel(self._settings, describe)
         if searches_faces(self._settings.http.faces, live.current):
-            faces.warm_up()  # takes seconds, which the first request should not wait for
+            faces.warm_up()  # takes seconds: the first request should not wait for it
         self._metrics = RequestMetrics()
         client = BoundedModelClient(self._model, self._settings, self._metrics.waiting.set)
         app = create_app(client, lambda: live.current, self._settings.http, self._metrics.observe)

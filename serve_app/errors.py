@@ -1,4 +1,4 @@
-"""The errors of the service, and the one JSON form in which each of them is answered."""
+"""The errors of the service, and the JSON form in which all of them are answered."""
 
 import re
 import uuid
@@ -16,7 +16,7 @@ _ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 CLIENT_CLOSED = 499
 """Status, in metrics and log, of a request whose client closed the connection before the answer."""
-BUSY = "too many images are waiting: try again in a moment"
+BUSY = "too many images are waiting for the model: try again in a moment"
 
 
 class Unavailable(Exception):
@@ -28,14 +28,19 @@ class Unavailable(Exception):
 
 
 class Busy(Unavailable):
-    """The service works but has more requests waiting than it may accept."""
+    """The service works but is at its limit of waiting images or open requests."""
 
     def __init__(self) -> None:
         super().__init__(BUSY)
 
 
 class Refusal(HTTPException):
-    """A request that is answered with an error. ``code`` is needed if the status has several, see OTHER_CODES."""
+    """A request that is answered with an error status.
+
+    Args:
+        message: for people.
+        code: for programs; needed only where the default code of the status (CODES) is not precise enough.
+    """
 
     def __init__(self, status: int, message: str, code: str = "", headers: dict[str, str] | None = None) -> None:
         super().__init__(status, message, headers)
@@ -43,7 +48,7 @@ class Refusal(HTTPException):
 
 
 def request_id(request: HTTPConnection) -> str:
-    """The id that the client or a proxy gave the request, else a new one; the same on every call."""
+    """The id of a request: the one in its X-Request-ID header if that is valid, else a new one; stable across calls."""
     if not hasattr(request.state, "request_id"):
         given = request.headers.get("x-request-id", "")
         request.state.request_id = given if _ID.fullmatch(given) else str(uuid.uuid4())
@@ -60,8 +65,8 @@ def error_response(
 
 
 def internal_error(request: HTTPConnection) -> JSONResponse:
-    """The answer to a fault of the service itself; the details stay in the log."""
-    return error_response(request, 500, "internal error: the log of the service has details under this request_id")
+    """The answer to an unexpected exception; its details are only logged."""
+    return error_response(request, 500, "internal error: the service has logged the details under this request_id")
 
 
 def handle_errors(app: FastAPI) -> None:

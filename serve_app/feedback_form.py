@@ -1,4 +1,4 @@
-"""The form of ``POST /v1/feedback``: an image, its label, and the consent of the person who sends it."""
+"""The form of ``POST /v1/feedback``: an image, its label, and the sender's consent."""
 
 from dataclasses import dataclass
 
@@ -27,7 +27,7 @@ class FeedbackForm:
         """Checks the fields. Raises Refusal (422)."""
         fields = form.fields
         if fields.get("consent", "").lower() not in _YES:
-            raise Refusal(422, "an image is stored only with consent: send consent=true", "no_consent")
+            raise Refusal(422, "images are stored only with consent: send consent=true", "no_consent")
         label, verdict, request_id = (fields.get(name, "") for name in ("label", "verdict", "request_id"))
         if label not in LABELS:
             raise Refusal(422, f"label must be one of {', '.join(LABELS)}", "bad_parameter")
@@ -40,7 +40,7 @@ class FeedbackForm:
         return cls(data=form.files[0], label=label, verdict=verdict, request_id=request_id)
 
     def save(self, store: feedback.Store, model: dict[str, str], max_pixels: int, pool: DecodePool) -> str:
-        """Stores the image without its metadata, in a thread; returns its id. Raises BadImage, InsufficientResources."""
+        """Stores the image without metadata; returns its id. Call it in a thread. Raises BadImage, InsufficientResources."""
         width, height = read_size(self.data, max_pixels=max_pixels)
         with pool.reserve(2 * width * height * BYTES_PER_PIXEL):
             return store.add(

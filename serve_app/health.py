@@ -1,4 +1,4 @@
-"""Whether the model answers: for /readyz, and for Ray Serve, which replaces a replica that is broken. No Ray here."""
+"""Health of the model: for /readyz, and for Ray Serve, which replaces broken replicas. Does not import Ray."""
 
 import asyncio
 import math
@@ -12,9 +12,9 @@ from serve_app.errors import Busy, Unavailable
 from serve_app.pipeline import ModelClient
 
 ANSWER_S = 5.0
-"""A model that needs longer for one image is not ready."""
+"""A model that needs longer than this for one image is not ready."""
 FRESH_S = 5.0
-"""For this long an answer to any request shows that the model is ready."""
+"""An answer to any request shows for this long that the model is ready."""
 STUCK_S = 120.0
 """A forward pass that takes longer is considered stuck."""
 
@@ -26,25 +26,25 @@ class HealthTracked:
         self._client, self.answered_at = client, -math.inf
 
     async def predict(self, image_SSC: Pixels) -> Prediction:
-        """As the client, see :class:`serve_app.pipeline.ModelClient`."""
+        """As :meth:`serve_app.pipeline.ModelClient.predict`; records the time of the answer."""
         prediction = await self._client.predict(image_SSC)
         self.answered_at = time.monotonic()
         return prediction
 
     async def explain(self, image_SSC: Pixels, toward: str) -> Heat:
-        """As the client."""
+        """As :meth:`serve_app.pipeline.ModelClient.explain`."""
         return await self._client.explain(image_SSC, toward)
 
     async def model_info(self) -> ModelInfo:
-        """As the client."""
+        """As :meth:`serve_app.pipeline.ModelClient.model_info`."""
         return await self._client.model_info()
 
 
 class Readiness:
-    """Probes the model if it has not answered for FRESH_S: once, however many callers wait for it.
+    """Probes the model if it has not answered for FRESH_S. Concurrent callers wait for the same probe.
 
     Args:
-        probe: asks for one prediction through ``client`` and warms up whatever else a request needs.
+        probe: asks for one prediction through ``client``, and warms up everything else that a request needs.
     """
 
     def __init__(self, client: HealthTracked, probe: Callable[[], Awaitable[object]]) -> None:
@@ -53,7 +53,7 @@ class Readiness:
         self._probing: asyncio.Task[None] | None = None
 
     async def check(self) -> None:
-        """Raises Unavailable."""
+        """Raises Unavailable if the model does not answer."""
         if self._ready_once and time.monotonic() - self._client.answered_at < FRESH_S:
             return
         if self._probing is None:
@@ -75,11 +75,11 @@ class Readiness:
     def _finish(self, task: "asyncio.Task[None]") -> None:
         self._probing = None
         if not task.cancelled():
-            task.exception()  # marks it as seen: the callers raise it, but they may all have left
+            task.exception()  # marks it as retrieved: the callers raise it, but they may all have disconnected
 
 
 class ForwardPassMonitor:
-    """Watches the forward passes of a replica, to tell whether its engine works. Passes do not overlap."""
+    """Records how the forward passes of a replica end, to detect a broken engine. Passes must not overlap."""
 
     def __init__(self) -> None:
         self._started_at: float | None = None
@@ -99,7 +99,7 @@ class ForwardPassMonitor:
             self._started_at = None
 
     def check(self, retry: Callable[[], object]) -> None:
-        """Returns at once if the last pass succeeded; if it failed, runs ``retry``, whose error it raises.
+        """Returns at once if the last pass succeeded. If it failed, runs ``retry`` and lets its error through.
 
         Raises:
             TimeoutError: the current pass has been running for more than STUCK_S.

@@ -1,8 +1,8 @@
-"""The model of a replica: loaded once, and replaced in place when another version becomes live.
+"""The model of a replica: loaded at its start, and replaced in place when another version becomes live.
 
 Every replica polls ``MODELS/live`` itself, so promotions and rollbacks reach a service however it was deployed,
-without a restart and without a failed request: the old model answers until the new one is loaded. A version that
-cannot be loaded is reported once, and the old one stays.
+without a restart and without a failed request: the old model answers until the new one is loaded. If a version cannot
+be loaded, this is logged once, and the old model stays.
 """
 
 import logging
@@ -21,9 +21,10 @@ _log = logging.getLogger("ray.serve")
 
 
 class LiveModel(Generic[T]):
-    """``current`` is what ``load`` returns for the folder of the live model.
+    """Follows the live model: ``current`` is the result of ``load`` for its folder.
 
     Args:
+        load: turns a model folder into what ``current`` should hold.
         on_change: called after each change of the live model with whether it could be loaded.
 
     Raises:
@@ -59,13 +60,13 @@ class LiveModel(Generic[T]):
                 return
             self.current = self._load(versions.live(models))
         except (OSError, StorageUnavailable) as error:
-            _log.warning("%s cannot be read now, the previous model stays: %s", models, error)
+            _log.warning("%s cannot be read at the moment, so the previous model stays: %s", models, error)
             return
         except DetectorError as error:
-            _log.error("the live model of %s cannot be loaded, the previous one stays: %s", models, error)
+            _log.error("the live model of %s cannot be loaded, so the previous one stays: %s", models, error)
             self._on_change(False)
         except Exception:  # a runtime may raise anything for a file it cannot use; polling must go on regardless
-            _log.exception("the live model of %s cannot be loaded, the previous one stays", models)
+            _log.exception("the live model of %s cannot be loaded, so the previous one stays", models)
             self._on_change(False)
         else:
             _log.info("now serving %s", version[0])

@@ -1,4 +1,4 @@
-"""What operators see: Prometheus metrics on Ray's endpoint, and one JSON log line per request.
+"""Prometheus metrics, exported by Ray, and one JSON log line per request.
 
 Neither ever contains an image, a file name or an address. ``docs/grafana/service.json`` shows the metrics.
 """
@@ -10,7 +10,7 @@ from ray.serve import metrics
 from serve_app.middleware import RequestEvent
 
 SECONDS = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30]
-BATCHES = [1, 2, 4, 8, 16, 32, 64]
+BATCH_SIZES = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0]
 TENTHS = [number / 10 for number in range(1, 10)]
 REQUESTS = "detector_requests"
 VERDICTS = "detector_verdicts"
@@ -41,10 +41,10 @@ class PersistentGauge:
 
 
 class RequestMetrics:
-    """The metrics of an ingress; ``create_app`` is given :meth:`observe`."""
+    """The metrics of an ingress. :meth:`observe` is the observer that ``create_app`` expects."""
 
     def __init__(self) -> None:
-        self._requests = metrics.Counter(REQUESTS, "requests answered", ("route", "status"))
+        self._requests = metrics.Counter(REQUESTS, "requests answered", ("route", "status"))  # type: ignore[arg-type]  # Ray's hint allows one tag only
         self._verdicts = metrics.Counter(VERDICTS, "images and frames predicted", ("verdict",))
         self._seconds = metrics.Histogram(SECONDS_BY_STAGE, "seconds per request and stage", SECONDS, ("stage",))
         self._scores = metrics.Histogram(SCORES, "calibrated p_fake of predicted images", TENTHS)
@@ -77,7 +77,7 @@ class ModelMetrics:
     """The metrics of a replica that runs the model."""
 
     def __init__(self) -> None:
-        self._size = metrics.Histogram(BATCH_SIZE, "images per forward pass", BATCHES)
+        self._size = metrics.Histogram(BATCH_SIZE, "images per forward pass", BATCH_SIZES)
         self._seconds = metrics.Histogram(MODEL_SECONDS, "seconds per forward pass", SECONDS)
         self.behind = PersistentGauge(BEHIND, "1 while the live model cannot be loaded and the previous one is served")
 

@@ -1,4 +1,4 @@
-"""Wraps every request: request id, security headers, a last handler for errors, and one event for metrics and log."""
+"""Wraps every request: request id, security headers, a last exception handler, and one event for metrics and log."""
 
 import asyncio
 import logging
@@ -53,7 +53,7 @@ class RequestEvent:
 
 @dataclass(kw_only=True)
 class RequestTimings:
-    """Collects what a request took and found, for the timings in its answer and for :class:`RequestEvent`."""
+    """Collects the timings and verdicts of a request, for its answer and for :class:`RequestEvent`."""
 
     started: float = field(default_factory=time.perf_counter)
     seconds: dict[str, float] = field(default_factory=dict)
@@ -70,7 +70,7 @@ class RequestTimings:
             self.add(stage, time.perf_counter() - started)
 
     def add(self, stage: str, seconds: float) -> None:
-        """Adds seconds to a stage."""
+        """Adds to the duration of a stage."""
         self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
 
     def count(self, verdict: str, p_fake: float | None) -> None:
@@ -86,7 +86,7 @@ class RequestTimings:
 
 
 def timings_of(request: HTTPConnection) -> RequestTimings:
-    """The timings of a request."""
+    """The timings of a request; the same object on every call."""
     if not hasattr(request.state, "timings"):
         request.state.timings = RequestTimings()
     timings: RequestTimings = request.state.timings
@@ -94,7 +94,11 @@ def timings_of(request: HTTPConnection) -> RequestTimings:
 
 
 class RequestMiddleware:
-    """The outermost ASGI layer."""
+    """The outermost ASGI layer.
+
+    Args:
+        observe: called with each request after its answer.
+    """
 
     def __init__(self, app: ASGIApp, observe: Callable[[RequestEvent], None]) -> None:
         self._app, self._observe = app, observe

@@ -1,4 +1,4 @@
-"""The bodies of requests in the OpenAPI document: FastAPI cannot derive them, because uploads are read by hand."""
+"""OpenAPI schemas of the request bodies: FastAPI cannot derive them, because uploads are streamed by hand."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ def image_body(settings: HttpSettings) -> dict[str, Any]:
     many = {"type": "array", "minItems": 1, "maxItems": settings.limits.max_files, "items": _FILE}
     content = {**_form({FIELD: many}, [FIELD]), "image/*": {"schema": _FILE}}
     if settings.allow_url:
-        url = {"type": "string", "format": "uri", "description": "an http or https address on the public internet"}
+        url = {"type": "string", "format": "uri", "description": "an http or https URL on the public internet"}
         content["application/json"] = {"schema": {"type": "object", "required": ["url"], "properties": {"url": url}}}
     return {"required": True, "content": content}
 
@@ -36,7 +36,7 @@ def feedback_body() -> dict[str, Any]:
         "consent": {
             "type": "string",
             "enum": ["true"],
-            "description": "agrees that the image is stored and learnt from",
+            "description": "agrees that the image is stored and used for training",
         },
         "verdict": {"type": "string", "enum": list(VERDICTS), "description": "the verdict that the service gave"},
         "request_id": {"type": "string", "maxLength": MAX_ID, "description": "the request_id of that answer"},

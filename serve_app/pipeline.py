@@ -1,7 +1,7 @@
-"""The way of one image, or of one frame of a clip: pixels -> faces -> crops of the model's size -> prediction.
+"""The pipeline of one image, or of one frame of a clip: pixels -> faces -> crops of the model's size -> prediction.
 
-:func:`find_crops` runs in a thread (:mod:`serve_app.decode_pool`), which holds the whole image; only the small crops
-travel further, to :func:`predict_image`. Images and clips take the same two steps.
+Images and frames take the same two steps. :func:`find_crops` runs in a thread (:mod:`serve_app.decode_pool`), the only
+place that holds the whole image; :func:`predict_image` sends the small crops to the model.
 """
 
 import base64
@@ -21,21 +21,21 @@ from detector_core.images.preprocess import square
 from detector_core.labels import FAKE, REAL
 from detector_core.registry.predictor import ModelInfo, Prediction
 from serve_app.decode_pool import BYTES_PER_PIXEL, DecodePool, gather
-from serve_app.schemas import FaceAnswer, Heatmap, Quality, Verdict, Warning, as_verdict
+from serve_app.schemas import FaceAnswer, Heatmap, ImageWarning, Quality, Verdict, as_verdict
 from serve_app.settings import Limits
 
 NO_FACE: Final = "no_face"
 
 
 class ModelClient(Protocol):
-    """Asks the model. Every method raises Unavailable if it cannot answer now."""
+    """A connection to the model. Every method raises Unavailable if the model cannot answer now."""
 
     async def predict(self, image_SSC: Pixels) -> Prediction:
         """Predicts one image of the model's size."""
         ...
 
     async def explain(self, image_SSC: Pixels, toward: str) -> Heat:
-        """Returns heat_HW from 0 to 1: the evidence for a label."""
+        """Returns the evidence for a label: heat_SS, 0 to 1. Raises BadConfig if the network has no feature maps."""
         ...
 
     async def model_info(self) -> ModelInfo:
@@ -45,14 +45,14 @@ class ModelClient(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Crop:
-    """What the model sees of an image.
+    """One part of an image as the model sees it.
 
     Attributes:
         image_SSC: uint8, of the model's size.
-        box: its place in the image; the bounding box of ``frame`` if there is one.
+        box: where it lies in the image, in pixels; the bounding box of ``frame`` if the face was aligned.
         face: the face in it, if faces were searched.
         frame: how the face was aligned; None for an upright centre square.
-        quality: why the face says little.
+        quality: flags that make the score less reliable, see :data:`serve_app.schemas.Quality`.
     """
 
     image_SSC: Pixels
@@ -64,19 +64,30 @@ class Crop:
 
 @dataclass(frozen=True, kw_only=True)
 class DecodedImage:
-    """An image after its pixels were dropped: ``width`` and ``height`` when upright, and the crops to predict."""
+    """What is kept of an image once its pixels are dropped.
+
+    Attributes:
+        width, height: of the upright image, in pixels.
+        crops: the parts to predict; none if faces were searched and none was found.
+        decode_s, faces_s: seconds spent on decoding, and on finding faces and cropping.
+    """
 
     width: int
     height: int
     crops: tuple[Crop, ...]
-    warnings: tuple[Warning, ...]
+    warnings: tuple[ImageWarning, ...]
     decode_s: float
     faces_s: float
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImagePrediction:
-    """The verdict about an image. The values are those of the decisive crop; None where no face was found."""
+    """The verdict about an image.
+
+    Attributes:
+        p_fake, confidence, crop: those of the decisive crop; None if no face was found.
+        detect_s, explain_s: seconds spent on the predictions and on the heat map.
+    """
 
     verdict: Verdict
     p_fake: float | None
@@ -89,55 +100,55 @@ class ImagePrediction:
     explain_s: float
 
 
-def decode_image(data: bytes, model: ModelInfo, limits: Limits, search: bool, pool: DecodePool) -> DecodedImage:
-    """Decodes an upload and finds what to predict. Raises BadImage."""
+def decode_image(data: bytes, model: ModelInfo, limits: Limits, search_faces: bool, pool: DecodePool) -> DecodedImage:
+    """Decodes an uploaded image and finds the crops to predict. Raises BadImage."""
     width, height = read_size(data, max_pixels=limits.max_pixels)
     with pool.reserve(width * height * BYTES_PER_PIXEL):
         started = time.perf_counter()
         image_HWC = decode(data, max_pixels=limits.max_pixels)
-        warnings: tuple[Warning, ...] = ("recompressed",) if quality.is_recompressed(data) else ()
-        return find_crops(image_HWC, model, limits, search, warnings, time.perf_counter() - started)
+        warnings: tuple[ImageWarning, ...] = ("recompressed",) if quality.is_recompressed(data) else ()
+        return find_crops(image_HWC, model, limits, search_faces, warnings, time.perf_counter() - started)
 
 
 def find_crops(
     image_HWC: Pixels,
     model: ModelInfo,
     limits: Limits,
-    search: bool,
-    warnings: tuple[Warning, ...] = (),
+    search_faces: bool,
+    warnings: tuple[ImageWarning, ...] = (),
     decode_s: float = 0.0,
 ) -> DecodedImage:
-    """Finds what to predict in a decoded image or frame: each face, or the centre square if faces are not searched."""
+    """Finds the crops to predict in a decoded image or frame: each face, or the centre square without face search."""
     started = time.perf_counter()
     height, width = image_HWC.shape[:2]
-    found = faces.detect(image_HWC) if search else []
-    crops = _crops(image_HWC, model, found[: limits.max_faces], search)
-    raised = list(warnings)
+    detected = faces.detect(image_HWC) if search_faces else []
+    crops = _crops(image_HWC, model, detected[: limits.max_faces], search_faces)
+    all_warnings = list(warnings)
     if any(crop.box[2] - crop.box[0] < model.preprocess.image_size for crop in crops):
-        raised.append("upscaled")
-    if len(found) > 1:
-        raised.append("several_faces")
+        all_warnings.append("upscaled")
+    if len(detected) > 1:
+        all_warnings.append("several_faces")
     if width != height and crops and crops[0].box == _centre(width, height):
-        raised.append("cropped")
+        all_warnings.append("cropped")
     return DecodedImage(
         width=width,
         height=height,
         crops=crops,
-        warnings=tuple(raised),
+        warnings=tuple(all_warnings),
         decode_s=decode_s,
         faces_s=time.perf_counter() - started,
     )
 
 
-def _crops(image_HWC: Pixels, model: ModelInfo, found: list[Face], search: bool) -> tuple[Crop, ...]:
+def _crops(image_HWC: Pixels, model: ModelInfo, detected: list[Face], search_faces: bool) -> tuple[Crop, ...]:
     height, width = image_HWC.shape[:2]
     whole = Crop(image_SSC=square(image_HWC, model.preprocess), box=_centre(width, height))
-    if not search:
+    if not search_faces:
         return (whole,)
-    if found and faces.fills_image(image_HWC, found[0]):  # an aligned portrait, predicted as jobs.evaluate predicts it
-        flags = quality.face_flags(image_HWC, found[0])
-        return (Crop(image_SSC=whole.image_SSC, box=whole.box, face=found[0], quality=flags),)
-    return tuple(_aligned(image_HWC, face, model) for face in found)
+    if detected and faces.fills_image(image_HWC, detected[0]):  # an aligned portrait: cropped as in jobs.evaluate
+        flags = quality.face_flags(image_HWC, detected[0])
+        return (Crop(image_SSC=whole.image_SSC, box=whole.box, face=detected[0], quality=flags),)
+    return tuple(_aligned(image_HWC, face, model) for face in detected)
 
 
 def _aligned(image_HWC: Pixels, face: Face, model: ModelInfo) -> Crop:
@@ -160,7 +171,11 @@ def _centre(width: int, height: int) -> Box:
 async def predict_image(
     client: ModelClient, image: DecodedImage, model: ModelInfo, *, explain: bool = False
 ) -> ImagePrediction:
-    """Predicts every crop of an image; the one most likely fake decides, as a fake passed is the more serious error.
+    """Predicts every crop of an image. The one most likely to be fake decides: a fake passed is the more serious error.
+
+    Args:
+        model: the model to name if there is nothing to predict.
+        explain: whether to add a heat map of the evidence in the decisive crop.
 
     Raises:
         Unavailable: the model cannot answer now.

@@ -1,6 +1,6 @@
 """The HTTP interface as a FastAPI application: each route parses a request, calls the service once and forms an answer.
 
-Uploads stay in memory. Nothing of them is stored or logged, file names least of all, unless a user sends an image as
+Uploads stay in memory. Neither images nor file names are stored or logged, except an image that a user sends as
 feedback. Left out: what the service does (:mod:`serve_app.service`) and Ray (:mod:`serve_app.deployments`).
 """
 
@@ -49,20 +49,20 @@ def create_app(
     settings: HttpSettings | None = None,
     observe: Callable[[RequestEvent], None] = lambda _: None,
 ) -> FastAPI:
-    """The application.
+    """Builds the application.
 
     Args:
         client, model: see :class:`serve_app.service.DetectionService`.
-        settings: how the operator runs the service.
+        settings: the operator's settings; None for the defaults.
         observe: called with each answered request.
 
     Raises:
-        BadConfig: a setting cannot work, such as a key file that does not exist.
+        BadConfig: a setting does not work, such as a key file that does not exist.
     """
     settings = settings or HttpSettings()
     app = FastAPI(
         title="Deepfake face detector",
-        description="Tells photographs of faces from generated ones. Images are processed in memory and not stored.",
+        description="Tells photographs of faces from generated images. Uploads are processed in memory and not stored.",
         version="1",
         docs_url=None,
         redoc_url=None,
@@ -85,20 +85,20 @@ def create_app(
 
 
 def service_of(request: Request) -> DetectionService:
-    """The service of the application that answers a request."""
+    """The service of the application that handles a request."""
     service: DetectionService = request.app.state.service
     return service
 
 
 Service = Annotated[DetectionService, Depends(service_of)]
-_FACES = Query(description="on: score each face; off: score the whole image; auto: as the operator has set")
+_FACES = Query(description="on: find and score each face; off: score the centre square; auto: the operator's setting")
 
 
 def _upload_routes(settings: HttpSettings) -> APIRouter:
-    """The routes that read a body: access is checked and capacity counted before they do."""
+    """The routes that read a body. Access and capacity are checked before it is read."""
     keys = ApiKeys(settings.api_keys_file) if settings.api_keys_file else None
     access = AccessControl(keys, settings.requests_per_minute, settings.trusted_proxies)
-    schemes = [HTTPBearer(auto_error=False), APIKeyHeader(name="X-API-Key", auto_error=False)] if keys else []
+    schemes = (HTTPBearer(auto_error=False), APIKeyHeader(name="X-API-Key", auto_error=False)) if keys else ()
     dependencies = [
         Depends(access),
         Depends(Capacity(settings.max_open, settings.capacity_bytes)),
@@ -113,21 +113,21 @@ def _upload_routes(settings: HttpSettings) -> APIRouter:
     router = APIRouter()
     router.post(
         "/v1/detect",
-        summary="Real or fake?",
+        summary="Detect generated faces in images",
         responses=error_responses(*statuses),
         **body(openapi.image_body(settings)),
     )(detect)
     if settings.limits.frames:
         router.post(
             "/v1/detect/video",
-            summary="Frames of a short clip",
+            summary="Detect generated faces in a short clip",
             responses=error_responses(*statuses),
             **body(openapi.clip_body()),
         )(detect_video)
     router.post(
         "/v1/feedback",
         status_code=201,
-        summary="Send an image with its label",
+        summary="Report a wrong verdict",
         responses=error_responses(*statuses, 404),
         **body(openapi.feedback_body()),
     )(give_feedback)
@@ -137,13 +137,15 @@ def _upload_routes(settings: HttpSettings) -> APIRouter:
 async def detect(
     request: Request,
     service: Service,
-    explain: Annotated[bool, Query(description="add a heat map of the evidence for the verdict")] = False,
+    explain: Annotated[
+        bool, Query(description="add a heat map of the evidence for the verdict to each result")
+    ] = False,
     faces: Annotated[Faces, _FACES] = "auto",
 ) -> DetectAnswer:
     """Returns one result per image, in the order of the request.
 
-    Send images in form fields named "file", or one image as the body with its own content type, such as image/jpeg.
-    JPEG, PNG, WebP, AVIF, BMP, TIFF and GIF are supported; of an animation the first frame is used.
+    Send images in form fields named "file", or a single image as the body with its content type, such as image/jpeg.
+    Supported formats: JPEG, PNG, WebP, AVIF, BMP, TIFF and GIF. Only the first frame of an animation is used.
     """
     deadline, timings = service.deadline(), timings_of(request)
     limits = service.settings.limits
@@ -160,13 +162,13 @@ async def detect(
 async def detect_video(
     request: Request,
     service: Service,
-    frames: Annotated[int | None, Query(ge=1, description="how many, evenly spaced; default: the limit")] = None,
+    frames: Annotated[int | None, Query(ge=1, description="number of frames to score; default: the limit")] = None,
     faces: Annotated[Faces, _FACES] = "auto",
 ) -> VideoAnswer:
-    """Scores evenly spaced frames like images; the clip's p_fake is the median over those with a face.
+    """Scores evenly spaced frames like images; p_fake of the clip is the median over the frames with a face.
 
-    Send the clip in the form field "file", or as the body with its own content type, such as video/mp4. MP4, MOV,
-    WebM, Matroska and AVI are supported.
+    Send the clip in the form field "file", or as the body with its content type, such as video/mp4. Supported formats:
+    MP4, MOV, WebM, Matroska and AVI.
     """
     deadline, timings = service.deadline(), timings_of(request)
     limits = service.settings.limits
@@ -192,9 +194,9 @@ async def detect_video(
 
 
 async def give_feedback(request: Request, service: Service) -> FeedbackAnswer:
-    """Stores one image, with the consent of its sender, for a later model to learn from.
+    """Stores one image with its true label, with the sender's consent, so that a later model can be trained on it.
 
-    Times, places and other metadata are removed from the file before it is stored; its name is never stored.
+    Date, location and other metadata are removed before the file is stored; its name is never stored.
     """
     service.check_feedback()
     deadline, timings = service.deadline(), timings_of(request)
@@ -209,28 +211,28 @@ def _other_routes() -> APIRouter:
     router = APIRouter()
     router.get(
         "/v1/model",
-        summary="The model that answers, its test metrics, and what this service offers",
+        summary="Describe the model and the service",
         responses=error_responses(503),
     )(show_model)
-    router.get("/healthz", summary="Is the process alive?")(alive)
-    router.get("/readyz", summary="Does the model answer?", responses=error_responses(503))(ready)
+    router.get("/healthz", summary="Liveness probe")(alive)
+    router.get("/readyz", summary="Readiness probe", responses=error_responses(503))(ready)
     router.get("/", include_in_schema=False)(partial(_page, "index.html"))
     router.get("/docs", include_in_schema=False)(partial(_page, "docs.html"))
     return router
 
 
 async def show_model(service: Service) -> ModelAnswer:
-    """The model and its metrics."""
+    """Returns the model that answers, its test metrics, and the features and limits of this service."""
     return await service.describe_model()
 
 
 async def alive() -> Health:
-    """Answers if the process does."""
+    """Answers 200 as long as the process is alive."""
     return Health()
 
 
 async def ready(service: Service) -> Health:
-    """Answers 200 only if the model has answered within the last seconds."""
+    """Answers 200 if the model has answered within the last few seconds, else 503."""
     await service.check_ready()
     return Health()
 

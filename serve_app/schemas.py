@@ -1,4 +1,4 @@
-"""The shape of every answer over HTTP."""
+"""The schemas of all answers over HTTP."""
 
 from typing import Literal, Self
 
@@ -11,10 +11,10 @@ from serve_app.settings import Faces, HttpSettings, Limits
 Label = Literal["real", "fake"]
 Verdict = Literal["real", "uncertain", "fake", "no_face"]
 Quality = Literal["small", "blurred", "dark"]
-Warning = Literal["recompressed", "upscaled", "several_faces", "cropped"]
-"""``recompressed``: a JPEG too coarse to keep traces. ``upscaled``: the scored part is smaller than the model's input.
-``several_faces``: the face most likely fake decided. ``cropped``: only the centre of an image that is not square was
-scored."""
+ImageWarning = Literal["recompressed", "upscaled", "several_faces", "cropped"]
+"""``recompressed``: a JPEG of such low quality that traces are lost. ``upscaled``: the scored part is smaller than the
+model's input. ``several_faces``: the face that is most likely fake decided. ``cropped``: the image is not square, and
+only its centre square was scored."""
 
 CODES = {
     400: "not_an_image",
@@ -31,12 +31,12 @@ CODES = {
 }
 """The ``code`` of each error status, unless one of :data:`OTHER_CODES` is more precise."""
 OTHER_CODES = {
-    "bad_request": (400, "the body is not the form or JSON that its content type says"),
-    "not_a_video": (400, "the file is not a readable clip"),
+    "bad_request": (400, "the body is not a valid form or JSON, although its content type says so"),
+    "not_a_video": (400, "the file is not a clip, or is damaged"),
     "no_video": (422, "the form has no clip"),
-    "no_consent": (422, "feedback is stored only with consent=true"),
-    "bad_parameter": (422, "a parameter has a value that is not allowed"),
-    "bad_url": (422, "the address is not allowed, or did not return an image"),
+    "no_consent": (422, "feedback without consent=true"),
+    "bad_parameter": (422, "a parameter has an invalid value"),
+    "bad_url": (422, "the URL is not allowed, or did not return an image"),
 }
 """Code -> status and meaning."""
 
@@ -46,7 +46,7 @@ class ModelRef(BaseModel):
 
     name: str
     version: str
-    sha256: str = Field(description="of the weights")
+    sha256: str = Field(description="SHA-256 of the weights")
 
     @classmethod
     def of(cls, info: ModelInfo) -> "ModelRef":
@@ -55,7 +55,7 @@ class ModelRef(BaseModel):
 
 
 class Thresholds(BaseModel):
-    """An image is real below ``real_below``, fake at ``fake_above`` and above, and uncertain in between."""
+    """The verdict is real if p_fake is below ``real_below``, fake from ``fake_above`` on, and uncertain in between."""
 
     real_below: float
     fake_above: float
@@ -67,7 +67,7 @@ class Thresholds(BaseModel):
 
 
 class Size(BaseModel):
-    """Pixels of the upright image: EXIF orientation is applied."""
+    """The size of the upright image (EXIF orientation applied), in pixels."""
 
     width: int
     height: int
@@ -79,7 +79,7 @@ _BOX = "left, top, right, bottom in pixels of the upright image"
 class FaceAnswer(BaseModel):
     """One face of an image."""
 
-    box: Box = Field(description=f"{_BOX}; may reach beyond its border")
+    box: Box = Field(description=f"the detected face: {_BOX}; it may extend beyond the image")
     crop_box: Box = Field(description=f"the part that was scored: {_BOX}")
     score: float = Field(ge=0, le=1, description="confidence of the face detector")
     p_fake: float = Field(ge=0, le=1)
@@ -88,15 +88,15 @@ class FaceAnswer(BaseModel):
 
 
 class Heatmap(BaseModel):
-    """Evidence for a verdict in the scored part (Grad-CAM): a greyscale PNG, 255 where it is strongest."""
+    """Where the evidence for a verdict lies (Grad-CAM): a greyscale PNG, 255 where the evidence is strongest."""
 
     toward: Label
-    box: Box = Field(description=f"where it lies: {_BOX}")
+    box: Box = Field(description=f"the part of the image that the PNG covers: {_BOX}")
     png_base64: str
 
 
 class ImageTiming(BaseModel):
-    """Milliseconds of each stage for one image."""
+    """The duration of each stage for one image, in milliseconds."""
 
     decode: float
     faces: float
@@ -113,22 +113,26 @@ class Result(BaseModel):
         ge=0, le=1, description="calibrated probability that the image is fake; null for no_face"
     )
     confidence: float | None = Field(
-        ge=0, le=1, description="probability that the verdict is right; for uncertain, that of the more likely side"
+        ge=0,
+        le=1,
+        description="probability that the verdict is right; for uncertain, the probability of the more likely label",
     )
     thresholds: Thresholds
-    faces: list[FaceAnswer] = Field(description="the largest first; empty if none was searched for or found")
+    faces: list[FaceAnswer] = Field(description="the largest first; empty if faces were not searched or none was found")
     size: Size
     crop_box: Box | None = Field(description=f"the part that decided the verdict: {_BOX}; null for no_face")
-    warnings: list[Warning]
-    heatmap: Heatmap | None = Field(None, description="with ?explain=true, if the network can be explained")
+    warnings: list[ImageWarning]
+    heatmap: Heatmap | None = Field(
+        None, description="with ?explain=true; null if the network has no feature maps or no face was found"
+    )
     model: ModelRef
     request_id: str
     timing_ms: ImageTiming
-    retained: Literal[False] = Field(False, description="nothing of the image is kept")
+    retained: Literal[False] = Field(False, description="always false: the image is not kept")
 
 
 class Timing(BaseModel):
-    """Milliseconds that a request took."""
+    """How long reading the request and answering it took, in milliseconds."""
 
     read: float
     total: float
@@ -145,7 +149,7 @@ class DetectAnswer(BaseModel):
 class FrameAnswer(BaseModel):
     """One frame of a clip."""
 
-    time_s: float = Field(ge=0, description="from the beginning of the clip")
+    time_s: float = Field(ge=0, description="seconds from the beginning of the clip")
     verdict: Verdict
     p_fake: float | None = Field(ge=0, le=1)
     faces: list[FaceAnswer]
@@ -157,44 +161,46 @@ class VideoAnswer(BaseModel):
     duration_s: float
     frames: list[FrameAnswer]
     verdict: Verdict
-    p_fake: float | None = Field(ge=0, le=1, description="median over the scored frames; null if no frame has a face")
-    proportion_fake: float | None = Field(ge=0, le=1, description="proportion of the scored frames called fake")
-    scored_frames: int = Field(description="frames with a face, or all of them if faces were not searched")
+    p_fake: float | None = Field(ge=0, le=1, description="median over the scored frames; null if no frame was scored")
+    proportion_fake: float | None = Field(
+        ge=0, le=1, description="proportion of the scored frames whose verdict is fake"
+    )
+    scored_frames: int = Field(description="number of frames with a face; all frames if faces were not searched")
     thresholds: Thresholds
     model: ModelRef
-    warnings: list[Warning]
+    warnings: list[ImageWarning]
     request_id: str
     timing_ms: Timing
-    retained: Literal[False] = Field(False, description="nothing of the clip is kept")
+    retained: Literal[False] = Field(False, description="always false: the clip is not kept")
 
 
 class FeedbackAnswer(BaseModel):
     """The answer to ``POST /v1/feedback``."""
 
-    id: str = Field(description="quote it to have the image deleted")
+    id: str = Field(description="give it to the operator to have the image deleted")
     stored: Literal[True] = True
     request_id: str
 
 
 class TestMetrics(BaseModel):
-    """Metrics of a model on the test split of one data set; fractions, null if undefined."""
+    """The metrics of a model on the test split of one data set, as fractions; null if undefined."""
 
     data: str
     generated: bool
     images: int
-    auc: float | None
+    auc: float | None = Field(description="ROC AUC")
     accuracy: float | None
-    fakes_passed: float | None = Field(description="proportion of the fakes called real (APCER)")
-    reals_flagged: float | None = Field(description="proportion of the real images called fake (BPCER)")
+    fakes_passed: float | None = Field(description="proportion of the fakes whose verdict is real (APCER)")
+    reals_flagged: float | None = Field(description="proportion of the real images whose verdict is fake (BPCER)")
 
 
 class Features(BaseModel):
     """What this service offers."""
 
-    faces: Literal["on", "off"] = Field(description="whether faces are searched if ?faces= is not given")
-    url: bool
-    feedback: bool
-    video: bool
+    faces: Literal["on", "off"] = Field(description="whether faces are searched by default, that is with faces=auto")
+    url: bool = Field(description="whether the service fetches images from URLs")
+    feedback: bool = Field(description="whether the service accepts feedback")
+    video: bool = Field(description="whether the service accepts clips")
     key: bool = Field(description="whether an API key is required")
 
 
@@ -204,9 +210,11 @@ class ModelAnswer(ModelRef):
     variant: str
     created: str
     data: str = Field(description="name of the training data")
-    generated: bool = Field(description="trained on generated demo data: its verdicts say nothing about photographs")
+    generated: bool = Field(
+        description="true for a model trained on generated demo data, whose verdicts mean nothing for photographs"
+    )
     image_size: int
-    precision: str = Field(description="numeric precision that the network is served in")
+    precision: str = Field(description="numeric precision that the network runs in, such as int8")
     thresholds: Thresholds
     test: list[TestMetrics]
     features: Features
@@ -244,7 +252,7 @@ def searches_faces(setting: Faces, info: ModelInfo) -> bool:
 
 
 def as_verdict(name: str) -> Verdict:
-    """The verdict of that name."""
+    """Narrows the type of a verdict. Raises ValueError for any other word."""
     for verdict in ("real", "uncertain", "fake"):
         if name == verdict:
             return verdict
@@ -258,7 +266,7 @@ class Health(BaseModel):
 
 
 class Error(BaseModel):
-    """What went wrong: ``code`` is for programs, ``message`` for people."""
+    """An error: ``code`` is for programs, ``message`` for people."""
 
     code: str
     message: str

@@ -1,7 +1,7 @@
-"""What the service does, apart from HTTP: predict images and clips, store feedback, report its readiness.
+"""What the service does, independent of HTTP: predict images and clips, store feedback, report readiness.
 
-One object per replica holds the model client, the decode pool and the settings. No Ray here: tests give it a client
-that calls the predictor directly.
+One object per replica holds the model client, the decode pool and the settings. It does not know Ray: tests pass a
+client that calls the predictor directly.
 """
 
 import asyncio
@@ -11,7 +11,7 @@ from collections.abc import Callable
 from detector_core.data import feedback
 from detector_core.errors import BadImage, InsufficientResources, TooManyPixels, UnsupportedFormat
 from detector_core.images import faces as face_search
-from detector_core.registry.predictor import ModelInfo, blank
+from detector_core.registry.predictor import ModelInfo, blank_image
 from serve_app import clips
 from serve_app.clips import ClipPrediction, DecodedClip
 from serve_app.decode_pool import DecodePool, gather
@@ -31,8 +31,9 @@ class DetectionService:
     """The service of one replica.
 
     Args:
-        client: asks the model about one crop.
-        model: describes the live model; its preprocessing is applied here, so that only small crops reach the client.
+        client: predicts single crops.
+        model: returns a description of the live model; its preprocessing is applied here, so only small crops are sent
+            to the client.
         settings: how the operator runs the service.
 
     Raises:
@@ -51,13 +52,13 @@ class DetectionService:
     async def detect(
         self, files: list[bytes], faces: Faces, explain: bool, timings: RequestTimings
     ) -> list[tuple[DecodedImage, ImagePrediction]]:
-        """Predicts every image of a request, concurrently. Raises Refusal, Unavailable."""
+        """Predicts all images of a request concurrently; results are in their order. Raises Refusal, Unavailable."""
         model = self._model()
-        search = self._searches(faces, model)
+        search_faces = self._searches(faces, model)
 
         async def decode(data: bytes, index: int) -> DecodedImage:
             try:
-                return await self._pool.run(decode_image, data, model, self.settings.limits, search, self._pool)
+                return await self._pool.run(decode_image, data, model, self.settings.limits, search_faces, self._pool)
             except BadImage as error:
                 raise as_refusal(error, f"image {index + 1} of {len(files)}: " if len(files) > 1 else "") from None
 
@@ -70,12 +71,12 @@ class DetectionService:
     async def detect_clip(
         self, data: bytes, frames: int, faces: Faces, timings: RequestTimings
     ) -> tuple[DecodedClip, ClipPrediction]:
-        """Predicts some frames of a clip. Raises Refusal, Unavailable."""
+        """Predicts ``frames`` evenly spaced frames of a clip. Raises Refusal, Unavailable."""
         model, deadline = self._model(), time.monotonic() + self.settings.timeout_s
-        search = self._searches(faces, model)
+        search_faces = self._searches(faces, model)
         limits, pool = self.settings.limits, self._pool
-        clip = await pool.run(clips.decode_clip, data, model, limits, frames, search, pool, deadline)
-        # One frame after the other: a clip must not take every place in the model's queue.
+        clip = await pool.run(clips.decode_clip, data, model, limits, frames, search_faces, pool, deadline)
+        # One frame after the other, so that a clip does not fill the queue of the model.
         predictions = [await predict_image(self._client, frame, model) for frame in clip.frames]
         for frame, prediction in zip(clip.frames, predictions, strict=True):
             record(timings, frame, prediction)
@@ -84,10 +85,10 @@ class DetectionService:
     def check_feedback(self) -> None:
         """Raises Refusal (404) if this service stores no feedback."""
         if self._store is None:
-            raise Refusal(404, "this service does not store feedback")
+            raise Refusal(404, "this service does not accept feedback")
 
     async def store_feedback(self, form: Form) -> str:
-        """Stores an image with its label; returns its id. Raises Refusal, Unavailable."""
+        """Stores an image with its label and returns its id. Raises Refusal, Unavailable."""
         parsed = FeedbackForm.parse(form)
         model = ModelRef.of(await self._client.model_info()).model_dump()
         try:
@@ -99,7 +100,7 @@ class DetectionService:
             raise Unavailable(message, retry_after_s=STORE_FULL_RETRY_S) from None
 
     async def describe_model(self) -> ModelAnswer:
-        """The model that answers, and what this service offers. Raises Unavailable."""
+        """Describes the model that answers and what this service offers. Raises Unavailable."""
         return ModelAnswer.describe(await self._client.model_info(), self.settings)
 
     async def check_ready(self) -> None:
@@ -107,29 +108,29 @@ class DetectionService:
         await self._readiness.check()
 
     def deadline(self) -> float:
-        """When a request that starts now must be answered, on the event loop's clock."""
+        """The time by which a request that starts now must be answered, on the event loop's clock."""
         return asyncio.get_running_loop().time() + self.settings.timeout_s
 
     def _searches(self, faces: Faces, model: ModelInfo) -> bool:
         return searches_faces(self.settings.faces if faces == "auto" else faces, model)
 
     async def _warm_up(self) -> None:
-        """One prediction, and the face detector loaded if requests need it."""
+        """Makes one prediction, and loads the face detector if requests need it."""
         model = self._model()
         if self._searches("auto", model):
             await self._pool.run(face_search.warm_up)
-        await self._client.predict(blank(model))
+        await self._client.predict(blank_image(model))
 
 
 def record(timings: RequestTimings, image: DecodedImage, prediction: ImagePrediction) -> None:
-    """Adds one image to what its request took and found."""
+    """Adds the timings and the verdict of one image to those of its request."""
     for stage, seconds in seconds_by_stage(image, prediction).items():
         timings.add(stage, seconds)
     timings.count(prediction.verdict, prediction.p_fake)
 
 
 def seconds_by_stage(image: DecodedImage, prediction: ImagePrediction) -> dict[str, float]:
-    """How long each stage of an image took."""
+    """The duration of each stage of one image, in seconds."""
     return {
         "decode": image.decode_s,
         "faces": image.faces_s,
@@ -139,7 +140,7 @@ def seconds_by_stage(image: DecodedImage, prediction: ImagePrediction) -> dict[s
 
 
 def as_refusal(error: BadImage, prefix: str = "") -> Refusal:
-    """The answer to an image that cannot be read: 413 too large, 415 unknown format, else 400."""
+    """The answer to an image that cannot be read: 413 if it is too large, 415 for an unknown format, else 400."""
     statuses = ((TooManyPixels, 413), (UnsupportedFormat, 415))
     status = next((status for kind, status in statuses if isinstance(error, kind)), 400)
     return Refusal(status, f"{prefix}{error}")

@@ -1,6 +1,7 @@
 """The settings of the service: the arguments of ``serve_app.app:build`` and the ``args`` of ``config.yaml``.
 
-The field descriptions are the documentation: ``docs/http-api.md`` prints them.
+The field descriptions are the documentation of the settings. ``python -m serve_app.settings_table`` prints them, and
+writes them into ``docs/http-api.md``.
 """
 
 from typing import Literal, Self
@@ -27,12 +28,14 @@ class Limits(Frozen):
 
     max_bytes: int = Field(20 * 2**20, gt=0, description="Largest request with images, in bytes.")
     max_files: int = Field(10, gt=0, description="Most images in one request.")
-    max_pixels: int = Field(MAX_PIXELS, gt=0, description="Largest image in pixels; checked before it is decoded.")
-    max_faces: int = Field(5, gt=0, description="Most faces scored in one image, the largest first.")
+    max_pixels: int = Field(
+        MAX_PIXELS, gt=0, description="Most pixels of an image (width times height), checked before it is decoded."
+    )
+    max_faces: int = Field(5, gt=0, description="Most faces scored in one image; the largest faces are scored.")
     max_video_bytes: int = Field(50 * 2**20, gt=0, description="Largest request with a clip, in bytes.")
     max_video_s: float = Field(60, gt=0, description="Longest clip, in seconds.")
     frames: int = Field(
-        16, ge=0, description="Most frames scored in a clip, and the default of ?frames=; 0 turns clips off."
+        16, ge=0, description="Most frames scored in a clip, and how many are scored by default. 0 turns clips off."
     )
 
     @property
@@ -44,36 +47,46 @@ class Limits(Frozen):
 class HttpSettings(Frozen):
     """How the service answers over HTTP."""
 
-    limits: Limits = Field(Limits(), description="Limits of one request, see below.")
-    timeout_s: float = Field(30, gt=0, description="Longest time for one request in seconds, including reading it.")
+    limits: Limits = Field(Limits(), description="Limits of one request.")
+    timeout_s: float = Field(
+        30, gt=0, description="Time limit of a request in seconds, including the time to read its body."
+    )
     max_open: int = Field(
-        128, gt=0, description="Most requests that one ingress handles at a time; further ones are answered 503."
+        128, gt=0, description="Most requests that one ingress handles at a time; others are answered with 503."
     )
     max_open_bytes: int = Field(
         0,
         ge=0,
-        description="Most bytes of request bodies held at a time; 0 allows eight requests of the largest size.",
+        description="Most bytes of request bodies that one ingress holds at a time; requests beyond that are answered "
+        "with 503. 0 allows eight requests of the largest size.",
     )
     faces: Faces = Field(
-        "auto", description="Whether faces are searched; auto: unless the model was trained on generated demo data."
+        "auto",
+        description="Whether the service searches for faces, unless a request chooses. `auto` searches if the model "
+        "was trained on photographs, not on generated demo data.",
     )
     allow_url: bool = Field(
-        False, description='Whether {"url": ...} is accepted: the service then fetches images from public addresses.'
+        False,
+        description='Whether clients may send `{"url": ...}`. The service then downloads images from public addresses.',
     )
     api_keys_file: str | None = Field(
-        None, description="File with API keys, one per line, # starts a comment; read again when it changes."
+        None,
+        description="File with the valid API keys, one per line; `#` starts a comment. Changes take effect within two "
+        "seconds. Without it, no key is required.",
     )
     requests_per_minute: int = Field(
-        0, ge=0, description="Most requests per minute from one client address to one replica; 0: no limit."
+        0, ge=0, description="Most requests per minute from one client address to one ingress. 0 means no limit."
     )
     trusted_proxies: list[str] = Field(
-        [], description="Addresses or networks of proxies whose X-Forwarded-For header is believed."
+        [], description="Addresses or networks of proxies whose `X-Forwarded-For` header is trusted."
     )
     cors_origins: list[str] = Field([], description="Origins whose web pages may call the service (CORS).")
     feedback_folder: str | None = Field(
-        None, description="Folder for the images that users send as feedback; without it feedback is off."
+        None, description="Folder for the images that users send as feedback. Without it, feedback is off."
     )
-    feedback_bytes: int = Field(2**30, gt=0, description="Largest size of the feedback folder, in bytes.")
+    feedback_bytes: int = Field(
+        2**30, gt=0, description="Most bytes in the feedback folder; further feedback is answered with 503."
+    )
 
     @property
     def capacity_bytes(self) -> int:
@@ -81,23 +94,24 @@ class HttpSettings(Frozen):
         return self.max_open_bytes or LARGEST_REQUESTS * self.limits.largest
 
     @model_validator(mode="after")
-    def _holds_the_largest(self) -> Self:
+    def _fits_the_largest_request(self) -> Self:
         if self.capacity_bytes < self.limits.largest:
             raise ValueError(
-                f"max_open_bytes is {self.max_open_bytes}: the largest request takes {self.limits.largest}"
+                f"max_open_bytes is {self.max_open_bytes}: it must be 0 or at least {self.limits.largest}, the size of "
+                "the largest request that limits allow"
             )
         return self
 
 
 class Scale(Frozen):
-    """How many replicas a deployment has; their number follows the requests that each of them is handling."""
+    """How many replicas a deployment has; the number follows the requests that each replica is handling."""
 
     min_replicas: int = Field(1, ge=1, description="Fewest replicas.")
     max_replicas: int = Field(1, ge=1, description="Most replicas.")
     target_ongoing_requests: float = Field(
-        8, gt=0, description="Requests per replica above which another replica is added."
+        8, gt=0, description="Mean number of requests per replica above which a replica is added."
     )
-    upscale_delay_s: float = Field(5, ge=0, description="Seconds of overload before a replica is added.")
+    upscale_delay_s: float = Field(5, ge=0, description="Seconds of high load before a replica is added.")
     downscale_delay_s: float = Field(120, ge=0, description="Seconds of low load before a replica is removed.")
 
 
@@ -105,36 +119,38 @@ class Settings(Frozen):
     """The arguments of ``build``: ``key=value`` for ``serve run``, ``args`` for ``serve deploy``."""
 
     models: str | None = Field(
-        None, description="Folder or URI that jobs.promote writes to; the service follows its live model."
+        None, description="Folder or URI that `jobs.promote` writes to; the service follows its live model."
     )
-    model: str | None = Field(None, description="Instead of models: one fixed run or model folder.")
-    poll_s: float = Field(5, gt=0, description="Seconds between two looks at the live model.")
+    model: str | None = Field(None, description="Run folder or model folder of one fixed model, instead of `models`.")
+    poll_s: float = Field(5, gt=0, description="Seconds between two checks for a new live model.")
     max_batch_size: int = Field(16, ge=1, description="Most images in one forward pass.")
-    batch_wait_s: float = Field(
-        0.003, gt=0, description="Seconds a batch waits to fill; at 0 every batch would hold one image."
-    )
+    batch_wait_s: float = Field(0.003, gt=0, description="Longest time that a batch waits to fill up, in seconds.")
     max_queued: int = Field(
-        64, ge=1, description="Most images that one ingress asks about at a time; further ones are answered 503."
+        64,
+        ge=1,
+        description="Most images of one ingress that wait for the model at a time; requests beyond that are answered "
+        "with 503.",
     )
     layout: Literal["apart", "together"] = Field(
         "apart",
-        description="apart: ingresses ask detectors; together: each replica does both, scaled as `detectors`.",
+        description="`apart`: ingresses read requests and send crops to detectors. `together`: each replica does both; "
+        "the settings of `detectors` then apply to it.",
     )
     detectors: Scale = Field(Scale(target_ongoing_requests=16), description="Replicas that run the model.")
     detector_cpus: float = Field(
-        0.9, ge=0, description="CPU cores reserved for each detector; 0.9 leaves room for an ingress on one core."
+        0.9, ge=0, description="CPU cores reserved for each detector. 0.9 leaves room for an ingress on one core."
     )
-    detector_gpus: float = Field(0, ge=0, description="GPUs reserved for each detector; a fraction shares one.")
+    detector_gpus: float = Field(
+        0, ge=0, description="GPUs reserved for each detector; several detectors share one with a fraction such as 0.5."
+    )
     threads: int = Field(
-        0,
-        ge=0,
-        description="Threads of the network; 0: detector_cpus, or all cores if that is below 1.",
+        0, ge=0, description="Threads of the network. 0 means `detector_cpus`, or all cores if that is below 1."
     )
     ingresses: Scale = Field(
-        Scale(max_replicas=2, target_ongoing_requests=32), description="Replicas that read uploads and answer."
+        Scale(max_replicas=2, target_ongoing_requests=32), description="Replicas that read requests and answer them."
     )
     ingress_cpus: float = Field(CORES_FOR_INGRESSES / 2, ge=0, description="CPU cores reserved for each ingress.")
-    http: HttpSettings = Field(HttpSettings(), description="How the service answers over HTTP, see below.")
+    http: HttpSettings = Field(HttpSettings(), description="How the service answers over HTTP.")
 
     def check(self) -> None:
         """Checks settings against each other. Raises BadConfig."""
@@ -143,12 +159,15 @@ class Settings(Frozen):
         limits = self.http.limits
         if self.max_queued < limits.max_files * limits.max_faces:
             raise BadConfig(
-                f"max_queued is {self.max_queued}: it must hold one request of {limits.max_files} files with "
-                f"{limits.max_faces} faces each (http.limits)"
+                f"max_queued is {self.max_queued}: it must be at least http.limits.max_files x http.limits.max_faces = "
+                f"{limits.max_files} x {limits.max_faces}, or the largest request could never be answered"
             )
         for name, scale in (("detectors", self.detectors), ("ingresses", self.ingresses)):
             if scale.min_replicas > scale.max_replicas:
-                raise BadConfig(f"{name}: min_replicas {scale.min_replicas} is above max_replicas {scale.max_replicas}")
+                raise BadConfig(
+                    f"{name}.min_replicas is {scale.min_replicas}: it must be at most {name}.max_replicas, which is "
+                    f"{scale.max_replicas}"
+                )
 
     def minimum_resources(self) -> dict[str, float]:
         """CPUs and GPUs that the smallest number of replicas needs."""

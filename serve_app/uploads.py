@@ -1,4 +1,4 @@
-"""Reads the body of a request into memory: nothing is written to disk, and file names are ignored."""
+"""Reads the body of a request into memory. Nothing is written to disk, and file names are ignored."""
 
 import json
 from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -19,12 +19,12 @@ _JSON_BYTES = 16 * 2**10
 _FIELD_BYTES = 16 * 2**10
 
 Fetch = Callable[[str, Callable[[int], None]], Awaitable[bytes]]
-"""Fetches an address and reports the bytes as they arrive."""
+"""Downloads a URL; the second argument is called with the number of bytes as they arrive."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Form:
-    """A multipart form: its files in fields named FIELD, in order, and its text fields."""
+    """A multipart form: the files in its fields named FIELD, in order, and its text fields."""
 
     files: list[bytes]
     fields: dict[str, str]
@@ -51,7 +51,11 @@ async def read_images(
     max_files: int,
     fetch: Fetch | None,
 ) -> list[bytes]:
-    """Reads one image as the body, several in a form, or one from an address in ``{"url": ...}``. Raises Refusal."""
+    """Reads the images of a request: one as the body, several in a form, or one from ``{"url": ...}``. Raises Refusal.
+
+    Args:
+        fetch: downloads the image behind a URL; None if the service does not do that.
+    """
     kind = content_type(request)
     if kind.startswith("image/") or kind == OCTETS:
         return [await read_raw(request, max_bytes)]
@@ -64,14 +68,14 @@ async def read_images(
         url = _url_in(await read_raw(request, _JSON_BYTES))
         return [await fetch(url, partial(hold_bytes, request))]
     if kind == _JSON:
-        raise Refusal(415, "this service does not fetch addresses: send the image itself")
+        raise Refusal(415, "this service does not download images from URLs: send the image itself")
     raise Refusal(
         415, f"send a multipart form with a field {FIELD!r}, or one image as the body with its type, such as image/jpeg"
     )
 
 
 async def read_clip(request: Request, *, max_bytes: int) -> bytes:
-    """Reads a clip as the body, or one in a form. Raises Refusal."""
+    """Reads the clip of a request, sent as the body or in a form. Raises Refusal."""
     kind = content_type(request)
     if kind.startswith("video/") or kind == OCTETS:
         return await read_raw(request, max_bytes)
@@ -108,7 +112,7 @@ async def read_form(request: Request, *, max_bytes: int, max_files: int) -> Form
     except MultiPartException as error:
         if error.message.startswith("Too many files"):
             raise Refusal(413, f"at most {max_files} files are accepted per request") from None
-        raise Refusal(400, f"the form cannot be read: {error.message}", "bad_request") from None
+        raise Refusal(400, f"the form is malformed: {error.message}", "bad_request") from None
     try:
         if not parser.complete:
             raise Refusal(400, "the form is incomplete: its closing boundary is missing", "bad_request")
@@ -119,9 +123,9 @@ async def read_form(request: Request, *, max_bytes: int, max_files: int) -> Form
     return Form(files=files, fields=fields)
 
 
-def too_many_frames(most: int) -> Refusal:
-    """The answer to a request for more frames than the operator allows."""
-    return Refusal(422, f"parameter frames: at most {most} frames are scored", "bad_parameter")
+def too_many_frames(limit: int) -> Refusal:
+    """The answer to a request for more frames than the limit."""
+    return Refusal(422, f"parameter frames: at most {limit} frames can be scored", "bad_parameter")
 
 
 def _url_in(body: bytes) -> str:

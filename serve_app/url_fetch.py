@@ -1,8 +1,8 @@
-"""The bytes behind an address that a client names, without lending the client this machine's place in the network.
+"""Downloads an image from a URL that a client sends, without giving the client access to this machine's network (SSRF).
 
-Only http and https on their own ports, only public addresses: the name is resolved here, every address it has is
-checked, and the connection goes to the checked one, so that a second answer of the name server changes nothing. Each
-redirect is a new address and is checked likewise. Size and time are bounded.
+Only http and https on their default ports, and only public addresses: the host name is resolved once, every address it
+resolves to is checked, and the connection goes to a checked address, so that DNS rebinding has no effect. Each redirect
+is checked in the same way. Size and time are limited.
 """
 
 import asyncio
@@ -21,38 +21,43 @@ TIMEOUT_S = 10.0
 PORTS = (80, 443)
 AGENT = "deepfake-face-detector"
 _MAX_URL = 2048
-_ASSIGNED = IPv6Network("2000::/3")
-_NOT_ASKED = (IPv6Network("3fff::/20"),)
-"""For documentation; Python's own tables may be older."""
+_GLOBAL_UNICAST = IPv6Network("2000::/3")
+_DOCUMENTATION = IPv6Network("3fff::/20")
+"""Reserved for documentation since RFC 9637, which the tables of older Python versions do not know."""
 
 
 def is_public(address: str) -> bool:
-    """Whether an address is one of the open internet: not private, loopback, link-local, multicast or translated."""
-    found = ip_address(address)
-    if found.version == 6:
-        if found.ipv4_mapped is not None:
-            found = found.ipv4_mapped
-        elif (
-            found not in _ASSIGNED or found.sixtofour or found.teredo or any(found in network for network in _NOT_ASKED)
-        ):  # translated addresses lie outside
+    """Whether an IP address is on the public internet: not private, loopback, link-local, multicast or translated."""
+    ip = ip_address(address)
+    if ip.version == 6:
+        if ip.ipv4_mapped is not None:
+            ip = ip.ipv4_mapped
+        elif ip not in _GLOBAL_UNICAST or ip.sixtofour or ip.teredo or ip in _DOCUMENTATION:  # NAT64 is outside, too
             return False
-    return found.is_global and not found.is_multicast
+    return ip.is_global and not ip.is_multicast
 
 
 @cache
 def _certificates() -> ssl.SSLContext:
-    return httpx.create_ssl_context()  # reads a file of hundreds of kilobytes
+    return httpx.create_ssl_context()  # cached because it reads a file of hundreds of kilobytes
 
 
 async def resolve(host: str, port: int) -> list[str]:
-    """The addresses of a host. Raises OSError."""
+    """Resolves a host name to its IP addresses. Raises OSError."""
     loop = asyncio.get_running_loop()
-    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return list(dict.fromkeys(str(entry[4][0]) for entry in found))
+    entries = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return list(dict.fromkeys(str(entry[4][0]) for entry in entries))
 
 
-async def fetch(address: str, max_bytes: int, take: Callable[[int], None] = lambda _: None) -> bytes:
-    """What lies behind an address; ``take`` hears of its bytes as they arrive. Raises Refusal: 422 ``bad_url``, 413."""
+async def fetch(address: str, max_bytes: int, on_bytes: Callable[[int], None] = lambda _: None) -> bytes:
+    """Downloads what a URL leads to.
+
+    Args:
+        on_bytes: called with the number of bytes as they arrive; may raise to stop the download.
+
+    Raises:
+        Refusal: 422 ``bad_url`` for a URL that is not allowed or does not work, 413 for too many bytes.
+    """
     try:
         async with (
             asyncio.timeout(TIMEOUT_S),
@@ -65,15 +70,15 @@ async def fetch(address: str, max_bytes: int, take: Callable[[int], None] = lamb
                 response = await client.send(await _request(client, url), stream=True)
                 try:
                     if not response.has_redirect_location:
-                        return await _body(response, max_bytes, take)
+                        return await _body(response, max_bytes, on_bytes)
                     address = str(url.join(response.headers["location"]))
                 finally:
                     await response.aclose()
     except TimeoutError:
-        raise _bad(f"it did not answer within {TIMEOUT_S:g} s") from None
+        raise _bad(f"its server did not answer within {TIMEOUT_S:g} s") from None
     except (httpx.HTTPError, httpx.InvalidURL, OSError, UnicodeError, ValueError) as error:
-        raise _bad(f"it cannot be fetched ({type(error).__name__})") from None
-    raise _bad(f"it leads on more than {MAX_REDIRECTS} times")
+        raise _bad(f"it cannot be downloaded ({type(error).__name__})") from None
+    raise _bad(f"it redirects more than {MAX_REDIRECTS} times")
 
 
 def _parsed(address: str) -> httpx.URL:
@@ -81,9 +86,9 @@ def _parsed(address: str) -> httpx.URL:
         raise _bad("it is too long")
     url = httpx.URL(address)
     if url.scheme not in ("http", "https") or not url.host or url.userinfo:
-        raise _bad("only http and https addresses without a password are fetched")
+        raise _bad("it must be an http or https URL without user name and password")
     if _port(url) not in PORTS:
-        raise _bad(f"only the ports {' and '.join(map(str, PORTS))} are asked")
+        raise _bad(f"its port must be {' or '.join(map(str, PORTS))}")
     return url
 
 
@@ -92,14 +97,14 @@ def _port(url: httpx.URL) -> int:
 
 
 async def _request(client: httpx.AsyncClient, url: httpx.URL) -> httpx.Request:
-    """A request to the checked address itself; host and certificate are those of the name."""
+    """A request to a checked IP address, with the Host header and the certificate check of the host name."""
     host = url.raw_host.decode("ascii").strip("[]")
     try:
         addresses = await resolve(host, _port(url))
     except OSError:
-        raise _bad("its host is not known") from None
-    if not addresses or not all(is_public(found) for found in addresses):
-        raise _bad("its host is not on the open internet")
+        raise _bad("its host name cannot be resolved") from None
+    if not addresses or not all(is_public(address) for address in addresses):
+        raise _bad("its host is not on the public internet")
     return client.build_request(
         "GET",
         url.copy_with(host=addresses[0]),
@@ -113,20 +118,20 @@ async def _request(client: httpx.AsyncClient, url: httpx.URL) -> httpx.Request:
     )
 
 
-async def _body(response: httpx.Response, max_bytes: int, take: Callable[[int], None]) -> bytes:
+async def _body(response: httpx.Response, max_bytes: int, on_bytes: Callable[[int], None]) -> bytes:
     if response.status_code != 200:
-        raise _bad(f"it answered {response.status_code}")
+        raise _bad(f"its server answered with status {response.status_code}")
     if "content-encoding" in response.headers and response.headers["content-encoding"] != "identity":
-        raise _bad("it answered in a compressed form that was not asked for")
+        raise _bad("its server sent a content encoding that was not requested")
     parts, total = [], 0
     async for part in response.aiter_raw():
         total += len(part)
         if total > max_bytes:
-            raise Refusal(413, f"what lies behind the url is larger than {max_bytes / 2**20:g} MiB")
-        take(len(part))
+            raise Refusal(413, f"the image at this URL is larger than {max_bytes / 2**20:g} MiB")
+        on_bytes(len(part))
         parts.append(part)
     return b"".join(parts)
 
 
 def _bad(reason: str) -> Refusal:
-    return Refusal(422, f"the url is not used: {reason}", "bad_url")
+    return Refusal(422, f"the URL cannot be used: {reason}", "bad_url")
