@@ -12,7 +12,7 @@ import pytest
 from detector_core.data.index import scan_unlabelled
 from detector_core.images.preprocess import decode
 from detector_core.registry import versions
-from detector_core.registry.bulk_predict import judge
+from detector_core.registry.bulk_predict import predict_files
 from detector_core.registry.predictor import Predictor
 from jobs.common.chunks import ChunkStore
 from tests.conftest import image_bytes
@@ -50,7 +50,7 @@ def test_every_image_gets_the_verdict_of_the_service_and_what_was_done_is_not_do
 ) -> None:
     live, index = versions.live(models), scan_unlabelled(str(uploads))
     paths = index.frame["path"].tolist()
-    marked = judge(str(live), "cpu", index.root, paths[:256]).assign(logit=7.0)
+    marked = predict_files(str(live), "cpu", index.root, paths[:256]).assign(logit=7.0)
     ChunkStore(str(tmp_path / "out"), f"{index.key}-{live.name}-cpu").write(0, marked)
 
     code, result, err = predict(uploads, "--models", models, "--out", tmp_path / "out")

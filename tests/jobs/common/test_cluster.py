@@ -1,4 +1,4 @@
-"""What a job says about the Ray that it finds: versions, and room now and later. Without a Ray."""
+"""jobs.common.cluster: versions that do not match, and resources now and with the autoscaler. No Ray runs here."""
 
 import subprocess
 import sys
@@ -8,7 +8,7 @@ import pytest
 import ray
 
 from detector_core.errors import BadConfig, InsufficientResources
-from jobs.common import cluster
+from jobs.common import cluster, ray_internals
 from jobs.common.loopback import free_port
 
 MISMATCH = (
@@ -19,16 +19,16 @@ MISMATCH = (
 
 @pytest.fixture
 def room(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Sets what a cluster has, and what its autoscaler may bring it to."""
+    """Sets the resources of a cluster, and those with every node that its autoscaler may add."""
 
-    def have(now: dict[str, float], later: dict[str, int] | None) -> None:
+    def set_resources(now: dict[str, float], limits: dict[str, float]) -> None:
         monkeypatch.setattr(ray, "cluster_resources", lambda: now)
-        monkeypatch.setattr(cluster.ray_state, "get_max_resources_from_cluster_config", lambda: later)
+        monkeypatch.setattr(ray_internals, "autoscaler_limits", lambda: limits)
 
-    return have
+    return set_resources
 
 
-def test_another_version_is_one_line_that_names_both(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_version_mismatch_is_one_line_with_both_versions(monkeypatch: pytest.MonkeyPatch) -> None:
     def init(**_: Any) -> None:
         raise RuntimeError(MISMATCH)
 
@@ -42,8 +42,8 @@ def test_another_version_is_one_line_that_names_both(monkeypatch: pytest.MonkeyP
     assert "\n" not in str(caught.value)
 
 
-def test_a_gpu_that_no_node_may_bring_is_refused(room: Any) -> None:
-    room({"CPU": 2.0}, None)
+def test_a_gpu_that_no_node_has_is_refused(room: Any) -> None:
+    room({"CPU": 2.0}, {})
     with pytest.raises(InsufficientResources, match="training needs 1 GPU, and this Ray has 0: ask for less"):
         cluster.check_room(cpus=1, gpus=1, purpose="training")
 
@@ -56,22 +56,22 @@ def test_more_than_the_autoscaler_may_add_is_refused(room: Any) -> None:
         cluster.check_room(cpus=9, gpus=9, purpose="training")
 
 
-def test_what_the_autoscaler_may_add_is_waited_for(room: Any, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_job_waits_for_nodes_that_the_autoscaler_may_add(room: Any, capfd: pytest.CaptureFixture[str]) -> None:
     room({}, {"CPU": 64, "GPU": 8})
     cluster.check_room(cpus=4, gpus=4, purpose="training")
-    assert "training needs 4 GPU, this Ray has 0: waiting for its autoscaler" in capfd.readouterr().err
+    assert "training needs 4 GPU, and this Ray has 0: waiting for its autoscaler" in capfd.readouterr().err
 
 
-def test_room_that_is_there_needs_no_word(room: Any, capfd: pytest.CaptureFixture[str]) -> None:
+def test_enough_resources_need_no_message(room: Any, capfd: pytest.CaptureFixture[str]) -> None:
     room({"CPU": 4.0}, {"CPU": 2})
     cluster.check_room(cpus=4, purpose="training")
     assert capfd.readouterr().err == ""
 
 
-def test_a_head_that_is_gone_ends_the_job_in_one_line() -> None:
+def test_a_lost_head_ends_the_job_in_one_line() -> None:
     code = (
-        "import threading; from jobs.common import cluster; cluster.LOOK_EVERY_S, cluster.HEAD_GONE_S = 0.05, 0.2\n"
-        f"cluster._watch('127.0.0.1:{free_port()}', threading.Event())"
+        "import threading; from jobs.common import cluster; cluster.CHECK_EVERY_S, cluster.HEAD_LOST_S = 0.05, 0.2\n"
+        f"cluster._watch_head('127.0.0.1:{free_port()}', threading.Event())"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert (found.returncode, found.stdout) == (1, "")
