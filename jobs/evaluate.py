@@ -36,9 +36,9 @@ from detector_core import labels, storage
 from detector_core.data import manifest
 from detector_core.data.manifest import Manifest
 from detector_core.errors import BadConfig, BadManifest, DetectorError, InsufficientResources
-from detector_core.evaluation import calibration, explain, scoring
-from detector_core.evaluation import report_html as page
+from detector_core.evaluation import calibration, explain, report_html, scoring
 from detector_core.evaluation.calibration import UNCALIBRATED, Calibration
+from detector_core.evaluation.report import REPORT, build_report, format_report
 from detector_core.evaluation.robustness import evaluate_grid, score_grid
 from detector_core.labels import SPLITS
 from detector_core.networks import artifacts
@@ -95,7 +95,7 @@ def job(arguments: argparse.Namespace) -> dict[str, Any]:
             hold=arguments.hold,
             robustness=arguments.robustness,
         )
-    cli.say(scoring.table(report))
+    cli.say(format_report(report))
     rates = report["metrics"]
     return {
         "model": folder,
@@ -139,7 +139,7 @@ def judge(
             scores = scorers.score(rows, f"scoring {split}")
         grid = scorers.score(rows, "scoring changed images", score_grid) if robustness else None
     scores = scores.assign(p_fake=frozen.p_fake(scores["logit"]))
-    report = scoring.report(scores, frozen, model=describe(folder, artifact), data=data.describe(), split=split)
+    report = build_report(scores, frozen, model=describe(folder, artifact), data=data.describe(), split=split)
     if grid is not None:
         report["robustness"] = evaluate_grid(grid, frozen)
     network, _ = artifacts.load(folder)
@@ -202,16 +202,16 @@ def write(folder: str, scores: pd.DataFrame, report: dict[str, Any], images: dic
     """Writes the files of a judgement, ``report.json`` last, and returns where that is."""
     buffer = io.BytesIO()
     scores.to_parquet(buffer, index=False)
-    plots = page.plots(report) | images
+    plots = report_html.draw_plots(report) | images
     files = {
         scoring.SCORES: buffer.getvalue(),
         **plots,
-        page.PAGE: page.page(report, plots).encode(),
-        scoring.REPORT: json.dumps(report, indent=2, allow_nan=False).encode(),
+        report_html.PAGE: report_html.render_page(report, plots).encode(),
+        REPORT: json.dumps(report, indent=2, allow_nan=False).encode(),
     }
     for name, content in files.items():
         storage.write_bytes(storage.join(folder, name), content)
-    return storage.join(folder, scoring.REPORT)
+    return storage.join(folder, REPORT)
 
 
 class _Scorer:

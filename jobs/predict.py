@@ -29,7 +29,7 @@ from detector_core.data.index import scan_unlabelled
 from detector_core.errors import BadConfig
 from detector_core.evaluation.calibration import VERDICTS
 from detector_core.registry import versions
-from detector_core.registry.bulk_predict import judge
+from detector_core.registry.bulk_predict import predict_files
 from detector_core.registry.predictor import describe
 from jobs.common import cli
 from jobs.common.chunks import CHUNK, ChunkStore, map_chunks
@@ -66,7 +66,7 @@ def job(arguments: argparse.Namespace) -> dict[str, Any]:
     todo = [number for number in range(len(chunks)) if number not in done]
     with connect(), tqdm(total=len(paths), initial=sum(len(chunks[n]) for n in done), unit=" images") as bar:
         check_room(cpus=1, gpus=int(arguments.gpu), purpose="jobs.predict")
-        task = ray.remote(num_cpus=1, num_gpus=int(arguments.gpu))(judge)
+        task = ray.remote(num_cpus=1, num_gpus=int(arguments.gpu))(predict_files)
         for place, scores in map_chunks(task, [(where, device, index.root, chunks[number]) for number in todo]):
             parts.write(todo[place], scores)
             bar.update(len(scores))

@@ -101,9 +101,9 @@ def _promote(arguments: argparse.Namespace, models: str) -> str:
 
     data = manifest.load(storage.absolute(arguments.data)) if arguments.data else data_of_run(arguments.model)
     promotion.check_requested_precision(arguments.precision, data)
-    complete = partial(
+    add_runtime = partial(
         promotion.add_runtime,
-        asked=arguments.precision,
+        requested_precision=arguments.precision,
         data=data,
         force=arguments.force,
         say=cli.say,
@@ -111,7 +111,7 @@ def _promote(arguments: argparse.Namespace, models: str) -> str:
     )
     # A version that was forced is another one: without --force it must pass the gate again.
     key = f"{arguments.precision} {data.fingerprint if data else ''}{' forced' if arguments.force else ''}"
-    return versions.promote(arguments.model, models, force=arguments.force, complete=complete, key=key)
+    return versions.promote(arguments.model, models, force=arguments.force, add_files=add_runtime, key=key)
 
 
 def data_of_run(run_or_model: str) -> Manifest | None:

@@ -33,6 +33,7 @@ from detector_core.data.manifest import Manifest
 from detector_core.errors import BadConfig
 from detector_core.evaluation import comparison, comparison_html, scoring
 from detector_core.evaluation.comparison import EvaluatedRun
+from detector_core.evaluation.report import REPORT, format_report
 from detector_core.networks import artifacts, factory
 from detector_core.networks.catalog import find_network
 from detector_core.networks.variants import CUTOUT_SUFFIX, VARIANTS
@@ -93,7 +94,7 @@ def job(arguments: argparse.Namespace) -> dict[str, Any]:
     judged = [collect(storage.join(place, name), data) for name in runs]
     where = storage.join(place, arguments.name)
     found = write(where, judged)
-    cli.say(comparison_html.text(found))
+    cli.say(comparison_html.format_comparison(found))
     names = ("variant", "accuracy", "fakes_passed_rate", "reals_flagged_rate")
     return {
         "comparison": storage.join(where, COMPARISON),
@@ -143,12 +144,12 @@ def _judge(run: str, data: Manifest, *, gpu: bool, robustness: bool) -> None:
     report = _report(run, data)
     if report is None or (robustness and "robustness" not in report):
         _, report, _ = judge(run, data, split=SPLIT, gpu=gpu, robustness=robustness)
-        cli.say(scoring.table(report))
+        cli.say(format_report(report))
 
 
 def _report(run: str, data: Manifest) -> dict[str, Any] | None:
     """The judgement of a run's model as it is now; None where there is none."""
-    where = storage.join(report_folder(model_folder(run), SPLIT, data, own=True), scoring.REPORT)
+    where = storage.join(report_folder(model_folder(run), SPLIT, data, own=True), REPORT)
     if not storage.exists(where):
         return None
     report: dict[str, Any] = json.loads(storage.read_bytes(where))
@@ -163,7 +164,7 @@ def collect(run: str, data: Manifest) -> EvaluatedRun:
     folder = report_folder(model, SPLIT, data, own=True)
     return EvaluatedRun(
         spec=artifact.spec,
-        report=json.loads(storage.read_bytes(storage.join(folder, scoring.REPORT))),
+        report=json.loads(storage.read_bytes(storage.join(folder, REPORT))),
         scores=pd.read_parquet(io.BytesIO(storage.read_bytes(storage.join(folder, scoring.SCORES)))),
         training=artifact.training,
         history=_history(run),
@@ -179,11 +180,11 @@ def _history(run: str) -> list[dict[str, Any]]:
 def write(folder: str, runs: list[EvaluatedRun]) -> dict[str, Any]:
     """Compares and writes the files, ``comparison.json`` last; returns what it says."""
     found = comparison.compare(runs)
-    curves = comparison_html.curves(runs)
+    curves = comparison_html.draw_learning_curves(runs)
     files = {
         CURVES: curves,
         TABLE: comparison.table_5(found["means"]).to_csv(index=False).encode(),
-        PAGE: comparison_html.page(found, runs, {CURVES: curves}).encode(),
+        PAGE: comparison_html.render_page(found, runs, {CURVES: curves}).encode(),
         COMPARISON: json.dumps(found, indent=2, allow_nan=False).encode(),
     }
     for name, content in files.items():

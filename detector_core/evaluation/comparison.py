@@ -21,7 +21,7 @@ from scipy.stats import binomtest
 from detector_core import labels
 from detector_core.config import RunSpec
 from detector_core.errors import BadData
-from detector_core.evaluation.metrics import METRICS, Confusion, short
+from detector_core.evaluation.metrics import METRICS, Confusion, short_label
 from detector_core.networks.variants import spec_for
 
 NOISE = 0.05
@@ -223,7 +223,7 @@ def paper_confusion(variant: str) -> Confusion:
 def misprints(variant: str) -> list[str]:
     """What the paper prints otherwise than its own matrices say, in words."""
     return [
-        f"{short_name(row['metric'])} is printed as {row['printed']}: {row['why']}"
+        f"{short_label(row['metric'])} is printed as {row['printed']}: {row['why']}"
         for row in PAPER["misprints"]
         if row["variant"] == variant
     ]

@@ -12,8 +12,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from detector_core.evaluation.comparison import NOISE, PAPER, Judged, misprints, paper_confusion, table_5
-from detector_core.evaluation.metrics import RATES, short
+from detector_core.evaluation.comparison import NOISE, PAPER, EvaluatedRun, misprints, paper_confusion, table_5
+from detector_core.evaluation.metrics import METRICS, short_label
 from detector_core.evaluation.report_html import STYLE, image
 
 COLUMNS = 3
@@ -25,7 +25,7 @@ _CURVES = {
 }
 
 
-def curves(runs: list[Judged]) -> bytes:
+def draw_learning_curves(runs: list[EvaluatedRun]) -> bytes:
     """A PNG: loss and accuracy of each run over its epochs, as the paper's Figs. 5-7."""
     rows = math.ceil(len(runs) / COLUMNS)
     figure = Figure(figsize=(5 * COLUMNS, 3.4 * rows), layout="constrained")
@@ -46,7 +46,7 @@ def curves(runs: list[Judged]) -> bytes:
     return buffer.getvalue()
 
 
-def page(comparison: dict[str, Any], runs: list[Judged], images: dict[str, bytes]) -> str:
+def render_page(comparison: dict[str, Any], runs: list[EvaluatedRun], images: dict[str, bytes]) -> str:
     """The whole comparison as one HTML page."""
     data = runs[0].report["data"]
     warnings = sorted({text for run in runs for text in run.report["warnings"]})
@@ -82,10 +82,10 @@ def page(comparison: dict[str, Any], runs: list[Judged], images: dict[str, bytes
     )
 
 
-def text(comparison: dict[str, Any]) -> str:
+def format_comparison(comparison: dict[str, Any]) -> str:
     """Table V and the winner for a terminal."""
     won = comparison["winner"]
-    shown = table_5(comparison["means"]).rename(columns={name: short(name) for name in RATES})
+    shown = table_5(comparison["means"]).rename(columns={name: short_label(name) for name in METRICS})
     return (
         f"Table V, percent (positive = real; the paper's rows recomputed from its matrices)\n"
         f"{shown.to_string(index=False, float_format='{:.2f}'.format, na_rep='-')}\n"
@@ -139,14 +139,14 @@ def _marked(means: list[dict[str, Any]]) -> pd.DataFrame:
     wrong = {(row["variant"], row["metric"]) for row in PAPER["misprints"]}
     shown = table[["variant", "source"]].astype(str)
     spreads = {mean["variant"]: mean for mean in means if len(mean["seeds"]) > 1}
-    for name in RATES:
+    for name in METRICS:
         cells = []
         for variant, source, value in zip(table["variant"], table["source"], table[name], strict=True):
             star = "*" if source == "paper" and (variant, name) in wrong else ""
             low_high = spreads.get(variant, {}).get(f"{name}_spread") if source == "ours" else None
             spread = f" ({100 * low_high[0]:.2f}-{100 * low_high[1]:.2f})" if low_high else ""
             cells.append("not defined" if math.isnan(value) else f"{value:.3f}{star}{spread}")
-        shown[short(name)] = cells
+        shown[short_label(name)] = cells
     return shown
 
 

@@ -1,8 +1,9 @@
-"""How well scores tell real from fake: counts, rates with intervals, ranking, calibration error.
+"""Metrics of a real/fake detector: confusion matrix, proportions with intervals, ranking and calibration error.
 
-Rates follow the paper (section IV): positive = real. The ranking measures (AUC, average precision, ROC) rank by the
-score of *fake*, so there the fake is what is detected and a *false alarm* is a real flagged. Everything is a fraction.
-A figure that is not defined (it needs both classes, say) is None and carries the reason; it is never 0 or NaN.
+The confusion matrix and its metrics follow the paper (section IV): positive = real. Ranking metrics (ROC AUC, average
+precision, ROC) rank by the score of *fake*, so in them a fake is what is detected and a flagged real is a false alarm.
+All values are fractions. A metric that is not defined (e.g. because a class is missing) is None with a reason, never 0
+or NaN.
 """
 
 from dataclasses import dataclass
@@ -12,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 CONFIDENCE = 0.95
-FALSE_ALARMS = (0.005, 0.01)
-"""Shares of reals flagged at which the share of fakes caught is told."""
+FLAGGED_RATES = (0.005, 0.01)
+"""Fractions of reals flagged at which the fraction of fakes caught is reported (TPR@FPR with fake as positive)."""
 BINS = 15
 """Equal-width bins of the expected calibration error."""
 
@@ -22,10 +23,10 @@ Scores = NDArray[np.floating[Any]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rate:
-    """A figure with its 95 % interval, or None with the reason.
+class Estimate:
+    """The value of a metric with its 95 % confidence interval, or None with the reason why it is not defined.
 
-    ``count`` of ``of`` images is what it was computed from; both are None where it is no plain share.
+    ``count`` out of ``of`` images gave the value; both are None if the metric is not a plain proportion.
     """
 
     value: float | None = None
@@ -40,17 +41,17 @@ class Rate:
         return {name: value for name, value in vars(self).items() if value is not None or name == "value"}
 
 
-def share(count: int, of: int, reason: str) -> Rate:
-    """``count`` of ``of`` with its Wilson interval; None with the ``reason`` when ``of`` is 0.
+def proportion(count: int, of: int, reason: str) -> Estimate:
+    """``count / of`` with its Wilson interval; None with the ``reason`` if ``of`` is 0.
 
     Source: E. B. Wilson, "Probable inference, the law of succession, and statistical inference", 1927.
     """
     if of == 0:
-        return Rate(reason=reason)
+        return Estimate(reason=reason)
     from scipy.stats import binomtest
 
     interval = binomtest(count, of).proportion_ci(CONFIDENCE, method="wilson")
-    return Rate(value=count / of, low=float(interval.low), high=float(interval.high), count=count, of=of)
+    return Estimate(value=count / of, low=float(interval.low), high=float(interval.high), count=count, of=of)
 
 
 NO_IMAGES, NO_REALS, NO_FAKES = "there are no images", "there are no reals", "there are no fakes"
@@ -58,13 +59,13 @@ NO_IMAGES, NO_REALS, NO_FAKES = "there are no images", "there are no reals", "th
 
 @dataclass(frozen=True, kw_only=True)
 class Confusion:
-    """How many images of each class were called what, in the paper's convention (positive = real).
+    """The confusion matrix in the paper's convention (positive = real).
 
     Attributes:
-        reals_passed: real called real (true positives).
-        fakes_passed: fake called real (false positives).
-        reals_flagged: real called fake (false negatives).
-        fakes_caught: fake called fake (true negatives).
+        reals_passed: reals called real (true positives).
+        fakes_passed: fakes called real (false positives).
+        reals_flagged: reals called fake (false negatives).
+        fakes_caught: fakes called fake (true negatives).
     """
 
     reals_passed: int
@@ -73,8 +74,8 @@ class Confusion:
     fakes_caught: int
 
     @classmethod
-    def at(cls, is_fake_N: Flags, p_fake_N: Scores, threshold: float) -> "Confusion":
-        """An image is called fake when ``p_fake >= threshold``."""
+    def from_scores(cls, is_fake_N: Flags, p_fake_N: Scores, threshold: float) -> "Confusion":
+        """Counts the images; an image is called fake if ``p_fake >= threshold``."""
         called_fake_N = p_fake_N >= threshold
         return cls(
             reals_passed=int((~is_fake_N & ~called_fake_N).sum()),
@@ -85,169 +86,173 @@ class Confusion:
 
     @property
     def reals(self) -> int:
-        """Images that are real."""
+        """Number of real images."""
         return self.reals_passed + self.reals_flagged
 
     @property
     def fakes(self) -> int:
-        """Images that are fake."""
+        """Number of fake images."""
         return self.fakes_passed + self.fakes_caught
 
     @property
     def missing_class(self) -> str | None:
-        """Which class has no images, in words; None when both have some."""
-        return NO_IMAGES if not self.reals + self.fakes else missing_class(self.reals, self.fakes)
+        """The reason why a metric that needs both classes is not defined; None if both have images."""
+        return missing_class(self.reals, self.fakes)
 
     @property
-    def accuracy(self) -> Rate:
-        """Share of all images called what they are."""
-        return share(self.reals_passed + self.fakes_caught, self.reals + self.fakes, NO_IMAGES)
+    def accuracy(self) -> Estimate:
+        """Fraction of all images that are classified correctly."""
+        return proportion(self.reals_passed + self.fakes_caught, self.reals + self.fakes, NO_IMAGES)
 
     @property
-    def sensitivity(self) -> Rate:
-        """Share of the reals called real (recall)."""
-        return share(self.reals_passed, self.reals, NO_REALS)
+    def sensitivity(self) -> Estimate:
+        """Fraction of the reals that are called real (recall, TPR)."""
+        return proportion(self.reals_passed, self.reals, NO_REALS)
 
     @property
-    def specificity(self) -> Rate:
-        """Share of the fakes called fake."""
-        return share(self.fakes_caught, self.fakes, NO_FAKES)
+    def specificity(self) -> Estimate:
+        """Fraction of the fakes that are called fake (TNR)."""
+        return proportion(self.fakes_caught, self.fakes, NO_FAKES)
 
     @property
-    def fakes_passed_rate(self) -> Rate:
-        """Share of the fakes called real: the paper's false positive rate."""
-        return share(self.fakes_passed, self.fakes, NO_FAKES)
+    def fakes_passed_rate(self) -> Estimate:
+        """Fraction of the fakes that are called real: the paper's false positive rate (FPR; APCER in ISO 30107-3)."""
+        return proportion(self.fakes_passed, self.fakes, NO_FAKES)
 
     @property
-    def reals_flagged_rate(self) -> Rate:
-        """Share of the reals called fake: the false negative rate."""
-        return share(self.reals_flagged, self.reals, NO_REALS)
+    def reals_flagged_rate(self) -> Estimate:
+        """Fraction of the reals that are called fake: the false negative rate (FNR; BPCER in ISO 30107-3)."""
+        return proportion(self.reals_flagged, self.reals, NO_REALS)
 
     @property
-    def precision(self) -> Rate:
-        """Share of the images called real that are; needs both classes, since one alone makes it 0 or 1."""
+    def precision(self) -> Estimate:
+        """Fraction of the images called real that are real; needs both classes, since one alone makes it 0 or 1."""
         if self.missing_class:
-            return Rate(reason=self.missing_class)
-        return share(self.reals_passed, self.reals_passed + self.fakes_passed, "no image was called real")
+            return Estimate(reason=self.missing_class)
+        return proportion(self.reals_passed, self.reals_passed + self.fakes_passed, "no image was called real")
 
     @property
-    def f1(self) -> Rate:
+    def f1(self) -> Estimate:
         """Harmonic mean of precision and sensitivity; needs both classes.
 
-        It is no share, but F1 = 2J / (1 + J) of one: J, the reals passed among all images that are real or were
-        called so. Its interval is J's Wilson interval carried through that function.
+        F1 is not a proportion itself but a function of one: F1 = 2J / (1 + J), where J is the Jaccard index, the reals
+        passed out of all images that are real or were called real. Its interval is J's Wilson interval, transformed.
         """
         if self.missing_class:
-            return Rate(reason=self.missing_class)
-        jaccard = share(self.reals_passed, self.reals + self.fakes_passed, NO_REALS)
+            return Estimate(reason=self.missing_class)
+        jaccard = proportion(self.reals_passed, self.reals + self.fakes_passed, NO_REALS)
         value, low, high = (None if j is None else 2 * j / (1 + j) for j in (jaccard.value, jaccard.low, jaccard.high))
-        return Rate(value=value, low=low, high=high)
+        return Estimate(value=value, low=low, high=high)
 
-    def rates(self) -> dict[str, Rate]:
-        """Table V's metrics, and both errors by name."""
-        return {name: getattr(self, name) for name in RATES}
+    def metrics(self) -> dict[str, Estimate]:
+        """All of :data:`METRICS`: those of Table V, and both error rates."""
+        return {name: getattr(self, name) for name in METRICS}
 
 
-RATES = {
+METRICS = {
     "accuracy": "accuracy",
     "f1": "F1 (real)",
     "precision": "precision (real)",
     "specificity": "specificity (fakes caught)",
     "sensitivity": "sensitivity (reals passed)",
-    "fakes_passed_rate": "fakes passed",
-    "reals_flagged_rate": "reals flagged",
+    "fakes_passed_rate": "fakes passed (FPR, APCER)",
+    "reals_flagged_rate": "reals flagged (FNR, BPCER)",
 }
-"""The rates of a Confusion in the order of Table V, and what they are called wherever they are shown."""
-ERRORS = ("fakes_passed_rate", "reals_flagged_rate")
-"""The two that no page may leave out; the first is the paper's false positive rate, and the graver one."""
-RANKING = {
-    "auc": "AUC",
+"""The metrics of a Confusion in the order of Table V, and their labels wherever they are shown."""
+ERROR_RATES = ("fakes_passed_rate", "reals_flagged_rate")
+"""Shown wherever metrics are shown; the first is the more serious error."""
+RANKING_METRICS = {
+    "auc": "ROC AUC",
     "average_precision": "average precision (fake)",
-    "eer": "equal error rate",
-    **{f"fakes_caught_at_{rate:g}": f"caught at {100 * rate:g} % flagged" for rate in FALSE_ALARMS},
+    "eer": "equal error rate (EER)",
+    **{f"fakes_caught_at_{rate:g}": f"fakes caught at {100 * rate:g} % reals flagged" for rate in FLAGGED_RATES},
 }
-"""The figures of :func:`ranking`, and what they are called."""
+"""The metrics of :func:`ranking`, and their labels."""
 
 
-def short(name: str) -> str:
-    """What a rate is called in the head of a column: without the words in brackets."""
-    return RATES[name].partition(" (")[0]
+def short_label(name: str) -> str:
+    """The label of a metric as a column header: without the part in brackets."""
+    return METRICS[name].partition(" (")[0]
 
 
 def missing_class(reals: int, fakes: int) -> str | None:
-    """The reason why a figure that needs both classes is not defined; None when there are both."""
+    """The reason why a metric that needs both classes is not defined; None if both have images."""
     if reals and fakes:
         return None
     return NO_IMAGES if not reals and not fakes else NO_FAKES if reals else NO_REALS
 
 
-def ranking(is_fake_N: Flags, score_N: Scores) -> dict[str, Rate]:
-    """How well the score of fake orders the images, whatever the threshold.
+def ranking(is_fake_N: Flags, score_N: Scores) -> dict[str, Estimate]:
+    """How well the score of fake orders the images, independent of any threshold.
 
     Returns:
-        ``auc``; ``average_precision`` with the fake as the detected class; ``eer``, where as many reals are flagged as
-        fakes pass; ``fakes_caught_at_0.005`` and ``_0.01``, the most fakes caught by a threshold that flags at most
-        that share of these reals.
+        ``auc``; ``average_precision`` with fake as the detected class; ``eer``, the error rate at the threshold where
+        reals flagged equal fakes passed; ``fakes_caught_at_0.005`` and ``_0.01``, the largest fraction of fakes caught
+        by a threshold that flags at most that fraction of these reals.
     """
     fakes = int(is_fake_N.sum())
     reason = missing_class(len(is_fake_N) - fakes, fakes)
     if reason:
-        return dict.fromkeys(RANKING, Rate(reason=reason))
+        return dict.fromkeys(RANKING_METRICS, Estimate(reason=reason))
     from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
-    alarm, caught, _ = roc_curve(is_fake_N, score_N, drop_intermediate=False)
-    found = {
-        "auc": Rate(value=float(roc_auc_score(is_fake_N, score_N))),
-        "average_precision": Rate(value=float(average_precision_score(is_fake_N, score_N))),
-        "eer": Rate(value=_crossing(alarm, 1 - caught)),
+    flagged, caught, _ = roc_curve(is_fake_N, score_N, drop_intermediate=False)
+    estimates = {
+        "auc": Estimate(value=float(roc_auc_score(is_fake_N, score_N))),
+        "average_precision": Estimate(value=float(average_precision_score(is_fake_N, score_N))),
+        "eer": Estimate(value=_crossing(flagged, 1 - caught)),
     }
-    for rate in FALSE_ALARMS:
-        at_most = round(float(caught[alarm <= rate].max()) * fakes)
-        found[f"fakes_caught_at_{rate:g}"] = share(at_most, fakes, NO_FAKES)
-    return {name: found[name] for name in RANKING}
+    for rate in FLAGGED_RATES:
+        most_caught = round(float(caught[flagged <= rate].max()) * fakes)
+        estimates[f"fakes_caught_at_{rate:g}"] = proportion(most_caught, fakes, NO_FAKES)
+    return {name: estimates[name] for name in RANKING_METRICS}
 
 
-def curve(is_fake_N: Flags, score_N: Scores) -> dict[str, list[float]]:
-    """The trade between both errors, threshold by threshold: ``reals_flagged`` rising, ``fakes_passed`` falling.
+def det_curve(is_fake_N: Flags, score_N: Scores) -> dict[str, list[float]]:
+    """The detection error tradeoff: ``reals_flagged`` rising and ``fakes_passed`` falling over the thresholds.
 
-    The DET curve as it is; the ROC curve with 1 - fakes_passed. Empty lists when a class is missing.
+    The ROC curve is ``reals_flagged`` against 1 - ``fakes_passed``. Empty lists if a class is missing.
     """
     if len(np.unique(is_fake_N)) < 2:
         return {"reals_flagged": [], "fakes_passed": []}
     from sklearn.metrics import roc_curve
 
-    alarm, caught, _ = roc_curve(is_fake_N, score_N)
-    return {"reals_flagged": alarm.tolist(), "fakes_passed": (1 - caught).tolist()}
+    flagged, caught, _ = roc_curve(is_fake_N, score_N)
+    return {"reals_flagged": flagged.tolist(), "fakes_passed": (1 - caught).tolist()}
 
 
 def _crossing(rising: Scores, falling: Scores) -> float:
-    """The height at which two curves over the same steps meet, by straight lines; they start at 0 and 1."""
+    """The height at which two piecewise linear curves over the same steps cross; they start at 0 and 1."""
     after = int(np.argmax(rising >= falling))
     before = after - 1
     gap_before, gap_after = falling[before] - rising[before], rising[after] - falling[after]
     return float(rising[before] + gap_before / (gap_before + gap_after) * (rising[after] - rising[before]))
 
 
-def brier(is_fake_N: Flags, p_fake_N: Scores) -> float:
-    """Mean squared distance of ``p_fake`` from the truth; 0.25 is always saying 0.5."""
+def brier_score(is_fake_N: Flags, p_fake_N: Scores) -> float:
+    """Mean squared error of ``p_fake``; a constant 0.5 scores 0.25."""
     return float(np.mean((p_fake_N - is_fake_N) ** 2))
 
 
 def reliability(is_fake_N: Flags, p_fake_N: Scores, bins: int = BINS) -> dict[str, list[Any]]:
-    """Per equal-width bin of ``p_fake`` that holds images: how many, their mean ``p_fake``, the share of fakes."""
+    """The reliability diagram: for each equal-width bin of ``p_fake`` that is not empty, what it predicts and holds.
+
+    Returns:
+        ``images``, their number; ``p_fake``, their mean ``p_fake``; ``fakes``, the fraction of fakes among them.
+    """
     bin_N = np.minimum((p_fake_N * bins).astype(int), bins - 1)
     images = np.bincount(bin_N, minlength=bins)
-    held = images > 0
-    said = np.bincount(bin_N, weights=p_fake_N, minlength=bins)[held] / images[held]
-    true = np.bincount(bin_N, weights=is_fake_N, minlength=bins)[held] / images[held]
-    return {"images": images[held].tolist(), "p_fake": said.tolist(), "fakes": true.tolist()}
+    filled = images > 0
+    predicted = np.bincount(bin_N, weights=p_fake_N, minlength=bins)[filled] / images[filled]
+    observed = np.bincount(bin_N, weights=is_fake_N, minlength=bins)[filled] / images[filled]
+    return {"images": images[filled].tolist(), "p_fake": predicted.tolist(), "fakes": observed.tolist()}
 
 
-def ece(is_fake_N: Flags, p_fake_N: Scores, bins: int = BINS) -> float:
-    """Expected calibration error: mean distance of said from true share of fakes, bins weighted by their images.
+def expected_calibration_error(is_fake_N: Flags, p_fake_N: Scores, bins: int = BINS) -> float:
+    """Mean distance between the predicted and the observed fraction of fakes, bins weighted by their images (ECE).
 
     Source: M. P. Naeini et al., "Obtaining well calibrated probabilities using Bayesian binning", AAAI 2015.
     """
-    table = reliability(is_fake_N, p_fake_N, bins)
-    distance = np.abs(np.subtract(table["p_fake"], table["fakes"]))
-    return float(np.average(distance, weights=table["images"]))
+    diagram = reliability(is_fake_N, p_fake_N, bins)
+    distance = np.abs(np.subtract(diagram["p_fake"], diagram["fakes"]))
+    return float(np.average(distance, weights=diagram["images"]))

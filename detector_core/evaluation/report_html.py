@@ -14,8 +14,14 @@ from matplotlib.figure import Figure
 from scipy.stats import norm
 
 from detector_core.evaluation.explain import WORST
-from detector_core.evaluation.metrics import ERRORS, RANKING, RATES
-from detector_core.evaluation.scoring import AT_HALF, figure, half, number, percent
+from detector_core.evaluation.metrics import ERROR_RATES, METRICS, RANKING_METRICS
+from detector_core.evaluation.report import (
+    UNCALIBRATED,
+    format_estimate,
+    format_number,
+    format_percent,
+    format_uncalibrated,
+)
 from detector_core.labels import FAKE, LABELS, REAL
 
 PAGE = "report.html"
@@ -23,17 +29,17 @@ COLOURS = {REAL: "tab:blue", FAKE: "tab:red"}
 _DET_TICKS = (0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8)
 
 
-def plots(report: dict[str, Any]) -> dict[str, bytes]:
+def draw_plots(report: dict[str, Any]) -> dict[str, bytes]:
     """PNGs by file name; those that need both classes only when there are both."""
     drawn = {
         name: draw
         for name, draw in _PLOTS.items()
-        if report["curve"]["reals_flagged"] or draw not in (_draw_roc, _draw_det)
+        if report["det_curve"]["reals_flagged"] or draw not in (_draw_roc, _draw_det)
     }
     return {f"{name}.png": _png(draw, report) for name, draw in drawn.items()}
 
 
-def page(report: dict[str, Any], images: dict[str, bytes]) -> str:
+def render_page(report: dict[str, Any], images: dict[str, bytes]) -> str:
     """The whole report as one HTML page with its images inside."""
     model, data = report["model"], report["data"]
     title = f"{model['run']} on the {report['split']} split of {data['name']}"
@@ -46,14 +52,14 @@ def page(report: dict[str, Any], images: dict[str, bytes]) -> str:
         "<h2>One threshold</h2>",
         f"<p>An image is called fake when p_fake is {report['threshold']:.4f} or more.</p>",
         _confusion(report["confusion"]),
-        _table(("", ""), [(RATES[name], percent(rate)) for name, rate in report["rates"].items()]),
+        _table(("", ""), [(METRICS[name], format_percent(rate)) for name, rate in report["metrics"].items()]),
         *(
-            [f"<p>The network {AT_HALF}, before calibration: {_escape(half(report))}.</p>"]
-            if "at_half" in report
+            [f"<p>The network {UNCALIBRATED}, before calibration: {_escape(format_uncalibrated(report))}.</p>"]
+            if "uncalibrated" in report
             else []
         ),
         "<h2>Whatever the threshold</h2>",
-        _table(("", ""), [(said, figure(report["ranking"][name])) for name, said in RANKING.items()]),
+        _table(("", ""), [(said, format_estimate(report["ranking"][name])) for name, said in RANKING_METRICS.items()]),
         "<h2>Real, uncertain or fake</h2>",
         _three_way(report),
         "<h2>Is p_fake a probability?</h2>",
@@ -102,15 +108,17 @@ def _confusion(counts: dict[str, int]) -> str:
 
 
 def _three_way(report: dict[str, Any]) -> str:
-    three, chosen = report["three_way"], report["calibration"]
-    held = "" if chosen["stated_rate"] is None else f", which held fakes passed at {chosen['stated_rate']:.0%}"
+    three, chosen = report["with_uncertain"], report["calibration"]
+    held = (
+        "" if chosen["max_fakes_passed"] is None else f", which held fakes passed at {chosen['max_fakes_passed']:.0%}"
+    )
     verdicts = list(three["verdicts"][REAL])
     rows = [(f"{label}s", *(f"{three['verdicts'][label][v]:,}" for v in verdicts)) for label in LABELS]
     rates = [
-        ("decided (not uncertain)", percent(three["coverage"])),
-        ("of these right", percent(three["accuracy_of_decided"])),
-        ("fakes passed, of all fakes", percent(three["fakes_passed_rate"])),
-        ("reals flagged, of all reals", percent(three["reals_flagged_rate"])),
+        ("decided (not uncertain)", format_percent(three["coverage"])),
+        ("of these right", format_percent(three["accuracy_of_decided"])),
+        ("fakes passed, of all fakes", format_percent(three["fakes_passed_rate"])),
+        ("reals flagged, of all reals", format_percent(three["reals_flagged_rate"])),
     ]
     said = (
         f"<p>Real below {chosen['real_below']:.4f}{held}; fake from {chosen['fake_above']:.4f} on; uncertain "
@@ -129,7 +137,7 @@ def _origin(chosen: dict[str, Any]) -> str:
 def _calibration(chosen: dict[str, Any]) -> str:
     rows = [
         (label, *(f"{chosen[table][f'{name}_{when}']:.4f}" for when in ("before", "after") if chosen[table]))
-        for table in ("fit", "here")
+        for table in ("fit", "on_these_images")
         for name, label in (("ece", "expected calibration error"), ("brier", "Brier score"))
         if chosen[table]
     ]
@@ -138,7 +146,7 @@ def _calibration(chosen: dict[str, Any]) -> str:
     return f"<p>Temperature {chosen['temperature']:.3f}.</p>" + _table(("", "before", "after"), named)
 
 
-_GRID = {name: (RANKING | RATES)[name] for name in ("auc", "fakes_caught_at_0.01", "accuracy", *ERRORS)}
+_GRID = {name: (RANKING_METRICS | METRICS)[name] for name in ("auc", "fakes_caught_at_0.01", "accuracy", *ERROR_RATES)}
 
 
 def _robustness(rows: list[dict[str, Any]]) -> str:
@@ -154,10 +162,10 @@ def _robustness(rows: list[dict[str, Any]]) -> str:
 
 def _heat(name: str, rate: dict[str, Any]) -> str:
     if rate["value"] is None:
-        return f"<td>{_escape(number(rate))}</td>"
+        return f"<td>{_escape(format_number(rate))}</td>"
     # 0.5 is chance for these figures: it is as red as 0.
-    good = (1 - rate["value"] if name in ERRORS else rate["value"]) * 2 - 1
-    text = number(rate) if name == "auc" else f"{100 * rate['value']:.2f} %"
+    good = (1 - rate["value"] if name in ERROR_RATES else rate["value"]) * 2 - 1
+    text = format_number(rate) if name == "auc" else f"{100 * rate['value']:.2f} %"
     return f'<td style="background:hsl({120 * max(good, 0):.0f} 70% 80%)">{text}</td>'
 
 
@@ -182,14 +190,14 @@ def _png(draw: Callable[[Axes, dict[str, Any]], None], report: dict[str, Any]) -
 
 
 def _draw_roc(axes: Axes, report: dict[str, Any]) -> None:
-    caught = [1 - passed for passed in report["curve"]["fakes_passed"]]
-    axes.plot(report["curve"]["reals_flagged"], caught, color="black")
+    caught = [1 - passed for passed in report["det_curve"]["fakes_passed"]]
+    axes.plot(report["det_curve"]["reals_flagged"], caught, color="black")
     axes.plot([0, 1], [0, 1], color="grey", linestyle=":")
     axes.set(title="ROC", xlabel="share of reals flagged", ylabel="share of fakes caught")
 
 
 def _draw_det(axes: Axes, report: dict[str, Any]) -> None:
-    flagged, passed = report["curve"]["reals_flagged"], report["curve"]["fakes_passed"]
+    flagged, passed = report["det_curve"]["reals_flagged"], report["det_curve"]["fakes_passed"]
     least, most = _DET_TICKS[0] / 2, 0.9
     x, y = (norm.ppf([min(max(value, least), most) for value in values]) for values in (flagged, passed))
     axes.plot(x, y, color="black")

@@ -140,13 +140,13 @@ def _changed(
         yield name, list(pool.map(partial(one, CHANGES.get(name)), images, batch["path"], batch["label"]))
 
 
-def judge_grid(grid: pd.DataFrame, calibration: Calibration) -> list[dict[str, Any]]:
+def evaluate_grid(grid: pd.DataFrame, calibration: Calibration) -> list[dict[str, Any]]:
     """Per change AUC, fakes caught at 1 % false alarms, and at the frozen threshold accuracy and both errors."""
     is_fake = labels.is_fake(grid["label"])
     found = []
     for name in (UNCHANGED, *CHANGES):
         logit = grid[name].to_numpy(dtype=np.float64)
-        confusion = Confusion.at(is_fake, calibration.p_fake(logit), calibration.fake_above)
+        confusion = Confusion.from_scores(is_fake, calibration.p_fake(logit), calibration.fake_above)
         ranks = ranking(is_fake, logit)
         figures = {
             "auc": ranks["auc"],

@@ -17,7 +17,7 @@ from detector_core.registry.predictor import Predictor
 BATCH = 32
 
 
-def judge(where: str, device: str, root: str, paths: list[str]) -> pd.DataFrame:
+def predict_files(where: str, device: str, root: str, paths: list[str]) -> pd.DataFrame:
     """A row an image, in order: path, verdict, p_fake, logit, and error for one that cannot be read.
 
     Args:
@@ -56,4 +56,4 @@ def judge(where: str, device: str, root: str, paths: list[str]) -> pd.DataFrame:
 @functools.lru_cache(maxsize=1)
 def _predictor(where: str, device: str) -> Predictor:
     """Loaded once in a process, which judges many files."""
-    return Predictor(versions.at_hand(where), batch_size=BATCH, device=device, threads=1)
+    return Predictor(versions.fetch(where), batch_size=BATCH, device=device, threads=1)

@@ -28,9 +28,9 @@ Engine = Callable[[Pixels], NDArray[np.float32]]
 
 PRECISIONS = ("int8", "bf16", "fp32")
 """The fastest first."""
-FILE_OF = {"int8": "int8.xml", "bf16": "fp32.xml", "fp32": "fp32.xml"}
+FILE_NAMES = {"int8": "int8.xml", "bf16": "fp32.xml", "fp32": "fp32.xml"}
 """bf16 is the fp32 file, multiplied in bf16."""
-MULTIPLY_IN = {"int8": "bf16", "bf16": "bf16", "fp32": "f32"}
+ARITHMETIC = {"int8": "bf16", "bf16": "bf16", "fp32": "f32"}
 """What OpenVINO does with what is not int8, where the CPU can. Said always: left to itself it takes bf16."""
 EXACT = "f32"
 
@@ -38,7 +38,7 @@ EXACT = "f32"
 _ONE_CORE = threading.Lock()
 
 
-def openvino() -> Any:
+def import_openvino() -> Any:
     """The module, without its telemetry and with one ``Core`` for the whole process.
 
     None in ``sys.modules`` makes the import of the telemetry, which would write to the home directory and ask the
@@ -61,22 +61,22 @@ def openvino() -> Any:
 
 def cpu_has_bf16() -> bool:
     """Whether this CPU multiplies bf16 itself."""
-    return "BF16" in openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return "BF16" in import_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
-def arithmetic(precision: str) -> str:
+def arithmetic_of(precision: str) -> str:
     """What this CPU multiplies in for a precision: bf16 or f32."""
-    return MULTIPLY_IN[precision] if cpu_has_bf16() else EXACT
+    return ARITHMETIC[precision] if cpu_has_bf16() else EXACT
 
 
-class OpenVino:
+class OpenVinoEngine:
     """An exported file on the CPU; safe to call from several threads, one at a time computes.
 
     Args:
         file: the .xml; the .bin lies beside it.
         precision: one of :data:`PRECISIONS`.
         threads: of the computation; 0 leaves it to OpenVINO: the physical cores.
-        multiply_in: bf16 or f32, what it was gated with; None: what ``arithmetic`` says. A CPU without bf16 takes f32.
+        arithmetic: bf16 or f32, what it was gated with; None: what ``arithmetic`` says. A CPU without bf16 takes f32.
 
     Raises:
         BrokenArtifact: OpenVINO cannot read the file.
@@ -84,18 +84,18 @@ class OpenVino:
 
     sizes = (1,)
 
-    def __init__(self, file: Path, precision: str, threads: int = 0, multiply_in: str | None = None) -> None:
-        here = arithmetic(precision)
+    def __init__(self, file: Path, precision: str, threads: int = 0, arithmetic: str | None = None) -> None:
+        here = arithmetic_of(precision)
         settings: dict[str, Any] = {
             "PERFORMANCE_HINT": "LATENCY",
-            "INFERENCE_PRECISION_HINT": here if multiply_in in (None, here) else EXACT,
+            "INFERENCE_PRECISION_HINT": here if arithmetic in (None, here) else EXACT,
             # Pinned threads of two replicas on one machine would share cores while others idle.
             "ENABLE_CPU_PINNING": False,
         }
         if threads:
             settings["INFERENCE_NUM_THREADS"] = threads
         try:
-            self._model = openvino().Core().compile_model(str(file), "CPU", settings)
+            self._model = import_openvino().Core().compile_model(str(file), "CPU", settings)
         except RuntimeError as error:
             raise BrokenArtifact(f"{file} cannot be loaded ({str(error).splitlines()[-1]}): promote again") from None
         self._request = self._model.create_infer_request()
@@ -107,7 +107,7 @@ class OpenVino:
             return np.array(self._request.get_output_tensor().data, dtype=np.float32).reshape(-1)
 
 
-class Torch:
+class TorchEngine:
     """A network of torch, in float32, or on a GPU with autocast to bf16 and CUDA graphs.
 
     Compiled, it has one graph for each batch size of :func:`sizes`, fills smaller batches up, and computes in a thread
@@ -147,7 +147,7 @@ class Torch:
         if self._thread is None:
             with self._lock:
                 return self._compute(pixels_BSSC)
-        found = self._thread.submit(self._compute, filled_up(pixels_BSSC, self.sizes)).result()
+        found = self._thread.submit(self._compute, pad_batch(pixels_BSSC, self.sizes)).result()
         return found[: len(pixels_BSSC)]
 
     def _compute(self, pixels_BSSC: Pixels) -> NDArray[np.float32]:
@@ -172,7 +172,7 @@ def sizes(batch_size: int) -> tuple[int, ...]:
     return (*steps, batch_size)
 
 
-def filled_up(pixels_BSSC: Pixels, allowed: tuple[int, ...]) -> Pixels:
+def pad_batch(pixels_BSSC: Pixels, allowed: tuple[int, ...]) -> Pixels:
     """The batch with zero images behind it, up to the next of the ``allowed`` sizes; as it is beyond the last."""
     size = next((size for size in allowed if size >= len(pixels_BSSC)), len(pixels_BSSC))
     if size == len(pixels_BSSC):

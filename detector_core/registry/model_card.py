@@ -8,16 +8,16 @@ from typing import Any
 
 from detector_core.evaluation import calibration
 from detector_core.evaluation.calibration import Calibration
-from detector_core.evaluation.metrics import RATES
-from detector_core.evaluation.scoring import percent
+from detector_core.evaluation.metrics import METRICS
+from detector_core.evaluation.report import format_percent
 from detector_core.labels import SPLITS
 from detector_core.networks import artifacts
 from detector_core.networks.artifacts import Artifact
 from detector_core.registry import parity_gate, runtime_files, versions
-from detector_core.registry.parity_gate import Row
-from detector_core.registry.runtime_files import Exported
+from detector_core.registry.parity_gate import PrecisionResult
+from detector_core.registry.runtime_files import RuntimeRecord
 
-CARD = "MODEL_CARD.md"
+CARD_FILE = "MODEL_CARD.md"
 GENERATED = """\
 > **GENERATED DEMO DATA. This model has never seen a photograph.** It was trained on images that a program painted,
 > to show that the chain works. Its figures say nothing about photographs; do not judge anyone's image by it.
@@ -49,12 +49,12 @@ WEAK_FALL = 0.02
 """Fall of AUC from which a change of the image is named as a weak spot."""
 
 
-def card(folder: Path) -> str:
+def render_card(folder: Path) -> str:
     """The text, from a version that has its ``runtime.json``. Raises BrokenArtifact."""
     artifact = artifacts.read(folder)
     frozen = calibration.load(str(folder), artifact.weights_sha256)
     record = runtime_files.read(folder, artifact.weights_sha256)
-    reports = list(versions.judgements(folder).values())
+    reports = list(versions.test_reports(folder).values())
     generated = artifact.data["generated"] or any(report["data"]["generated"] for report in reports)
     parts = [
         f"# {artifact.run}\n",
@@ -94,7 +94,11 @@ def _thresholds(frozen: Calibration) -> str:
     if not frozen.chosen_on:
         lines.append("None were chosen: from p_fake 0.5 on an image is called fake, and no verdict is uncertain.\n")
         return "\n".join(lines)
-    held = "" if frozen.stated_rate is None else f", which lets at most {frozen.stated_rate:.0%} of those fakes pass"
+    held = (
+        ""
+        if frozen.max_fakes_passed is None
+        else f", which lets at most {frozen.max_fakes_passed:.0%} of those fakes pass"
+    )
     lines.append(
         f"Chosen on the {frozen.chosen_on.get('split', 'valid')} split and frozen: called **real** below p_fake "
         f"{frozen.real_below:.4f}{held}; called **fake** from {frozen.fake_above:.4f} on; **uncertain** between. "
@@ -113,25 +117,25 @@ def _figures(report: dict[str, Any]) -> str:
         "| figure | |",
         "|---|---|",
         *(
-            f"| {name} | {percent(report['rates'][key])} |"
-            for key, name in (RATES | SPELT_OUT).items()
-            if key in report["rates"]
+            f"| {name} | {format_percent(report['rates'][key])} |"
+            for key, name in (METRICS | SPELT_OUT).items()
+            if key in report["metrics"]
         ),
         f"| AUC | {_number(report['ranking']['auc'])} |",
     ]
-    if "three_way" in report:
-        three = report["three_way"]
+    if "with_uncertain" in report:
+        three = report["with_uncertain"]
         lines += [
-            f"| decided (not uncertain) | {percent(three['coverage'])} |",
-            f"| right where decided | {percent(three['accuracy_of_decided'])} |",
-            f"| fakes called real, of all fakes, with uncertain | {percent(three['fakes_passed_rate'])} |",
-            f"| reals called fake, of all reals, with uncertain | {percent(three['reals_flagged_rate'])} |",
+            f"| decided (not uncertain) | {format_percent(three['coverage'])} |",
+            f"| right where decided | {format_percent(three['accuracy_of_decided'])} |",
+            f"| fakes called real, of all fakes, with uncertain | {format_percent(three['fakes_passed_rate'])} |",
+            f"| reals called fake, of all reals, with uncertain | {format_percent(three['reals_flagged_rate'])} |",
         ]
     if "robustness" in report:
         lines += ["", "| changed images | AUC | accuracy | fakes passed | reals flagged |", "|---|---|---|---|---|"]
         lines += [
-            f"| {row['change']} | {_number(row['auc'])} | {percent(row['accuracy'])} | "
-            f"{percent(row['fakes_passed_rate'])} | {percent(row['reals_flagged_rate'])} |"
+            f"| {row['change']} | {_number(row['auc'])} | {format_percent(row['accuracy'])} | "
+            f"{format_percent(row['fakes_passed_rate'])} | {format_percent(row['reals_flagged_rate'])} |"
             for row in report["robustness"]
         ]
     return "\n".join([*lines, ""])
@@ -156,8 +160,8 @@ def _weak(reports: list[dict[str, Any]]) -> str:
     return "\n".join([*lines, ALWAYS_WEAK])
 
 
-def _precisions(record: Exported) -> str:
-    measured, on = record.measured, record.checked_on
+def _precisions(record: RuntimeRecord) -> str:
+    measured, on = record.measured, record.compared_on
     where = (
         f"Compared on the {on['split']} split of {on['name']} ({sum(on['images'].values()):,} images)"
         if on
@@ -167,15 +171,15 @@ def _precisions(record: Exported) -> str:
         "## Precision\n",
         f"Served in **{record.precision}** (OpenVINO). {where}; images/s of the network alone in batches of "
         f"{measured.get('batch')} on {measured.get('machine')}, {measured.get('threads')} threads. AUC may fall by at "
-        f"most {parity_gate.AUC_FALL} and {parity_gate.FLIPS:.1%} of the verdicts may flip.\n",
+        f"most {parity_gate.MAX_AUC_DROP} and {parity_gate.MAX_FLIP_RATE:.1%} of the verdicts may flip.\n",
         "| precision | AUC | verdicts flipped | images/s | parity gate |",
         "|---|---|---|---|---|",
     ]
-    for row in (Row(**values) for values in record.table):
+    for row in (PrecisionResult(**values) for values in record.table):
         auc = "-" if row.auc is None else f"{row.auc:.4f}"
-        flips = "-" if row.flips is None or row.passed is None else f"{row.flips} of {row.of}"
+        flips = "-" if row.flips is None or row.passed is None else f"{row.flips} of {row.images}"
         speed = "-" if row.images_per_s is None else f"{row.images_per_s:.1f}"
-        lines.append(f"| {row.precision} | {auc} | {flips} | {speed} | {parity_gate.verdict(row)} |")
+        lines.append(f"| {row.precision} | {auc} | {flips} | {speed} | {parity_gate.describe_result(row)} |")
     return "\n".join([*lines, ""])
 
 

@@ -21,17 +21,17 @@ from detector_core.data.loading import ImageDataset
 from detector_core.errors import BadData
 from detector_core.images.decode import Pixels
 from detector_core.labels import LABELS
-from detector_core.registry.engines import FILE_OF, openvino
-from detector_core.registry.runtime_files import FOLDER
+from detector_core.registry.engines import FILE_NAMES, import_openvino
+from detector_core.registry.runtime_files import RUNTIME_FOLDER
 
 WEIGHTED = ("Convolution", "GroupConvolution", "MatMul")
-CALIBRATE_ON = 50
+CALIBRATION_IMAGES_PER_CLASS = 50
 """Training images of each class that NNCF watches; three times as many brought nothing (docs/decisions.md)."""
 
 
 def export(network: torch.nn.Module, preprocess: PreprocessSpec, folder: Path) -> Path:
     """Writes ``openvino/fp32.xml`` and ``.bin`` of a network in eval mode on the CPU; any batch size."""
-    ov = openvino()
+    ov = import_openvino()
     size = preprocess.image_size
     example = torch.zeros(1, 3, size, size)
     with warnings.catch_warnings(), torch.inference_mode():
@@ -50,7 +50,7 @@ def export(network: torch.nn.Module, preprocess: PreprocessSpec, folder: Path) -
 
 def quantize(fp32: Path, pixels_NSSC: Pixels) -> Path:
     """Writes ``int8.xml`` and ``.bin`` beside the fp32 file, from images as :func:`calibration_images` gives."""
-    ov = openvino()
+    ov = import_openvino()
     with _quiet_nncf() as nncf:
         from nncf.quantization import range_estimator
 
@@ -76,7 +76,7 @@ def _ends(model: Any) -> list[str]:
 
 
 def calibration_images(rows: pd.DataFrame, root: str, preprocess: PreprocessSpec) -> Pixels:
-    """Squares of at most CALIBRATE_ON training images of each class, evenly spaced over the rows.
+    """Squares of at most CALIBRATION_IMAGES_PER_CLASS training images of each class, evenly spaced over the rows.
 
     Raises:
         BadData: a class without an image, or a broken one.
@@ -86,7 +86,7 @@ def calibration_images(rows: pd.DataFrame, root: str, preprocess: PreprocessSpec
         of_label = rows[rows["label"] == label]
         if of_label.empty:
             raise BadData(f"the training split has no {label} image: int8 is calibrated on both classes")
-        spaced = np.linspace(0, len(of_label) - 1, min(CALIBRATE_ON, len(of_label))).round().astype(int)
+        spaced = np.linspace(0, len(of_label) - 1, min(CALIBRATION_IMAGES_PER_CLASS, len(of_label))).round().astype(int)
         picked.append(of_label.iloc[spaced])
     images = ImageDataset(pd.concat(picked), root, preprocess)
     batch = images.collate([images[0, row] for row in range(len(images))])
@@ -96,16 +96,16 @@ def calibration_images(rows: pd.DataFrame, root: str, preprocess: PreprocessSpec
 
 
 def _save(model: Any, folder: Path, precision: str) -> Path:
-    file = folder / FOLDER / FILE_OF[precision]
+    file = folder / RUNTIME_FOLDER / FILE_NAMES[precision]
     file.parent.mkdir(exist_ok=True)
-    openvino().save_model(model, str(file), compress_to_fp16=False)
+    import_openvino().save_model(model, str(file), compress_to_fp16=False)
     return file
 
 
 @contextlib.contextmanager
 def _quiet_nncf() -> Iterator[Any]:
     """NNCF without its telemetry, log, progress bars (on stdout) and the warnings of what it imports."""
-    openvino()
+    import_openvino()
     with warnings.catch_warnings(), Path(os.devnull).open("w") as nowhere, contextlib.redirect_stdout(nowhere):
         warnings.simplefilter("ignore")
         before = logging.root.manager.disable

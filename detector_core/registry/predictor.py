@@ -23,7 +23,7 @@ from detector_core.images.preprocess import square
 from detector_core.labels import FAKE, REAL
 from detector_core.networks import artifacts
 from detector_core.registry import runtime_files, versions
-from detector_core.registry.engines import EXACT, OpenVino, Torch
+from detector_core.registry.engines import EXACT, OpenVinoEngine, TorchEngine
 
 if TYPE_CHECKING:
     import torch
@@ -90,13 +90,13 @@ def describe(model_folder: str | Path) -> ModelInfo:
         generated=artifact.data["generated"],
         preprocess=artifact.spec.preprocess,
         calibration=calibration.load(str(folder), artifact.weights_sha256),
-        test=tuple(_figures(report) for report in versions.judgements(folder).values()),
-        precision=runtime_files.resolve(record, "auto"),
+        test=tuple(_figures(report) for report in versions.test_reports(folder).values()),
+        precision=runtime_files.resolve_precision(record, "auto"),
     )
 
 
 def _figures(report: dict[str, Any]) -> dict[str, Any]:
-    rates = report["rates"]
+    rates = report["metrics"]
     return {
         "data": report["data"]["name"],
         "generated": report["data"]["generated"],
@@ -137,21 +137,23 @@ class Predictor:
         self._network: torch.nn.Module | None = None
         self.info, self._engine = self._load(precision)
         for count in self._engine.sizes:  # the first pass of a size is slow: not in a request
-            self.predict([blank(self.info)] * count)
+            self.predict([blank_image(self.info)] * count)
 
-    def _load(self, precision: str) -> tuple[ModelInfo, OpenVino | Torch]:
+    def _load(self, precision: str) -> tuple[ModelInfo, OpenVinoEngine | TorchEngine]:
         info = describe(self._folder)
         record = runtime_files.read(self._folder, info.sha256)
-        info = replace(info, precision=runtime_files.resolve(record, precision))
+        info = replace(info, precision=runtime_files.resolve_precision(record, precision))
         if self.device == "cpu" and record:
-            file = runtime_files.checked(self._folder, record, info.precision)
-            gated_in = record.multiply_in.get(info.precision, EXACT)  # a record that does not say: the exact one
-            return info, OpenVino(file, info.precision, self.threads, gated_in)
+            file = runtime_files.verified_file(self._folder, record, info.precision)
+            gated_in = record.arithmetic.get(info.precision, EXACT)  # a record that does not say: the exact one
+            return info, OpenVinoEngine(file, info.precision, self.threads, gated_in)
         if info.precision == "int8":  # torch has no int8 here; bf16 was compared with the same verdicts in mind
             passed = {row["precision"] for row in record.table if row["passed"]} if record else set()
             info = replace(info, precision="bf16" if "bf16" in passed else "fp32")
         network = self._load_network()
-        return info, Torch(network, info.preprocess, info.precision, device=self.device, batch_size=self.batch_size)
+        return info, TorchEngine(
+            network, info.preprocess, info.precision, device=self.device, batch_size=self.batch_size
+        )
 
     def predict(self, images: Sequence[Pixels]) -> list[Prediction]:
         """One prediction for each image_HWC (uint8 RGB, any size; squares of the model's size are taken as they are).
@@ -203,7 +205,7 @@ class Predictor:
         ]
 
 
-def blank(info: ModelInfo) -> Pixels:
+def blank_image(info: ModelInfo) -> Pixels:
     """A grey image of the model's size, to warm up with: image_SSC."""
     side = info.preprocess.image_size
     return np.full((side, side, 3), 128, dtype=np.uint8)

@@ -20,98 +20,114 @@ from detector_core.images.decode import Pixels
 from detector_core.networks import artifacts
 from detector_core.networks.artifacts import Artifact
 from detector_core.registry import model_card, openvino_export, parity_gate, runtime_files
-from detector_core.registry.engines import FILE_OF, PRECISIONS, Engine, OpenVino, Torch, arithmetic, cpu_has_bf16
-from detector_core.registry.parity_gate import BASE, Row
-from detector_core.registry.runtime_files import Exported
+from detector_core.registry.engines import (
+    FILE_NAMES,
+    PRECISIONS,
+    Engine,
+    OpenVinoEngine,
+    TorchEngine,
+    arithmetic_of,
+    cpu_has_bf16,
+)
+from detector_core.registry.parity_gate import BASELINE, PrecisionResult
+from detector_core.registry.runtime_files import RuntimeRecord
 
 GATE_SPLIT, CALIBRATION_SPLIT = "valid", "train"
 NOISE_IMAGES, NOISE_DISTANCE = 4, 1e-3
 Say = Callable[[str], object]
 
 
-def check(asked: str, data: Manifest | None) -> None:
-    """Raises BadConfig when a precision is asked for that cannot be checked."""
-    if data is None and asked in ("int8", "bf16"):
-        raise BadConfig(f"--precision {asked} is checked on validation images: name the data set with --data DATASET")
+def check_requested_precision(requested_precision: str, data: Manifest | None) -> None:
+    """Raises BadConfig when a precision is requested cannot be checked."""
+    if data is None and requested_precision in ("int8", "bf16"):
+        raise BadConfig(
+            f"--precision {requested_precision} is checked on validation images: name the data set with --data DATASET"
+        )
 
 
-def complete(
+def add_runtime(
     folder: Path,
     *,
-    asked: str = "auto",
+    requested_precision: str = "auto",
     data: Manifest | None = None,
     force: bool = False,
     say: Say = print,
     progress: Callable[[str, int], Callable[[int], object]] | None = None,
-) -> Exported:
+) -> RuntimeRecord:
     """Exports, compares and chooses; writes ``openvino/``, ``runtime.json`` and the card into a local model folder.
 
     Args:
-        asked: ``auto``, or a precision that is refused when it does not pass.
+        requested_precision: ``auto``, or a precision that is refused when it does not pass.
         data: validation images for the gate, training images for int8; without it fp32 is served.
         force: also a precision that does not pass.
         progress: given a title and how many images, returns what to call with each number done.
 
     Raises:
         BadConfig: a precision that needs data, without data.
-        OperationRefused: the precision that was asked for does not pass; names the figures.
+        OperationRefused: the precision that was requested_precision for does not pass; names the figures.
         BrokenArtifact: the exported network is not the same network.
     """
-    check(asked, data)
+    check_requested_precision(requested_precision, data)
     network, artifact = artifacts.load(folder)
-    base = Torch(network, artifact.spec.preprocess)
+    base = TorchEngine(network, artifact.spec.preprocess)
     fp32 = openvino_export.export(network, artifact.spec.preprocess, folder)
-    checked_on: dict[str, Any] = {}
+    compared_on: dict[str, Any] = {}
     if data is None:
         say("no data set was found to check faster precisions on: fp32 is served (--data DATASET names one)")
-        _compare_on_noise(base, OpenVino(fp32, "fp32"), artifact)
-        table = [Row(precision="fp32", reason="not compared: no data set was named")]
+        _compare_on_noise(base, OpenVinoEngine(fp32, "fp32"), artifact)
+        table = [PrecisionResult(precision="fp32", reason="not compared: no data set was named")]
     else:
         if data.fingerprint != artifact.data["fingerprint"]:
             say(f"{data.name} is not the data set that the model was trained on: the gate is run on it all the same")
         rows = data.split(GATE_SPLIT)
         counts = rows["label"].value_counts().to_dict()
-        checked_on = {"name": data.name, "fingerprint": data.fingerprint, "split": GATE_SPLIT, "images": counts}
-        if parity_gate.small(len(rows)):
-            say(parity_gate.small(len(rows)))
-        wanted = PRECISIONS if asked == "auto" else tuple(name for name in PRECISIONS if name in (asked, "fp32"))
+        compared_on = {"name": data.name, "fingerprint": data.fingerprint, "split": GATE_SPLIT, "images": counts}
+        if parity_gate.small_split_warning(len(rows)):
+            say(parity_gate.small_split_warning(len(rows)))
+        wanted = (
+            PRECISIONS
+            if requested_precision == "auto"
+            else tuple(name for name in PRECISIONS if name in (requested_precision, "fp32"))
+        )
         engines, missing = _engines(wanted, fp32, data, artifact, say)
         step = progress("comparing precisions", len(rows)) if progress else None
         frozen = calibration.load(str(folder), artifact.weights_sha256)
-        compared = parity_gate.run({BASE: base, **engines}, rows, data.root, artifact.spec.preprocess, frozen, step)
-        table = sorted([*compared, *missing], key=lambda row: [*PRECISIONS, BASE].index(row.precision))
+        compared = parity_gate.compare_precisions(
+            {BASELINE: base, **engines}, rows, data.root, artifact.spec.preprocess, frozen, step
+        )
+        table = sorted([*compared, *missing], key=lambda row: [*PRECISIONS, BASELINE].index(row.precision))
     try:
-        chosen = parity_gate.choose(table, asked, force=force) if data else "fp32"
+        chosen = parity_gate.choose_precision(table, requested_precision, force=force) if data else "fp32"
     except OperationRefused:
-        say(parity_gate.table_text(table, ""))
+        say(parity_gate.format_table(table, ""))
         raise
-    say(parity_gate.table_text(table, chosen))
+    say(parity_gate.format_table(table, chosen))
     if chosen != "int8":
         _drop(fp32.with_name("int8.xml"), unless=any(row.precision == "int8" and row.passed for row in table))
-    record = Exported(
+    record = RuntimeRecord(
         precision=chosen,
-        asked=asked,
+        requested_precision=requested_precision,
         weights_sha256=artifact.weights_sha256,
         files=runtime_files.checksums(folder),
         table=[vars(row) for row in table],
-        checked_on=checked_on,
+        compared_on=compared_on,
         measured={
             "machine": machine(),
             "bf16": cpu_has_bf16(),
             "threads": torch.get_num_threads(),
             "batch": parity_gate.BATCH,
         },
-        multiply_in={name: arithmetic(name) for name in PRECISIONS},
+        arithmetic={name: arithmetic_of(name) for name in PRECISIONS},
         versions={name: version(name) for name in ("openvino", "nncf", "torch")},
     )
     runtime_files.write(folder, record)
-    (folder / model_card.CARD).write_text(model_card.card(folder))
+    (folder / model_card.CARD_FILE).write_text(model_card.render_card(folder))
     return record
 
 
 def _engines(
     wanted: tuple[str, ...], fp32: Path, data: Manifest, artifact: Artifact, say: Say
-) -> tuple[dict[str, Engine], list[Row]]:
+) -> tuple[dict[str, Engine], list[PrecisionResult]]:
     """An engine for each precision, and rows for those that cannot be had here."""
     engines: dict[str, Engine] = {}
     missing = []
@@ -126,9 +142,9 @@ def _engines(
                 openvino_export.quantize(
                     fp32, openvino_export.calibration_images(rows, data.root, artifact.spec.preprocess)
                 )
-            engines[name] = OpenVino(fp32.with_name(FILE_OF[name]), name, threads)
+            engines[name] = OpenVinoEngine(fp32.with_name(FILE_NAMES[name]), name, threads)
         except BadData as error:
-            missing.append(Row(precision=name, passed=False, reason=str(error)))
+            missing.append(PrecisionResult(precision=name, passed=False, reason=str(error)))
     return engines, missing
 
 

@@ -8,7 +8,7 @@
 
 ``live`` is replaced by an atomic rename and a version appears whole or not at all: whoever reads MODELS at any moment
 finds a complete model. On an object store ``live`` is one small object, put whole, and a version is there once its
-``artifact.json`` is, which is put last; who needs its files gets a copy (:func:`at_hand`). Left out: training, judging,
+``artifact.json`` is, which is put last; who needs its files gets a copy (:func:`fetch`). Left out: training, judging,
 and telling a running service.
 """
 
@@ -29,9 +29,9 @@ from detector_core.networks import artifacts
 from detector_core.registry import runtime_files
 
 LIVE = "live"
-JUDGED_ON = "test"
+TEST_SPLIT = "test"
 REPORT = "report.json"
-COPIES = "deepfake-detector-models"
+CACHE = "deepfake-detector-models"
 """Where versions from an object store lie on each machine, in its folder of temporary files; may be deleted."""
 
 
@@ -40,7 +40,7 @@ def promote(
     models: str | Path,
     *,
     force: bool = False,
-    complete: Callable[[Path], object] | None = None,
+    add_files: Callable[[Path], object] | None = None,
     key: str = "",
 ) -> str:
     """Copies a model into MODELS and makes it the live one; a model that is live already is left as it is.
@@ -62,7 +62,7 @@ def promote(
     source = artifacts.find(run_or_model)
     with storage.local_copy(source) as local:
         _check(local)
-        reports = judgements(local)
+        reports = test_reports(local)
         if not reports:
             raise OperationRefused(
                 f"{source} has no report of a test split: judge it first with "
@@ -70,12 +70,12 @@ def promote(
             )
         version, before = _version_of(local, key), history(models)
         if not force and before and before[0] != version and _is_there(storage.join(models, before[0])):
-            _refuse_worse(version, reports, before[0], judgements(at_hand(storage.join(models, before[0]))))
+            _refuse_worse(version, reports, before[0], test_reports(fetch(storage.join(models, before[0]))))
         if not _is_whole(storage.join(models, version)):
             with _adding(storage.join(models, version)) as beside:
                 shutil.copytree(local, beside)
-                if complete:
-                    complete(beside)
+                if add_files:
+                    add_files(beside)
                 _check(beside)
     if before[:1] != [version]:
         _write_history(models, [version, *(name for name in before if name != version)])
@@ -83,16 +83,16 @@ def promote(
 
 
 def live(models: str | Path) -> Path:
-    """The folder of the live model, :func:`at_hand`.
+    """The folder of the live model, :func:`fetch`.
 
     Raises:
         BadConfig: nothing was promoted there.
         BrokenArtifact: the live version is gone.
     """
-    return at_hand(where_live(models))
+    return fetch(live_location(models))
 
 
-def where_live(models: str | Path) -> str:
+def live_location(models: str | Path) -> str:
     """The folder or URI of the live model. Raises as :func:`live` does."""
     names = history(models)
     if not names:
@@ -106,7 +106,7 @@ def where_live(models: str | Path) -> str:
     return where
 
 
-def at_hand(where: str | Path) -> Path:
+def fetch(where: str | Path) -> Path:
     """A version as a local folder: itself, or a checked copy of one on an object store, made once on each machine.
 
     Raises:
@@ -115,7 +115,7 @@ def at_hand(where: str | Path) -> Path:
     if not storage.is_uri(str(where)):
         return Path(where)
     parent, _, version = str(where).rpartition("/")
-    copy = storage.private_folder(COPIES) / hashlib.sha256(parent.encode()).hexdigest()[:16] / version
+    copy = storage.private_folder(CACHE) / hashlib.sha256(parent.encode()).hexdigest()[:16] / version
     copy.parent.mkdir(exist_ok=True)
     with storage.locked(copy.with_name(f".{version}.lock")):
         if not _is_there(copy):
@@ -133,7 +133,7 @@ def history(models: str | Path) -> list[str]:
         return []
 
 
-def versions(models: str | Path) -> list[str]:
+def list_versions(models: str | Path) -> list[str]:
     """The complete versions in MODELS, the live one and its forerunners first, then the others by name."""
     names = [name for name in storage.names(models) if not name.startswith(".") and name != LIVE]
     there = [name for name in names if _is_there(storage.join(models, name))]
@@ -165,7 +165,7 @@ def prune(models: str | Path, keep: int) -> list[str]:
     """
     if keep < 1:
         raise BadConfig(f"--prune is {keep}: it must be 1 or more, the live version is always kept")
-    removed = [name for name in versions(models)[keep:] if name != next(iter(history(models)), None)]
+    removed = [name for name in list_versions(models)[keep:] if name != next(iter(history(models)), None)]
     if removed:
         _write_history(models, [name for name in history(models) if name not in removed])
     for name in removed:
@@ -173,7 +173,7 @@ def prune(models: str | Path, keep: int) -> list[str]:
     return removed
 
 
-def judgements(model_folder: Path) -> dict[str, dict[str, Any]]:
+def test_reports(model_folder: Path) -> dict[str, dict[str, Any]]:
     """The reports of a local model on test splits, by fingerprint of the data; none that is about other weights.
 
     Raises:
@@ -181,17 +181,17 @@ def judgements(model_folder: Path) -> dict[str, dict[str, Any]]:
     """
     sha256 = artifacts.read(model_folder).weights_sha256
     found = {}
-    for path in sorted((model_folder / artifacts.EVALUATION).glob(f"{JUDGED_ON}*/{REPORT}")):
+    for path in sorted((model_folder / artifacts.EVALUATION).glob(f"{TEST_SPLIT}*/{REPORT}")):
         try:
             report = json.loads(path.read_bytes())
-            if report["split"] == JUDGED_ON and report["model"]["weights_sha256"] == sha256:
+            if report["split"] == TEST_SPLIT and report["model"]["weights_sha256"] == sha256:
                 found[report["data"]["fingerprint"]] = report
         except (ValueError, TypeError, KeyError) as error:
             raise BrokenArtifact(f"{path} is damaged ({error!r}): judge the model again") from None
     return found
 
 
-def compared(
+def compare_auc(
     reports: dict[str, dict[str, Any]], others: dict[str, dict[str, Any]]
 ) -> Iterator[tuple[str, float, float]]:
     """Data set name and both AUCs, for each data set that two models were judged on."""
@@ -205,7 +205,7 @@ def compared(
 def _refuse_worse(
     version: str, reports: dict[str, dict[str, Any]], live_version: str, others: dict[str, dict[str, Any]]
 ) -> None:
-    for name, auc, live_auc in compared(reports, others):
+    for name, auc, live_auc in compare_auc(reports, others):
         if auc < live_auc:
             raise OperationRefused(
                 f"{version} is worse than the live {live_version} on the test split of {name} "
@@ -226,7 +226,7 @@ def _check(folder: Path) -> None:
     """Raises BrokenArtifact unless everything that serving reads is there, unchanged and fits together."""
     _, artifact = artifacts.load(folder)
     calibration.load(str(folder), artifact.weights_sha256)
-    runtime_files.check(folder, artifact.weights_sha256)
+    runtime_files.verify_files(folder, artifact.weights_sha256)
 
 
 @contextmanager

@@ -121,8 +121,8 @@ def _promote(folder: Path, small: bool, number: int) -> str:
     model = save_model(
         folder / "runs" / str(number), seed=number, run=f"soak-{number}", auc=0.5 + number / 1000, spec=spec
     )
-    complete = partial(promotion.complete, say=lambda _: None)
-    version = versions.promote(model, folder / "models", complete=complete, key="soak")
+    add_runtime = partial(promotion.add_runtime, say=lambda _: None)
+    version = versions.promote(model, folder / "models", add_files=add_runtime, key="soak")
     versions.prune(folder / "models", KEPT_VERSIONS)
     return version
 

@@ -50,7 +50,7 @@ def test_there_are_two_and_each_is_under_40_lines() -> None:
 TRAIN = """
 import json, sys
 from detector_core.data import manifest
-from detector_core.evaluation import explain, scoring
+from detector_core.evaluation import explain, report, scoring
 from detector_core.networks import artifacts
 from detector_core.evaluation.calibration import UNCALIBRATED
 from detector_core.data.loading import ImageDataset
@@ -74,38 +74,38 @@ print(json.dumps({
     "steps": epoch.steps,
     "cutout": spec.augment.cutout,
     "variant": artifact.spec.variant,
-    "judged": scoring.judge(scores, UNCALIBRATED)["images"],
+    "evaluated": report.summarize(scores, UNCALIBRATED)["images"],
     "heat": explain.heat_maps(network, x_BCHW, ["fake"])[0].shape,
 }))
 """
 
 
-def test_the_seventh_variant_trains_is_judged_and_explained(tiny_dataset: Path, tmp_path: Path) -> None:
+def test_the_seventh_variant_trains_is_evaluated_and_explained(tiny_dataset: Path, tmp_path: Path) -> None:
     found = tried(TRAIN, changed(DIFFS[VARIANT], tmp_path / "tree"), tiny_dataset, tmp_path / "model")
     assert found["heat"][0] == found["heat"][1]
     del found["heat"]
-    assert found == {"steps": 4, "cutout": 0.5, "variant": "plain5-cutout", "judged": {"real": 8, "fake": 8}}
+    assert found == {"steps": 4, "cutout": 0.5, "variant": "plain5-cutout", "evaluated": {"real": 8, "fake": 8}}
 
 
-JUDGE = """
+EVALUATE = """
 import json
 import pandas as pd
-from detector_core.evaluation import comparison, comparison_html, report_html, scoring
+from detector_core.evaluation import comparison, comparison_html, report, report_html
 from detector_core.evaluation.calibration import UNCALIBRATED
 from detector_core.networks.variants import spec_for
 data = {"name": "drawn", "generated": True, "fingerprint": "f", "counts": {"train": {"real": 3, "fake": 2}}}
 model = {"run": "one", "variant": "resnet68", "weights_sha256": "w", "data": data}
 scores = pd.DataFrame({"path": list("abcde"), "label": ["real"] * 3 + ["fake"] * 2, "logit": [-2.0, -1, 1, 2, -2]})
-made = scoring.report(scores, UNCALIBRATED, model=model, data=data, split="test")
+made = report.build_report(scores, UNCALIBRATED, model=model, data=data, split="test")
 epoch = {"epoch": 1, "images_per_s": 1.0, "peak_memory_bytes": 1}
 training = {"epochs": 1, "seconds": 1.0, "best": epoch}
 rows = scores.assign(p_fake=UNCALIBRATED.p_fake(scores["logit"]))
-run = comparison.Judged(spec=spec_for("resnet68"), report=made, scores=rows, training=training, history=[epoch])
+run = comparison.EvaluatedRun(spec=spec_for("resnet68"), report=made, scores=rows, training=training, history=[epoch])
 compared = comparison.compare([run])
 print(json.dumps({
-    "value": made["rates"]["fake_precision"]["value"],
+    "value": made["metrics"]["fake_precision"]["value"],
     "shown": ["precision of fake" in text for text in (
-        report_html.page(made, {}), scoring.table(made), comparison_html.text(compared)
+        report_html.render_page(made, {}), report.format_report(made), comparison_html.format_comparison(compared)
     )],
     "paper": comparison.table_5(compared["means"]).set_index("source")["fake_precision"].to_dict(),
 }))
@@ -114,7 +114,7 @@ print(json.dumps({
 
 def test_the_new_metric_is_in_the_report_on_its_page_and_in_the_tables(tmp_path: Path) -> None:
     folder = changed(DIFFS[METRIC], tmp_path)
-    found = tried(JUDGE, folder)
+    found = tried(EVALUATE, folder)
     assert found["value"] == pytest.approx(1 / 2)
     assert found["shown"] == [True, True, True]
     assert found["paper"]["ours"] == pytest.approx(100 * found["value"])

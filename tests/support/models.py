@@ -46,7 +46,7 @@ def save_model(
             temperature=2.0,
             real_below=0.3,
             fake_above=0.7,
-            stated_rate=0.01,
+            max_fakes_passed=0.01,
             chosen_on={"fingerprint": data, "split": "valid", "weights_sha256": artifact.weights_sha256},
         ),
     )
@@ -63,7 +63,7 @@ def add_report(folder: Path, *, auc: float | None, data: dict[str, Any], name: s
         "split": "test",
         "images": {"real": 50, "fake": 50},
         "ranking": {"auc": {"value": auc}},
-        "rates": {name: {"value": 0.1} for name in ("accuracy", "fakes_passed_rate", "reals_flagged_rate")},
+        "metrics": {name: {"value": 0.1} for name in ("accuracy", "fakes_passed_rate", "reals_flagged_rate")},
     }
     where = folder / artifacts.EVALUATION / name / "report.json"
     where.parent.mkdir(parents=True)

@@ -12,7 +12,8 @@ from detector_core.config import ModelSpec, PreprocessSpec
 from detector_core.data import manifest
 from detector_core.evaluation import explain, report_html, scoring
 from detector_core.evaluation.calibration import choose
-from detector_core.evaluation.robustness import judge_grid, score_grid
+from detector_core.evaluation.report import build_report
+from detector_core.evaluation.robustness import evaluate_grid, score_grid
 from detector_core.labels import is_fake
 from detector_core.networks import factory
 
@@ -35,11 +36,11 @@ def page_file(tiny_dataset: Path, tmp_path: Path) -> Path:
     chosen = choose(is_fake(scores["label"]), scores["logit"].to_numpy(), chosen_on=where)
     scores["p_fake"] = chosen.p_fake(scores["logit"])
     model = {"run": "untrained", "variant": "timm:test_resnet", "weights_sha256": "w" * 64, "data": data.describe()}
-    judged = scoring.report(scores, chosen, model=model, data=data.describe(), split="valid")
-    judged["robustness"] = judge_grid(score_grid(network, rows, data.root, PREPROCESS), chosen)
+    judged = build_report(scores, chosen, model=model, data=data.describe(), split="valid")
+    judged["robustness"] = evaluate_grid(score_grid(network, rows, data.root, PREPROCESS), chosen)
     worst = explain.worst_sheet(network, PREPROCESS, scores, data.root, chosen.fake_above)
     path = tmp_path / "report.html"
-    path.write_text(report_html.page(judged, report_html.plots(judged) | {explain.WORST: worst}))
+    path.write_text(report_html.render_page(judged, report_html.draw_plots(judged) | {explain.WORST: worst}))
     return path
 
 

@@ -12,21 +12,21 @@ from scipy.special import expit
 from detector_core.errors import BrokenArtifact
 from detector_core.evaluation import calibration
 from detector_core.evaluation.calibration import (
-    STATED_RATES,
-    TEMPERATURES,
+    FAKES_PASSED_LIMITS,
+    TEMPERATURE_RANGE,
     UNCALIBRATED,
     UNCERTAIN,
     VERDICTS,
     Calibration,
     choose,
-    equal_cost_cut,
+    equal_cost_threshold,
     fit_temperature,
-    holding_cut,
+    real_threshold,
     verdict,
     verdicts,
 )
 from detector_core.evaluation.metrics import Confusion
-from detector_core.evaluation.scoring import judge
+from detector_core.evaluation.report import summarize
 
 few = settings(max_examples=30, deadline=None)  # the cores may be busy
 WHERE = {"fingerprint": "f" * 64, "name": "tiny", "split": "valid", "n": 100, "weights_sha256": "w"}
@@ -61,10 +61,10 @@ def test_between_two_thresholds_lies_uncertain() -> None:
 @given(split())
 def test_the_thresholds_keep_what_they_promise(given_: tuple[Any, Any]) -> None:
     is_fake, logit = given_
-    chosen = choose(is_fake, logit, chosen_on=WHERE, stated_rate=0.1)
+    chosen = choose(is_fake, logit, chosen_on=WHERE, max_fakes_passed=0.1)
     p_fake = chosen.p_fake(logit)
     assert 0 <= chosen.real_below <= chosen.fake_above <= 1
-    held = Confusion.at(is_fake, p_fake, chosen.real_below).fakes_passed_rate.value
+    held = Confusion.from_scores(is_fake, p_fake, chosen.real_below).fakes_passed_rate.value
     assert held is not None
     assert held <= 0.1 + 1e-9
     assert Calibration.from_dict(json.loads(json.dumps(chosen.to_dict()))) == chosen
@@ -81,14 +81,14 @@ def test_no_other_threshold_costs_less(given_: tuple[Any, Any]) -> None:
     values = np.unique(logit)
     interior = [cost(value) for value in values[1:]]
     if interior:
-        assert cost(equal_cost_cut(is_fake, logit)) == pytest.approx(min(interior))
+        assert cost(equal_cost_threshold(is_fake, logit)) == pytest.approx(min(interior))
 
 
 @few
 @given(split(), st.sampled_from([0.0, 0.01, 0.1, 0.3]))
 def test_the_holding_cut_is_the_highest_that_holds(given_: tuple[Any, Any], rate: float) -> None:
     is_fake, logit = given_
-    cut = holding_cut(is_fake, logit, rate)
+    cut = real_threshold(is_fake, logit, rate)
     assert np.mean(logit[is_fake] < cut) <= rate
     above = np.sort(logit[is_fake & (logit >= cut)])[0]
     assert np.mean(logit[is_fake] <= above) > rate
@@ -99,7 +99,7 @@ def test_the_holding_cut_is_the_highest_that_holds(given_: tuple[Any, Any], rate
 def test_who_bears_more_fakes_passed_is_told_more_reals(given_: tuple[Any, Any], one: float, other: float) -> None:
     """The stated rate moves ``real_below`` alone, and more of it never leaves more uncertain."""
     is_fake, logit = given_
-    strict, lax = (choose(is_fake, logit, chosen_on=WHERE, stated_rate=rate) for rate in sorted((one, other)))
+    strict, lax = (choose(is_fake, logit, chosen_on=WHERE, max_fakes_passed=rate) for rate in sorted((one, other)))
     assert (strict.temperature, strict.fake_above) == (lax.temperature, lax.fake_above)
     assert strict.real_below <= lax.real_below <= lax.fake_above
     uncertain = [(verdicts(chosen.p_fake(logit), chosen) == UNCERTAIN).sum() for chosen in (strict, lax)]
@@ -118,24 +118,24 @@ def test_other_images_are_judged_by_thresholds_that_their_labels_do_not_move(
     ranks = [VERDICTS.index(verdict) for verdict in found]
     assert ranks == sorted(ranks)
     reports = [
-        judge(pd.DataFrame({"label": np.where(fakes, "fake", "real"), "logit": logit}), chosen)
+        summarize(pd.DataFrame({"label": np.where(fakes, "fake", "real"), "logit": logit}), chosen)
         for fakes in (is_fake, ~is_fake)
     ]
     for report in reports:
         assert report["calibration"]["real_below"] == chosen.real_below
         assert report["threshold"] == report["calibration"]["fake_above"] == chosen.fake_above
-        assert report["three_way"]["coverage"]["count"] == (found != UNCERTAIN).sum()
-    assert reports[0]["three_way"]["verdicts"]["real"] == reports[1]["three_way"]["verdicts"]["fake"]
+        assert report["with_uncertain"]["coverage"]["count"] == (found != UNCERTAIN).sum()
+    assert reports[0]["with_uncertain"]["verdicts"]["real"] == reports[1]["with_uncertain"]["verdicts"]["fake"]
 
 
 def test_a_small_split_told_apart_without_an_error() -> None:
     is_fake = np.repeat([False, True], 50)
     logit = np.where(is_fake, 4.0, -2.0) + np.tile(np.linspace(-1, 1, 50), 2)
     chosen = choose(is_fake, logit, chosen_on=WHERE)
-    assert TEMPERATURES[0] < chosen.temperature < TEMPERATURES[1]
+    assert TEMPERATURE_RANGE[0] < chosen.temperature < TEMPERATURE_RANGE[1]
     middle = expit(1 / chosen.temperature)  # the highest real is -1, the lowest fake 3
     assert (chosen.real_below, chosen.fake_above) == (pytest.approx(middle), pytest.approx(middle))
-    assert chosen.stated_rate == STATED_RATES[0]
+    assert chosen.max_fakes_passed == FAKES_PASSED_LIMITS[0]
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -154,18 +154,18 @@ def test_one_odd_fake_does_not_make_everything_uncertain_unless_asked() -> None:
     logit = np.where(is_fake, 4.0, -2.0) + np.tile(np.linspace(-1, 1, 50), 2)
     logit[50] = -5  # a fake that looks more real than any real
     chosen = choose(is_fake, logit, chosen_on=WHERE)
-    assert chosen.stated_rate == 0.02
+    assert chosen.max_fakes_passed == 0.02
     assert np.mean(verdicts(chosen.p_fake(logit[:50]), chosen) == "real") == 1
-    asked = choose(is_fake, logit, chosen_on=WHERE, stated_rate=0.01)
-    assert asked.stated_rate == 0.01
+    asked = choose(is_fake, logit, chosen_on=WHERE, max_fakes_passed=0.01)
+    assert asked.max_fakes_passed == 0.01
     assert not (verdicts(asked.p_fake(logit), asked) == "real").any()
 
 
 def test_a_model_that_knows_nothing_is_uncertain_of_most_it_does_not_flag() -> None:
     is_fake, logit = drawn(0, 0.0, 500)
     chosen = choose(is_fake, logit, chosen_on=WHERE)
-    assert chosen.stated_rate == STATED_RATES[0]
-    assert Confusion.at(is_fake, chosen.p_fake(logit), chosen.real_below).fakes_passed <= 5
+    assert chosen.max_fakes_passed == FAKES_PASSED_LIMITS[0]
+    assert Confusion.from_scores(is_fake, chosen.p_fake(logit), chosen.real_below).fakes_passed <= 5
 
 
 @pytest.mark.parametrize("temperature", [0.3, 1.0, 4.0])
@@ -184,7 +184,7 @@ def test_odd_scores_still_give_usable_numbers(logits: Any) -> None:
     is_fake = np.arange(10) % 2 == 1
     chosen = choose(is_fake, logits.astype(np.float32), chosen_on=WHERE)
     assert Calibration.from_dict(chosen.to_dict()) == chosen
-    assert TEMPERATURES[0] <= chosen.temperature <= TEMPERATURES[1]
+    assert TEMPERATURE_RANGE[0] <= chosen.temperature <= TEMPERATURE_RANGE[1]
 
 
 @pytest.mark.parametrize("fake", [True, False])

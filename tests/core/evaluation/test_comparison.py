@@ -11,10 +11,11 @@ import pytest
 from PIL import Image
 
 from detector_core.errors import BadData
-from detector_core.evaluation import comparison, comparison_html, scoring
+from detector_core.evaluation import comparison, comparison_html
 from detector_core.evaluation.calibration import UNCALIBRATED
-from detector_core.evaluation.comparison import Judged, compare, mcnemar, paper_confusion, table_5, winner
-from detector_core.evaluation.metrics import RATES
+from detector_core.evaluation.comparison import EvaluatedRun, compare, mcnemar, paper_confusion, table_5, winner
+from detector_core.evaluation.metrics import METRICS
+from detector_core.evaluation.report import build_report
 from detector_core.networks.variants import VARIANTS, spec_for
 
 DATA = {
@@ -37,18 +38,18 @@ HISTORY = [
 ]
 
 
-def judged(variant: str, called_fake: list[bool], label: list[str], seed: int = 0) -> Judged:
+def judged(variant: str, called_fake: list[bool], label: list[str], seed: int = 0) -> EvaluatedRun:
     scores = pd.DataFrame({"path": [f"{i}.jpg" for i in range(len(label))], "label": label})
     scores["p_fake"] = np.where(called_fake, 0.9, 0.1)
     scores["logit"] = np.where(called_fake, 2.0, -2.0).astype(np.float32)
     model = {"run": variant, "variant": variant, "weights_sha256": "w" * 64, "data": DATA}
-    report = scoring.report(scores, UNCALIBRATED, model=model, data=DATA, split="test")
+    report = build_report(scores, UNCALIBRATED, model=model, data=DATA, split="test")
     training = {"epochs": 3, "seconds": 60.0, "best": HISTORY[-1]}
     spec = spec_for(variant, {"seed": seed})
-    return Judged(spec=spec, report=report, scores=scores, training=training, history=HISTORY)
+    return EvaluatedRun(spec=spec, report=report, scores=scores, training=training, history=HISTORY)
 
 
-def as_in_the_paper(variant: str) -> Judged:
+def as_in_the_paper(variant: str) -> EvaluatedRun:
     counts = paper_confusion(variant)
     called = [False] * counts.reals_passed + [True] * counts.reals_flagged
     called += [False] * counts.fakes_passed + [True] * counts.fakes_caught
@@ -56,16 +57,16 @@ def as_in_the_paper(variant: str) -> Judged:
 
 
 @pytest.fixture(scope="module")
-def paper() -> list[Judged]:
+def paper() -> list[EvaluatedRun]:
     return [as_in_the_paper(variant) for variant in VARIANTS]
 
 
-def test_the_paper_s_own_figures_come_out_as_the_paper_s(paper: list[Judged]) -> None:
+def test_the_paper_s_own_figures_come_out_as_the_paper_s(paper: list[EvaluatedRun]) -> None:
     found = compare(paper)
     table = table_5(found["means"])
     ours, theirs = (table[table["source"] == source].reset_index(drop=True) for source in ("ours", "paper"))
     assert ours["variant"].tolist() == theirs["variant"].tolist() == list(VARIANTS)
-    pd.testing.assert_frame_equal(ours[list(RATES)], theirs[list(RATES)])
+    pd.testing.assert_frame_equal(ours[list(METRICS)], theirs[list(METRICS)])
     assert found["winner"]["variant"] == "resnet68-cutout"
     row = found["rows"][-1]
     assert (row["fakes_passed"], row["images_per_s"], row["peak_memory_bytes"]) == (43, 20.0, 3 * 2**20)
@@ -115,7 +116,7 @@ def test_seeds_are_averaged_and_their_spread_told() -> None:
     assert row["seeds"] == [2, 4]
     assert row["fakes_passed_rate"] == pytest.approx(0.25)
     assert row["fakes_passed_rate_spread"] == [0.0, 0.5]
-    assert "25.000 (0.00-50.00)" in comparison_html.page(compare(runs), runs, {})
+    assert "25.000 (0.00-50.00)" in comparison_html.render_page(compare(runs), runs, {})
 
 
 class Links(HTMLParser):
@@ -132,38 +133,40 @@ class Links(HTMLParser):
         self.words += f"{data} "
 
 
-def test_the_page_marks_every_misprint_and_needs_no_network(paper: list[Judged]) -> None:
-    page = Links(comparison_html.page(compare(paper), paper, {"curves.png": comparison_html.curves(paper)}))
+def test_the_page_marks_every_misprint_and_needs_no_network(paper: list[EvaluatedRun]) -> None:
+    page = Links(
+        comparison_html.render_page(compare(paper), paper, {"curves.png": comparison_html.draw_learning_curves(paper)})
+    )
     assert len(page.loads) == 2
     assert all(load.startswith("data:") for load in page.loads)
     for row in comparison.PAPER["misprints"]:
         assert row["why"] in page.words
     assert page.words.count("*") == len(comparison.PAPER["misprints"]) + 1  # and the sentence that explains it
     assert "tiny <b>" in page.words
-    assert "resnet68-cutout" in comparison_html.text(compare(paper))
+    assert "resnet68-cutout" in comparison_html.format_comparison(compare(paper))
     assert "Not trained as in the paper" not in page.words
 
 
-def test_settings_that_are_not_the_paper_s_stand_first(paper: list[Judged]) -> None:
+def test_settings_that_are_not_the_paper_s_stand_first(paper: list[EvaluatedRun]) -> None:
     small = {"optim.epochs": 1, "preprocess.image_size": 120}
     runs = [*paper[:-1], replace(paper[-1], spec=paper[-1].spec.replace(small))]
-    page = Links(comparison_html.page(compare(runs), runs, {}))
+    page = Links(comparison_html.render_page(compare(runs), runs, {}))
     assert "Not trained as in the paper: other optim.epochs, preprocess.image_size" in page.words
     assert page.words.index("Not trained") < page.words.index("Table V")
     assert "120 (224)" in page.words
     assert "1 (10)" in page.words
-    assert "other optim.epochs, preprocess.image_size" in comparison_html.text(compare(runs))
+    assert "other optim.epochs, preprocess.image_size" in comparison_html.format_comparison(compare(runs))
 
 
 @pytest.mark.parametrize("runs", [1, 2, 3])
-def test_a_place_without_a_run_is_left_blank(paper: list[Judged], runs: int) -> None:
-    drawn = np.asarray(Image.open(io.BytesIO(comparison_html.curves(paper[:runs]))).convert("L"))
+def test_a_place_without_a_run_is_left_blank(paper: list[EvaluatedRun], runs: int) -> None:
+    drawn = np.asarray(Image.open(io.BytesIO(comparison_html.draw_learning_curves(paper[:runs]))).convert("L"))
     upper = drawn[: drawn.shape[0] * 3 // 4]  # the legend is below
     middles = [np.array_split(third, 3, axis=1)[1] for third in np.array_split(upper, 3, axis=1)]
     assert [bool((middle < 255).any()) for middle in middles] == [number < runs for number in range(3)]
 
 
-def test_what_may_differ_from_the_paper_s_settings(paper: list[Judged]) -> None:
+def test_what_may_differ_from_the_paper_s_settings(paper: list[EvaluatedRun]) -> None:
     def other(**fields: Any) -> list[str]:
         changed = {name.replace("__", "."): value for name, value in fields.items()}
         return comparison.otherwise(replace(paper[0], spec=paper[0].spec.replace(changed)))

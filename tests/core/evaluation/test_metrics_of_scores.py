@@ -10,10 +10,10 @@ from sklearn import metrics as sk
 from sklearn.calibration import calibration_curve
 
 from detector_core.evaluation.metrics import (
-    RANKING,
-    brier,
-    curve,
-    ece,
+    RANKING_METRICS,
+    brier_score,
+    det_curve,
+    expected_calibration_error,
     ranking,
     reliability,
 )
@@ -25,7 +25,7 @@ def test_a_threshold_may_flag_exactly_the_share_that_is_allowed() -> None:
     is_fake = np.array([True, False] * 10 + [False] * 390)
     found = ranking(is_fake, -np.arange(410.0))
     assert [found[name].count for name in ("fakes_caught_at_0.005", "fakes_caught_at_0.01")] == [3, 5]
-    assert RANKING["fakes_caught_at_0.005"] == "caught at 0.5 % flagged"
+    assert RANKING_METRICS["fakes_caught_at_0.005"] == "caught at 0.5 % flagged"
 
 
 def test_thresholds_on_a_straight_piece_of_the_curve_count_too() -> None:
@@ -41,7 +41,7 @@ def test_ranking_is_that_of_scikit_learn(given_: tuple[Any, Any]) -> None:
     found = ranking(is_fake, score)
     assert found["auc"].value == pytest.approx(sk.roc_auc_score(is_fake, score))
     assert found["average_precision"].value == pytest.approx(sk.average_precision_score(is_fake, score))
-    points = curve(is_fake, score)
+    points = det_curve(is_fake, score)
     area = sk.auc(points["reals_flagged"], 1 - np.array(points["fakes_passed"]))
     assert area == pytest.approx(sk.roc_auc_score(is_fake, score))
 
@@ -84,8 +84,10 @@ def test_equal_error_rate_by_hand() -> None:
 def test_calibration_error_by_hand() -> None:
     is_fake = np.array([False, True, True, True])
     p_fake = np.array([0.2, 0.2, 0.9, 1.0])
-    assert ece(is_fake, p_fake, bins=2) == pytest.approx(0.5 * abs(0.2 - 0.5) + 0.5 * abs(0.95 - 1))
-    assert brier(is_fake, p_fake) == pytest.approx((0.04 + 0.64 + 0.01 + 0) / 4)
+    assert expected_calibration_error(is_fake, p_fake, bins=2) == pytest.approx(
+        0.5 * abs(0.2 - 0.5) + 0.5 * abs(0.95 - 1)
+    )
+    assert brier_score(is_fake, p_fake) == pytest.approx((0.04 + 0.64 + 0.01 + 0) / 4)
 
 
 def test_there_are_15_bins() -> None:
@@ -93,7 +95,11 @@ def test_there_are_15_bins() -> None:
     is_fake = p_fake > 0.3
     assert reliability(is_fake, p_fake) == reliability(is_fake, p_fake, bins=15)
     assert len(reliability(is_fake, p_fake)["images"]) == 15
-    assert ece(is_fake, p_fake) == ece(is_fake, p_fake, bins=15) != ece(is_fake, p_fake, bins=14)
+    assert (
+        expected_calibration_error(is_fake, p_fake)
+        == expected_calibration_error(is_fake, p_fake, bins=15)
+        != expected_calibration_error(is_fake, p_fake, bins=14)
+    )
 
 
 @few
@@ -106,7 +112,7 @@ def test_reliability_and_brier_are_those_of_scikit_learn(given_: tuple[Any, Any]
     assert found["p_fake"] == pytest.approx(said)
     assert found["fakes"] == pytest.approx(true)
     assert sum(found["images"]) == len(p_fake)
-    assert brier(is_fake, p_fake) == pytest.approx(sk.brier_score_loss(is_fake, p_fake))
+    assert brier_score(is_fake, p_fake) == pytest.approx(sk.brier_score_loss(is_fake, p_fake))
 
 
 @few
@@ -123,7 +129,7 @@ def test_only_the_order_of_the_scores_ranks(given_: tuple[Any, Any]) -> None:
 @few
 @given(scored())
 def test_the_curve_goes_from_nothing_flagged_to_nothing_passed(given_: tuple[Any, Any]) -> None:
-    found = curve(*given_)
+    found = det_curve(*given_)
     flagged, passed = np.array(found["reals_flagged"]), np.array(found["fakes_passed"])
     assert (flagged[0], passed[0], flagged[-1], passed[-1]) == (0, 1, 1, 0)
     assert (np.diff(flagged) >= 0).all()
@@ -134,6 +140,6 @@ def test_the_curve_goes_from_nothing_flagged_to_nothing_passed(given_: tuple[Any
 @given(scored(), st.integers(1, 20))
 def test_the_calibration_error_is_no_more_than_the_mean_distance(given_: tuple[Any, Any], bins: int) -> None:
     is_fake, p_fake = given_
-    assert 0 <= ece(is_fake, p_fake, bins) <= np.abs(p_fake - is_fake).mean() + 1e-12
-    assert ece(is_fake, is_fake.astype(float), bins) == 0
-    assert brier(is_fake, is_fake.astype(float)) == 0
+    assert 0 <= expected_calibration_error(is_fake, p_fake, bins) <= np.abs(p_fake - is_fake).mean() + 1e-12
+    assert expected_calibration_error(is_fake, is_fake.astype(float), bins) == 0
+    assert brier_score(is_fake, is_fake.astype(float)) == 0

@@ -51,7 +51,7 @@ def test_the_matrices_count_every_test_image(variant: str) -> None:
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_table_5_recomputed(variant: str) -> None:
-    rates = confusion(variant).rates()
+    rates = confusion(variant).metrics()
     recomputed = PAPER["table_5"][variant]["recomputed"]
     assert recomputed == {name: round(rates[name].value, 6) for name in recomputed}
     assert list(recomputed) == list(PAPER["table_5"][variant]["printed"])
@@ -72,7 +72,7 @@ def test_the_misprints_are_exactly_those_listed() -> None:
         (variant, metric): row["printed"][metric]
         for variant, row in PAPER["table_5"].items()
         for metric in row["printed"]
-        if not agrees(row["printed"][metric], confusion(variant).rates()[metric].value)  # type: ignore[arg-type]
+        if not agrees(row["printed"][metric], confusion(variant).metrics()[metric].value)  # type: ignore[arg-type]
     }
     assert found == MISPRINTS
     assert {(row["variant"], row["metric"]): row["printed"] for row in PAPER["misprints"]} == MISPRINTS
@@ -89,7 +89,7 @@ def test_every_false_positive_rate_is_a_fraction_with_a_percent_sign() -> None:
 
 def test_precision_and_specificity_were_swapped() -> None:
     printed = PAPER["table_5"]["inception_resnet_v2-cutout"]["printed"]
-    rates = confusion("inception_resnet_v2-cutout").rates()
+    rates = confusion("inception_resnet_v2-cutout").metrics()
     assert agrees(printed["precision"], rates["specificity"].value)  # type: ignore[arg-type]
     assert agrees(printed["specificity"], rates["precision"].value)  # type: ignore[arg-type]
 

@@ -7,10 +7,11 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from detector_core.evaluation import report_html, scoring
+from detector_core.evaluation import report_html
 from detector_core.evaluation.calibration import Calibration, choose
 from detector_core.evaluation.explain import WORST
-from detector_core.evaluation.robustness import CHANGES, UNCHANGED, judge_grid
+from detector_core.evaluation.report import build_report, format_report
+from detector_core.evaluation.robustness import CHANGES, UNCHANGED, evaluate_grid
 from detector_core.labels import is_fake
 
 DATA = {"name": "tiny <b>", "generated": True, "fingerprint": "a" * 64, "counts": {}}
@@ -25,7 +26,7 @@ def made(labels: list[str], split: str = "test", calibration: Calibration | None
     logit = (draw.normal(0, 1, len(labels)) + 3 * fake - 1.5).astype(np.float32)
     scores = pd.DataFrame({"path": [f"{i}.jpg" for i in range(len(labels))], "label": labels, "logit": logit})
     chosen = calibration or choose(fake, logit, chosen_on=WHERE)
-    return scoring.report(scores, chosen, model=MODEL, data=DATA, split=split)
+    return build_report(scores, chosen, model=MODEL, data=DATA, split=split)
 
 
 class Checked(HTMLParser):
@@ -52,9 +53,9 @@ class Checked(HTMLParser):
 
 def test_the_page_is_whole_and_needs_no_network() -> None:
     judged = made(["real", "fake"] * 40)
-    plots = report_html.plots(judged)
+    plots = report_html.draw_plots(judged)
     assert sorted(plots) == ["det.png", "histogram.png", "reliability.png", "roc.png"]
-    page = Checked(report_html.page(judged, plots))
+    page = Checked(report_html.render_page(judged, plots))
     assert page.open == []
     assert len(page.loads) == 5
     assert all(load.startswith("data:") for load in page.loads)
@@ -64,7 +65,7 @@ def test_the_page_is_whole_and_needs_no_network() -> None:
 
 
 def test_plots_are_images_with_something_drawn() -> None:
-    for name, data in report_html.plots(made(["real", "fake"] * 40)).items():
+    for name, data in report_html.draw_plots(made(["real", "fake"] * 40)).items():
         with Image.open(io.BytesIO(data)) as image:
             assert image.format == "PNG", name
             assert np.asarray(image.convert("L")).std() > 5, name
@@ -73,22 +74,22 @@ def test_plots_are_images_with_something_drawn() -> None:
 @pytest.mark.parametrize("label", ["real", "fake"])
 def test_one_class_leaves_out_the_curves_and_says_why(label: str) -> None:
     judged = made([label] * 5, calibration=Calibration())
-    plots = report_html.plots(judged)
+    plots = report_html.draw_plots(judged)
     assert sorted(plots) == ["histogram.png", "reliability.png"]
-    page = report_html.page(judged, plots)
+    page = report_html.render_page(judged, plots)
     assert "undefined: there are no" in page
     assert "nan" not in page.lower().replace("base64", "").split("<h2>plots")[0]
 
 
 def test_a_seen_split_is_a_warning_in_large_letters() -> None:
-    page = report_html.page(made(["real", "fake"] * 10, split="train"), {})
+    page = report_html.render_page(made(["real", "fake"] * 10, split="train"), {})
     assert '<p class="warning">THE MODEL WAS TRAINED ON THESE IMAGES' in page
 
 
 def test_what_it_gets_most_wrong_comes_last_and_in_full_width() -> None:
     judged = made(["real", "fake"] * 10)
-    page = report_html.page(judged, {WORST: b"worst", "roc.png": b"roc"})
-    assert "What it gets most wrong" not in report_html.page(judged, {"roc.png": b"roc"})
+    page = report_html.render_page(judged, {WORST: b"worst", "roc.png": b"roc"})
+    assert "What it gets most wrong" not in report_html.render_page(judged, {"roc.png": b"roc"})
     plots, worst = page.split("<h2>Plots</h2>")[1].split("<h2>What it gets most wrong</h2>")
     assert plots == report_html.image("roc.png", b"roc")
     assert "Grad-CAM" in worst
@@ -99,8 +100,8 @@ def test_what_it_gets_most_wrong_comes_last_and_in_full_width() -> None:
 def test_a_figure_that_is_not_defined_has_no_colour() -> None:
     judged = made(["real"] * 10, calibration=Calibration())
     grid = pd.DataFrame(dict.fromkeys((UNCHANGED, *CHANGES), np.repeat([-1.0, 1.0], 5)))
-    judged["robustness"] = judge_grid(grid.assign(label="real"), Calibration())
-    row = report_html.page(judged, {}).split(f"<tr><td>{UNCHANGED}</td>")[1].split("</tr>")[0]
+    judged["robustness"] = evaluate_grid(grid.assign(label="real"), Calibration())
+    row = report_html.render_page(judged, {}).split(f"<tr><td>{UNCHANGED}</td>")[1].split("</tr>")[0]
     cells = [Checked(cell).words[0] for cell in row.split("</td>")[:-1]]
     assert ["style" in cell for cell in row.split("</td>")[:-1]] == [False, False, True, False, True]
     assert cells[2:] == ["50.00 %", cells[0], "50.00 %"]
@@ -110,9 +111,9 @@ def test_a_figure_that_is_not_defined_has_no_colour() -> None:
 def test_the_grid_of_changed_images_is_a_table() -> None:
     judged = made(["real", "fake"] * 10)
     grid = pd.DataFrame(dict.fromkeys((UNCHANGED, *CHANGES), np.repeat([-1.0, 1.0], 10)))
-    judged["robustness"] = judge_grid(grid.assign(label=["real"] * 10 + ["fake"] * 10), Calibration())
-    page = Checked(report_html.page(judged, {}))
+    judged["robustness"] = evaluate_grid(grid.assign(label=["real"] * 10 + ["fake"] * 10), Calibration())
+    page = Checked(report_html.render_page(judged, {}))
     assert page.open == []
     assert {UNCHANGED, *CHANGES} <= set(page.words)
     assert "100.00 %" in page.words
-    assert scoring.table(judged).splitlines()[-1].split()[-4:] == ["0.00", "%", "0.00", "%"]
+    assert format_report(judged).splitlines()[-1].split()[-4:] == ["0.00", "%", "0.00", "%"]

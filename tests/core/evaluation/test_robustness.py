@@ -13,7 +13,7 @@ from detector_core.data import manifest
 from detector_core.errors import BadImage
 from detector_core.evaluation import robustness, scoring
 from detector_core.evaluation.calibration import UNCALIBRATED
-from detector_core.evaluation.robustness import CHANGES, UNCHANGED, judge_grid, score_grid
+from detector_core.evaluation.robustness import CHANGES, UNCHANGED, evaluate_grid, score_grid
 from detector_core.networks import factory
 
 DRAW = np.random.default_rng(0)
@@ -59,7 +59,7 @@ def test_unchanged_images_score_as_in_the_evaluation(
     assert (swapped[~fake] != grid[UNCHANGED][~fake]).all()
     again = score_grid(model, rows, data.root, tiny_spec.preprocess, batch_size=8)
     np.testing.assert_allclose(again["noise sigma 10"], grid["noise sigma 10"], atol=1e-5)
-    json.dumps(judge_grid(grid, UNCALIBRATED), allow_nan=False)
+    json.dumps(evaluate_grid(grid, UNCALIBRATED), allow_nan=False)
 
 
 def test_a_broken_or_missing_image_is_named(writable_dataset: Path, tiny_spec: RunSpec) -> None:
@@ -85,7 +85,7 @@ def test_a_learnt_encoding_is_exposed_by_the_swap() -> None:
     }
     cells["reals as JPEG, fakes as PNG"] = np.full(40, 3.0)
     grid = pd.DataFrame({"path": labels, "label": labels, UNCHANGED: clean, **cells})
-    found = {row["change"]: row for row in judge_grid(grid, UNCALIBRATED)}
+    found = {row["change"]: row for row in evaluate_grid(grid, UNCALIBRATED)}
     assert found[UNCHANGED]["accuracy"]["value"] == 1
     assert found["reals as JPEG, fakes as PNG"]["reals_flagged_rate"]["value"] == 1
     assert found["fakes as JPEG, reals as PNG"]["accuracy"]["value"] == 1

@@ -15,7 +15,8 @@ from detector_core.data import manifest
 from detector_core.errors import BadImage, BrokenArtifact
 from detector_core.evaluation import scoring
 from detector_core.evaluation.calibration import UNCALIBRATED, Calibration
-from detector_core.evaluation.metrics import ERRORS
+from detector_core.evaluation.metrics import ERROR_RATES
+from detector_core.evaluation.report import build_report, format_report, summarize
 from detector_core.images.preprocess import decode, to_input
 from detector_core.networks import factory
 
@@ -79,15 +80,15 @@ def test_a_network_that_gives_nan_is_named(tiny_dataset: Path) -> None:
 
 
 def test_judgement_by_hand() -> None:
-    report = scoring.judge(scores_of([-4.0, -4.0, 0.0, 4.0], [4.0, 4.0, 4.0, -4.0, 0.0]), CHOSEN)
+    report = summarize(scores_of([-4.0, -4.0, 0.0, 4.0], [4.0, 4.0, 4.0, -4.0, 0.0]), CHOSEN)
     assert report["images"] == {"real": 4, "fake": 5}
     assert report["confusion"] == {"reals_passed": 3, "fakes_passed": 2, "reals_flagged": 1, "fakes_caught": 3}
-    assert report["rates"]["fakes_passed_rate"]["value"] == pytest.approx(0.4)
-    half = {name: (rate["count"], rate["of"]) for name, rate in report["at_half"].items() if name in ERRORS}
+    assert report["metrics"]["fakes_passed_rate"]["value"] == pytest.approx(0.4)
+    half = {name: (rate["count"], rate["of"]) for name, rate in report["uncalibrated"].items() if name in ERROR_RATES}
     assert half == {"fakes_passed_rate": (1, 5), "reals_flagged_rate": (2, 4)}, (
         "at 0.5 exactly, p_fake of 0, it is fake"
     )
-    three = report["three_way"]
+    three = report["with_uncertain"]
     assert three["verdicts"] == {
         "real": {"real": 2, "uncertain": 1, "fake": 1},
         "fake": {"real": 1, "uncertain": 1, "fake": 3},
@@ -102,24 +103,24 @@ def test_judgement_by_hand() -> None:
 
 @pytest.mark.parametrize(("real", "fake"), [([-1.0, 1.0], []), ([], [2.0, -2.0])])
 def test_one_class_is_null_with_the_reason_and_never_nan(real: list[float], fake: list[float]) -> None:
-    report = scoring.report(scores_of(real, fake), UNCALIBRATED, model=MODEL, data=DATA, split="test")
+    report = build_report(scores_of(real, fake), UNCALIBRATED, model=MODEL, data=DATA, split="test")
     json.dumps(report, allow_nan=False)
     missing = "there are no fakes" if real else "there are no reals"
-    for figure in (*report["ranking"].values(), report["rates"]["precision"], report["rates"]["f1"]):
+    for figure in (*report["ranking"].values(), report["metrics"]["precision"], report["metrics"]["f1"]):
         assert figure == {"value": None, "reason": missing}
-    assert missing in scoring.table(report)
-    assert "as it is, at 0.5: accuracy" in scoring.table(report)
-    assert "nan" not in scoring.table(report)
+    assert missing in format_report(report)
+    assert "as it is, at 0.5: accuracy" in format_report(report)
+    assert "nan" not in format_report(report)
 
 
 def test_a_split_that_was_seen_says_so_in_large_letters() -> None:
     scores = scores_of([-3.0, -2.0], [2.0, 3.0])
     for split, word in (("train", "TRAINED ON THESE"), ("valid", "CHOSEN ON THESE")):
-        report = scoring.report(scores, CHOSEN, model=MODEL, data=DATA, split=split)
+        report = build_report(scores, CHOSEN, model=MODEL, data=DATA, split=split)
         assert report["seen"]
         assert any(word in warning for warning in report["warnings"])
-        assert word in scoring.table(report)
-    report = scoring.report(scores, CHOSEN, model=MODEL, data=DATA, split="test")
+        assert word in format_report(report)
+    report = build_report(scores, CHOSEN, model=MODEL, data=DATA, split="test")
     assert (report["seen"], report["warnings"]) == (False, [])
 
 
@@ -137,17 +138,17 @@ def test_a_split_that_was_seen_says_so_in_large_letters() -> None:
 def test_what_a_reader_must_know_first(changes: dict[str, Any], word: str) -> None:
     scores = scores_of([-3.0, -2.0], [2.0, 3.0])
     told = {"calibration": CHOSEN, "model": MODEL, "data": DATA, "split": "test", **changes}
-    report = scoring.report(scores, **told)
+    report = build_report(scores, **told)
     assert [word in warning for warning in report["warnings"]] == [True]
 
 
 def test_the_default_thresholds_are_a_warning() -> None:
-    report = scoring.report(scores_of([-3.0], [3.0]), UNCALIBRATED, model=MODEL, data=DATA, split="test")
+    report = build_report(scores_of([-3.0], [3.0]), UNCALIBRATED, model=MODEL, data=DATA, split="test")
     assert "no thresholds were chosen" in report["warnings"][0]
 
 
 def test_the_table_shows_percent_with_intervals() -> None:
-    report = scoring.report(scores_of([-4.0] * 9 + [4.0], [4.0] * 10), CHOSEN, model=MODEL, data=DATA, split="test")
-    lines = scoring.table(report).splitlines()
+    report = build_report(scores_of([-4.0] * 9 + [4.0], [4.0] * 10), CHOSEN, model=MODEL, data=DATA, split="test")
+    lines = format_report(report).splitlines()
     assert any(line.split() == ["REALS", "FLAGGED", "10.00", "%", "(1.79-40.42)"] for line in lines)
     assert any(line.split()[:3] == ["called", "real", "9"] for line in lines)

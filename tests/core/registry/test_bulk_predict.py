@@ -10,7 +10,7 @@ from detector_core import storage
 from detector_core.errors import BadData
 from detector_core.images.preprocess import decode
 from detector_core.registry import versions
-from detector_core.registry.bulk_predict import BATCH, judge
+from detector_core.registry.bulk_predict import BATCH, predict_files
 from detector_core.registry.predictor import Predictor
 from tests.conftest import image_bytes
 from tests.support.models import save_model
@@ -35,7 +35,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_each_image_gets_the_verdict_of_the_service_in_the_order_asked(version: Path, images: Path) -> None:
     paths = sorted((path.name for path in images.glob("[0-9]*.jpg")), reverse=True)
-    found = judge(str(version), "cpu", str(images), paths)
+    found = predict_files(str(version), "cpu", str(images), paths)
     expected = Predictor(version).predict([decode((images / path).read_bytes()) for path in paths])
     assert found["path"].tolist() == paths
     assert found["verdict"].tolist() == [one.verdict for one in expected]
@@ -55,7 +55,7 @@ def test_a_file_that_cannot_be_read_is_named_and_stops_nothing(
         return read(path)
 
     monkeypatch.setattr(storage, "read_bytes", refuse)
-    found = judge(str(version), "cpu", str(images), ["00.jpg", "torn.jpg", "gone.jpg", "01.jpg"])
+    found = predict_files(str(version), "cpu", str(images), ["00.jpg", "torn.jpg", "gone.jpg", "01.jpg"])
     refused, torn, gone, whole = found["error"]
     assert refused == "the file cannot be opened: Permission denied"
     assert torn.startswith("damaged image: ")
@@ -73,4 +73,4 @@ def test_a_disk_that_fails_stops_it_and_says_how_to_go_on(
 
     monkeypatch.setattr(storage, "read_bytes", fail)
     with pytest.raises(BadData, match=rf"^{images}/00\.jpg cannot be read \(.*\): run the same command again to go on"):
-        judge(str(version), "cpu", str(images), ["00.jpg"])
+        predict_files(str(version), "cpu", str(images), ["00.jpg"])

@@ -17,7 +17,7 @@ from detector_core.config import PreprocessSpec
 from detector_core.data import manifest
 from detector_core.errors import BadData
 from detector_core.registry import openvino_export
-from detector_core.registry.engines import OpenVino, Torch, filled_up, sizes
+from detector_core.registry.engines import OpenVinoEngine, TorchEngine, pad_batch, sizes
 from detector_core.registry.predictor import Predictor
 from tests.support.models import SIZE, save_model
 
@@ -33,9 +33,11 @@ def test_the_preprocessing_record_is_in_the_graph(tmp_path: Path) -> None:
         torch.nn.Conv2d(3, 4, 3), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(4, 1)
     ).eval()
     preprocess = PreprocessSpec(image_size=20, mean=(0.1, 0.5, 0.9), std=(0.2, 0.4, 0.8), channels="BGR")
-    engine = OpenVino(openvino_export.export(network, preprocess, tmp_path), "fp32", threads=1)
+    engine = OpenVinoEngine(openvino_export.export(network, preprocess, tmp_path), "fp32", threads=1)
     for count in (1, 3, 2):
-        assert engine(squares(count, 20)) == pytest.approx(Torch(network, preprocess)(squares(count, 20)), abs=1e-5)
+        assert engine(squares(count, 20)) == pytest.approx(
+            TorchEngine(network, preprocess)(squares(count, 20)), abs=1e-5
+        )
 
 
 def test_a_compiled_network_compiles_nothing_after_its_warm_up_and_computes_in_one_thread(
@@ -56,7 +58,7 @@ def test_a_compiled_network_compiles_nothing_after_its_warm_up_and_computes_in_o
 
     model = save_model(tmp_path / "model")
     expected = [one.logit for one in Predictor(model).predict(list(squares(9)))]
-    monkeypatch.setattr("detector_core.registry.predictor.Torch", partial(Torch, backend=backend))
+    monkeypatch.setattr("detector_core.registry.predictor.TorchEngine", partial(TorchEngine, backend=backend))
     predictor = Predictor(model, batch_size=6)
     assert compiled == [1, 4, 6]
     with ThreadPoolExecutor(3) as pool:
@@ -69,11 +71,11 @@ def test_a_compiled_network_compiles_nothing_after_its_warm_up_and_computes_in_o
 
 def test_batches_are_filled_up_to_a_few_sizes() -> None:
     assert (sizes(1), sizes(16), sizes(32)) == ((1,), (1, 4, 16), (1, 4, 16, 32))
-    full = filled_up(squares(3), sizes(16))
+    full = pad_batch(squares(3), sizes(16))
     assert full.shape[0] == 4
     assert (full[:3] == squares(3)).all()
-    assert filled_up(squares(5), (4,)).shape[0] == 5
-    assert filled_up(squares(5), ()).shape[0] == 5
+    assert pad_batch(squares(5), (4,)).shape[0] == 5
+    assert pad_batch(squares(5), ()).shape[0] == 5
 
 
 def test_int8_is_calibrated_on_whole_images_of_both_classes(writable_dataset: Path) -> None:
@@ -92,16 +94,16 @@ SIGNALS = """
 import signal, sys, threading
 from pathlib import Path
 import numpy as np
-from detector_core.registry.engines import OpenVino
+from detector_core.registry.engines import OpenVinoEngine
 from detector_core.registry.openvino_export import quantize
 
 signal.signal(signal.SIGUSR1, lambda *_: print("handled", flush=True))
 file = Path(sys.argv[1])
-one, two = OpenVino(file, "fp32", threads=1), OpenVino(file, "fp32", threads=1)
+one, two = OpenVinoEngine(file, "fp32", threads=1), OpenVinoEngine(file, "fp32", threads=1)
 del one
 del two
 signal.raise_signal(signal.SIGUSR1)
-engines = [OpenVino(file, "fp32", threads=1)]
+engines = [OpenVinoEngine(file, "fp32", threads=1)]
 other = threading.Thread(target=engines.clear)
 other.start()
 other.join()

@@ -2,7 +2,7 @@ import json
 from pathlib import Path
 
 from detector_core.labels import SPLITS
-from detector_core.registry.model_card import card
+from detector_core.registry.model_card import render_card
 from tests.support.models import save_model
 
 
@@ -25,9 +25,9 @@ def test_a_model_of_photographs(tmp_path: Path) -> None:
             {"change": "noise sigma 5", "auc": rate(None), **row},
         ],
     }
-    report["rates"]["fakes_passed_rate"] = rate(0.3)
+    report["metrics"]["fakes_passed_rate"] = rate(0.3)
     where.write_text(json.dumps(report))
-    text = card(model)
+    text = render_card(model)
     assert text.startswith("# faces\n")
     assert "GENERATED" not in text
     for part in (
@@ -45,7 +45,7 @@ def test_a_model_of_photographs(tmp_path: Path) -> None:
 
 
 def test_generated_data_is_said_loudly_and_what_was_not_judged_is_named(tmp_path: Path) -> None:
-    text = card(save_model(tmp_path / "model"))
+    text = render_card(save_model(tmp_path / "model"))
     assert "**GENERATED DEMO DATA. This model has never seen a photograph.**" in text.split("## Data")[0]
     assert "**were not judged**" in text
     assert "## Precision" not in text
@@ -57,10 +57,10 @@ def test_the_counts_of_the_data_and_the_uncertain_are_tables(tmp_path: Path) -> 
     artifact, report = json.loads(where.read_text()), json.loads(judged.read_text())
     artifact["data"]["counts"] = {split: {"real": 2000, "fake": number} for number, split in enumerate(SPLITS)}
     three = {"coverage": 0.9, "accuracy_of_decided": 0.8, "fakes_passed_rate": 0.1, "reals_flagged_rate": None}
-    report["three_way"] = {name: rate(value) for name, value in three.items()}
+    report["with_uncertain"] = {name: rate(value) for name, value in three.items()}
     where.write_text(json.dumps(artifact))
     judged.write_text(json.dumps(report))
-    text = card(model)
+    text = render_card(model)
     for part in (
         "| split | real | fake |\n|---|---|---|\n| train | 2,000 | 0 |\n| valid | 2,000 | 1 |\n| test | 2,000 | 2 |\n",
         "| decided (not uncertain) | 90.00 % (20.00-40.00) |\n| right where decided | 80.00 % (20.00-40.00) |\n"
@@ -73,6 +73,6 @@ def test_the_counts_of_the_data_and_the_uncertain_are_tables(tmp_path: Path) -> 
 def test_a_model_without_chosen_thresholds_says_so(tmp_path: Path) -> None:
     model = save_model(tmp_path / "model")
     (model / "calibration.json").unlink()
-    text = card(model)
+    text = render_card(model)
     assert "None were chosen: from p_fake 0.5 on an image is called fake, and no verdict is uncertain." in text
     assert "Temperature" not in text

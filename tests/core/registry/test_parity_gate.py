@@ -9,7 +9,7 @@ from detector_core.errors import BadImage, OperationRefused
 from detector_core.evaluation.calibration import Calibration
 from detector_core.images.decode import Pixels
 from detector_core.registry import parity_gate
-from detector_core.registry.parity_gate import BASE, Row, allowed_flips, choose, judged
+from detector_core.registry.parity_gate import BASELINE, PrecisionResult, apply_limits, choose_precision, max_flips
 
 PREPROCESS = PreprocessSpec(image_size=32)
 FROZEN = Calibration(real_below=0.4, fake_above=0.6)
@@ -23,15 +23,15 @@ def brightness(pixels_BSSC: Pixels) -> np.ndarray:
 def test_each_engine_is_held_against_the_base_on_the_same_images(tiny_dataset: Path) -> None:
     data, seen = manifest.load(str(tiny_dataset)), []
     engines = {
-        BASE: brightness,
+        BASELINE: brightness,
         "fp32": lambda pixels: brightness(pixels) + 1e-6,
         "bf16": lambda pixels: -brightness(pixels),
         "int8": lambda pixels: brightness(pixels) * np.nan,
     }
-    table = parity_gate.run(engines, data.split("valid"), data.root, PREPROCESS, FROZEN, seen.append)
+    table = parity_gate.compare_precisions(engines, data.split("valid"), data.root, PREPROCESS, FROZEN, seen.append)
     base, same, turned, no_numbers = table
     assert sum(seen) == 16
-    assert (base.passed, base.flips, base.of, base.auc_fall) == (None, 0, 16, 0.0)
+    assert (base.passed, base.flips, base.images, base.auc_drop) == (None, 0, 16, 0.0)
     assert (same.passed, same.reason, same.flips, same.auc) == (True, "", 0, base.auc)
     assert base.auc is not None
     assert turned.auc == pytest.approx(1 - base.auc)
@@ -48,17 +48,19 @@ def test_a_broken_or_missing_image_is_named(writable_dataset: Path) -> None:
     victim = Path(data.root) / valid["path"][2]
     victim.write_bytes(victim.read_bytes()[:200])
     with pytest.raises(BadImage, match=f"{victim}: .*damaged"):
-        parity_gate.run({BASE: brightness}, valid, data.root, PREPROCESS, FROZEN)
+        parity_gate.compare_precisions({BASELINE: brightness}, valid, data.root, PREPROCESS, FROZEN)
     victim.unlink()
     with pytest.raises(BadImage, match=f"{victim}: the file is gone"):
-        parity_gate.run({BASE: brightness}, valid, data.root, PREPROCESS, FROZEN)
+        parity_gate.compare_precisions({BASELINE: brightness}, valid, data.root, PREPROCESS, FROZEN)
 
 
 def test_one_class_is_compared_by_its_verdicts_alone(tiny_dataset: Path) -> None:
     data = manifest.load(str(tiny_dataset))
     rows = data.split("valid").query("label == 'real'")
-    found = parity_gate.run({BASE: brightness, "fp32": brightness}, rows, data.root, PREPROCESS, FROZEN)[1]
-    assert (found.auc, found.auc_fall, found.passed) == (None, None, True)
+    found = parity_gate.compare_precisions(
+        {BASELINE: brightness, "fp32": brightness}, rows, data.root, PREPROCESS, FROZEN
+    )[1]
+    assert (found.auc, found.auc_drop, found.passed) == (None, None, True)
 
 
 @pytest.mark.parametrize(
@@ -72,39 +74,45 @@ def test_one_class_is_compared_by_its_verdicts_alone(tiny_dataset: Path) -> None
     ],
 )
 def test_the_limits(fall: float, flips: int, of: int, passed: bool) -> None:
-    row = judged(Row(precision="int8", auc=0.9, auc_fall=fall, flips=flips, of=of))
+    row = apply_limits(PrecisionResult(precision="int8", auc=0.9, auc_drop=fall, flips=flips, images=of))
     assert row.passed is passed
     assert bool(row.reason) is not passed
 
 
 def test_a_small_split_is_said() -> None:
-    assert allowed_flips(199) == 0
-    assert parity_gate.small(100) == "0.5% of 100 validation images is less than one: no verdict may flip"
-    assert parity_gate.small(200) == ""
+    assert max_flips(199) == 0
+    assert parity_gate.small_split_warning(100) == "0.5% of 100 validation images is less than one: no verdict may flip"
+    assert parity_gate.small_split_warning(200) == ""
 
 
-def rows(**passed: bool) -> list[Row]:
+def rows(**passed: bool) -> list[PrecisionResult]:
     """A table with figures."""
     found = {name: "" if ok else "9 of 100 verdicts flip" for name, ok in passed.items()}
-    return [Row(precision=name, passed=passed[name], reason=why, flips=9, of=100) for name, why in found.items()]
+    return [
+        PrecisionResult(precision=name, passed=passed[name], reason=why, flips=9, images=100)
+        for name, why in found.items()
+    ]
 
 
 def test_auto_takes_the_fastest_that_passes_and_a_name_is_refused_unless_forced() -> None:
-    assert choose(rows(fp32=True, bf16=True, int8=True), "auto") == "int8"
-    assert choose(rows(int8=False, bf16=True, fp32=True), "auto") == "bf16"
-    assert choose(rows(int8=False, bf16=False, fp32=True), "auto") == "fp32"
+    assert choose_precision(rows(fp32=True, bf16=True, int8=True), "auto") == "int8"
+    assert choose_precision(rows(int8=False, bf16=True, fp32=True), "auto") == "bf16"
+    assert choose_precision(rows(int8=False, bf16=False, fp32=True), "auto") == "fp32"
     with pytest.raises(OperationRefused, match=r"no precision passes.*int8 \(9 of 100 verdicts flip\)"):
-        choose(rows(int8=False, fp32=False), "auto")
+        choose_precision(rows(int8=False, fp32=False), "auto")
     with pytest.raises(OperationRefused, match=r"int8 does not pass.*9 of 100 verdicts flip.*--force"):
-        choose(rows(int8=False, fp32=True), "int8")
-    assert choose(rows(int8=False, fp32=True), "int8", force=True) == "int8"
+        choose_precision(rows(int8=False, fp32=True), "int8")
+    assert choose_precision(rows(int8=False, fp32=True), "int8", force=True) == "int8"
     with pytest.raises(OperationRefused, match="no bf16"):
-        choose([Row(precision="bf16", passed=False, reason="no bf16")], "bf16", force=True)
+        choose_precision([PrecisionResult(precision="bf16", passed=False, reason="no bf16")], "bf16", force=True)
 
 
 def test_the_table_marks_what_is_served() -> None:
-    table = [*rows(int8=False, fp32=True), Row(precision=BASE, auc=0.9, images_per_s=10.0, flips=0, of=100)]
-    lines = parity_gate.table_text(table, "fp32").splitlines()
+    table = [
+        *rows(int8=False, fp32=True),
+        PrecisionResult(precision=BASELINE, auc=0.9, images_per_s=10.0, flips=0, images=100),
+    ]
+    lines = parity_gate.format_table(table, "fp32").splitlines()
     assert "not passed: 9 of 100 verdicts flip" in lines[1]
     assert lines[2].startswith("-> fp32")
-    assert lines[3].split() == ["torch", "fp32", "0.9000", "-", "10.0", "what", "was", "judged"]
+    assert lines[3].split() == ["torch", "fp32", "0.9000", "-", "10.0", "what", "was", "apply_limits"]

@@ -21,7 +21,7 @@ from detector_core.errors import BadConfig, BadData, BrokenArtifact, OperationRe
 from detector_core.evaluation import scoring
 from detector_core.networks import artifacts
 from detector_core.registry import openvino_export, promotion, runtime_files, versions
-from detector_core.registry.engines import OpenVino, cpu_has_bf16
+from detector_core.registry.engines import OpenVinoEngine, cpu_has_bf16
 from detector_core.registry.predictor import Predictor, describe
 from tests.support.models import SIZE, save_model
 
@@ -40,11 +40,11 @@ def said() -> list[str]:
 def version(tmp_path_factory: pytest.TempPathFactory, data: Manifest, said: list[str]) -> Path:
     """A version with every precision; read only. Forced: the figures of random weights are nobody's concern here."""
     folder = tmp_path_factory.mktemp("promotion")
-    complete = partial(promotion.complete, asked="auto", data=data, say=said.append)
+    add_runtime = partial(promotion.add_runtime, requested_precision="auto", data=data, say=said.append)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("detector_core.registry.parity_gate.AUC_FALL", 1.0)
+        patch.setattr("detector_core.registry.parity_gate.MAX_AUC_DROP", 1.0)
         patch.setattr("detector_core.registry.parity_gate.FLIPS", 1.0)
-        versions.promote(save_model(folder / "model"), folder / "models", complete=complete, key="auto")
+        versions.promote(save_model(folder / "model"), folder / "models", add_files=add_runtime, key="auto")
     return versions.live(folder / "models")
 
 
@@ -80,7 +80,7 @@ def test_what_was_measured_is_kept(version: Path, said: list[str]) -> None:
     assert record
     assert record.precision == "int8"
     assert [row["precision"] for row in record.table] == ["int8", "bf16", "fp32", "torch fp32"]
-    assert record.checked_on["images"] == {"real": 8, "fake": 8}
+    assert record.compared_on["images"] == {"real": 8, "fake": 8}
     assert set(record.files) == {f"openvino/{name}.{end}" for name in ("fp32", "int8") for end in ("xml", "bin")}
     assert any("the gate is run on it all the same" in line for line in said)
     assert "-> int8" in said[-1]
@@ -139,7 +139,7 @@ def test_a_plain_model_is_served_by_torch_in_fp32(tmp_path: Path) -> None:
         Predictor(model, precision="int8")
 
 
-class Spoilt(OpenVino):
+class Spoilt(OpenVinoEngine):
     """An engine whose int8 is wrong."""
 
     def __init__(self, file: Path, precision: str, threads: int = 0) -> None:
@@ -155,58 +155,60 @@ class Spoilt(OpenVino):
 def test_a_precision_that_fails_makes_way_for_the_next(
     tmp_path: Path, data: Manifest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("detector_core.registry.promotion.OpenVino", Spoilt)
+    monkeypatch.setattr("detector_core.registry.promotion.OpenVinoEngine", Spoilt)
     monkeypatch.setattr("detector_core.registry.promotion.openvino_export.quantize", lambda fp32, _: fp32)
     model = save_model(tmp_path / "model")
-    monkeypatch.setitem(promotion.FILE_OF, "int8", "fp32.xml")
+    monkeypatch.setitem(promotion.FILE_NAMES, "int8", "fp32.xml")
     said: list[str] = []
-    record = promotion.complete(model, data=data, say=said.append)
+    record = promotion.add_runtime(model, data=data, say=said.append)
     assert record.precision == ("bf16" if cpu_has_bf16() else "fp32")
     assert record.table[0]["passed"] is False
     assert "verdicts flip" in record.table[0]["reason"]
     assert "no verdict may flip" in "".join(said)
 
     models = tmp_path / "models"
-    explicit = partial(promotion.complete, asked="int8", data=data, say=said.append)
+    explicit = partial(promotion.add_runtime, requested_precision="int8", data=data, say=said.append)
     clean = save_model(tmp_path / "clean")
     with pytest.raises(OperationRefused, match=r"int8 does not pass the parity gate: .* of 16 verdicts flip.*--force"):
         versions.promote(clean, models, complete=explicit, key="int8")
-    assert versions.versions(models) == []
+    assert versions.list_versions(models) == []
     assert [path.name for path in models.iterdir()] == []
-    versions.promote(clean, models, complete=partial(explicit, force=True), key="int8")
+    versions.promote(clean, models, add_files=partial(explicit, force=True), key="int8")
     assert describe(versions.live(models)).precision == "int8"
 
 
 def test_a_cpu_without_bf16_does_not_serve_it(tmp_path: Path, data: Manifest, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("detector_core.registry.promotion.cpu_has_bf16", lambda: False)
     with pytest.raises(OperationRefused, match=r"this CPU does not multiply bf16; --precision auto"):
-        promotion.complete(save_model(tmp_path / "model"), asked="bf16", data=data, force=True, say=lambda _: None)
+        promotion.add_runtime(
+            save_model(tmp_path / "model"), requested_precision="bf16", data=data, force=True, say=lambda _: None
+        )
 
 
 def test_without_data_fp32_is_served_and_it_is_said(tmp_path: Path) -> None:
     said: list[str] = []
-    record = promotion.complete(save_model(tmp_path / "model"), say=said.append)
-    assert (record.precision, record.checked_on) == ("fp32", {})
+    record = promotion.add_runtime(save_model(tmp_path / "model"), say=said.append)
+    assert (record.precision, record.compared_on) == ("fp32", {})
     assert record.table == [
         {**record.table[0], "precision": "fp32", "passed": None, "reason": "not compared: no data set was named"}
     ]
     assert "--data" in said[0]
     with pytest.raises(BadConfig, match="--data DATASET"):
-        promotion.complete(tmp_path / "model", asked="bf16", say=said.append)
+        promotion.add_runtime(tmp_path / "model", requested_precision="bf16", say=said.append)
 
 
 def test_an_export_that_is_another_network_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Wrong(OpenVino):
+    class Wrong(OpenVinoEngine):
         def __call__(self, pixels_BSSC: np.ndarray) -> np.ndarray:
             return super().__call__(pixels_BSSC) + 0.1
 
-    monkeypatch.setattr("detector_core.registry.promotion.OpenVino", Wrong)
+    monkeypatch.setattr("detector_core.registry.promotion.OpenVinoEngine", Wrong)
     with pytest.raises(BrokenArtifact, match=r"differs by 0\.1"):
-        promotion.complete(save_model(tmp_path / "model"), say=lambda _: None)
+        promotion.add_runtime(save_model(tmp_path / "model"), say=lambda _: None)
 
 
 def test_calibration_images_are_of_both_classes(data: Manifest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(openvino_export, "CALIBRATE_ON", 5)
+    monkeypatch.setattr(openvino_export, "CALIBRATION_IMAGES_PER_CLASS", 5)
     rows = data.split("train")
     preprocess = PreprocessSpec(image_size=SIZE)
     assert openvino_export.calibration_images(rows, data.root, preprocess).shape == (10, SIZE, SIZE, 3)
@@ -237,7 +239,7 @@ def test_another_machine_multiplies_as_the_gate_did_or_exactly(
 ) -> None:
     folder = shutil.copytree(version, tmp_path / "copy")
     record = json.loads((folder / "runtime.json").read_text())
-    record["multiply_in"] = {precision: gated_in} if gated_in else {}
+    record["arithmetic"] = {precision: gated_in} if gated_in else {}
     (folder / "runtime.json").write_text(json.dumps(record))
     hints: list[str] = []
 
@@ -247,7 +249,7 @@ def test_another_machine_multiplies_as_the_gate_did_or_exactly(
 
     core = SimpleNamespace(compile_model=compile_model)
     monkeypatch.setattr("detector_core.registry.engines.cpu_has_bf16", lambda: has_bf16)
-    monkeypatch.setattr("detector_core.registry.engines.openvino", lambda: SimpleNamespace(Core=lambda: core))
+    monkeypatch.setattr("detector_core.registry.engines.import_openvino", lambda: SimpleNamespace(Core=lambda: core))
     with pytest.raises(BrokenArtifact, match="not today"):
         Predictor(folder, precision=precision)
     assert hints == [served_in]
@@ -298,5 +300,5 @@ def test_what_the_gate_multiplied_in_is_kept(version: Path) -> None:
     record = runtime_files.read(version, artifacts.read(version).weights_sha256)
     assert record
     fast = "bf16" if cpu_has_bf16() else "f32"
-    assert record.multiply_in == {"int8": fast, "bf16": fast, "fp32": "f32"}
+    assert record.arithmetic == {"int8": fast, "bf16": fast, "fp32": "f32"}
     assert record.measured["bf16"] is cpu_has_bf16()

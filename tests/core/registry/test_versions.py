@@ -45,7 +45,7 @@ def test_new_thresholds_make_a_new_version(tmp_path: Path) -> None:
     sha256 = artifacts.read(model).weights_sha256
     save_calibration(str(model), Calibration(fake_above=0.6, chosen_on={"weights_sha256": sha256}))
     assert versions.promote(model, models) != first
-    assert len(versions.versions(models)) == 2
+    assert len(versions.list_versions(models)) == 2
 
 
 def test_a_damaged_copy_is_repaired(tmp_path: Path) -> None:
@@ -87,7 +87,7 @@ def test_a_broken_model_is_refused_and_the_live_one_stays(tmp_path: Path, damage
     damage(broken)
     with pytest.raises(BrokenArtifact):
         versions.promote(broken, models)
-    assert versions.versions(models) == [version]
+    assert versions.list_versions(models) == [version]
     assert hidden(models) == []
 
 
@@ -130,15 +130,15 @@ def test_a_one_class_report_compares_nothing(tmp_path: Path) -> None:
 def test_roll_back_goes_back_step_by_step(tmp_path: Path) -> None:
     models = tmp_path / "models"
     a, b, c = (versions.promote(save_model(tmp_path / str(seed), seed=seed), models) for seed in range(3))
-    assert versions.versions(models) == [c, b, a]
+    assert versions.list_versions(models) == [c, b, a]
     assert versions.rollback(models) == b
     assert versions.live(models).name == b
-    assert versions.versions(models) == [b, a, c]
+    assert versions.list_versions(models) == [b, a, c]
     assert versions.rollback(models) == a
     with pytest.raises(OperationRefused, match="nothing to roll back to"):
         versions.rollback(models)
     assert versions.promote(tmp_path / "2", models) == c
-    assert versions.versions(models) == [c, a, b]
+    assert versions.list_versions(models) == [c, a, b]
 
 
 def test_roll_back_skips_deleted_and_refuses_changed_versions(tmp_path: Path) -> None:
@@ -154,7 +154,7 @@ def test_roll_back_skips_deleted_and_refuses_changed_versions(tmp_path: Path) ->
 def test_nothing_promoted_is_said_with_the_command(tmp_path: Path) -> None:
     with pytest.raises(BadConfig, match=r"no live model.*jobs\.promote RUN --to"):
         versions.live(tmp_path / "models")
-    assert versions.versions(tmp_path / "models") == []
+    assert versions.list_versions(tmp_path / "models") == []
 
 
 def test_a_live_version_that_is_gone_is_named_and_can_be_replaced(tmp_path: Path) -> None:
@@ -178,7 +178,7 @@ def test_pruning_keeps_the_live_one_and_the_newest_before_it(tmp_path: Path) -> 
     models = tmp_path / "models"
     a, b, c = (versions.promote(save_model(tmp_path / str(seed), seed=seed), models) for seed in range(3))
     assert versions.prune(models, 2) == [a]
-    assert versions.versions(models) == [c, b]
+    assert versions.list_versions(models) == [c, b]
     assert versions.rollback(models) == b
     assert versions.prune(models, 1) == [c]
     assert versions.live(models).name == b
@@ -197,10 +197,10 @@ def test_completing_a_copy_is_part_of_the_whole(tmp_path: Path) -> None:
         raise OperationRefused("no")
 
     with pytest.raises(OperationRefused, match="no"):
-        versions.promote(model, models, complete=fail)
-    assert versions.versions(models) == []
+        versions.promote(model, models, add_files=fail)
+    assert versions.list_versions(models) == []
     assert hidden(models) == []
-    one = versions.promote(model, models, complete=lambda folder: (folder / "more").touch(), key="a")
+    one = versions.promote(model, models, add_files=lambda folder: (folder / "more").touch(), key="a")
     other = versions.promote(model, models, key="b")
     assert one != other
     assert (models / one / "more").exists()

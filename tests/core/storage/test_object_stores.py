@@ -79,8 +79,8 @@ def test_versions_live_in_a_store(store: str, tmp_path: Path, monkeypatch: pytes
         versions.live(models)
     one = versions.promote(save_model(tmp_path / "one", run="one"), models)
     two = versions.promote(save_model(tmp_path / "two", seed=1, run="two", auc=0.95), models)
-    assert versions.history(models) == versions.versions(models) == [two, one]
-    assert versions.where_live(models) == storage.join(models, two)
+    assert versions.history(models) == versions.list_versions(models) == [two, one]
+    assert versions.live_location(models) == storage.join(models, two)
     assert describe(versions.live(models)).version == two
     with pytest.raises(OperationRefused, match="is worse than the live"):
         versions.promote(save_model(tmp_path / "worse", seed=2, run="worse", auc=0.5), models)
@@ -90,7 +90,7 @@ def test_versions_live_in_a_store(store: str, tmp_path: Path, monkeypatch: pytes
     assert copied.is_relative_to(tmp_path / "temporary")
     assert versions.live(models) == copied
     assert versions.prune(models, 1) == [two]
-    assert versions.versions(models) == [one]
+    assert versions.list_versions(models) == [one]
     assert not storage.exists(storage.join(models, two))
 
 
@@ -111,7 +111,7 @@ def test_a_version_that_is_not_whole_is_never_served(
     with pytest.raises(OSError, match="gone"):
         versions.promote(model, models)
     monkeypatch.setattr(storage, "put_folder", put)
-    assert versions.versions(models) == versions.history(models) == []
+    assert versions.list_versions(models) == versions.history(models) == []
     version = versions.promote(model, models)
     weights = storage.join(models, version, artifacts.WEIGHTS)
     storage.write_bytes(weights, b"changed")

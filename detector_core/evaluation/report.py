@@ -1,0 +1,214 @@
+"""Scores and a calibration -> the report of an evaluation: a dict for ``report.json``, and a text table.
+
+Left out: computing the scores (:mod:`detector_core.evaluation.scoring`), plots and the HTML page
+(:mod:`detector_core.evaluation.report_html`).
+"""
+
+import datetime
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.special import expit
+
+from detector_core import labels
+from detector_core.evaluation.calibration import UNCERTAIN, VERDICTS, Calibration, verdicts
+from detector_core.evaluation.metrics import (
+    ERROR_RATES,
+    METRICS,
+    NO_FAKES,
+    NO_IMAGES,
+    NO_REALS,
+    RANKING_METRICS,
+    Confusion,
+    Flags,
+    Scores,
+    brier_score,
+    det_curve,
+    expected_calibration_error,
+    proportion,
+    ranking,
+    reliability,
+)
+from detector_core.labels import FAKE, LABELS, REAL
+
+FORMAT = 2
+REPORT = "report.json"
+HISTOGRAM_BINS = 40
+UNCALIBRATED = "uncalibrated, at threshold 0.5"
+"""Label of the metrics without calibration and chosen threshold."""
+SEEN_SPLIT_WARNINGS = {
+    "train": "The model was trained on these images: the metrics say nothing about new images",
+    "valid": "The weights and the thresholds were chosen on these images: these metrics are optimistic",
+}
+"""What the report of a split says first if the model was trained on the same data set."""
+GENERATED = "generated demo data: the metrics show that the pipeline works and say nothing about photographs"
+
+
+def summarize(scores: pd.DataFrame, calibration: Calibration) -> dict[str, Any]:
+    """All metrics of ``report.json``, at thresholds that were chosen before.
+
+    Args:
+        scores: columns label and logit.
+
+    Returns:
+        ``confusion`` and ``metrics`` of real against fake at ``threshold`` (``fake_above``); ``uncalibrated``, the same
+        metrics without calibration, at 0.5; ``with_uncertain``, the verdicts of each class when they may be uncertain;
+        ``ranking`` and ``det_curve``; ``calibration`` with its error on these images; ``histogram`` of p_fake per
+        class.
+    """
+    is_fake = labels.is_fake(scores["label"])
+    logit = scores["logit"].to_numpy(dtype=np.float64)
+    p_fake, uncalibrated = calibration.p_fake(logit), expit(logit)
+    confusion = Confusion.from_scores(is_fake, p_fake, calibration.fake_above)
+    at_half = Confusion.from_scores(is_fake, uncalibrated, 0.5)
+    return {
+        "images": {REAL: confusion.reals, FAKE: confusion.fakes},
+        "threshold": calibration.fake_above,
+        "confusion": vars(confusion),
+        "metrics": {name: estimate.to_dict() for name, estimate in confusion.metrics().items()},
+        "uncalibrated": {name: estimate.to_dict() for name, estimate in at_half.metrics().items()},
+        "with_uncertain": with_uncertain(is_fake, p_fake, calibration),
+        "ranking": {name: estimate.to_dict() for name, estimate in ranking(is_fake, logit).items()},
+        "det_curve": det_curve(is_fake, logit),
+        "calibration": {
+            **calibration.to_dict(),
+            "on_these_images": {
+                "ece_before": expected_calibration_error(is_fake, uncalibrated),
+                "ece_after": expected_calibration_error(is_fake, p_fake),
+                "brier_before": brier_score(is_fake, uncalibrated),
+                "brier_after": brier_score(is_fake, p_fake),
+            },
+            "reliability": {"before": reliability(is_fake, uncalibrated), "after": reliability(is_fake, p_fake)},
+        },
+        "histogram": {
+            "edges": np.linspace(0, 1, HISTOGRAM_BINS + 1).tolist(),
+            REAL: np.histogram(p_fake[~is_fake], HISTOGRAM_BINS, (0, 1))[0].tolist(),
+            FAKE: np.histogram(p_fake[is_fake], HISTOGRAM_BINS, (0, 1))[0].tolist(),
+        },
+    }
+
+
+def with_uncertain(is_fake_N: Flags, p_fake_N: Scores, calibration: Calibration) -> dict[str, Any]:
+    """The verdicts of each class, the fraction decided (coverage), and how often a decision is right and wrong.
+
+    ``fakes_passed_rate`` and ``reals_flagged_rate`` are fractions of *all* fakes and reals, decided or not.
+    """
+    verdict_N = verdicts(p_fake_N, calibration)
+    truth_N = np.where(is_fake_N, FAKE, REAL)
+    counts = {label: {v: int(((truth_N == label) & (verdict_N == v)).sum()) for v in VERDICTS} for label in LABELS}
+    decided, correct = int(np.isin(verdict_N, LABELS).sum()), int((verdict_N == truth_N).sum())
+    return {
+        "verdicts": counts,
+        "coverage": proportion(decided, len(truth_N), NO_IMAGES).to_dict(),
+        "accuracy_of_decided": proportion(correct, decided, "every verdict is uncertain").to_dict(),
+        "fakes_passed_rate": proportion(counts[FAKE][REAL], int(is_fake_N.sum()), NO_FAKES).to_dict(),
+        "reals_flagged_rate": proportion(counts[REAL][FAKE], int((~is_fake_N).sum()), NO_REALS).to_dict(),
+    }
+
+
+def build_report(
+    scores: pd.DataFrame, calibration: Calibration, *, model: dict[str, Any], data: dict[str, Any], split: str
+) -> dict[str, Any]:
+    """``report.json``: what was evaluated, what a reader must know first, and the metrics of :func:`summarize`.
+
+    Args:
+        scores: columns label and logit.
+        model: the model: ``run``, ``variant``, ``weights_sha256``, and ``data``, what it was trained on.
+        data: :meth:`detector_core.data.manifest.Manifest.describe` of the images.
+    """
+    seen = split in SEEN_SPLIT_WARNINGS and model["data"]["fingerprint"] == data["fingerprint"]
+    return {
+        "format": FORMAT,
+        "model": model,
+        "data": data,
+        "split": split,
+        "seen": seen,
+        "warnings": _warnings(calibration.chosen_on, model["data"], data, split),
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        **summarize(scores, calibration),
+    }
+
+
+def _warnings(chosen_on: dict[str, Any], trained_on: dict[str, Any], data: dict[str, Any], split: str) -> list[str]:
+    same = trained_on["fingerprint"] == data["fingerprint"]
+    warnings = [SEEN_SPLIT_WARNINGS[split]] if split in SEEN_SPLIT_WARNINGS and same else []
+    if data["generated"] or trained_on["generated"]:
+        warnings.append(GENERATED)
+    if not same:
+        warnings.append(
+            f"not the model's own data set: it was trained on {trained_on['name']} "
+            f"({trained_on['fingerprint'][:12]}), these images are from {data['name']} ({data['fingerprint'][:12]})"
+        )
+    if not chosen_on:
+        warnings.append("no thresholds were chosen: the threshold is 0.5, and no verdict is uncertain")
+    elif split not in SEEN_SPLIT_WARNINGS and chosen_on["fingerprint"] != trained_on["fingerprint"]:
+        warnings.append(f"the thresholds were chosen on {chosen_on['name']}, not on the model's own data set")
+    return warnings
+
+
+def format_report(report: dict[str, Any]) -> str:
+    """The report as a text table for a terminal: percent with 95 % intervals."""
+    title = f"{report['model']['run']} on the {report['split']} split of {report['data']['name']}"
+    counts, ranks = report["confusion"], report["ranking"]
+    lines = [
+        title,
+        *(f"  !! {warning}" for warning in report["warnings"]),
+        f"  {'':20}{'is real':>10}{'is fake':>10}",
+        f"  {'called real':20}{counts['reals_passed']:>10,}{counts['fakes_passed']:>10,}",
+        f"  {'called fake':20}{counts['reals_flagged']:>10,}{counts['fakes_caught']:>10,}",
+        f"  called fake if p_fake >= {report['threshold']:.4f}; 95 % intervals in brackets:",
+        *(f"  {METRICS[name]:36}{format_percent(estimate)}" for name, estimate in report["metrics"].items()),
+        *(f"  {label:36}{format_estimate(ranks[name])}" for name, label in RANKING_METRICS.items()),
+        f"  {UNCALIBRATED}: {format_uncalibrated(report)}",
+        *_uncertain_lines(report),
+    ]
+    if "robustness" in report:
+        lines.append(f"  {'changed images':30}{'ROC AUC':>8}{'accuracy':>10}{'passed':>9}{'flagged':>9}")
+        lines += [_robustness_line(row) for row in report["robustness"]]
+    return "\n".join(lines)
+
+
+def _uncertain_lines(report: dict[str, Any]) -> list[str]:
+    three, calibration = report["with_uncertain"], report["calibration"]
+    low, high, error = calibration["real_below"], calibration["fake_above"], calibration["on_these_images"]
+    range_text = f"from p_fake {low:.4f} to {high:.4f}" if low < high else "never"
+    counts = {label: ", ".join(f"{n:,} {v}" for v, n in three["verdicts"][label].items()) for label in LABELS}
+    return [
+        f"  with the verdict {UNCERTAIN} ({range_text}):",
+        *(f"    {label + 's:':8}{row}" for label, row in counts.items()),
+        f"    decided {format_percent(three['coverage'])}, "
+        f"of these correct {format_percent(three['accuracy_of_decided'])}",
+        f"  calibration error (ECE) {error['ece_before']:.4f} -> {error['ece_after']:.4f} "
+        f"with temperature {calibration['temperature']:.3f}",
+    ]
+
+
+def _robustness_line(row: dict[str, Any]) -> str:
+    auc, *rates = (row[name]["value"] for name in ("auc", "accuracy", *ERROR_RATES))
+    cells = [f"{'-':>8}" if auc is None else f"{auc:8.4f}", *("-" if r is None else f"{100 * r:.2f} %" for r in rates)]
+    return f"  {row['change']:30}{cells[0]}{cells[1]:>10}{cells[2]:>9}{cells[3]:>9}"
+
+
+def format_uncalibrated(report: dict[str, Any]) -> str:
+    """Accuracy and both error rates without calibration, at 0.5, in one line."""
+    shown = ("accuracy", *ERROR_RATES)
+    return ", ".join(f"{METRICS[name]} {format_percent(report['uncalibrated'][name])}" for name in shown)
+
+
+def format_percent(estimate: dict[str, Any]) -> str:
+    """``98.21 % (97.10-98.90)``, or the reason why it is undefined."""
+    if estimate["value"] is None:
+        return f"undefined: {estimate['reason']}"
+    interval = f" ({estimate['low']:.2%}-{estimate['high']:.2%})".replace("%", "") if "low" in estimate else ""
+    return f"{100 * estimate['value']:.2f} %{interval}"
+
+
+def format_number(estimate: dict[str, Any]) -> str:
+    """Four digits, or the reason why it is undefined."""
+    return f"undefined: {estimate['reason']}" if estimate["value"] is None else f"{estimate['value']:.4f}"
+
+
+def format_estimate(estimate: dict[str, Any]) -> str:
+    """Percent for a proportion, which has an interval; four digits for any other metric."""
+    return format_percent(estimate) if "low" in estimate else format_number(estimate)
