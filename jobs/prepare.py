@@ -40,9 +40,10 @@ from tqdm import tqdm
 from detector_core import storage
 from detector_core.data import manifest
 from detector_core.data.audit import audit, groups_across_splits, summary
-from detector_core.data.duplicates import blocks, groups, near_duplicate_edges, unpack
-from detector_core.data.index import Index, draw_splits, scan
-from detector_core.data.inspect import Change, inspect_images
+from detector_core.data.duplicates import connected_groups, near_duplicate_edges, row_blocks, unpack_hashes
+from detector_core.data.index import Index, scan
+from detector_core.data.inspect import Transform, inspect_images
+from detector_core.data.splits import draw_splits
 from detector_core.errors import BadConfig, BadData, first_line
 from detector_core.images import faces
 from detector_core.labels import LABELS
@@ -91,15 +92,15 @@ def prepare(arguments: argparse.Namespace) -> dict[str, Any]:
     dataset = storage.absolute(arguments.out)
     name = arguments.name or ("generated demo data" if index.generated else index.source.rpartition("/")[2])
     cli.say(f"{name}: {len(index.frame):,} images below {index.root}")
-    root, key, change = index.root, index.key, None
+    root, key, transform = index.root, index.key, None
     if arguments.faces:
         root, key = storage.join(dataset, IMAGES), f"{index.key}-faces{arguments.margin:g}"
-        change = functools.partial(faces.save_crop, folder=root, margin=arguments.margin)
+        transform = functools.partial(faces.save_crop, folder=root, margin=arguments.margin)
     parts = ChunkStore(dataset, key)
     with connect():
         check_room(cpus=1, purpose="jobs.prepare")
-        facts = inspect_all(index, parts, change)
-        frame = index.frame[["path", "label", "split"]].merge(facts, on="path", validate="1:1")
+        properties = inspect_all(index, parts, transform)
+        frame = index.frame[["path", "label", "split"]].merge(properties, on="path", validate="1:1")
         usable = frame["problem"].isna()
         check_usable(frame[usable], frame[~usable], index.root)
         group_N = near_groups(frame["phash"][usable])
@@ -128,30 +129,30 @@ def prepare(arguments: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def inspect_all(index: Index, parts: ChunkStore, change: Change | None) -> pd.DataFrame:
-    """The facts of every image, inspected by all cores of the cluster; finished chunks are not done again."""
+def inspect_all(index: Index, parts: ChunkStore, transform: Transform | None) -> pd.DataFrame:
+    """The properties of every image, inspected by all cores of the cluster; finished chunks are not done again."""
     paths = index.frame["path"].tolist()
     chunks = [paths[start : start + CHUNK] for start in range(0, len(paths), CHUNK)]
     done = parts.done()
     todo = [number for number in range(len(chunks)) if number not in done]
-    task = ray.remote(inspect)
+    task = ray.remote(inspect_images)
     ready = sum(len(chunks[number]) for number in done)
     with tqdm(total=len(paths), initial=ready, desc="inspecting", unit=" images") as bar:
-        for place, facts in map_chunks(task, [(index.root, chunks[number], change) for number in todo]):
-            parts.write(todo[place], facts)
-            bar.update(len(facts))
+        for position, properties in map_chunks(task, [(index.root, chunks[number], transform) for number in todo]):
+            parts.write(todo[position], properties)
+            bar.update(len(properties))
     return parts.read(len(chunks))
 
 
 def near_groups(phashes: pd.Series) -> NDArray[np.int64]:
     """The group of near-duplicates of each image, compared by all cores of the cluster."""
     number_N, unique = phashes.factorize()
-    hashes = unpack(list(unique))
+    hashes = unpack_hashes(list(unique))
     shared, task = ray.put(hashes), ray.remote(near_duplicate_edges)
-    calls = [(shared, rows) for rows in blocks(len(hashes))]
+    calls = [(shared, rows) for rows in row_blocks(len(hashes))]
     found = map_chunks(task, calls)
     edges = [edge for _, edge in tqdm(found, total=len(calls), desc="comparing", unit=" blocks")]
-    groups_N: NDArray[np.int64] = groups(len(hashes), edges)[number_N]
+    groups_N: NDArray[np.int64] = connected_groups(len(hashes), edges)[number_N]
     return groups_N
 
 

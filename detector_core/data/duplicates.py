@@ -1,7 +1,7 @@
-"""Images that are the same, or nearly so: groups of perceptual hashes that differ in few bits.
+"""Groups of identical and near-identical images, found by comparing perceptual hashes.
 
-Every pair is compared, as blocks of a matrix product: no pair is missed, and 140,000 images take a minute or two
-of two cores. The blocks are independent, so a cluster shares them.
+Every pair of hashes is compared, block by block as matrix products, so no pair is missed: 140,000 images take one or
+two minutes on two cores. The blocks are independent of each other, so a cluster can process them in parallel.
 """
 
 from collections.abc import Iterable, Sequence
@@ -12,57 +12,63 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-NEAR: Final = 80
-"""Hashes that differ in at most this many of their 544 bits are near-duplicates.
+MAX_DISTANCE: Final = 80
+"""Largest Hamming distance of near-duplicates, out of 544 bits.
 
-Among the 2.4 million pairs of 2,200 aligned portraits, the same scene differed in at most 74 bits and the nearest
-strangers in 97; ten times as many strangers come with every 14 bits more. JPEG quality 30 changes 8 bits (median; at
-most 40), half size 6 (24), a crop of 2 % 40 (58).
+Measured on the 2.4 million pairs of 2,200 aligned portraits: images of the same scene differ in at most 74 bits, the
+closest pair of different scenes in 97, and every 14 bits more let in ten times as many unrelated pairs. Recompression
+at JPEG quality 30 changes 8 bits (median; at most 40), halving the size 6 (24), cropping 2 % 40 (58).
 """
 BLOCK: Final = 2048
+"""Hashes per block of the comparison."""
 
 Hashes = NDArray[np.uint8]
+"""Packed bits, shape (N, bytes per hash)."""
 Edges = NDArray[np.int64]
+"""Pairs of row numbers, shape (E, 2)."""
 
 
-def unpack(phashes: Sequence[str]) -> Hashes:
-    """Hexadecimal hashes as packed bits, shape (N, bytes of a hash)."""
+def unpack_hashes(phashes: Sequence[str]) -> Hashes:
+    """Converts hexadecimal hashes to packed bits, shape (N, bytes per hash)."""
     return np.frombuffer(bytes.fromhex("".join(phashes)), dtype=np.uint8).reshape(len(phashes), -1)
 
 
-def blocks(count: int) -> list[range]:
-    """The rows of each independent piece of work over ``count`` hashes."""
+def row_blocks(count: int) -> list[range]:
+    """Divides the rows of ``count`` hashes into blocks, each an independent task for :func:`near_duplicate_edges`."""
     return [range(start, min(start + BLOCK, count)) for start in range(0, count, BLOCK)]
 
 
-def near_duplicate_edges(hashes: Hashes, rows: range, distance: int = NEAR) -> Edges:
-    """Which of ``rows`` are near which hash at or after them: edges of shape (E, 2).
+def near_duplicate_edges(hashes: Hashes, rows: range, max_distance: int = MAX_DISTANCE) -> Edges:
+    """Compares ``rows`` with themselves and all later rows; returns edges that connect near-duplicates, shape (E, 2).
 
-    Edges that add nothing to the groups are left out, so that there are never more than N of them.
+    Only a spanning forest of the pairs is returned, which yields the same groups with fewer than N edges.
     """
     bits = hashes.shape[1] * 8
-    mine = _signs(hashes[rows.start : rows.stop])
-    found = []
-    for others in blocks(len(hashes)):
-        if others.stop <= rows.start:
+    signs = _signs(hashes[rows.start : rows.stop])
+    pairs = []
+    for block in row_blocks(len(hashes)):
+        if block.stop <= rows.start:
             continue
-        # With signs of +1 and -1 a product is bits - 2 x distance.
-        products = mine @ _signs(hashes[others.start : others.stop]).T
-        near = products >= bits - 2 * distance
-        some = np.flatnonzero(near.any(axis=1))
-        left, right = np.nonzero(near[some])
-        left, right = some[left] + rows.start, right + others.start
-        found.append(np.stack([left, right], axis=1)[left < right])
-    edges = np.concatenate(found)
+        # With bits as +1 and -1, the dot product of two hashes is bits - 2 x distance.
+        products = signs @ _signs(hashes[block.start : block.stop]).T
+        near = products >= bits - 2 * max_distance
+        rows_with_pairs = np.flatnonzero(near.any(axis=1))
+        left, right = np.nonzero(near[rows_with_pairs])
+        left, right = rows_with_pairs[left] + rows.start, right + block.start
+        pairs.append(np.stack([left, right], axis=1)[left < right])
+    edges = np.concatenate(pairs)
     members = np.unique(edges)
-    group_M = groups(len(hashes), [edges])[members]
+    group_M = connected_groups(len(hashes), [edges])[members]
     _, first, inverse = np.unique(group_M, return_index=True, return_inverse=True)
     forest: Edges = np.stack([members[first[inverse]], members], axis=1)
     return forest[forest[:, 0] < forest[:, 1]]
 
 
-def groups(count: int, edges: Iterable[Edges]) -> NDArray[np.int64]:
-    """The group number of each of ``count`` hashes, shape (count,); those without an edge are alone in theirs."""
+def connected_groups(count: int, edges: Iterable[Edges]) -> NDArray[np.int64]:
+    """Numbers the connected components: the group of each of ``count`` rows, shape (count,).
+
+    Near-duplicates of near-duplicates are in the same group; a row without edges has a group of its own.
+    """
     joined = np.concatenate([np.empty((0, 2), dtype=np.int64), *edges])
     graph = coo_array((np.ones(len(joined), dtype=np.int8), (joined[:, 0], joined[:, 1])), shape=(count, count))
     return np.asarray(connected_components(graph, directed=False)[1], dtype=np.int64)

@@ -1,13 +1,13 @@
-"""Which images a source holds: their labels and splits, from its folders, checked against its CSVs.
+"""Lists the images of a source with their labels and splits, taken from its folders and checked against its CSVs.
 
-Three layouts are known, below the source or at it:
+Three layouts are known, at the source itself or in the subfolder of the Kaggle archive:
 
 * the Kaggle "140k Real and Fake Faces" archive: ``real_vs_fake/real-vs-fake/{train,valid,test}/{real,fake}`` with
   ``train.csv``, ``valid.csv``, ``test.csv``;
 * a plain ``{train,valid,test}/{real,fake}`` tree;
-* a flat ``{real,fake}`` tree, whose splits are drawn later by :func:`draw_splits`.
+* a flat ``{real,fake}`` tree, whose splits are drawn later by :mod:`detector_core.data.splits`.
 
-Folders decide; CSVs must agree with them. No image is opened here.
+The folders decide; the CSVs must agree with them. No image is opened here.
 """
 
 import dataclasses
@@ -19,7 +19,6 @@ from typing import Any, Final
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 from pyarrow import fs
 
 from detector_core import storage
@@ -34,7 +33,8 @@ _SPLIT_OF: Final = {"train": "train", "valid": "valid", "val": "valid", "validat
 _SUFFIXES: Final = (
     ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".avif", ".bmp", ".tif", ".tiff", ".gif",
 )  # fmt: skip
-_SHOWN: Final = 20
+_SUFFIX_EXAMPLES: Final = f"{', '.join(_SUFFIXES[:6])}, ..."
+_MAX_EXAMPLES: Final = 20
 _EXPECTED: Final = "expected {train,valid,test}/{real,fake} or {real,fake} with images in them"
 
 
@@ -43,13 +43,13 @@ class Index:
     """The images of a source, unopened.
 
     Attributes:
-        source: the folder or URI that was asked for.
+        source: the folder or URI that was given.
         root: the folder or URI that ``path`` is relative to.
-        flat: True where the source has no splits.
+        flat: True if the source has no splits.
         generated: True for generated demo data.
-        frame: ``path``, ``label``, ``split`` (None where flat), ``size`` in bytes, ``modified`` in ns; by path.
-        ignored: files that are not images by their name.
-        csv: what the CSVs say beside the files, None without CSVs.
+        frame: ``path``, ``label``, ``split`` (None if flat), ``size`` in bytes and ``modified`` in ns, sorted by path.
+        ignored: number of files whose names are not those of images.
+        csv: differences between the CSVs and the files, see :func:`_check_csvs`; None without CSVs.
     """
 
     source: str
@@ -62,31 +62,34 @@ class Index:
 
     @property
     def key(self) -> str:
-        """Changes when a file of the source comes, goes or changes: what was found out under one key stays true."""
+        """A hash over the root and every file's path, size and time; intermediate results are stored under it."""
         hashed = pd.util.hash_pandas_object(self.frame, index=False).to_numpy()
         return hashlib.sha256(self.root.encode() + hashed.tobytes()).hexdigest()[:16]
 
     def sample(self, count: int, seed: int) -> "Index":
-        """At most ``count`` images of each split and class, drawn by ``seed``. Raises BadConfig."""
+        """Draws at most ``count`` images of each split and class.
+
+        Raises:
+            BadConfig: the count is below 1.
+        """
         if count < 1:
-            raise BadConfig(f"--sample {count}: take 1 image of each split and class, or more")
+            raise BadConfig(f"--sample is {count}: it must be 1 or more, the number of images of each split and class")
         shuffled = self.frame.sample(frac=1, random_state=seed)
         kept = shuffled.groupby(["split", "label"], dropna=False).head(count).sort_values("path")
         return dataclasses.replace(self, frame=kept.reset_index(drop=True))
 
 
 def scan(source: str) -> Index:
-    """Lists the images of a source.
+    """Lists the images of a source with labels and, if its folders have them, splits.
+
+    Args:
+        source: a folder or URI in one of the layouts above.
 
     Raises:
-        BadData: no such folder, nothing in it, a class missing, or a CSV that contradicts the folders.
+        BadData: there is no such folder, it has no images, a class is missing, or a CSV contradicts the folders.
     """
     source = storage.absolute(source)
-    filesystem, top = storage.locate(source)
-    if filesystem.get_file_info(top).type != fs.FileType.Directory:
-        found = "is not a folder" if storage.exists(source) else "does not exist"
-        raise BadData(f"{source} {found}: give the folder of a data set, {_EXPECTED}")
-    files = _files(filesystem, top)
+    files = _files(source, f"the folder of a data set, {_EXPECTED}")
     if files.empty:
         raise BadData(f"{source} is empty: {_EXPECTED}")
     base = _base(files["path"])
@@ -96,7 +99,7 @@ def scan(source: str) -> Index:
     images, ignored = _images(files, base)
     flat = bool(images["split"].isna().all())
     _check_classes(images, root, flat)
-    folders = dict.fromkeys([source, root, *_above_kaggle(root)])
+    folders = dict.fromkeys([source, root, *_archive_folder(root)])
     return Index(
         source=source,
         root=root,
@@ -109,71 +112,40 @@ def scan(source: str) -> Index:
 
 
 def scan_unlabelled(source: str) -> Index:
-    """Lists every image below a source, whatever its folders are called; ``label`` and ``split`` are None.
+    """Lists every image below a folder or URI, whatever its subfolders are called; ``label`` and ``split`` are None.
 
     Raises:
-        BadData: no such folder, or no image in it.
+        BadData: there is no such folder, or it has no images.
     """
     source = storage.absolute(source)
-    filesystem, top = storage.locate(source)
-    if filesystem.get_file_info(top).type != fs.FileType.Directory:
-        raise BadData(
-            f"{source} {'is not a folder' if storage.exists(source) else 'does not exist'}: give one of images"
-        )
-    files = _files(filesystem, top)
-    named = files["path"].str.lower().str.endswith(_SUFFIXES)
-    if not named.any():
-        raise BadData(f"{source} has no images in it ({', '.join(_SUFFIXES[:6])}, ...)")
-    frame = files[named].assign(label=None, split=None).reset_index(drop=True)
-    ignored = int((~named).sum())
+    files = _files(source, "a folder of images")
+    is_image = files["path"].str.lower().str.endswith(_SUFFIXES)
+    if not is_image.any():
+        raise BadData(f"{source} has no images in it ({_SUFFIX_EXAMPLES})")
+    frame = files[is_image].assign(label=None, split=None).reset_index(drop=True)
+    ignored = int((~is_image).sum())
     return Index(source=source, root=source, flat=True, generated=False, frame=frame, ignored=ignored, csv=None)
 
 
-def draw_splits(
-    labels: Sequence[str], group_N: NDArray[np.int64], *, ratio: Sequence[int], seed: int
-) -> NDArray[np.object_]:
-    """Splits for images that have none: shape (N,), names of :data:`SPLITS`.
-
-    Each label is divided by ``ratio``, as nearly as whole groups allow; a group (near-duplicates) stays in one split.
+def _files(source: str, expected: str) -> pd.DataFrame:
+    """Every visible file below a folder: path relative to it, size and time of modification.
 
     Raises:
-        BadConfig: a ratio that is not three whole numbers above 0.
-        BadData: too few images for every split to have both labels.
+        BadData: ``source`` is not a folder; ``expected`` ends the sentence.
     """
-    if len(ratio) != len(SPLITS) or min(ratio) < 1:
-        raise BadConfig(f"the split ratio is {':'.join(map(str, ratio))}: give train:valid:test as in 5:1:1, each > 0")
-    label_N = np.array([LABELS.index(label) for label in labels])
-    number_N = np.unique(group_N, return_inverse=True)[1]
-    members = np.zeros((number_N.max() + 1, len(LABELS)), dtype=np.int64)
-    np.add.at(members, (number_N, label_N), 1)
-    missing = np.outer(members.sum(axis=0), np.array(ratio) / sum(ratio))
-    order = np.random.default_rng(seed).permutation(len(members))
-    # Large groups first: single images then even out what they leave.
-    order = order[np.argsort(-members[order].sum(axis=1), kind="stable")]
-    split_of = np.empty(len(members), dtype=np.int64)
-    for number in order:
-        split_of[number] = (members[number] @ missing).argmax()
-        missing[:, split_of[number]] -= members[number]
-    split_N = split_of[number_N]
-    for split, name in enumerate(SPLITS):
-        for label, label_name in enumerate(LABELS):
-            if not ((split_N == split) & (label_N == label)).any():
-                count = int((label_N == label).sum())
-                raise BadData(f"{count} {label_name} images are too few to give the {name} split one: add more")
-    return np.array(SPLITS, dtype=object)[split_N]
-
-
-def _files(filesystem: fs.FileSystem, top: str) -> pd.DataFrame:
-    """Every visible file below a folder: path relative to it, size and time."""
+    filesystem, top = storage.locate(source)
+    if filesystem.get_file_info(top).type != fs.FileType.Directory:
+        problem = "is not a folder" if storage.exists(source) else "does not exist"
+        raise BadData(f"{source} {problem}: give {expected}")
     prefix = len(top.rstrip("/")) + 1
-    found = filesystem.get_file_info(fs.FileSelector(top, recursive=True))
-    rows = [(info.path[prefix:], info.size or 0, info.mtime_ns or 0) for info in found if info.type == fs.FileType.File]
+    infos = filesystem.get_file_info(fs.FileSelector(top, recursive=True))
+    rows = [(info.path[prefix:], info.size or 0, info.mtime_ns or 0) for info in infos if info.type == fs.FileType.File]
     visible = [row for row in rows if not row[0].startswith(".") and "/." not in row[0]]
     return pd.DataFrame(sorted(visible), columns=["path", "size", "modified"])
 
 
 def _base(paths: pd.Series) -> str | None:
-    """The first known place, relative to the source, below which there are splits or labels."""
+    """The first known subfolder of the source (or "") that has splits or labels in it; None if there is none."""
     for base in _BASES:
         prefix = f"{base}/" if base else ""
         below = paths[paths.str.startswith(prefix)].str.slice(len(prefix)).str.lower()
@@ -191,40 +163,44 @@ def _images(files: pd.DataFrame, base: str) -> tuple[pd.DataFrame, int]:
     below = files[files["path"].str.startswith(prefix)].copy()
     below["path"] = below["path"].str.slice(len(prefix))
     parts = below["path"].str.lower().str.split("/", n=2, expand=True).reindex(columns=range(3))
-    split, in_split = parts[0].map(_SPLIT_OF), parts[1].map(_LABEL_OF)
-    in_tree = split.notna() & in_split.notna() & parts[2].notna()
+    split, label_in_split = parts[0].map(_SPLIT_OF), parts[1].map(_LABEL_OF)
+    in_tree = split.notna() & label_in_split.notna() & parts[2].notna()
     if in_tree.any():
-        below["label"], below["split"], inside = in_split, split, in_tree
+        below["label"], below["split"], inside = label_in_split, split, in_tree
     else:
         below["label"], below["split"] = parts[0].map(_LABEL_OF), None
         inside = below["label"].notna() & parts[1].notna()
-    named = below["path"].str.lower().str.endswith(_SUFFIXES)
+    is_image = below["path"].str.lower().str.endswith(_SUFFIXES)
     columns = ["path", "label", "split", "size", "modified"]
-    return below.loc[inside & named, columns].reset_index(drop=True), int((inside & ~named).sum())
+    return below.loc[inside & is_image, columns].reset_index(drop=True), int((inside & ~is_image).sum())
 
 
 def _check_classes(images: pd.DataFrame, root: str, flat: bool) -> None:
+    """Raises BadData if a class has no images, in any of the splits that exist."""
     if images.empty:
-        raise BadData(f"{root} has the folders but no images in them ({', '.join(_SUFFIXES[:6])}, ...): put some in")
+        raise BadData(f"{root} has the folders but no images in them ({_SUFFIX_EXAMPLES}): put some in")
     splits = [None] if flat else [split for split in SPLITS if (images["split"] == split).any()]
     for split in splits:
-        here = images if split is None else images[images["split"] == split]
+        rows = images if split is None else images[images["split"] == split]
         for label in LABELS:
-            if not (here["label"] == label).any():
+            if not (rows["label"] == label).any():
                 folder = storage.join(root, *([split] if split else []), label)
                 raise BadData(f"{folder} has no images, so the class {label!r} is missing: put its images there")
 
 
-def _above_kaggle(root: str) -> list[str]:
-    """Where the Kaggle archive keeps its CSVs, when its inner folder was given."""
+def _archive_folder(root: str) -> list[str]:
+    """The folder with the Kaggle archive's CSVs if ``root`` is its inner folder, else an empty list."""
     return [root.removesuffix(f"/{KAGGLE_FOLDER}")] if root.endswith(f"/{KAGGLE_FOLDER}") else []
 
 
 def _check_csvs(folders: Sequence[str], images: pd.DataFrame) -> dict[str, Any] | None:
-    """Compares the CSVs with the files.
+    """Compares the CSVs in ``folders`` with the files.
+
+    Returns:
+        Rows per CSV, rows without a file, files without a row and repeated rows; None without CSVs.
 
     Raises:
-        BadData: a CSV without the known columns, or whose labels contradict the folders or themselves.
+        BadData: a CSV lacks the known columns, or its labels contradict the folders or each other.
     """
     tables = {}
     for split in SPLITS:
@@ -239,8 +215,8 @@ def _check_csvs(folders: Sequence[str], images: pd.DataFrame) -> dict[str, Any] 
     covered = images["split"].isin([name.removesuffix(".csv") for name in tables])
     return {
         "rows": {name: len(table) for name, table in tables.items()},
-        "rows_without_file": _listing(listed[~listed.isin(files)]),
-        "files_without_row": _listing(files[covered & ~files.isin(listed)]),
+        "rows_without_file": _examples(listed[~listed.isin(files)]),
+        "files_without_row": _examples(files[covered & ~files.isin(listed)]),
         "repeated_rows": len(rows) - len(listed),
     }
 
@@ -250,27 +226,29 @@ def _read_csv(where: str) -> pd.DataFrame:
     try:
         table = pd.read_csv(io.BytesIO(storage.read_bytes(where)), dtype=str, keep_default_na=False)
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise BadData(f"{where} is not a CSV ({error}): repair it, or move it away to go by the folders") from None
+        raise BadData(f"{where} is not a CSV ({error}): repair it, or move it away to use the folders alone") from None
     for column in ("path", "label"):
         if column not in table.columns:
             raise BadData(f"{where} has no column {column!r}: expected path, label (1 = real, 0 = fake) and label_str")
     paths = table["path"].str.replace("\\", "/").str.replace(rf"^.*?{KAGGLE_FOLDER}/|^\./", "", regex=True)
-    says = table["label"].map({str(number): label for label, number in KAGGLE_NUMBER.items()}).fillna("nothing")
-    rivals = {"its folder": paths.str.lower().str.split("/").str[-2].map(_LABEL_OF)}
+    labels = table["label"].map({str(number): label for label, number in KAGGLE_NUMBER.items()}).fillna("nothing")
+    others = {"its folder": paths.str.lower().str.split("/").str[-2].map(_LABEL_OF)}
     if "label_str" in table.columns:
-        rivals["label_str"] = table["label_str"].str.lower().map(_LABEL_OF)
-    for rival, label in rivals.items():
-        wrong = np.flatnonzero(label.notna() & (says != label))
+        others["label_str"] = table["label_str"].str.lower().map(_LABEL_OF)
+    for other, other_labels in others.items():
+        wrong = np.flatnonzero(other_labels.notna() & (labels != other_labels))
         if len(wrong):
             row = int(wrong[0])
-            share = "every row: this copy has the numbers flipped" if len(wrong) == len(table) else f"{len(wrong)} rows"
-            raise BadData(
-                f"{where}, row {row + 1} ({paths[row]}): label {table['label'][row]} means {says[row]}, but {rival} "
-                f"says {label[row]} ({share}): 1 must be real and 0 fake; correct the CSV, or move it away to go by "
-                f"the folders alone"
+            extent = (
+                "every row: this copy has the numbers flipped" if len(wrong) == len(table) else f"{len(wrong)} rows"
             )
-    return pd.DataFrame({"path": paths, "label": says})
+            raise BadData(
+                f"{where}, row {row + 1} ({paths[row]}): label {table['label'][row]} means {labels[row]}, but {other} "
+                f"says {other_labels[row]} ({extent}): 1 must be real and 0 fake; correct the CSV, or move it away to "
+                f"use the folders alone"
+            )
+    return pd.DataFrame({"path": paths, "label": labels})
 
 
-def _listing(paths: pd.Series) -> dict[str, Any]:
-    return {"count": len(paths), "examples": paths.head(_SHOWN).tolist()}
+def _examples(paths: pd.Series) -> dict[str, Any]:
+    return {"count": len(paths), "examples": paths.head(_MAX_EXAMPLES).tolist()}

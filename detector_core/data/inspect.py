@@ -1,7 +1,7 @@
-"""One image's bytes -> what the manifest and the audit say about it.
+"""Properties of an image file, for the manifest and the audit.
 
 An image is decoded by the same strict function that training uses, so that a file which passes here does not stop a
-run later. Only facts leave this module, never pixels.
+run later. Pixels never leave this module, only properties.
 """
 
 import errno
@@ -12,12 +12,12 @@ from typing import Any, Final
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 from PIL import Image, JpegImagePlugin
 
 from detector_core import storage
 from detector_core.errors import BadData, BadImage
 from detector_core.images.decode import Pixels, decode
+from detector_core.images.quality import jpeg_quality
 
 PROPERTIES: Final = {
     "sha256": "str",
@@ -32,42 +32,27 @@ PROPERTIES: Final = {
     "brightness": "Float64",
     "phash": "str",
 }
-"""The columns of :func:`facts` and their types in a table, where an image with a problem has none of them."""
+"""Keys of :func:`image_properties` and the dtypes of these columns, which are nullable: a broken image has none."""
 NOT_JPEG: Final = "none"
 HASH_SIDE: Final = 17
 """Side of the thumbnail under the perceptual hash: 17 x 16 horizontal and 16 x 17 vertical steps, 544 bits."""
-
-Change = Callable[[str, bytes], bytes]
-
-# Luminance table of the JPEG standard (annex K.1), which libjpeg scales by quality.
-_STANDARD: Final = np.array(
-    [
-        [16, 11, 10, 16, 24, 40, 51, 61],
-        [12, 12, 14, 19, 26, 58, 60, 55],
-        [14, 13, 16, 24, 40, 57, 69, 56],
-        [14, 17, 22, 29, 51, 87, 80, 62],
-        [18, 22, 37, 56, 68, 109, 103, 77],
-        [24, 35, 55, 64, 81, 104, 113, 92],
-        [49, 64, 78, 87, 103, 121, 120, 101],
-        [72, 92, 95, 98, 112, 100, 103, 99],
-    ]
-).ravel()
-_QUALITIES: Final = np.arange(1, 101)
-_SCALES: Final = np.where(_QUALITIES < 50, 5000 // _QUALITIES, 200 - 2 * _QUALITIES)
-_TABLES: Final = np.clip((_STANDARD * _SCALES[:, None] + 50) // 100, 1, 255)
 _SAMPLING: Final = {0: "4:4:4", 1: "4:2:2", 2: "4:2:0", -1: "other"}
+
+Transform = Callable[[str, bytes], bytes]
+"""``transform(path, data)`` returns the file to inspect instead, such as a crop of the image."""
 
 
 def image_properties(data: bytes) -> dict[str, Any]:
-    """Everything that is recorded about one image.
+    """The recorded properties of one image file.
 
     Returns:
-        ``sha256`` of the file, ``width`` and ``height`` as they are seen (EXIF orientation applied), ``bytes``,
-        ``format`` with colour mode, ``jpeg_quality`` 1-100 or None, ``jpeg_tables`` (an id of the quantisation
-        tables), ``chroma`` subsampling, ``metadata_bytes``, ``brightness`` 0-255, ``phash`` (hexadecimal).
+        ``sha256`` of the file, ``width`` and ``height`` in pixels with the EXIF orientation applied, ``bytes``,
+        ``format`` with the colour mode, ``jpeg_quality`` 1-100 (None unless it is a JPEG), ``jpeg_tables`` (a short
+        hash of the quantisation tables), ``chroma`` subsampling, ``metadata_bytes``, ``brightness`` (mean grey level,
+        0-255) and ``phash`` (hexadecimal).
 
     Raises:
-        BadImage: not a whole image.
+        BadImage: the bytes are not a complete image.
     """
     image_HWC = decode(data)
     grey = Image.fromarray(image_HWC).convert("L")
@@ -79,8 +64,8 @@ def image_properties(data: bytes) -> dict[str, Any]:
             "height": image_HWC.shape[0],
             "bytes": len(data),
             "format": f"{header.format} {header.mode}",
-            "jpeg_quality": jpeg_quality(tables[0]) if tables and 0 in tables else None,
-            "jpeg_tables": _id(tables) if tables else NOT_JPEG,
+            "jpeg_quality": jpeg_quality(data),
+            "jpeg_tables": _tables_id(tables) if tables else NOT_JPEG,
             "chroma": _chroma(header),
             "metadata_bytes": _metadata_bytes(header),
             "brightness": float(np.asarray(grey).mean()),
@@ -88,14 +73,19 @@ def image_properties(data: bytes) -> dict[str, Any]:
         }
 
 
-def inspect_images(root: str, paths: Sequence[str], change: Change | None = None) -> pd.DataFrame:
-    """The facts of each image, one row a path and in their order.
+def inspect_images(root: str, paths: Sequence[str], transform: Transform | None = None) -> pd.DataFrame:
+    """The properties of each image, one row per path in the given order.
 
-    An image that cannot be used has its reason in the column ``problem`` and no facts. ``change`` turns a path and
-    its file into the file to look at, such as a crop of it.
+    An image that cannot be used has the reason in the column ``problem`` and no properties.
+
+    Args:
+        root: folder or URI that the paths are relative to.
+        paths: paths of the images.
+        transform: what to do with each file before it is inspected; nothing by default.
 
     Raises:
-        BadData: a store that does not answer; what was found out so far is lost.
+        BadData: the storage fails. The properties read so far are lost.
+        OSError: the disk that ``transform`` writes to is full.
     """
     filesystem, top = storage.locate(root)
     rows = []
@@ -103,25 +93,27 @@ def inspect_images(root: str, paths: Sequence[str], change: Change | None = None
         try:
             with filesystem.open_input_stream(f"{top}/{path}") as stream:
                 data = bytes(stream.read())
-            rows.append({"path": path, "problem": None, **image_properties(change(path, data) if change else data)})
+            rows.append(
+                {"path": path, "problem": None, **image_properties(transform(path, data) if transform else data)}
+            )
         except BadImage as error:
             rows.append({"path": path, "problem": str(error)})
-        except (FileNotFoundError, PermissionError) as error:  # gone since it was listed, or not for us
+        except (FileNotFoundError, PermissionError) as error:  # deleted since it was listed, or not readable
             rows.append({"path": path, "problem": f"the file cannot be opened: {error.strerror or error}"})
         except OSError as error:
             if error.errno == errno.ENOSPC:
                 raise
-            raise BadData(f"{root}/{path} cannot be read ({error}): run the same command again to go on") from None
-    return pd.DataFrame(rows, columns=["path", "problem", *PROPERTIES]).astype(
-        {"path": "str", "problem": "str", **PROPERTIES}
-    )
+            raise BadData(f"{root}/{path} cannot be read ({error}): run the same command again to continue") from None
+    columns = ["path", "problem", *PROPERTIES]
+    return pd.DataFrame(rows, columns=columns).astype({"path": "str", "problem": "str", **PROPERTIES})
 
 
 def perceptual_hash(image_HWC: Pixels) -> str:
     """A difference hash of 544 bits, hexadecimal: the sign of each step between neighbours in a 17 x 17 thumbnail.
 
-    Aligned portraits share their low frequencies, so the usual 64 bits call strangers near-duplicates; 544 do not.
-    Recompression, resizing and brightness change a few bits; ``duplicates.NEAR`` has the figures.
+    Aligned portraits share their low frequencies, so the usual 64 bits would call different people near-duplicates; 544
+    bits do not. Recompression, resizing and changes of brightness flip a few bits;
+    :data:`detector_core.data.duplicates.MAX_DISTANCE` gives the measurements.
     """
     thumbnail = np.asarray(
         Image.fromarray(image_HWC).convert("L").resize((HASH_SIDE, HASH_SIDE), Image.Resampling.LANCZOS), dtype=np.int16
@@ -130,13 +122,7 @@ def perceptual_hash(image_HWC: Pixels) -> str:
     return np.packbits(np.concatenate([across.ravel(), down.ravel()])).tobytes().hex()
 
 
-def jpeg_quality(luminance: Sequence[int]) -> int:
-    """The libjpeg quality, 1-100, whose luminance table is nearest; exact for files written by libjpeg."""
-    table: NDArray[np.int64] = np.asarray(luminance)
-    return int(_QUALITIES[np.abs(_TABLES - table).sum(axis=1).argmin()])
-
-
-def _id(tables: Mapping[int, Sequence[int]]) -> str:
+def _tables_id(tables: Mapping[int, Sequence[int]]) -> str:
     text = repr([list(tables[key]) for key in sorted(tables)])
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 

@@ -1,6 +1,6 @@
-"""What makes a verdict less sure: a face too small, blurred or dark, a file whose traces were compressed away.
+"""Properties that make a score less reliable: a face that is small, blurred or dark, or a coarsely compressed file.
 
-Each is a plain measure with one limit. They warn a reader and never change a score.
+Each is a simple measurement with one threshold. They are shown as warnings and never change a score.
 """
 
 import io
@@ -13,47 +13,64 @@ from detector_core.images.decode import Pixels
 from detector_core.images.faces import Face, crop
 
 SMALL_PX: Final = 80
-"""A face below this side is enlarged by half or more for a network of 128 px and has lost its finest traces."""
+"""A face with a shorter side is enlarged by half or more for a network of 128 px and has lost its finest traces."""
 SHARPNESS_PX: Final = 96
-"""Side at which sharpness is measured, so that it does not depend on how large the face is."""
+"""Side to which a face is resized before its sharpness is measured, so that the result does not depend on its size."""
 BLURRED_BELOW: Final = 60.0
 DARK_BELOW: Final = 40.0
 COARSE_QUALITY: Final = 60
 """A JPEG below this quality counts as recompressed; cameras write 90 and more, messengers about 70 and less."""
 
-# Annex K of the JPEG standard: mean of the luminance table at quality 50.
-_MEAN_AT_50: Final = 57.625
+# The luminance table in annex K.1 of the JPEG standard, scaled by quality as libjpeg does it: one row per quality.
+_STANDARD: Final = np.array(
+    [
+        [16, 11, 10, 16, 24, 40, 51, 61],
+        [12, 12, 14, 19, 26, 58, 60, 55],
+        [14, 13, 16, 24, 40, 57, 69, 56],
+        [14, 17, 22, 29, 51, 87, 80, 62],
+        [18, 22, 37, 56, 68, 109, 103, 77],
+        [24, 35, 55, 64, 81, 104, 113, 92],
+        [49, 64, 78, 87, 103, 121, 120, 101],
+        [72, 92, 95, 98, 112, 100, 103, 99],
+    ]
+).ravel()
+_QUALITIES: Final = np.arange(1, 101)
+_SCALES: Final = np.where(_QUALITIES < 50, 5000 // _QUALITIES, 200 - 2 * _QUALITIES)
+_TABLES: Final = np.clip((_STANDARD * _SCALES[:, None] + 50) // 100, 1, 255)
 
 
 def face_flags(image_HWC: Pixels, face: Face) -> tuple[str, ...]:
-    """Which of ``small``, ``blurred`` and ``dark`` a face is."""
+    """Those of ``small``, ``blurred`` and ``dark`` that apply to a face."""
     grey_HW = np.asarray(Image.fromarray(crop(image_HWC, face, margin=0.0)).convert("L"))
-    found = {
+    flags = {
         "small": face.side < SMALL_PX,
         "blurred": sharpness(grey_HW) < BLURRED_BELOW,
         "dark": float(grey_HW.mean()) < DARK_BELOW,
     }
-    return tuple(name for name, holds in found.items() if holds)
+    return tuple(name for name, applies in flags.items() if applies)
 
 
 def sharpness(grey_HW: Pixels) -> float:
-    """Variance of the Laplacian at SHARPNESS_PX a side, for a contrast (standard deviation) of 50 grey levels."""
+    """Variance of the Laplacian at SHARPNESS_PX, normalised to a contrast (standard deviation) of 50 grey levels."""
     size = (SHARPNESS_PX, SHARPNESS_PX)
     small_HW = np.asarray(Image.fromarray(grey_HW).resize(size, Image.Resampling.BOX), dtype=np.float32)
     centre = small_HW[1:-1, 1:-1]
-    around = small_HW[:-2, 1:-1] + small_HW[2:, 1:-1] + small_HW[1:-1, :-2] + small_HW[1:-1, 2:]
+    neighbours = small_HW[:-2, 1:-1] + small_HW[2:, 1:-1] + small_HW[1:-1, :-2] + small_HW[1:-1, 2:]
     contrast = max(float(small_HW.std()), 1.0)
-    return float((around - 4 * centre).var()) * (50 / contrast) ** 2
+    return float((neighbours - 4 * centre).var()) * (50 / contrast) ** 2
 
 
 def is_recompressed(data: bytes) -> bool:
-    """Whether a file is a JPEG with quantisation so coarse that fine traces are lost; other formats never are."""
+    """Whether a file is a JPEG whose quantisation is so coarse that fine traces are lost; False for other formats."""
     quality = jpeg_quality(data)
-    return quality is not None and round(quality) < COARSE_QUALITY
+    return quality is not None and quality < COARSE_QUALITY
 
 
-def jpeg_quality(data: bytes) -> float | None:
-    """The quality, 1 to 100, at which libjpeg's luminance table would be as coarse as this file's; None if no JPEG."""
+def jpeg_quality(data: bytes) -> int | None:
+    """The libjpeg quality, 1-100, whose luminance table is closest to the file's; None unless it is a JPEG.
+
+    Exact for files that libjpeg wrote. Only the header is read.
+    """
     try:
         with Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
             tables = getattr(image, "quantization", None)
@@ -61,5 +78,4 @@ def jpeg_quality(data: bytes) -> float | None:
         return None
     if not tables:
         return None
-    scale = 100 * float(np.mean(tables[min(tables)])) / _MEAN_AT_50
-    return max(1.0, 5000 / scale if scale > 100 else 100 - scale / 2)
+    return int(_QUALITIES[np.abs(_TABLES - np.asarray(tables[min(tables)])).sum(axis=1).argmin()])

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from detector_core.data.audit import auc, audit, duplicates, groups_across_splits, shortcuts, summary
+from detector_core.data.audit import audit, duplicates, groups_across_splits, shortcuts, summary
 from detector_core.data.index import Index
 from detector_core.labels import SPLITS
 
@@ -96,10 +96,9 @@ def test_tables_that_are_different_in_every_file_tell_nothing():
     assert separation(frame, "jpeg_tables")["auc"] == 0.5
 
 
-def test_auc_counts_pairs_and_ties_half():
-    real = np.array([True, True, False, False, False])
-    assert auc(real, np.array([3.0, 1.0, 1.0, 0.0, 2.0])) == pytest.approx((3 + 1.5) / 6)
-    assert auc(np.array([True, True]), np.array([1.0, 2.0])) == 0.5
+def test_with_one_class_alone_no_property_separates():
+    frame = rows()
+    assert {row["auc"] for row in shortcuts(frame[frame["label"] == "real"])} == {0.5}
 
 
 def test_duplicates_within_and_across():
@@ -129,7 +128,7 @@ def test_identical_files_with_two_labels_and_near_ones_across_splits_are_warned_
     assert result["duplicates"]["exact"]["across_labels"] == 1
     assert groups_across_splits(result) == 1
     text = " | ".join(result["warnings"])
-    assert "identical files called both real and fake: 1" in text
+    assert "identical files labelled both real and fake: 1" in text
     assert "near-identical images across splits: 1" in text
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from detector_core.data import duplicates
-from detector_core.data.duplicates import blocks, groups, near_duplicate_edges, unpack
+from detector_core.data.duplicates import connected_groups, near_duplicate_edges, row_blocks, unpack_hashes
 
 
 def flipped(packed: np.ndarray, bits: int, seed: int) -> np.ndarray:
@@ -15,7 +15,9 @@ def flipped(packed: np.ndarray, bits: int, seed: int) -> np.ndarray:
 
 
 def grouped(hashes: np.ndarray, distance: int = 80) -> np.ndarray:
-    return groups(len(hashes), [near_duplicate_edges(hashes, rows, distance) for rows in blocks(len(hashes))])
+    return connected_groups(
+        len(hashes), [near_duplicate_edges(hashes, rows, distance) for rows in row_blocks(len(hashes))]
+    )
 
 
 @pytest.fixture
@@ -54,4 +56,4 @@ def test_without_neighbours_everyone_is_alone(hashes):
 
 
 def test_hexadecimal_hashes_come_back_bit_by_bit(hashes):
-    assert (unpack([row.tobytes().hex() for row in hashes]) == hashes).all()
+    assert (unpack_hashes([row.tobytes().hex() for row in hashes]) == hashes).all()

@@ -186,7 +186,7 @@ def test_a_sample_has_as_many_of_each_split_and_class_drawn_by_the_seed(tmp_path
     assert first["path"].is_monotonic_increasing
     assert first["path"].isin(whole.frame["path"]).all()
     assert whole.sample(31, 0).frame.equals(whole.frame)
-    with pytest.raises(BadConfig, match="--sample 0: take 1 image"):
+    with pytest.raises(BadConfig, match="--sample is 0: it must be 1 or more"):
         whole.sample(0, 1)
 
 

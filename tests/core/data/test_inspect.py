@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from detector_core.data.duplicates import NEAR, unpack
+from detector_core.data.duplicates import MAX_DISTANCE, unpack_hashes
 from detector_core.data.inspect import PROPERTIES, image_properties, inspect_images
 from detector_core.errors import BadData, BadImage
 
@@ -28,7 +28,7 @@ def encoded(image: Image.Image, kind: str = "JPEG", **options: object) -> bytes:
 
 
 def distance(one: bytes, other: bytes) -> int:
-    left, right = unpack([image_properties(one)["phash"], image_properties(other)["phash"]])
+    left, right = unpack_hashes([image_properties(one)["phash"], image_properties(other)["phash"]])
     return int(np.unpackbits(left ^ right).sum())
 
 
@@ -83,8 +83,8 @@ def test_sizes_are_those_of_the_upright_image():
 )
 def test_edited_copies_are_near_and_other_images_are_not(edit):
     original = scene(3)
-    assert distance(encoded(original, quality=95), edit(original)) <= NEAR
-    assert distance(encoded(original, quality=95), edit(scene(4))) > 2 * NEAR
+    assert distance(encoded(original, quality=95), edit(original)) <= MAX_DISTANCE
+    assert distance(encoded(original, quality=95), edit(scene(4))) > 2 * MAX_DISTANCE
 
 
 def test_inspect_names_what_is_wrong_and_goes_on(tmp_path: Path):

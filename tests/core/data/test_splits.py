@@ -1,4 +1,4 @@
-"""detector_core.data.index.draw_splits: the ratio in each class, groups kept together, the same seed the same
+"""detector_core.data.splits: the ratio in each class, groups kept together, the same seed the same
 splits."""
 
 import numpy as np
@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 
-from detector_core.data.index import draw_splits
+from detector_core.data.splits import draw_splits
 from detector_core.errors import BadConfig, BadData
 from detector_core.labels import LABELS, SPLITS
 
@@ -90,5 +90,5 @@ def test_a_ratio_that_cannot_work(ratio: tuple[int, ...]):
 
 
 def test_too_few_images_to_split():
-    with pytest.raises(BadData, match="2 real images are too few to give the"):
+    with pytest.raises(BadData, match="2 real images are too few: the valid split would get none"):
         draw_splits(["real", "real", *["fake"] * 9], np.arange(11), ratio=(5, 1, 1), seed=0)
