@@ -1,13 +1,14 @@
 """Serve the live model of MODELS: web page, HTTP interface and Ray dashboard.
 
-  python -m jobs.serve --models models
+  python -m jobs.serve
   python -m jobs.serve --models models --port 8080 --host 0.0.0.0
   python -m jobs.serve --models models --config serve.yaml
 
-Prints the addresses as soon as the model answers, and serves until Ctrl-C or SIGTERM. If another model is promoted,
-the service switches to it within seconds. Starts a private Ray on this machine, or joins the one at RAY_ADDRESS. The
-address 127.0.0.1 is reachable from this machine only; --host 0.0.0.0 opens the service to the network. --config names a
-YAML or JSON file with fields of serve_app.settings.Settings (keys, limits, feedback, replicas, ...), for example
+If nothing was promoted to MODELS yet, the starter model is: a detector for real faces that comes with the project
+(docs/starter.md). Prints the addresses as soon as the model answers, and serves until Ctrl-C or SIGTERM. If another
+model is promoted, the service switches to it within seconds. Starts a private Ray on this machine, or joins the one at
+RAY_ADDRESS. The address 127.0.0.1 is reachable from this machine only; --host 0.0.0.0 opens the service to the network.
+--config names a YAML or JSON file with fields of serve_app.settings.Settings (keys, limits, feedback, replicas, ...), for example
 
   http: {api_keys_file: /etc/detector/keys, requests_per_minute: 120}
 
@@ -31,7 +32,7 @@ from ray import serve
 
 from detector_core import errors
 from detector_core.errors import BadConfig, BrokenArtifact, DetectorError, InsufficientResources
-from detector_core.registry import versions
+from detector_core.registry import starter, versions
 from detector_core.registry.predictor import describe
 from jobs.common import cli, cluster, ray_environment
 from jobs.common.cli import say
@@ -51,7 +52,9 @@ SERVE_DEPLOY_FIELDS = ("proxy_location", "http_options", "logging_config", "appl
 def main(argv: list[str] | None = None) -> NoReturn:
     """The command line."""
     parser = cli.parser("serve", __doc__ or "")
-    parser.add_argument("--models", required=True, metavar="MODELS", help="folder or URI that jobs.promote writes to")
+    parser.add_argument(
+        "--models", default="models", metavar="MODELS", help="folder or URI that jobs.promote writes to [%(default)s]"
+    )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on [%(default)s]")
     parser.add_argument("--port", type=int, default=8000, help="port to listen on [%(default)s]")
     parser.add_argument("--dashboard-port", type=int, metavar="PORT", help="port of the Ray dashboard [first free one]")
@@ -61,6 +64,7 @@ def main(argv: list[str] | None = None) -> NoReturn:
 
 def job(arguments: argparse.Namespace) -> None:
     """Checks, serves, and waits for a signal (KeyboardInterrupt)."""
+    starter.promote_if_empty(arguments.models, say)
     model = describe(versions.live(arguments.models))
     settings = read_settings(arguments.config, arguments.models)
     check_port(arguments.host, arguments.port, "--port")

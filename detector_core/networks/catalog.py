@@ -166,7 +166,7 @@ def _frozen_network(*names: str) -> Network:
         heads=("head",),
         smallest_image=SMALLEST_IMAGE,
         init="package",
-        batch_size=64,
+        batch_size=32,
         preprocess=LITE,
     )
 

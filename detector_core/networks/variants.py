@@ -74,7 +74,7 @@ _FROZEN = (
     | {
         "model.dropout": 0.5,
         "augment.versions": 1,
-        "optim.micro_batch": 32,
+        "optim.micro_batch": 16,
         "optim.weight_decay": 0.1,
     }
 )
