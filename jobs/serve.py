@@ -8,7 +8,8 @@ If nothing was promoted to MODELS yet, the starter model is: a detector for real
 (docs/starter.md). Prints the addresses as soon as the model answers, and serves until Ctrl-C or SIGTERM. If another
 model is promoted, the service switches to it within seconds. Starts a private Ray on this machine, or joins the one at
 RAY_ADDRESS. The address 127.0.0.1 is reachable from this machine only; --host 0.0.0.0 opens the service to the network.
---config names a YAML or JSON file with fields of serve_app.settings.Settings (keys, limits, feedback, replicas, ...), for example
+--config names a YAML or JSON file with fields of serve_app.settings.Settings (keys, limits, feedback, replicas, ...),
+for example
 
   http: {api_keys_file: /etc/detector/keys, requests_per_minute: 120}
 

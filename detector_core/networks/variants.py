@@ -61,7 +61,8 @@ _FINE_TUNED = (
     | _DELIVERY
     | {
         "model.dropout": 0.2,
-        "augment.crop": 128,
+        "augment.crop": 160,
+        "augment.delivery": 0.6,
         "optim.micro_batch": 16,
         "optim.weight_decay": 0.05,
         "optim.head_learning_rate": 3.0,
@@ -84,7 +85,9 @@ RECIPES = {
     "lite0-frozen": Variant("lite0-frozen", 0.002, 20, _FROZEN),
     "lite2-frozen": Variant("lite2-frozen", 0.002, 20, _FROZEN),
     "lite-frozen": Variant("lite-frozen", 0.002, 20, _FROZEN),
-    "lite-ensemble": Variant("lite-ensemble", 0.001, 14, _FROZEN | _FINE_TUNED | {"model.dropout": 0.5}),
+    "lite-ensemble": Variant(
+        "lite-ensemble", 0.001, 14, _FROZEN | _FINE_TUNED | {"model.dropout": 0.5, "augment.delivery": 0.8}
+    ),
     "resnet68-delivery": Variant(
         "resnet68",
         0.001,
