@@ -38,12 +38,16 @@ def matching(pattern: re.Pattern[str]) -> list[str]:
     return found
 
 
+@pytest.mark.filterwarnings(
+    "ignore::DeprecationWarning"
+)  # jobs.serve imports ray.serve, which uses Pydantic's old names
 @pytest.mark.parametrize("command", matching(JOB))
 def test_the_arguments_of_a_job_parse(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     match = JOB.search(command)
     assert match
     parsed = []
-    monkeypatch.setattr(jobs.common.cli, "run", lambda _, arguments: parsed.append(arguments))
+    for run in ("run", "run_server"):
+        monkeypatch.setattr(jobs.common.cli, run, lambda _, arguments: parsed.append(arguments))
     importlib.import_module(match[1]).main(shlex.split(match[2]))
     assert parsed
 
