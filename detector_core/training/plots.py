@@ -15,7 +15,7 @@ from detector_core.images.preprocess import square
 from detector_core.training import lr_search
 from detector_core.training.lr_search import COMPLETED, FAILED, OBJECTIVES, STOPPED, Trial
 
-SHEET_COLUMNS, SHEET_ROWS, SHEET_GAP = 8, 4, 4
+SHEET_COLUMNS, SHEET_ROWS, SHEET_GAP = 8, 5, 4
 _MARKERS = {COMPLETED: ("o", "tab:blue"), STOPPED: ("x", "tab:grey"), FAILED: ("v", "tab:red")}
 
 
@@ -30,7 +30,10 @@ def learning_curves(history: list[dict[str, Any]], title: str) -> bytes:
 
 
 def contact_sheet(data: Manifest, spec: RunSpec) -> bytes:
-    """A PNG of training images as the network sees them: one image per column, four random augmentations of each."""
+    """A PNG of training images, one per column: the whole image first, then random augmentations of it.
+
+    A random crop is shown in its own size, in the upper left of its cell.
+    """
     rows = data.split("train")
     chosen = rows.iloc[:: max(1, len(rows) // SHEET_COLUMNS)].head(SHEET_COLUMNS)
     augment, size = Augment(spec.augment), spec.preprocess.image_size
@@ -38,9 +41,10 @@ def contact_sheet(data: Manifest, spec: RunSpec) -> bytes:
     sheet = np.full((SHEET_ROWS * step, SHEET_COLUMNS * step, 3), 255, np.uint8)
     for column, path in enumerate(chosen["path"]):
         image = square(decode(storage.read_bytes(storage.join(data.root, path))), spec.preprocess)
-        for row in range(SHEET_ROWS):
-            augmented = augment(image, (spec.seed, row, column))
-            sheet[row * step : row * step + size, column * step : column * step + size] = augmented
+        versions = [image, *(augment(image, (spec.seed, row, column)) for row in range(1, SHEET_ROWS))]
+        for row, version in enumerate(versions):
+            height, width = version.shape[:2]
+            sheet[row * step : row * step + height, column * step : column * step + width] = version
     buffer = io.BytesIO()
     Image.fromarray(sheet).save(buffer, "PNG")
     return buffer.getvalue()

@@ -117,3 +117,17 @@ def test_a_contact_sheet_of_few_images_has_blank_columns(tiny_dataset: Path, tin
     few = dataclasses.replace(data, frame=data.split("train").head(3))
     blank = (cells(few, tiny_spec) == 255).all(axis=(2, 3, 4))
     assert (blank == ([False] * 3 + [True] * 5)).all()
+
+
+def test_the_first_row_of_a_contact_sheet_is_not_augmented(tiny_dataset: Path, tiny_spec: RunSpec) -> None:
+    data = manifest.load(str(tiny_dataset))
+    rows = data.split("train")
+    path = Path(data.root, rows["path"].iloc[0])
+    assert np.array_equal(cells(data, tiny_spec)[0, 0], square(decode(path.read_bytes()), tiny_spec.preprocess))
+
+
+def test_random_crops_are_shown_in_their_own_size(tiny_dataset: Path, tiny_spec: RunSpec) -> None:
+    cropped = cells(manifest.load(str(tiny_dataset)), tiny_spec.replace({"augment.crop": 20}))[1]
+    assert (cropped[:, 20:] == 255).all()
+    assert (cropped[:, :, 20:] == 255).all()
+    assert not (cropped[:, :20, :20] == 255).all()
