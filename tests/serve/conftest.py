@@ -1,4 +1,4 @@
-"""One tiny model for all tests of the HTTP service."""
+"""One tiny model and its client for all tests of the HTTP service."""
 
 from collections.abc import Iterator
 

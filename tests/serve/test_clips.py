@@ -1,27 +1,26 @@
-"""POST /v1/detect/video: frames of a clip, and what is refused."""
+"""POST /v1/detect/video: the frames of a clip, its verdict, and refusals."""
 
 import tempfile
 from typing import Any
 
-import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
 from detector_core.evaluation.calibration import verdict
 from detector_core.images import faces as face_search
 from detector_core.images.decode import Pixels
-from detector_core.images.faces import Face
 from detector_core.registry.predictor import Prediction, Predictor
 from serve_app.middleware import RequestEvent
 from serve_app.settings import Limits
 from tests.support.clips import clip, sound
+from tests.support.faces import make_face
 from tests.support.http_service import PredictorClient, image_bytes, make_app, status_and_code
 
 MP4 = {"Content-Type": "video/mp4"}
 
 
-class GreyLevelClient(PredictorClient):
-    """The brighter, the likelier fake."""
+class BrightnessClient(PredictorClient):
+    """The mean brightness of an image is its p_fake."""
 
     async def predict(self, image_SSC: Pixels) -> Prediction:
         p_fake = float(image_SSC.mean()) / 255
@@ -31,16 +30,16 @@ class GreyLevelClient(PredictorClient):
 
 @pytest.fixture(scope="module")
 def client(predictor: Predictor) -> TestClient:
-    return TestClient(make_app(predictor, GreyLevelClient(predictor)))
+    return TestClient(make_app(predictor, BrightnessClient(predictor)))
 
 
-def ask(client: TestClient, data: bytes, query: str = "") -> Any:
+def post(client: TestClient, data: bytes, query: str = "") -> Any:
     return client.post(f"/v1/detect/video?{query}", content=data, headers=MP4)
 
 
-def test_frames_of_a_clip_are_judged(client: TestClient) -> None:
+def test_evenly_spaced_frames_are_scored_and_their_median_decides(client: TestClient) -> None:
     for response in (
-        ask(client, clip(50), "frames=5"),
+        post(client, clip(50), "frames=5"),
         client.post("/v1/detect/video?frames=5", files={"file": ("secret.mp4", clip(50))}),
     ):
         assert response.status_code == 200, response.text
@@ -55,24 +54,24 @@ def test_frames_of_a_clip_are_judged(client: TestClient) -> None:
         assert (answer["scored_frames"], answer["retained"]) == (5, False)
         assert answer["warnings"] == ["cropped"]
         assert "secret" not in response.text
-    assert len(ask(client, clip(50)).json()["frames"]) == 16
+    assert len(post(client, clip(50)).json()["frames"]) == 16
 
 
 def test_a_clip_without_a_face_has_no_verdict(client: TestClient) -> None:
-    answer = ask(client, clip(10), "frames=2&faces=on").json()
+    answer = post(client, clip(10), "frames=2&faces=on").json()
     assert (answer["verdict"], answer["p_fake"], answer["proportion_fake"]) == ("no_face", None, None)
     assert answer["scored_frames"] == 0
     assert [frame["verdict"] for frame in answer["frames"]] == ["no_face", "no_face"]
 
 
-def test_frames_without_a_face_do_not_count(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = Face(box=(20.0, 10.0, 50.0, 40.0), score=0.99, landmarks=np.zeros((5, 2), np.float32))
-    monkeypatch.setattr(face_search, "detect", lambda image: [found] if image.mean() > 170 else [])
-    answer = ask(client, clip(50), "frames=5&faces=on").json()
+def test_frames_without_a_face_are_not_scored(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    face = make_face(20, 10, 30)
+    monkeypatch.setattr(face_search, "detect", lambda image: [face] if image.mean() > 170 else [])
+    answer = post(client, clip(50), "frames=5&faces=on").json()
     assert [frame["verdict"] for frame in answer["frames"]] == ["no_face"] * 3 + ["uncertain", "fake"]
     assert answer["scored_frames"] == 2
     assert answer["proportion_fake"] == 0.5
-    assert answer["frames"][4]["faces"][0]["box"] == [20, 10, 50, 40]
+    assert answer["frames"][4]["faces"][0]["box"] == [24, 14, 46, 36]
 
 
 REFUSED = {
@@ -88,35 +87,37 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_is_no_short_clip_is_refused(predictor: Predictor, name: str) -> None:
+def test_a_file_that_is_not_a_short_clip_is_refused(predictor: Predictor, name: str) -> None:
     data, status, code = REFUSED[name]
     client = TestClient(make_app(predictor, limits=Limits(max_video_bytes=1_000_000, max_video_s=20)))
-    assert status_and_code(ask(client, data)) == (status, code)
+    assert status_and_code(post(client, data)) == (status, code)
 
 
-def test_other_bodies_and_parameters_are_refused(client: TestClient) -> None:
+def test_other_bodies_and_invalid_parameters_are_refused(client: TestClient) -> None:
     url = "/v1/detect/video"
     assert status_and_code(client.post(url, files={"clip": clip(3)})) == (422, "no_video")
     assert status_and_code(client.post(url, content=clip(3), headers={"Content-Type": "text/plain"}))[0] == 415
     assert status_and_code(client.post(url, files=[("file", b"x")] * 2)) == (413, "too_large")
     for query in ("frames=0", "frames=17", "frames=x", "faces=maybe"):
-        assert status_and_code(ask(client, clip(3), query)) == (422, "bad_parameter")
+        assert status_and_code(post(client, clip(3), query)) == (422, "bad_parameter")
 
 
-def test_without_frames_there_is_no_video(predictor: Predictor) -> None:
+def test_zero_frames_turn_clips_off(predictor: Predictor) -> None:
     client = TestClient(make_app(predictor, limits=Limits(frames=0)))
-    assert status_and_code(ask(client, clip(3))) == (404, "not_found")
+    assert status_and_code(post(client, clip(3))) == (404, "not_found")
     assert client.get("/v1/model").json()["features"]["video"] is False
 
 
-def test_a_clip_never_reaches_the_disk(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tempfile.SpooledTemporaryFile, "rollover", lambda _: pytest.fail("a temporary file"))
+def test_a_clip_is_never_written_to_disk(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        tempfile.SpooledTemporaryFile, "rollover", lambda _: pytest.fail("a temporary file was written")
+    )
     data = clip(10) + b"\0\0\0\x08free" * 300_000
     assert client.post("/v1/detect/video?frames=2", files={"file": data}).status_code == 200
 
 
-def test_an_observer_counts_frames(predictor: Predictor) -> None:
+def test_an_event_counts_frames(predictor: Predictor) -> None:
     events: list[RequestEvent] = []
-    ask(TestClient(make_app(predictor, observe=events.append)), clip(10), "frames=3")
+    post(TestClient(make_app(predictor, observe=events.append)), clip(10), "frames=3")
     (event,) = events
     assert (event.route, event.images, len(event.p_fakes)) == ("/v1/detect/video", 3, 3)

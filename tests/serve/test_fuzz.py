@@ -1,6 +1,6 @@
-"""Bytes and requests that nobody thought of: no 5xx, no crash, memory flat.
+"""Fuzzing: random bytes and requests cause no 5xx answer, no crash and no memory leak.
 
-The suite tries a few hundred. Ten thousand, with the memory before and after:
+The suite sends a few hundred. To send ten thousand and print the memory before and after:
 
   DETECTOR_FUZZ=10000 .venv/bin/python -m pytest -n0 -s tests/serve/test_fuzz.py
 """
@@ -24,7 +24,7 @@ from schemathesis.specs.openapi.checks import (
 
 from detector_core.registry.predictor import Predictor
 from serve_app import url_fetch
-from tests.support.http_service import JPEG, image_bytes, make_app, saved, status_and_code
+from tests.support.http_service import JPEG, encode, image_bytes, make_app, status_and_code
 
 EXAMPLES = int(os.environ.get("DETECTOR_FUZZ", "300"))
 GROWTH_MIB = 150
@@ -36,9 +36,9 @@ SEEDS = [
     image_bytes(format_="JPEG", progressive=True, exif=_exif.tobytes()),
     image_bytes(format_="PNG", exif=_exif.tobytes()),
     image_bytes(format_="WEBP", exif=_exif.tobytes(), lossless=True),
-    saved(Image.new("RGBA", (40, 40), (9, 9, 9, 99)), "WEBP"),
-    saved(Image.new("P", (40, 40), 3), "PNG"),
-    saved(Image.new("CMYK", (40, 40), (9, 9, 9, 9)), "JPEG"),
+    encode(Image.new("RGBA", (40, 40), (9, 9, 9, 99)), "WEBP"),
+    encode(Image.new("P", (40, 40), 3), "PNG"),
+    encode(Image.new("CMYK", (40, 40), (9, 9, 9, 9)), "JPEG"),
 ]
 
 
@@ -49,20 +49,20 @@ DOCUMENTED = [
 ]
 
 
-def held_mib() -> float:
-    """Memory of this process."""
-    found = re.search(r"VmRSS:\s+(\d+) kB", Path("/proc/self/status").read_text())
-    assert found
-    return int(found[1]) / 1024
+def resident_mib() -> float:
+    """Resident memory of this process."""
+    line = re.search(r"VmRSS:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    assert line
+    return int(line[1]) / 1024
 
 
 @pytest.fixture(scope="module")
 def flat_memory(client: TestClient) -> object:
     for seed in SEEDS * 8:
         client.post("/v1/detect?faces=on&explain=true", content=seed, headers=JPEG)
-    before = held_mib()
+    before = resident_mib()
     yield
-    after = held_mib()
+    after = resident_mib()
     print(f"\nmemory: {before:.0f} MiB before, {after:.0f} MiB after {EXAMPLES} images and as many forms")
     assert after - before < GROWTH_MIB
 
@@ -76,7 +76,7 @@ def flat_memory(client: TestClient) -> object:
     keep=st.one_of(st.just(10**6), st.integers(0, 8000)),
     query=st.sampled_from(QUERIES),
 )
-def test_no_image_makes_it_fail(
+def test_no_image_causes_a_server_error(
     client: TestClient,
     flat_memory: object,  # noqa: ARG001 -- measures
     kind: int,
@@ -85,8 +85,8 @@ def test_no_image_makes_it_fail(
     query: str,
 ) -> None:
     data = bytearray(SEEDS[kind][:keep])
-    for place, patch in changes:
-        data[place : place + len(patch)] = patch
+    for offset, patch in changes:
+        data[offset : offset + len(patch)] = patch
     response = client.post(f"/v1/detect?{query}", content=bytes(data), headers=JPEG)
     assert response.status_code == 200 or status_and_code(response)[0] in (400, 413, 415)
 
@@ -97,7 +97,7 @@ def test_no_image_makes_it_fail(
     parts=st.lists(st.tuples(st.binary(max_size=60), st.binary(max_size=60)), max_size=6),
     tail=st.binary(max_size=40),
 )
-def test_no_form_makes_it_fail(
+def test_no_form_causes_a_server_error(
     client: TestClient,
     flat_memory: object,  # noqa: ARG001 -- measures
     boundary: bytes,
@@ -115,7 +115,7 @@ def test_no_form_makes_it_fail(
 
 @pytest.fixture(scope="module")
 def documented(predictor: Predictor, tmp_path_factory: pytest.TempPathFactory) -> schemathesis.BaseSchema:
-    """The app with everything on, as its own OpenAPI document describes it."""
+    """The OpenAPI document of an application with every feature on."""
     folder = tmp_path_factory.mktemp("schema")
     (folder / "keys").write_text("key\n")
     app = make_app(
@@ -130,17 +130,17 @@ def documented(predictor: Predictor, tmp_path_factory: pytest.TempPathFactory) -
 
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL")
 @pytest.mark.parametrize(("method", "path", "mode"), DOCUMENTED)
-def test_what_the_document_says_is_true(
+def test_answers_conform_to_the_openapi_document(
     documented: schemathesis.BaseSchema,
     method: str,
     path: str,
     mode: schemathesis.GenerationMode,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    async def nothing(_: str, __: int) -> list[str]:
+    async def resolve(_: str, __: int) -> list[str]:
         return ["127.0.0.1"]
 
-    monkeypatch.setattr(url_fetch, "resolve", nothing)
+    monkeypatch.setattr(url_fetch, "resolve", resolve)
     checks = [
         schemathesis.checks.not_a_server_error,
         status_code_conformance,
@@ -151,9 +151,9 @@ def test_what_the_document_says_is_true(
 
     @settings(max_examples=max(15, EXAMPLES // 50), deadline=None, database=None, suppress_health_check=[*HealthCheck])
     @given(case=documented[path][method].as_strategy(generation_mode=mode), key=st.sampled_from(["key", "key", "no"]))
-    def ask(case: schemathesis.Case, key: str) -> None:
+    def check(case: schemathesis.Case, key: str) -> None:
         case.headers = {**(case.headers or {}), "X-API-Key": key}
         response = case.call()
         case.validate_response(response, checks=checks)
 
-    ask()
+    check()

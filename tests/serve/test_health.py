@@ -1,4 +1,4 @@
-"""Whether the model answers: /readyz costs little and holds under load; a broken detector is noticed."""
+"""Readiness is probed rarely and survives load; a broken or hanging model is noticed."""
 
 import asyncio
 
@@ -14,16 +14,16 @@ from serve_app.health import ForwardPassMonitor
 from tests.support.http_service import JPEG, PredictorClient, image_bytes, make_app, status_and_code
 
 
-class Counting(PredictorClient):
-    """Counts what it is asked; raises ``error`` while there is one; takes ``seconds``."""
+class ScriptedClient(PredictorClient):
+    """Counts its predictions; each takes ``seconds`` and then raises ``error``, if there is one."""
 
     def __init__(self, predictor: Predictor) -> None:
         super().__init__(predictor)
-        self.asked, self.seconds = 0, 0.0
+        self.predictions, self.seconds = 0, 0.0
         self.error: Exception | None = None
 
     async def predict(self, image_SSC: Pixels) -> Prediction:
-        self.asked += 1
+        self.predictions += 1
         await asyncio.sleep(self.seconds)
         if self.error:
             raise self.error
@@ -31,87 +31,98 @@ class Counting(PredictorClient):
 
 
 @pytest.fixture
-def judge(predictor: Predictor) -> Counting:
-    return Counting(predictor)
+def model_client(predictor: Predictor) -> ScriptedClient:
+    return ScriptedClient(predictor)
 
 
 @pytest.fixture
-def client(predictor: Predictor, judge: Counting) -> TestClient:
-    return TestClient(make_app(predictor, judge))
+def client(predictor: Predictor, model_client: ScriptedClient) -> TestClient:
+    return TestClient(make_app(predictor, model_client))
 
 
-def test_one_answer_holds_for_a_while(client: TestClient, judge: Counting, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_answer_is_reused_for_a_few_seconds(
+    client: TestClient, model_client: ScriptedClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert [client.get("/readyz").status_code for _ in range(5)] == [200] * 5
-    assert judge.asked == 1
-    judge.error = Unavailable("restarting")
+    assert model_client.predictions == 1
+    model_client.error = Unavailable("restarting")
     assert client.get("/readyz").status_code == 200
     monkeypatch.setattr(health, "FRESH_S", 0)
     assert status_and_code(client.get("/readyz")) == (503, "unavailable")
-    judge.error = None
+    model_client.error = None
     assert client.get("/readyz").status_code == 200
 
 
-def test_an_answer_to_anybody_counts(client: TestClient, judge: Counting) -> None:
+def test_an_answer_to_any_request_counts(client: TestClient, model_client: ScriptedClient) -> None:
     client.get("/readyz")
     assert client.post("/v1/detect", content=image_bytes(), headers=JPEG).status_code == 200
-    assert judge.asked == 2
+    assert model_client.predictions == 2
     assert client.get("/readyz").status_code == 200
-    assert judge.asked == 2
+    assert model_client.predictions == 2
 
 
 def test_a_busy_model_is_ready_once_it_has_answered(
-    client: TestClient, judge: Counting, monkeypatch: pytest.MonkeyPatch
+    client: TestClient, model_client: ScriptedClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(health, "FRESH_S", 0)
-    judge.error = Busy()
+    model_client.error = Busy()
     assert status_and_code(client.get("/readyz")) == (503, "unavailable")
-    judge.error = None
+    model_client.error = None
     assert client.get("/readyz").status_code == 200
-    judge.error = Busy()
+    model_client.error = Busy()
     assert client.get("/readyz").status_code == 200
 
 
-def test_a_model_that_hangs_is_not_ready(client: TestClient, judge: Counting, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_that_hangs_is_not_ready(
+    client: TestClient, model_client: ScriptedClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert client.get("/readyz").status_code == 200
     monkeypatch.setattr(health, "FRESH_S", 0)
     monkeypatch.setattr(health, "ANSWER_S", 0.1)
-    judge.seconds = 60
+    model_client.seconds = 60
     assert status_and_code(client.get("/readyz")) == (503, "unavailable")
 
 
 @pytest.mark.parametrize("error", [None, Unavailable("restarting")])
-def test_those_who_ask_at_the_same_time_share_one_pass(
-    predictor: Predictor, judge: Counting, error: Exception | None
+def test_concurrent_probes_share_one_prediction(
+    predictor: Predictor, model_client: ScriptedClient, error: Exception | None
 ) -> None:
-    judge.seconds, judge.error = 0.2, error
+    model_client.seconds, model_client.error = 0.2, error
 
     async def run() -> set[int]:
-        transport = httpx.ASGITransport(app=make_app(predictor, judge))
+        transport = httpx.ASGITransport(app=make_app(predictor, model_client))
         async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
             return {answer.status_code for answer in await asyncio.gather(*(client.get("/readyz") for _ in range(20)))}
 
     assert asyncio.run(run()) == {503 if error else 200}
-    assert judge.asked == 1
+    assert model_client.predictions == 1
 
 
-def test_passes_that_fail_are_tried_again_before_a_detector_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    passes, tried = ForwardPassMonitor(), list[int]()
+def broken() -> None:
+    raise RuntimeError("CUDA error")
 
-    def broken() -> None:
-        tried.append(1)
-        raise RuntimeError("CUDA error")
 
-    passes.check(broken)
-    with passes.one():
-        passes.check(broken)
-    assert tried == []
-    with pytest.raises(ValueError, match="once"), passes.one():
+def test_a_detector_is_healthy_while_its_passes_succeed() -> None:
+    monitor = ForwardPassMonitor()
+    monitor.check(broken)
+    with monitor.track():
+        monitor.check(broken)
+    monitor.check(broken)
+
+
+def test_a_failed_pass_is_retried_before_the_detector_is_unhealthy() -> None:
+    monitor, retries = ForwardPassMonitor(), list[int]()
+    with pytest.raises(ValueError, match="once"), monitor.track():
         raise ValueError("once")
     with pytest.raises(RuntimeError, match="CUDA"):
-        passes.check(broken)
-    passes.check(lambda: tried.append(2))
-    passes.check(broken)
-    assert tried == [1, 2]
+        monitor.check(broken)
+    monitor.check(lambda: retries.append(1))
+    monitor.check(lambda: retries.append(2))
+    assert retries == [1]
+
+
+def test_a_pass_that_hangs_makes_the_detector_unhealthy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monitor = ForwardPassMonitor()
     monkeypatch.setattr(health, "STUCK_S", -1)
-    with passes.one(), pytest.raises(TimeoutError):
-        passes.check(broken)
+    with monitor.track(), pytest.raises(TimeoutError, match="forward pass"):
+        monitor.check(broken)

@@ -1,4 +1,4 @@
-"""Images behind an address: only public ones, whatever names, redirects and name servers say."""
+"""Images from URLs: only public addresses are contacted, whatever host names, redirects and name servers say."""
 
 import contextlib
 import threading
@@ -16,12 +16,12 @@ from tests.support.http_service import LIMITS, image_bytes, make_app, status_and
 
 
 class Site(BaseHTTPRequestHandler):
-    """A web site on this machine that plays one on the internet."""
+    """A web site on this machine that stands for one on the internet."""
 
-    asked: list[tuple[str, str]] = []  # noqa: RUF012 -- one site for all tests
+    requests: list[tuple[str, str]] = []  # noqa: RUF012 -- one site for all tests
 
     def do_GET(self) -> None:
-        Site.asked.append((self.headers["Host"], self.path))
+        Site.requests.append((self.headers["Host"], self.path))
         port = self.server.server_address[1]
         answers: dict[str, tuple[int, dict[str, str], bytes]] = {
             "/image": (200, {}, image_bytes()),
@@ -63,14 +63,14 @@ def site() -> Iterator[int]:
 @pytest.fixture
 def open_internet(site: int, monkeypatch: pytest.MonkeyPatch) -> int:
     """``site.example`` is public and is this machine; ``inside.example`` is not public."""
-    really = url_fetch.is_public
-    Site.asked.clear()
+    is_public = url_fetch.is_public
+    Site.requests.clear()
 
     async def resolve(host: str, _: int) -> list[str]:
         return {"site.example": ["127.0.0.1"], "inside.example": ["10.0.0.7"]}.get(host, [host])
 
     monkeypatch.setattr(url_fetch, "resolve", resolve)
-    monkeypatch.setattr(url_fetch, "is_public", lambda address: address == "127.0.0.1" or really(address))
+    monkeypatch.setattr(url_fetch, "is_public", lambda address: address == "127.0.0.1" or is_public(address))
     monkeypatch.setattr(url_fetch, "PORTS", (80, 443, site))
     return site
 
@@ -80,33 +80,35 @@ def client(predictor: Predictor) -> TestClient:
     return TestClient(make_app(predictor, allow_url=True))
 
 
-def ask(client: TestClient, url: object) -> Any:
+def post_url(client: TestClient, url: object) -> Any:
     return client.post("/v1/detect", json={"url": url})
 
 
-def test_a_image_behind_an_address_is_judged(client: TestClient, open_internet: int) -> None:
+def test_an_image_is_downloaded_and_scored(client: TestClient, open_internet: int) -> None:
     for path in ("/image", "/moved"):
-        response = ask(client, f"http://site.example:{open_internet}{path}")
+        response = post_url(client, f"http://site.example:{open_internet}{path}")
         assert response.status_code == 200, response.text
         assert len(response.json()["results"]) == 1
-        assert Site.asked[-1] == (f"site.example:{open_internet}", "/image")
+        assert Site.requests[-1] == (f"site.example:{open_internet}", "/image")
 
 
 @pytest.mark.parametrize("path", ["/inside", "/metadata", "/file", "/round", "/none", "/gzip"])
-def test_what_does_not_lead_to_a_public_image_is_refused(client: TestClient, open_internet: int, path: str) -> None:
-    response = ask(client, f"http://site.example:{open_internet}{path}")
+def test_a_url_that_does_not_lead_to_a_public_image_is_refused(
+    client: TestClient, open_internet: int, path: str
+) -> None:
+    response = post_url(client, f"http://site.example:{open_internet}{path}")
     assert status_and_code(response) == (422, "bad_url")
-    assert len(Site.asked) == (url_fetch.MAX_REDIRECTS + 1 if path == "/round" else 1)
+    assert len(Site.requests) == (url_fetch.MAX_REDIRECTS + 1 if path == "/round" else 1)
 
 
-def test_what_is_too_large_slow_or_no_image_is_refused(
+def test_a_download_that_is_too_large_too_slow_or_not_an_image_is_refused(
     client: TestClient, open_internet: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(url_fetch, "TIMEOUT_S", 0.3)
     site = f"http://site.example:{open_internet}"
-    assert status_and_code(ask(client, f"{site}/large")) == (413, "too_large")
-    assert status_and_code(ask(client, f"{site}/text")) == (400, "not_an_image")
-    assert status_and_code(ask(client, f"{site}/slow")) == (422, "bad_url")
+    assert status_and_code(post_url(client, f"{site}/large")) == (413, "too_large")
+    assert status_and_code(post_url(client, f"{site}/text")) == (400, "not_an_image")
+    assert status_and_code(post_url(client, f"{site}/slow")) == (422, "bad_url")
 
 
 PRIVATE = [
@@ -153,39 +155,44 @@ ODD = [
 
 
 @pytest.mark.parametrize("url", PRIVATE + ODD)
-def test_addresses_that_are_not_public_are_never_asked(
+def test_addresses_that_are_not_public_are_never_contacted(
     client: TestClient, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def connects(*_: object, **__: object) -> None:
-        pytest.fail("a connection was made")
+    requests: list[object] = []
 
-    monkeypatch.setattr(url_fetch.httpx.AsyncClient, "send", connects)
-    assert status_and_code(ask(client, url)) == (422, "bad_url")
+    async def send(_: object, request: object, **__: object) -> None:
+        requests.append(request)
+
+    monkeypatch.setattr(url_fetch.httpx.AsyncClient, "send", send)
+    assert status_and_code(post_url(client, url)) == (422, "bad_url")
+    assert requests == []
 
 
-def test_one_private_address_among_public_ones_is_enough(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_private_address_among_public_ones_is_enough_to_refuse(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def resolve(_: str, __: int) -> list[str]:
         return ["8.8.8.8", "192.168.0.1"]
 
     monkeypatch.setattr(url_fetch, "resolve", resolve)
-    assert status_and_code(ask(client, "http://rebinding.example/x")) == (422, "bad_url")
+    assert status_and_code(post_url(client, "http://rebinding.example/x")) == (422, "bad_url")
 
 
-def test_the_address_that_was_checked_is_the_one_that_is_asked(
+def test_the_connection_goes_to_the_address_that_was_checked(
     client: TestClient, open_internet: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A name server that answers differently the second time is not asked a second time."""
+    """The host name is resolved once, so a name server that changes its answer (DNS rebinding) has no effect."""
     answers = iter([["127.0.0.1"], ["10.0.0.7"]])
 
     async def resolve(_: str, __: int) -> list[str]:
         return next(answers)
 
     monkeypatch.setattr(url_fetch, "resolve", resolve)
-    assert ask(client, f"http://site.example:{open_internet}/image").status_code == 200
+    assert post_url(client, f"http://site.example:{open_internet}/image").status_code == 200
     assert next(answers) == ["10.0.0.7"]
 
 
-def test_the_body_must_name_an_address(client: TestClient) -> None:
+def test_the_body_must_have_a_url(client: TestClient) -> None:
     json = {"Content-Type": "application/json"}
     assert status_and_code(client.post("/v1/detect", content=b"{", headers=json)) == (400, "bad_request")
     assert status_and_code(client.post("/v1/detect", content=b"[" * 9000, headers=json)) == (400, "bad_request")
@@ -194,8 +201,8 @@ def test_the_body_must_name_an_address(client: TestClient) -> None:
         assert status_and_code(client.post("/v1/detect", json=body)) == (422, "no_image")
 
 
-def test_addresses_are_off_by_default(predictor: Predictor) -> None:
+def test_downloads_are_off_by_default(predictor: Predictor) -> None:
     client = TestClient(make_app(predictor))
-    assert status_and_code(ask(client, "http://8.8.8.8/x")) == (415, "unsupported_media_type")
+    assert status_and_code(post_url(client, "http://8.8.8.8/x")) == (415, "unsupported_media_type")
     body = client.get("/openapi.json").json()["paths"]["/v1/detect"]["post"]["requestBody"]
     assert "application/json" not in body["content"]

@@ -1,4 +1,4 @@
-"""What the tests of the HTTP service share: images in memory, a judge without Ray, and the form of an error."""
+"""What the tests of the HTTP service share: images in memory, model clients without Ray, and the form of an error."""
 
 import io
 from typing import Any
@@ -9,6 +9,7 @@ from PIL import Image
 
 from detector_core.images.decode import Heat, Pixels
 from detector_core.registry.predictor import ModelInfo, Prediction, Predictor
+from serve_app.pipeline import ModelClient
 from serve_app.routes import create_app
 from serve_app.settings import HttpSettings, Limits
 
@@ -17,20 +18,20 @@ JPEG = {"Content-Type": "image/jpeg"}
 
 
 def image_bytes(size: tuple[int, int] = (48, 48), seed: int = 0, format_: str = "JPEG", **options: Any) -> bytes:
-    """Coloured noise in a file; size is (width, height)."""
+    """An image file with coloured noise; size is (width, height)."""
     pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
-    return saved(Image.fromarray(pixels), format_, **options)
+    return encode(Image.fromarray(pixels), format_, **options)
 
 
-def saved(image: Image.Image, format_: str = "PNG", **options: Any) -> bytes:
-    """An image as a file."""
+def encode(image: Image.Image, format_: str = "PNG", **options: Any) -> bytes:
+    """Encodes an image as a file."""
     buffer = io.BytesIO()
     image.save(buffer, format_, **options)
     return buffer.getvalue()
 
 
 class PredictorClient:
-    """Asks a Predictor of this process; its heat is a wedge that grows to the right."""
+    """A model client that calls a predictor in this process; its heat maps are a ramp that rises to the right."""
 
     def __init__(self, predictor: Predictor) -> None:
         self.predictor = predictor
@@ -47,7 +48,7 @@ class PredictorClient:
 
 
 class FailingClient:
-    """Raises what it is given."""
+    """A model client whose every method raises the same error."""
 
     def __init__(self, error: Exception) -> None:
         self.error = error
@@ -62,15 +63,17 @@ class FailingClient:
         raise self.error
 
 
-def make_app(predictor: Predictor, judge: Any = None, observe: Any = None, **settings: Any) -> FastAPI:
-    """The service for a model, with small limits unless others are given."""
-    chosen = HttpSettings(**{"limits": LIMITS, **settings})
-    extra = {"observe": observe} if observe else {}
-    return create_app(judge or PredictorClient(predictor), lambda: predictor.info, chosen, **extra)
+def make_app(
+    predictor: Predictor, model_client: ModelClient | None = None, observe: Any = None, **settings: Any
+) -> FastAPI:
+    """The application for a predictor, with small limits unless others are given."""
+    http = HttpSettings(**{"limits": LIMITS, **settings})
+    optional = {"observe": observe} if observe else {}
+    return create_app(model_client or PredictorClient(predictor), lambda: predictor.info, http, **optional)
 
 
 def status_and_code(response: Any) -> tuple[int, str]:
-    """Status and code; fails unless the body has the form of every error."""
+    """Status and error code of an answer; fails unless its body has the form of every error."""
     error = response.json()["error"]
     assert set(response.json()) == {"error"}
     assert set(error) == {"code", "message", "request_id"}

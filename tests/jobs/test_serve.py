@@ -1,0 +1,38 @@
+"""The settings file of ``jobs.serve``."""
+
+from pathlib import Path
+
+import pytest
+
+from detector_core.errors import BadConfig
+from jobs.serve import read_settings
+
+
+def test_the_fields_of_a_settings_file_are_read(tmp_path: Path) -> None:
+    (tmp_path / "serve.yaml").write_text("http: {requests_per_minute: 120}\nmax_batch_size: 4\n")
+    settings = read_settings(str(tmp_path / "serve.yaml"), "models")
+    assert (settings.models, settings.max_batch_size, settings.http.requests_per_minute) == ("models", 4, 120)
+
+
+def test_without_a_settings_file_the_defaults_are_used() -> None:
+    assert read_settings(None, "models").http.requests_per_minute == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("max_batch: 3", "there is no field max_batch"),
+        ("applications: []", "serve deploy"),
+        ("- 1", "must hold fields"),
+        ("{", "cannot be read"),
+        (None, "No such"),
+    ],
+)
+def test_an_invalid_settings_file_is_reported_in_one_line(tmp_path: Path, text: str | None, message: str) -> None:
+    path = tmp_path / "serve.yaml"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(BadConfig, match=message) as error:
+        read_settings(str(path), "models")
+    assert "\n" not in str(error.value)
+    assert str(path) in str(error.value)

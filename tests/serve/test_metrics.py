@@ -1,0 +1,45 @@
+"""The Grafana dashboard and the alert rules use the metrics that the service exports."""
+
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+MONITORING = ROOT / "docs" / "monitoring"
+EXPORTED = set(re.findall(r'= "(detector_[a-z_]+)"', (ROOT / "serve_app" / "metrics.py").read_text()))
+SUFFIXES = ("", "_bucket", "_sum", "_count", "_total")
+
+
+def metrics_in(expressions: Iterable[str]) -> set[str]:
+    """The names of this project's metrics in PromQL expressions; fails if the service does not export one of them."""
+    series = {name for expression in expressions for name in re.findall(r"ray_(detector_[a-z_]+)", expression)}
+    assert series <= {name + suffix for name in EXPORTED for suffix in SUFFIXES}
+    return {name for name in EXPORTED if any(name + suffix in series for suffix in SUFFIXES)}
+
+
+def test_the_dashboard_shows_every_exported_metric() -> None:
+    dashboard = json.loads((ROOT / "docs" / "grafana" / "service.json").read_text())
+    expressions = [target["expr"] for panel in dashboard["panels"] for target in panel.get("targets", [])]
+    assert metrics_in(expressions) == EXPORTED
+
+
+def test_every_alert_uses_exported_metrics_and_fires_in_a_test_of_the_rules() -> None:
+    rules = yaml.safe_load((MONITORING / "alerts.yml").read_text())["groups"][0]["rules"]
+    cases = yaml.safe_load((MONITORING / "alerts.test.yml").read_text())["tests"]
+    expected = json.dumps([query.get("exp_samples") for case in cases for query in case["promql_expr_test"]])
+    for rule in rules:
+        assert metrics_in([rule["expr"]])
+        name, severity = rule["alert"], rule["labels"]["severity"]
+        assert re.search(rf"{name}.{{0,40}}firing.{{0,20}}{severity}", expected), name
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed (Debian: prometheus)")
+def test_the_alerts_fire_exactly_when_they_should() -> None:
+    result = subprocess.run(["promtool", "test", "rules", str(MONITORING / "alerts.test.yml")], capture_output=True)
+    assert result.returncode == 0, result.stdout + result.stderr
