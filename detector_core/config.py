@@ -184,7 +184,7 @@ class OptimSpec(_Spec):
         optimizer: ``adam`` or ``adamw`` (weight decay apart from the gradient).
         weight_decay: of ``adamw``.
         warmup_steps: optimizer steps over which the learning rate rises from 0.
-        head_learning_rate: factor on the learning rate of the classifying layers, which start from random weights.
+        head_learning_rate_factor: factor on the learning rate of the classifying layers, which start from random weights.
         label_smoothing: targets are moved this far towards one half: 0.06 trains towards 0.03 and 0.97.
         ema: decay of an exponential moving average of the weights, which is what is evaluated and kept; 0 keeps the
             weights of the last step.
@@ -201,7 +201,7 @@ class OptimSpec(_Spec):
     optimizer: str = "adam"
     weight_decay: float = 0.0
     warmup_steps: int = 0
-    head_learning_rate: float = 1.0
+    head_learning_rate_factor: float = 1.0
     label_smoothing: float = 0.0
     ema: float = 0.0
 
@@ -215,7 +215,7 @@ class OptimSpec(_Spec):
             _require(getattr(self, name) >= 0, self, name, "0 or more")
         _require(self.optimizer in OPTIMIZERS, self, "optimizer", f"one of {', '.join(OPTIMIZERS)}")
         _require(self.optimizer == "adamw" or not self.weight_decay, self, "weight_decay", "0 with the optimizer adam")
-        _require(self.head_learning_rate > 0, self, "head_learning_rate", "above 0")
+        _require(self.head_learning_rate_factor > 0, self, "head_learning_rate_factor", "above 0")
         for name in ("label_smoothing", "ema"):
             _require(0 <= getattr(self, name) < 1, self, name, "0 or more and below 1")
 

@@ -65,7 +65,7 @@ _FINE_TUNED = (
         "augment.delivery": 0.6,
         "optim.micro_batch": 16,
         "optim.weight_decay": 0.05,
-        "optim.head_learning_rate": 3.0,
+        "optim.head_learning_rate_factor": 3.0,
         "optim.ema": 0.99,
     }
 )

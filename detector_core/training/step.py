@@ -251,7 +251,7 @@ def create_optimizer(network: nn.Module, spec: RunSpec) -> torch.optim.Optimizer
     for name, parameter in network.named_parameters():
         if parameter.requires_grad:
             (heads if name.startswith(prefixes) else body).append(parameter)
-    factors = ((body, 1.0), (heads, spec.optim.head_learning_rate))
+    factors = ((body, 1.0), (heads, spec.optim.head_learning_rate_factor))
     groups = [{"params": parameters, "factor": factor} for parameters, factor in factors if parameters]
     if spec.optim.optimizer == "adamw":
         return torch.optim.AdamW(groups, weight_decay=spec.optim.weight_decay, fused=True)
