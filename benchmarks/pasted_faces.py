@@ -11,6 +11,7 @@ The last line on stdout is one JSON object: rows.
 """
 
 import argparse
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -80,7 +81,7 @@ def predict(predictor: Predictor, rows: pd.DataFrame, root: str) -> pd.DataFrame
         portrait = decode(storage.read_bytes(storage.join(root, path)))
         canvas, face_px = paste(portrait, np.random.default_rng((0, number)))
         (alone,) = predictor.predict([square(portrait, predictor.info.preprocess)])
-        crops = find_crops(canvas, predictor.info, Limits(), search=True).crops
+        crops = find_crops(canvas, predictor.info, Limits(), search_faces=True).crops
         predictions = predictor.predict([crop.image_SSC for crop in crops]) if crops else []
         decisive = max(predictions, key=lambda prediction: prediction.p_fake, default=None)
         found.append(
@@ -98,7 +99,7 @@ def predict(predictor: Predictor, rows: pd.DataFrame, root: str) -> pd.DataFrame
 
 def summarize(table: pd.DataFrame) -> pd.DataFrame:
     """One row for each range of face sizes, and one for all faces of 128 px and more."""
-    ranges = [*zip(BINS[:-1], BINS[1:], strict=True), (128, BINS[-1])]
+    ranges = [*itertools.pairwise(BINS), (128, BINS[-1])]
     rows = []
     for low, high in ranges:
         part = table[(table["face_px"] >= low) & (table["face_px"] <= high)]

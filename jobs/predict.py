@@ -1,5 +1,6 @@
 """Score many images that nobody has labelled: p_fake and a verdict for each.
 
+  python -m jobs.predict uploads --out scores
   python -m jobs.predict uploads --models models --out scores
   python -m jobs.predict s3://bucket/uploads --models s3://bucket/models --out s3://bucket/scores
   python -m jobs.predict uploads --models models --version first-0a1b2c3d --out scores --gpu
@@ -28,7 +29,7 @@ from detector_core import storage
 from detector_core.data.index import scan_unlabelled
 from detector_core.errors import BadConfig
 from detector_core.evaluation.calibration import VERDICTS
-from detector_core.registry import versions
+from detector_core.registry import starter, versions
 from detector_core.registry.bulk_predict import predict_files
 from detector_core.registry.predictor import describe
 from jobs.common import cli
@@ -42,7 +43,11 @@ def main(argv: list[str] | None = None) -> NoReturn:
     """The command line."""
     parser = cli.parser("predict", __doc__)
     parser.add_argument("source", metavar="IMAGES", help="a folder of images, or a URI; searched through")
-    parser.add_argument("--models", required=True, metavar="MODELS", help="where jobs.promote put the model")
+    parser.add_argument(
+        "--models",
+        metavar="MODELS",
+        help="folder or URI that jobs.promote writes to [the starter model, docs/starter.md]",
+    )
     parser.add_argument("--version", metavar="V", help="one of its versions [the live one]")
     parser.add_argument("--out", required=True, metavar="OUT", help="folder or URI of the results")
     parser.add_argument("--gpu", action="store_true", help="judge on GPUs, one for each task")
@@ -51,9 +56,12 @@ def main(argv: list[str] | None = None) -> NoReturn:
 
 def job(arguments: argparse.Namespace) -> dict[str, Any]:
     """Lists, judges chunk by chunk, sorts, saves."""
-    models, out = storage.absolute(arguments.models), storage.absolute(arguments.out)
+    models = storage.absolute(arguments.models or starter.private_models(cli.say))
+    out = storage.absolute(arguments.out)
     if arguments.version and arguments.version not in versions.list_versions(models):
-        raise BadConfig(f"--version {arguments.version}: {models} has {', '.join(versions.list_versions(models)) or 'none'}")
+        raise BadConfig(
+            f"--version {arguments.version}: {models} has {', '.join(versions.list_versions(models)) or 'none'}"
+        )
     where = storage.join(models, arguments.version) if arguments.version else versions.live_location(models)
     model = describe(versions.fetch(where))
     index = scan_unlabelled(arguments.source)
