@@ -44,7 +44,7 @@ from detector_core.labels import SPLITS
 from detector_core.networks import artifacts
 from detector_core.networks.artifacts import Artifact
 from jobs.common import cli
-from jobs.common.cluster import check_room, connect
+from jobs.common.cluster import check_resources, connect
 
 BATCH = 64
 """Images of one forward pass: fixed, so that the workers do not change which images share a batch."""
@@ -143,10 +143,10 @@ def judge(
     if grid is not None:
         report["robustness"] = evaluate_grid(grid, frozen)
     network, _ = artifacts.load(folder)
-    worst = explain.worst_sheet(network, artifact.spec.preprocess, scores, data.root, frozen.fake_above)
+    worst = explain.draw_worst_images(network, artifact.spec.preprocess, scores, data.root, frozen.fake_above)
     own = data.fingerprint == artifact.data["fingerprint"]
     where = report_folder(folder, split, data, own=own)
-    return folder, report, write(where, scores, report, {explain.WORST: worst})
+    return folder, report, write(where, scores, report, {explain.WORST_IMAGES: worst})
 
 
 def report_folder(model_folder: str, split: str, data: Manifest, *, own: bool) -> str:
@@ -242,7 +242,7 @@ class Scorers:
         # A network on a GPU is fed by all cores; one on a CPU works on the core that decodes.
         cpus = max(1, int(has.get("CPU", 1)) // self.workers) if gpu else 1
         purpose = f"scoring with {self.workers} workers"
-        check_room(cpus=self.workers * cpus, gpus=self.workers * gpu, purpose=purpose)
+        check_resources(cpus=self.workers * cpus, gpus=self.workers * gpu, purpose=purpose)
         self.chunk = BATCH * BATCHES_PER_TASK[unit]
         self.options = {"num_cpus": cpus, "num_gpus": int(gpu), "max_restarts": RETRIES, "max_task_retries": RETRIES}
         self.given = (folder, root, "cuda" if gpu else "cpu", cpus)

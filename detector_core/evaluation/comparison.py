@@ -1,8 +1,8 @@
-"""The paper's comparison: Tables III, IV and V of our runs beside the paper's, and which variant wins.
+"""The paper's comparison: Tables III, IV and V of our runs next to the paper's, and which variant wins.
 
-Works on what runs and judgements leave (``artifact.json``, ``report.json``, ``scores.parquet``) as plain values, and
-on ``paper.json``, the paper's own figures recomputed from its matrices. Left out: training and judging
-(``jobs.reproduce``), drawing (:mod:`detector_core.evaluation.comparison_html`).
+Works on plain values: on what runs and their evaluations write (``artifact.json``, ``report.json``,
+``scores.parquet``), and on ``paper.json``, the paper's metrics recomputed from its confusion matrices. Left out:
+training and evaluating (``jobs.reproduce``), and drawing (:mod:`detector_core.evaluation.comparison_html`).
 
 Source: paper section IV, Tables III to V.
 """
@@ -24,31 +24,31 @@ from detector_core.errors import BadData
 from detector_core.evaluation.metrics import METRICS, Confusion, short_label
 from detector_core.networks.variants import spec_for
 
-NOISE = 0.05
-"""A difference with a larger p-value is called within noise."""
+SIGNIFICANCE = 0.05
+"""A difference with a larger p-value is within noise."""
 PAPER: dict[str, Any] = json.loads(files("detector_core.evaluation").joinpath("paper.json").read_text())
-PAPER_TRAINED_ON = 100_000
-"""Training images of the paper (section III-F)."""
+PAPER_TRAINING_IMAGES = 100_000
+"""Section III-F of the paper."""
 SETTINGS = {
     "epochs": "optim.epochs",
     "learning rate": "optim.learning_rate",
-    "batch": "optim.batch_size",
+    "batch size": "optim.batch_size",
     "image size": "preprocess.image_size",
-    "first weights": "model.init",
+    "initial weights": "model.init",
 }
-"""What a reader must know before comparing with the paper, and the field of the RunSpec that says it."""
-TRAINED_ON = "training images"
+"""The settings that a reader needs before comparing with the paper: label and field of the RunSpec."""
+TRAINING_IMAGES = "training images"
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluatedRun:
-    """One trained and judged run.
+    """One trained and evaluated run.
 
     Attributes:
         spec: what it was trained with.
         report: its ``report.json`` on the test split.
         scores: its ``scores.parquet``.
-        training: of its ``artifact.json``, with ``best``, the row of ``metrics.csv`` that was kept.
+        training: the ``training`` of its ``artifact.json``, with ``best``, the row of ``metrics.csv`` that was kept.
         history: all rows of ``metrics.csv``.
     """
 
@@ -60,39 +60,39 @@ class EvaluatedRun:
 
     @property
     def variant(self) -> str:
-        """Its name."""
+        """The name of its variant."""
         return self.spec.variant
 
     @property
     def seed(self) -> int:
-        """Of its training."""
+        """The seed of its training."""
         return self.spec.seed
 
     @property
     def confusion(self) -> Confusion:
-        """The counts of Tables III and IV."""
+        """Its confusion matrix on the test split, as in Tables III and IV."""
         return Confusion(**self.report["confusion"])
 
-    def right(self) -> "pd.Series[bool]":
-        """Whether each image was called what it is, by path."""
+    def correct(self) -> "pd.Series[bool]":
+        """Whether each image was classified correctly, indexed by path."""
         called_fake = self.scores["p_fake"].to_numpy() >= self.report["threshold"]
         return pd.Series(called_fake == labels.is_fake(self.scores["label"]), index=self.scores["path"])
 
 
 def compare(runs: list[EvaluatedRun]) -> dict[str, Any]:
-    """Everything ``comparison.json`` says, as plain values.
+    """The content of ``comparison.json``, as plain values.
 
     Returns:
-        ``rows``, one a run: counts, rates with intervals, AUC and cost; ``means``, one a variant: mean and spread over
-        seeds; ``mcnemar``, one a pair of variants (of each one's first seed); ``winner``; ``settings``, one a run;
-        ``otherwise``, what is not as in the variants' rows.
+        ``rows``, one per run: counts, metrics with intervals, AUC and cost; ``means``, one per variant: mean and spread
+        over the seeds; ``mcnemar``, one per pair of variants (between their first seeds); ``winner``; ``settings``, one
+        per run; ``differences``, the settings that are not the paper's.
 
     Raises:
-        BadData: the runs were judged on different images.
+        BadData: the runs were evaluated on different images.
     """
     variants = list(dict.fromkeys(run.variant for run in runs))
     firsts = [next(run for run in runs if run.variant == variant) for variant in variants]
-    pairs = [mcnemar(one, other) for one, other in itertools.combinations(firsts, 2)]
+    pairs = [mcnemar(first, second) for first, second in itertools.combinations(firsts, 2)]
     means = [_mean([run for run in runs if run.variant == variant]) for variant in variants]
     return {
         "rows": [_row(run) for run in runs],
@@ -100,42 +100,50 @@ def compare(runs: list[EvaluatedRun]) -> dict[str, Any]:
         "mcnemar": pairs,
         "winner": winner(means, pairs),
         "settings": [{"variant": run.variant, "seed": run.seed, **settings(run)} for run in runs],
-        "otherwise": sorted({name for run in runs for name in otherwise(run)}),
+        "differences": sorted({name for run in runs for name in differences(run)}),
     }
 
 
 def settings(run: EvaluatedRun) -> dict[str, dict[str, Any]]:
-    """Each of SETTINGS as ``{"ours": ..., "row": ...}``; the variant's row is the paper's, ours where it has none."""
-    ours, row = run.spec.flat(), spec_for(run.variant).flat()
-    init = "model.init"
-    ours[init] = ours[init] if ours[init] in ("package", "hub", "none") else "a file"  # its path says nothing to others
-    found = {name: {"ours": ours[field], "row": row[field]} for name, field in SETTINGS.items()}
-    return {**found, TRAINED_ON: {"ours": _trained_on(run), "row": PAPER_TRAINED_ON}}
+    """Each of :data:`SETTINGS` as ``{"used": ..., "default": ...}``.
+
+    The default is that of the variant: the paper's value, or this project's where the paper gives none.
+    """
+    used, default = run.spec.flat(), spec_for(run.variant).flat()
+    if used["model.init"] not in ("hub", "none"):
+        used["model.init"] = "a file"  # its path means nothing to other readers
+    values = {label: {"used": used[field], "default": default[field]} for label, field in SETTINGS.items()}
+    return {**values, TRAINING_IMAGES: {"used": _training_images(run), "default": PAPER_TRAINING_IMAGES}}
 
 
-def otherwise(run: EvaluatedRun) -> list[str]:
-    """Fields of a RunSpec, and TRAINED_ON, in which a run is not its variant's row; seed and micro-batch aside."""
-    ours, row = run.spec.flat(), spec_for(run.variant).flat()
-    found = [field for field in row if ours[field] != row[field] and field not in ("seed", "optim.micro_batch")]
-    if row["model.init"] == "hub" != ours["model.init"] != "none":
-        found.remove("model.init")  # the published weights from a file, as far as one can tell
-    return found + [TRAINED_ON] * (_trained_on(run) != PAPER_TRAINED_ON)
+def differences(run: EvaluatedRun) -> list[str]:
+    """The settings in which a run differs from its variant's defaults, except seed and micro-batch.
+
+    Returns:
+        Names of fields of the RunSpec, and :data:`TRAINING_IMAGES` if the number of images differs from the paper's.
+    """
+    used, default = run.spec.flat(), spec_for(run.variant).flat()
+    names = [field for field in default if used[field] != default[field]]
+    ignored = {"seed", "optim.micro_batch"}
+    if default["model.init"] == "hub" and used["model.init"] != "none":
+        ignored.add("model.init")  # a file, which presumably holds the published weights
+    different = [name for name in names if name not in ignored]
+    return different + [TRAINING_IMAGES] * (_training_images(run) != PAPER_TRAINING_IMAGES)
 
 
-def _trained_on(run: EvaluatedRun) -> int:
+def _training_images(run: EvaluatedRun) -> int:
     return sum(run.report["data"]["counts"]["train"].values())
 
 
 def _row(run: EvaluatedRun) -> dict[str, Any]:
-    best = run.training["best"]
     return {
         "variant": run.variant,
         "seed": run.seed,
         **vars(run.confusion),
-        "metrics": {name: rate.to_dict() for name, rate in run.confusion.metrics().items()},
+        "metrics": {name: estimate.to_dict() for name, estimate in run.confusion.metrics().items()},
         "auc": run.report["ranking"]["auc"]["value"],
         "epochs": run.training["epochs"],
-        "best_epoch": best["epoch"],
+        "best_epoch": run.training["best"]["epoch"],
         "seconds": run.training["seconds"],
         "images_per_s": statistics.median(row["images_per_s"] for row in run.history),
         "peak_memory_bytes": max(row["peak_memory_bytes"] for row in run.history),
@@ -143,85 +151,94 @@ def _row(run: EvaluatedRun) -> dict[str, Any]:
 
 
 def _mean(runs: list[EvaluatedRun]) -> dict[str, Any]:
-    """Means over the seeds of a variant, and the lowest and highest; None where a rate is not defined."""
-    found: dict[str, Any] = {"variant": runs[0].variant, "seeds": [run.seed for run in runs]}
+    """Mean, minimum and maximum of each metric over the seeds of a variant; None if it is not defined for all."""
+    row: dict[str, Any] = {"variant": runs[0].variant, "seeds": [run.seed for run in runs]}
     for name in METRICS:
         values = [getattr(run.confusion, name).value for run in runs]
         defined = None not in values
-        found[name] = statistics.mean(values) if defined else None
-        found[f"{name}_spread"] = [min(values), max(values)] if defined else None
-    return found
+        row[name] = statistics.mean(values) if defined else None
+        row[f"{name}_spread"] = [min(values), max(values)] if defined else None
+    return row
 
 
-def mcnemar(one: EvaluatedRun, other: EvaluatedRun) -> dict[str, Any]:
-    """Whether two models differ in how often they are right on the same images; exact and two-sided.
+def mcnemar(first: EvaluatedRun, second: EvaluatedRun) -> dict[str, Any]:
+    """McNemar's exact two-sided test: whether two models differ in how often they are correct on the same images.
 
     Returns:
-        ``only_first_right``, ``only_second_right`` and ``p_value`` over all images, and the same under ``fakes`` over
-        the fakes alone, which says whether one truly passes fewer of them.
+        ``only_first_correct``, ``only_second_correct`` and ``p_value`` over all images, and the same under ``fakes``
+        over the fakes alone, which tells whether one of the two lets fewer fakes pass.
 
     Raises:
-        BadData: they were judged on different images.
+        BadData: the two were evaluated on different images.
 
     Source: Q. McNemar, "Note on the sampling error of the difference between correlated proportions", 1947.
     """
-    first, second = one.right(), other.right()
-    if set(first.index) != set(second.index):
-        raise BadData(f"{one.variant} and {other.variant} were judged on different images: judge them again")
-    second = second.reindex(first.index)
-    fake = labels.is_fake(one.scores["label"])
-    tested = {"variants": [one.variant, other.variant], **_discordant(first, second)}
-    return {**tested, "fakes": _discordant(first[fake], second[fake])}
+    first_correct, second_correct = first.correct(), second.correct()
+    if set(first_correct.index) != set(second_correct.index):
+        raise BadData(
+            f"{first.variant} and {second.variant} were evaluated on different images: evaluate both again with "
+            f"the same data set"
+        )
+    second_correct = second_correct.reindex(first_correct.index)
+    fake = labels.is_fake(first.scores["label"])
+    return {
+        "variants": [first.variant, second.variant],
+        **_discordant(first_correct, second_correct),
+        "fakes": _discordant(first_correct[fake], second_correct[fake]),
+    }
 
 
 def _discordant(first: "pd.Series[bool]", second: "pd.Series[bool]") -> dict[str, Any]:
     only_first, only_second = int((first & ~second).sum()), int((~first & second).sum())
     count = only_first + only_second
     p_value = float(binomtest(only_first, count).pvalue) if count else 1.0
-    return {"only_first_right": only_first, "only_second_right": only_second, "p_value": p_value}
+    return {"only_first_correct": only_first, "only_second_correct": only_second, "p_value": p_value}
 
 
 def winner(means: list[dict[str, Any]], pairs: list[dict[str, Any]]) -> dict[str, Any]:
-    """The paper's rule: fewest fakes passed, ties by accuracy; and the others that pass hardly more, within noise.
+    """The winner by the paper's rule: the fewest fakes passed; ties go to the higher accuracy.
+
+    Returns:
+        ``variant``, and ``within_noise``, the other variants whose difference in fakes passed may be chance.
 
     Raises:
         BadData: the test split has no fakes.
     """
     if any(row["fakes_passed_rate"] is None for row in means):
         raise BadData("the test split has no fakes: no variant can win")
-    first = min(means, key=lambda row: (row["fakes_passed_rate"], -row["accuracy"]))["variant"]
+    best = min(means, key=lambda row: (row["fakes_passed_rate"], -row["accuracy"]))["variant"]
     close = [
         name
         for pair in pairs
-        if first in pair["variants"] and pair["fakes"]["p_value"] > NOISE
+        if best in pair["variants"] and pair["fakes"]["p_value"] > SIGNIFICANCE
         for name in pair["variants"]
-        if name != first
+        if name != best
     ]
-    return {"variant": first, "within_noise": close}
+    return {"variant": best, "within_noise": close}
 
 
 def table_5(means: list[dict[str, Any]]) -> pd.DataFrame:
-    """Ours beside the paper's, percent: a row a variant and source, the columns of Table V and both errors."""
+    """Table V in percent: one row per variant and source (ours, paper), the paper's columns and both error rates."""
     rows = []
     for mean in means:
         variant = mean["variant"]
         rows.append({"variant": variant, "source": "ours", **{name: mean[name] for name in METRICS}})
         if variant in PAPER["confusions"]:
-            rates = paper_confusion(variant).metrics()
-            rows.append({"variant": variant, "source": "paper", **{name: rates[name].value for name in METRICS}})
+            paper = paper_confusion(variant).metrics()
+            rows.append({"variant": variant, "source": "paper", **{name: paper[name].value for name in METRICS}})
     table = pd.DataFrame(rows)
     table[list(METRICS)] = 100 * table[list(METRICS)].astype(np.float64)
     return table
 
 
 def paper_confusion(variant: str) -> Confusion:
-    """The paper's matrix of a variant (Tables III and IV)."""
+    """The confusion matrix that the paper prints for a variant (Tables III and IV)."""
     counts = PAPER["confusions"][variant]
     return Confusion(**{name: count for name, count in counts.items() if name != "table"})
 
 
 def misprints(variant: str) -> list[str]:
-    """What the paper prints otherwise than its own matrices say, in words."""
+    """The metrics of a variant that the paper prints differently from its own confusion matrix, in words."""
     return [
         f"{short_label(row['metric'])} is printed as {row['printed']}: {row['why']}"
         for row in PAPER["misprints"]

@@ -1,200 +1,191 @@
-"""The comparison for people: one HTML page that needs no network, and the learning curves of all variants.
+"""The comparison with the paper as one HTML page that opens without a network, as text, and as learning curves.
 
-Reads what :func:`detector_core.evaluation.comparison.compare` returns and computes nothing anew.
+Reads what :func:`detector_core.evaluation.comparison.compare` returns, and computes nothing itself.
 """
 
-import html
-import io
 import math
 from typing import Any
 
-import pandas as pd
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
-
-from detector_core.evaluation.comparison import NOISE, PAPER, EvaluatedRun, misprints, paper_confusion, table_5
+from detector_core import plotting
+from detector_core.evaluation.comparison import (
+    PAPER,
+    SIGNIFICANCE,
+    EvaluatedRun,
+    misprints,
+    paper_confusion,
+    table_5,
+)
+from detector_core.evaluation.html_page import escape, image, page, table, warnings
 from detector_core.evaluation.metrics import METRICS, short_label
-from detector_core.evaluation.report_html import STYLE, image
 
 COLUMNS = 3
-_CURVES = {
-    "train_loss": ("tab:blue", "training loss"),
-    "val_loss": ("tab:green", "validation loss"),
-    "train_accuracy": ("tab:orange", "training accuracy"),
-    "val_accuracy": ("tab:red", "validation accuracy"),
-}
+DPI = 100
+_COUNTS = ("reals_passed", "fakes_passed", "reals_flagged", "fakes_caught")
 
 
 def draw_learning_curves(runs: list[EvaluatedRun]) -> bytes:
-    """A PNG: loss and accuracy of each run over its epochs, as the paper's Figs. 5-7."""
+    """A PNG file: loss and accuracy of each run over its epochs, as in the paper's Figs. 5-7."""
     rows = math.ceil(len(runs) / COLUMNS)
-    figure = Figure(figsize=(5 * COLUMNS, 3.4 * rows), layout="constrained")
+    figure = plotting.new_figure(5 * COLUMNS, 3.4 * rows)
     axes = list(figure.subplots(rows, COLUMNS, squeeze=False).flat)
     for axis, run in zip(axes, runs, strict=False):
-        epochs = [row["epoch"] for row in run.history]
-        for name, (colour, _) in _CURVES.items():
-            axis.plot(epochs, [row[name] for row in run.history], color=colour, marker="o", markersize=3)
-        axis.axvline(run.training["best"]["epoch"], color="grey", linestyle=":")
-        axis.set(title=f"{run.variant}, seed {run.seed}", xlabel="epoch", xlim=(0.5, epochs[-1] + 0.5), ylim=(0, None))
-        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axis.grid(alpha=0.3)
+        title = f"{run.variant}, seed {run.seed}"
+        plotting.draw_learning_curves(axis, run.history, title=title, kept_epoch=run.training["best"]["epoch"])
     for axis in axes[len(runs) :]:
         axis.set_axis_off()
-    figure.legend([label for _, label in _CURVES.values()], loc="outside lower center", ncols=len(_CURVES))
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=100)
-    return buffer.getvalue()
+    labels = [label for _, label in plotting.LEARNING_CURVES.values()]
+    lines = axes[0].get_lines()[: len(labels)]
+    figure.legend(lines, labels, loc="outside lower center", ncols=len(labels))
+    return plotting.png(figure, DPI)
 
 
 def render_page(comparison: dict[str, Any], runs: list[EvaluatedRun], images: dict[str, bytes]) -> str:
-    """The whole comparison as one HTML page."""
-    data = runs[0].report["data"]
-    warnings = sorted({text for run in runs for text in run.report["warnings"]})
-    won = comparison["winner"]
+    """The whole comparison as one HTML page.
+
+    Args:
+        images: PNG files by name, embedded in the page.
+    """
+    name = runs[0].report["data"]["name"]
+    title = f"The paper's comparison on {name}"
+    report_warnings = sorted({text for run in runs for text in run.report["warnings"]})
     parts = [
-        f"<h1>The comparison of the paper, on {_escape(data['name'])}</h1>",
-        *(f'<p class="warning">{_escape(text)}</p>' for text in [*_otherwise(comparison["otherwise"]), *warnings]),
-        f"<p>The fewest fakes passed: <b>{_escape(won['variant'])}</b>{_close(won['within_noise'])}. "
-        f"Ties go to the higher accuracy. Each threshold was chosen on the validation split.</p>",
-        "<h2>Tables III and IV: what each variant called what</h2>",
-        _frame(_confusions(comparison["rows"])),
-        "<h2>Table V, percent</h2>",
-        "<p>Positive means real. The paper's rows are recomputed from its matrices; * marks a figure that its Table V "
-        "prints otherwise, explained below.</p>",
-        _frame(_marked(comparison["means"])),
-        _misprinted(comparison["means"]),
-        "<h2>Do two variants differ?</h2>",
-        f"<p>McNemar's exact test on the same images: over all, and over the fakes alone, where it says whether one "
-        f"truly passes fewer. Above {NOISE:g} the difference may be chance.</p>",
-        _frame(_pairs(comparison["mcnemar"])),
+        f"<h1>{escape(title)}</h1>",
+        warnings([*_differences(comparison), *report_warnings]),
+        f"<p>{escape(_winner(comparison))}. Ties go to the higher accuracy. Each threshold was chosen on the "
+        f"validation split.</p>",
+        "<h2>Confusion matrices (Tables III and IV)</h2>",
+        _table(_confusions(comparison["rows"])),
+        "<h2>Metrics in percent (Table V)</h2>",
+        "<p>The positive class is real. The paper's rows are recomputed from its confusion matrices; * marks a value "
+        "that its Table V prints differently, as explained below.</p>",
+        _table(_metrics(comparison["means"])),
+        _misprints(comparison["means"]),
+        "<h2>Is a difference between two variants significant?</h2>",
+        f"<p>McNemar's exact test on the same images: over all images, and over the fakes alone, which tells whether "
+        f"one of the two lets fewer fakes pass. A difference with p above {SIGNIFICANCE:g} may be chance.</p>",
+        _table(_pairs(comparison["mcnemar"])),
         "<h2>Settings</h2>",
-        "<p>In brackets the variant's row, where another was taken: the paper's, this project's where it has none.</p>",
-        _frame(_settings(comparison["settings"])),
+        "<p>In brackets the variant's default, where a run used another value: the paper's, or this project's where "
+        "the paper gives none.</p>",
+        _table(_settings(comparison["settings"])),
         "<h2>Cost</h2>",
-        _frame(_cost(comparison["rows"])),
+        _table(_cost(comparison["rows"])),
         "<h2>Learning curves</h2>",
         *(image(name, png, width="100%") for name, png in images.items()),
     ]
-    return (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>The comparison on '
-        f'{_escape(data["name"])}</title><link rel="icon" href="data:,"><style>{STYLE}</style></head>'
-        f"<body>{''.join(parts)}</body></html>"
-    )
+    return page(title, parts)
 
 
 def format_comparison(comparison: dict[str, Any]) -> str:
-    """Table V and the winner for a terminal."""
-    won = comparison["winner"]
-    shown = table_5(comparison["means"]).rename(columns={name: short_label(name) for name in METRICS})
-    return (
-        f"Table V, percent (positive = real; the paper's rows recomputed from its matrices)\n"
-        f"{shown.to_string(index=False, float_format='{:.2f}'.format, na_rep='-')}\n"
-        f"fewest fakes passed: {won['variant']}{_close(won['within_noise'])}"
-        + "".join(f"\n{line}" for line in _otherwise(comparison["otherwise"]))
-    )
+    """Table V and the winner as text for a terminal."""
+    metrics = table_5(comparison["means"]).rename(columns={name: short_label(name) for name in METRICS})
+    lines = [
+        "Table V in percent (the positive class is real; the paper's rows are recomputed from its confusion matrices)",
+        metrics.to_string(index=False, float_format="{:.2f}".format, na_rep="-"),
+        _winner(comparison),
+        *_differences(comparison),
+    ]
+    return "\n".join(lines)
 
 
-def _otherwise(names: list[str]) -> list[str]:
+def _winner(comparison: dict[str, Any]) -> str:
+    variant, close = comparison["winner"]["variant"], comparison["winner"]["within_noise"]
+    return f"Fewest fakes passed: {variant}" + (f" (within noise of {', '.join(close)})" if close else "")
+
+
+def _differences(comparison: dict[str, Any]) -> list[str]:
     """A sentence about the settings that are not the paper's; none if all are."""
-    return [f"Not trained as in the paper: other {', '.join(names)}"] if names else []
+    names = comparison["differences"]
+    return [f"Not trained as in the paper: different {', '.join(names)}"] if names else []
 
 
-def _settings(runs: list[dict[str, Any]]) -> pd.DataFrame:
-    return pd.DataFrame(
-        [
-            {
-                "variant": f"{run['variant']}, seed {run['seed']}",
-                **{
-                    name: f"{value['ours']}" + (f" ({value['row']})" if value["ours"] != value["row"] else "")
-                    for name, value in run.items()
-                    if name not in ("variant", "seed")
-                },
-            }
-            for run in runs
-        ]
-    )
+def _settings(runs: list[dict[str, Any]]) -> list[dict[str, str]]:
+    return [
+        {
+            "variant": _run(run),
+            **{
+                name: f"{value['used']}" + (f" ({value['default']})" if value["used"] != value["default"] else "")
+                for name, value in run.items()
+                if name not in ("variant", "seed")
+            },
+        }
+        for run in runs
+    ]
 
 
-def _close(within_noise: list[str]) -> str:
-    return f" (its lead is within noise of {', '.join(within_noise)})" if within_noise else ""
-
-
-def _confusions(rows: list[dict[str, Any]]) -> pd.DataFrame:
-    names = ("reals_passed", "fakes_passed", "reals_flagged", "fakes_caught")
-    found = []
+def _confusions(rows: list[dict[str, Any]]) -> list[dict[str, str]]:
+    cells = []
     for row in rows:
-        found.append({"variant": f"{row['variant']}, seed {row['seed']}", "source": "ours", **_pick(row, names)})
+        cells.append({"variant": _run(row), "source": "ours", **_counts(row)})
         if row["variant"] in PAPER["confusions"] and row["seed"] == rows[0]["seed"]:
             counts = vars(paper_confusion(row["variant"]))
-            found.append({"variant": row["variant"], "source": "paper", **_pick(counts, names)})
-    return pd.DataFrame(found)
+            cells.append({"variant": row["variant"], "source": "paper", **_counts(counts)})
+    return cells
 
 
-def _pick(values: dict[str, Any], names: tuple[str, ...]) -> dict[str, str]:
-    return {name.replace("_", " "): f"{values[name]:,}" for name in names}
+def _counts(counts: dict[str, Any]) -> dict[str, str]:
+    return {name.replace("_", " "): f"{counts[name]:,}" for name in _COUNTS}
 
 
-def _marked(means: list[dict[str, Any]]) -> pd.DataFrame:
-    table = table_5(means)
-    wrong = {(row["variant"], row["metric"]) for row in PAPER["misprints"]}
-    shown = table[["variant", "source"]].astype(str)
-    spreads = {mean["variant"]: mean for mean in means if len(mean["seeds"]) > 1}
-    for name in METRICS:
-        cells = []
-        for variant, source, value in zip(table["variant"], table["source"], table[name], strict=True):
-            star = "*" if source == "paper" and (variant, name) in wrong else ""
-            low_high = spreads.get(variant, {}).get(f"{name}_spread") if source == "ours" else None
+def _metrics(means: list[dict[str, Any]]) -> list[dict[str, str]]:
+    """Table V; * marks misprints, and brackets hold the lowest and the highest value over several seeds."""
+    misprinted = {(row["variant"], row["metric"]) for row in PAPER["misprints"]}
+    of_seeds = {mean["variant"]: mean for mean in means if len(mean["seeds"]) > 1}
+    cells = []
+    for row in table_5(means).to_dict("records"):
+        variant, ours = row["variant"], row["source"] == "ours"
+        values = {"variant": variant, "source": row["source"]}
+        for name in METRICS:
+            low_high = of_seeds.get(variant, {}).get(f"{name}_spread") if ours else None
             spread = f" ({100 * low_high[0]:.2f}-{100 * low_high[1]:.2f})" if low_high else ""
-            cells.append("not defined" if math.isnan(value) else f"{value:.3f}{star}{spread}")
-        shown[short_label(name)] = cells
-    return shown
+            star = "*" if not ours and (variant, name) in misprinted else ""
+            defined = not math.isnan(row[name])
+            values[short_label(name)] = f"{row[name]:.3f}{star}{spread}" if defined else "not defined"
+        cells.append(values)
+    return cells
 
 
-def _misprinted(means: list[dict[str, Any]]) -> str:
+def _misprints(means: list[dict[str, Any]]) -> str:
     items = [f"{mean['variant']}: {line}" for mean in means for line in misprints(mean["variant"])]
-    items += [f"the text: {row['says']}: {row['why']}" for row in PAPER["misprints_in_the_text"]]
+    items += [f"the text says that {row['says']}: {row['why']}" for row in PAPER["misprints_in_the_text"]]
     items += [f"{' and '.join(row['variants'])} are within noise: {row['why']}" for row in PAPER["within_noise"]]
-    return "<ul>" + "".join(f"<li>{_escape(item)}</li>" for item in items) + "</ul>"
+    return "<ul>" + "".join(f"<li>{escape(item)}</li>" for item in items) + "</ul>"
 
 
-def _pairs(pairs: list[dict[str, Any]]) -> pd.DataFrame:
-    return pd.DataFrame(
-        [
-            {
-                "variants": " / ".join(pair["variants"]),
-                "only the first right": f"{pair['only_first_right']:,}",
-                "only the second right": f"{pair['only_second_right']:,}",
-                "p, all images": _noise(pair["p_value"]),
-                "p, fakes alone": _noise(pair["fakes"]["p_value"]),
-            }
-            for pair in pairs
-        ]
-    )
+def _pairs(pairs: list[dict[str, Any]]) -> list[dict[str, str]]:
+    return [
+        {
+            "variants": " / ".join(pair["variants"]),
+            "only the first correct": f"{pair['only_first_correct']:,}",
+            "only the second correct": f"{pair['only_second_correct']:,}",
+            "p, all images": _p_value(pair["p_value"]),
+            "p, fakes alone": _p_value(pair["fakes"]["p_value"]),
+        }
+        for pair in pairs
+    ]
 
 
-def _noise(p_value: float) -> str:
-    return f"{p_value:.4f}{'' if p_value <= NOISE else ' within noise'}"
+def _p_value(p_value: float) -> str:
+    return f"{p_value:.4f}{'' if p_value <= SIGNIFICANCE else ' within noise'}"
 
 
-def _cost(rows: list[dict[str, Any]]) -> pd.DataFrame:
-    return pd.DataFrame(
-        [
-            {
-                "variant": f"{row['variant']}, seed {row['seed']}",
-                "epochs": row["epochs"],
-                "kept epoch": row["best_epoch"],
-                "training, s": f"{row['seconds']:,.0f}",
-                "images/s": f"{row['images_per_s']:,.1f}",
-                "peak memory of a worker, MiB": f"{row['peak_memory_bytes'] / 2**20:,.0f}",
-            }
-            for row in rows
-        ]
-    )
+def _cost(rows: list[dict[str, Any]]) -> list[dict[str, str]]:
+    return [
+        {
+            "variant": _run(row),
+            "epochs": f"{row['epochs']}",
+            "kept epoch": f"{row['best_epoch']}",
+            "training, s": f"{row['seconds']:,.0f}",
+            "images/s": f"{row['images_per_s']:,.1f}",
+            "peak memory per worker, MiB": f"{row['peak_memory_bytes'] / 2**20:,.0f}",
+        }
+        for row in rows
+    ]
 
 
-def _frame(table: pd.DataFrame) -> str:
-    return table.to_html(index=False, border=0)
+def _run(row: dict[str, Any]) -> str:
+    return f"{row['variant']}, seed {row['seed']}"
 
 
-def _escape(text: str) -> str:
-    return html.escape(text)
+def _table(rows: list[dict[str, str]]) -> str:
+    return table(tuple(rows[0]), [tuple(row.values()) for row in rows]) if rows else ""

@@ -155,8 +155,8 @@ METRICS = {
     "precision": "precision (real)",
     "specificity": "specificity (fakes caught)",
     "sensitivity": "sensitivity (reals passed)",
-    "fakes_passed_rate": "fakes passed (FPR, APCER)",
-    "reals_flagged_rate": "reals flagged (FNR, BPCER)",
+    "fakes_passed_rate": "fakes passed (paper's FPR, APCER)",
+    "reals_flagged_rate": "reals flagged (paper's FNR, BPCER)",
 }
 """The metrics of a Confusion in the order of Table V, and their labels wherever they are shown."""
 ERROR_RATES = ("fakes_passed_rate", "reals_flagged_rate")
@@ -165,14 +165,17 @@ RANKING_METRICS = {
     "auc": "ROC AUC",
     "average_precision": "average precision (fake)",
     "eer": "equal error rate (EER)",
-    **{f"fakes_caught_at_{rate:g}": f"fakes caught at {100 * rate:g} % reals flagged" for rate in FLAGGED_RATES},
+    **{
+        f"fakes_caught_at_{rate:g}": f"TPR@FPR={100 * rate:g} % (fakes caught at {100 * rate:g} % reals flagged)"
+        for rate in FLAGGED_RATES
+    },
 }
-"""The metrics of :func:`ranking`, and their labels."""
+"""The metrics of :func:`ranking`, and their labels; fake is the positive class."""
 
 
 def short_label(name: str) -> str:
-    """The label of a metric as a column header: without the part in brackets."""
-    return METRICS[name].partition(" (")[0]
+    """The label of a metric without the part in brackets, for column headers."""
+    return (METRICS | RANKING_METRICS)[name].partition(" (")[0]
 
 
 def missing_class(reals: int, fakes: int) -> str | None:

@@ -158,8 +158,8 @@ def format_report(report: dict[str, Any]) -> str:
         f"  {'called real':20}{counts['reals_passed']:>10,}{counts['fakes_passed']:>10,}",
         f"  {'called fake':20}{counts['reals_flagged']:>10,}{counts['fakes_caught']:>10,}",
         f"  called fake if p_fake >= {report['threshold']:.4f}; 95 % intervals in brackets:",
-        *(f"  {METRICS[name]:36}{format_percent(estimate)}" for name, estimate in report["metrics"].items()),
-        *(f"  {label:36}{format_estimate(ranks[name])}" for name, label in RANKING_METRICS.items()),
+        *(f"  {METRICS[name]:52}{format_percent(estimate)}" for name, estimate in report["metrics"].items()),
+        *(f"  {label:52}{format_estimate(ranks[name])}" for name, label in RANKING_METRICS.items()),
         f"  {UNCALIBRATED}: {format_uncalibrated(report)}",
         *_uncertain_lines(report),
     ]

@@ -38,9 +38,9 @@ def page_file(tiny_dataset: Path, tmp_path: Path) -> Path:
     model = {"run": "untrained", "variant": "timm:test_resnet", "weights_sha256": "w" * 64, "data": data.describe()}
     judged = build_report(scores, chosen, model=model, data=data.describe(), split="valid")
     judged["robustness"] = evaluate_grid(score_grid(network, rows, data.root, PREPROCESS), chosen)
-    worst = explain.worst_sheet(network, PREPROCESS, scores, data.root, chosen.fake_above)
+    worst = explain.draw_worst_images(network, PREPROCESS, scores, data.root, chosen.fake_above)
     path = tmp_path / "report.html"
-    path.write_text(report_html.render_page(judged, report_html.draw_plots(judged) | {explain.WORST: worst}))
+    path.write_text(report_html.render_page(judged, report_html.draw_plots(judged) | {explain.WORST_IMAGES: worst}))
     return path
 
 

@@ -48,35 +48,35 @@ def split(draw: st.DrawFn) -> tuple[Any, Any]:
     return is_fake, np.array(logit, dtype=np.float32)
 
 
-def test_the_default_is_one_threshold_at_a_half() -> None:
+def test_the_default_is_one_threshold_at_0_5() -> None:
     assert [verdict(p, UNCALIBRATED) for p in (0.0, 0.4999, 0.5, 1.0)] == ["real", "real", "fake", "fake"]
 
 
-def test_between_two_thresholds_lies_uncertain() -> None:
+def test_between_the_two_thresholds_the_verdict_is_uncertain() -> None:
     chosen = Calibration(real_below=0.2, fake_above=0.7)
     assert verdicts([0.19, 0.2, 0.69, 0.7], chosen).tolist() == ["real", "uncertain", "uncertain", "fake"]
 
 
 @few
 @given(split())
-def test_the_thresholds_keep_what_they_promise(given_: tuple[Any, Any]) -> None:
-    is_fake, logit = given_
+def test_real_below_keeps_the_limit_on_fakes_passed(split_: tuple[Any, Any]) -> None:
+    is_fake, logit = split_
     chosen = choose(is_fake, logit, chosen_on=WHERE, max_fakes_passed=0.1)
     p_fake = chosen.p_fake(logit)
     assert 0 <= chosen.real_below <= chosen.fake_above <= 1
-    held = Confusion.from_scores(is_fake, p_fake, chosen.real_below).fakes_passed_rate.value
-    assert held is not None
-    assert held <= 0.1 + 1e-9
+    passed = Confusion.from_scores(is_fake, p_fake, chosen.real_below).fakes_passed_rate.value
+    assert passed is not None
+    assert passed <= 0.1 + 1e-9
     assert Calibration.from_dict(json.loads(json.dumps(chosen.to_dict()))) == chosen
 
 
 @few
 @given(split())
-def test_no_other_threshold_costs_less(given_: tuple[Any, Any]) -> None:
-    is_fake, logit = given_
+def test_fake_above_has_the_lowest_sum_of_error_rates(split_: tuple[Any, Any]) -> None:
+    is_fake, logit = split_
 
-    def cost(cut: float) -> float:
-        return float(np.mean(logit[is_fake] < cut) + np.mean(logit[~is_fake] >= cut))
+    def cost(threshold: float) -> float:
+        return float(np.mean(logit[is_fake] < threshold) + np.mean(logit[~is_fake] >= threshold))
 
     values = np.unique(logit)
     interior = [cost(value) for value in values[1:]]
@@ -86,20 +86,20 @@ def test_no_other_threshold_costs_less(given_: tuple[Any, Any]) -> None:
 
 @few
 @given(split(), st.sampled_from([0.0, 0.01, 0.1, 0.3]))
-def test_the_holding_cut_is_the_highest_that_holds(given_: tuple[Any, Any], rate: float) -> None:
-    is_fake, logit = given_
-    cut = real_threshold(is_fake, logit, rate)
-    assert np.mean(logit[is_fake] < cut) <= rate
-    above = np.sort(logit[is_fake & (logit >= cut)])[0]
-    assert np.mean(logit[is_fake] <= above) > rate
+def test_real_threshold_is_the_highest_that_keeps_the_limit(split_: tuple[Any, Any], limit: float) -> None:
+    is_fake, logit = split_
+    threshold = real_threshold(is_fake, logit, limit)
+    assert np.mean(logit[is_fake] < threshold) <= limit
+    next_fake = np.sort(logit[is_fake & (logit >= threshold)])[0]
+    assert np.mean(logit[is_fake] <= next_fake) > limit
 
 
 @few
 @given(split(), st.floats(0, 0.5), st.floats(0, 0.5))
-def test_who_bears_more_fakes_passed_is_told_more_reals(given_: tuple[Any, Any], one: float, other: float) -> None:
-    """The stated rate moves ``real_below`` alone, and more of it never leaves more uncertain."""
-    is_fake, logit = given_
-    strict, lax = (choose(is_fake, logit, chosen_on=WHERE, max_fakes_passed=rate) for rate in sorted((one, other)))
+def test_a_higher_limit_leaves_fewer_images_uncertain(split_: tuple[Any, Any], one: float, other: float) -> None:
+    """``max_fakes_passed`` moves ``real_below`` alone."""
+    is_fake, logit = split_
+    strict, lax = (choose(is_fake, logit, chosen_on=WHERE, max_fakes_passed=limit) for limit in sorted((one, other)))
     assert (strict.temperature, strict.fake_above) == (lax.temperature, lax.fake_above)
     assert strict.real_below <= lax.real_below <= lax.fake_above
     uncertain = [(verdicts(chosen.p_fake(logit), chosen) == UNCERTAIN).sum() for chosen in (strict, lax)]
@@ -108,14 +108,12 @@ def test_who_bears_more_fakes_passed_is_told_more_reals(given_: tuple[Any, Any],
 
 @few
 @given(split(), split())
-def test_other_images_are_judged_by_thresholds_that_their_labels_do_not_move(
-    valid: tuple[Any, Any], test: tuple[Any, Any]
-) -> None:
-    """Verdicts rise with the score; those of a test split and its coverage are the same whatever its labels."""
+def test_the_labels_of_a_test_split_do_not_move_the_thresholds(valid: tuple[Any, Any], test: tuple[Any, Any]) -> None:
+    """Verdicts rise with the score, and neither verdicts nor coverage depend on the labels."""
     chosen = choose(*valid, chosen_on=WHERE)
     is_fake, logit = test
-    found = verdicts(chosen.p_fake(np.sort(logit)), chosen)
-    ranks = [VERDICTS.index(verdict) for verdict in found]
+    names = verdicts(chosen.p_fake(np.sort(logit)), chosen)
+    ranks = [VERDICTS.index(verdict) for verdict in names]
     assert ranks == sorted(ranks)
     reports = [
         summarize(pd.DataFrame({"label": np.where(fakes, "fake", "real"), "logit": logit}), chosen)
@@ -124,11 +122,11 @@ def test_other_images_are_judged_by_thresholds_that_their_labels_do_not_move(
     for report in reports:
         assert report["calibration"]["real_below"] == chosen.real_below
         assert report["threshold"] == report["calibration"]["fake_above"] == chosen.fake_above
-        assert report["with_uncertain"]["coverage"]["count"] == (found != UNCERTAIN).sum()
+        assert report["with_uncertain"]["coverage"]["count"] == (names != UNCERTAIN).sum()
     assert reports[0]["with_uncertain"]["verdicts"]["real"] == reports[1]["with_uncertain"]["verdicts"]["fake"]
 
 
-def test_a_small_split_told_apart_without_an_error() -> None:
+def test_a_small_split_without_errors_has_one_threshold_in_the_gap() -> None:
     is_fake = np.repeat([False, True], 50)
     logit = np.where(is_fake, 4.0, -2.0) + np.tile(np.linspace(-1, 1, 50), 2)
     chosen = choose(is_fake, logit, chosen_on=WHERE)
@@ -144,24 +142,24 @@ def test_a_good_model_calls_most_reals_real(seed: int) -> None:
     chosen = choose(is_fake, logit, chosen_on=WHERE)
     assert chosen.real_below <= chosen.fake_above
     new_fake, new_logit = drawn(seed + 100, 2.9, 2000)
-    found = verdicts(chosen.p_fake(new_logit), chosen)
-    assert np.mean(found[~new_fake] == "real") > 0.5
-    assert np.mean(found[new_fake] == "real") < 0.1
+    names = verdicts(chosen.p_fake(new_logit), chosen)
+    assert np.mean(names[~new_fake] == "real") > 0.5
+    assert np.mean(names[new_fake] == "real") < 0.1
 
 
-def test_one_odd_fake_does_not_make_everything_uncertain_unless_asked() -> None:
+def test_one_unusual_fake_relaxes_the_limit_unless_it_is_given() -> None:
     is_fake = np.repeat([False, True], 50)
     logit = np.where(is_fake, 4.0, -2.0) + np.tile(np.linspace(-1, 1, 50), 2)
     logit[50] = -5  # a fake that looks more real than any real
     chosen = choose(is_fake, logit, chosen_on=WHERE)
     assert chosen.max_fakes_passed == 0.02
     assert np.mean(verdicts(chosen.p_fake(logit[:50]), chosen) == "real") == 1
-    asked = choose(is_fake, logit, chosen_on=WHERE, max_fakes_passed=0.01)
-    assert asked.max_fakes_passed == 0.01
-    assert not (verdicts(asked.p_fake(logit), asked) == "real").any()
+    strict = choose(is_fake, logit, chosen_on=WHERE, max_fakes_passed=0.01)
+    assert strict.max_fakes_passed == 0.01
+    assert not (verdicts(strict.p_fake(logit), strict) == "real").any()
 
 
-def test_a_model_that_knows_nothing_is_uncertain_of_most_it_does_not_flag() -> None:
+def test_a_random_model_calls_almost_nothing_real() -> None:
     is_fake, logit = drawn(0, 0.0, 500)
     chosen = choose(is_fake, logit, chosen_on=WHERE)
     assert chosen.max_fakes_passed == FAKES_PASSED_LIMITS[0]
@@ -169,7 +167,7 @@ def test_a_model_that_knows_nothing_is_uncertain_of_most_it_does_not_flag() -> N
 
 
 @pytest.mark.parametrize("temperature", [0.3, 1.0, 4.0])
-def test_the_temperature_is_found(temperature: float) -> None:
+def test_the_temperature_is_recovered(temperature: float) -> None:
     draw = np.random.default_rng(1)
     logit = draw.normal(0, 2, 20_000)
     is_fake = draw.random(20_000) < expit(logit)
@@ -180,7 +178,7 @@ def test_the_temperature_is_found(temperature: float) -> None:
 
 
 @pytest.mark.parametrize("logits", [np.zeros(10), np.linspace(-1e4, 1e4, 10), np.linspace(1e-30, 2e-30, 10)])
-def test_odd_scores_still_give_usable_numbers(logits: Any) -> None:
+def test_degenerate_scores_give_a_valid_calibration(logits: Any) -> None:
     is_fake = np.arange(10) % 2 == 1
     chosen = choose(is_fake, logits.astype(np.float32), chosen_on=WHERE)
     assert Calibration.from_dict(chosen.to_dict()) == chosen
@@ -188,11 +186,11 @@ def test_odd_scores_still_give_usable_numbers(logits: Any) -> None:
 
 
 @pytest.mark.parametrize("fake", [True, False])
-def test_one_class_gives_the_default(fake: bool) -> None:
+def test_with_one_class_the_calibration_is_the_default(fake: bool) -> None:
     assert choose(np.full(5, fake), np.zeros(5), chosen_on=WHERE) == UNCALIBRATED
 
 
-def test_saved_beside_the_weights_it_was_chosen_for(tmp_path: Path) -> None:
+def test_a_calibration_belongs_to_the_weights_it_was_chosen_for(tmp_path: Path) -> None:
     folder = str(tmp_path)
     assert calibration.load(folder, "w") == UNCALIBRATED
     chosen = Calibration(temperature=2.0, real_below=0.2, fake_above=0.7, chosen_on=WHERE)
@@ -200,7 +198,7 @@ def test_saved_beside_the_weights_it_was_chosen_for(tmp_path: Path) -> None:
     assert calibration.load(folder, "w") == chosen
     assert [path.name for path in tmp_path.iterdir()] == ["calibration.json"]
     with pytest.raises(BrokenArtifact, match="other weights"):
-        calibration.load(folder, "others")
+        calibration.load(folder, "other")
 
 
 @pytest.mark.parametrize(
@@ -222,7 +220,7 @@ def test_a_damaged_file_is_refused(tmp_path: Path, change: dict[str, Any]) -> No
         calibration.load(str(tmp_path), "w")
 
 
-def test_a_torn_file_is_refused(tmp_path: Path) -> None:
+def test_a_truncated_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "calibration.json").write_text('{"temperature": 1')
     with pytest.raises(BrokenArtifact, match=r"calibration\.json cannot be used"):
         calibration.load(str(tmp_path), "w")

@@ -1,4 +1,4 @@
-"""Our tables from runs whose figures are the paper's own, and the tests and rules around them."""
+"""The comparison of runs that reproduce the paper's confusion matrices, and of small runs counted by hand."""
 
 import io
 from dataclasses import replace
@@ -38,7 +38,7 @@ HISTORY = [
 ]
 
 
-def judged(variant: str, called_fake: list[bool], label: list[str], seed: int = 0) -> EvaluatedRun:
+def evaluated(variant: str, called_fake: list[bool], label: list[str], seed: int = 0) -> EvaluatedRun:
     scores = pd.DataFrame({"path": [f"{i}.jpg" for i in range(len(label))], "label": label})
     scores["p_fake"] = np.where(called_fake, 0.9, 0.1)
     scores["logit"] = np.where(called_fake, 2.0, -2.0).astype(np.float32)
@@ -49,50 +49,50 @@ def judged(variant: str, called_fake: list[bool], label: list[str], seed: int = 
     return EvaluatedRun(spec=spec, report=report, scores=scores, training=training, history=HISTORY)
 
 
-def as_in_the_paper(variant: str) -> EvaluatedRun:
+def with_the_paper_s_counts(variant: str) -> EvaluatedRun:
     counts = paper_confusion(variant)
     called = [False] * counts.reals_passed + [True] * counts.reals_flagged
     called += [False] * counts.fakes_passed + [True] * counts.fakes_caught
-    return judged(variant, called, ["real"] * 10_000 + ["fake"] * 10_000)
+    return evaluated(variant, called, ["real"] * 10_000 + ["fake"] * 10_000)
 
 
 @pytest.fixture(scope="module")
 def paper() -> list[EvaluatedRun]:
-    return [as_in_the_paper(variant) for variant in VARIANTS]
+    return [with_the_paper_s_counts(variant) for variant in VARIANTS]
 
 
-def test_the_paper_s_own_figures_come_out_as_the_paper_s(paper: list[EvaluatedRun]) -> None:
-    found = compare(paper)
-    table = table_5(found["means"])
+def test_the_paper_s_counts_give_the_paper_s_metrics_and_winner(paper: list[EvaluatedRun]) -> None:
+    compared = compare(paper)
+    table = table_5(compared["means"])
     ours, theirs = (table[table["source"] == source].reset_index(drop=True) for source in ("ours", "paper"))
     assert ours["variant"].tolist() == theirs["variant"].tolist() == list(VARIANTS)
     pd.testing.assert_frame_equal(ours[list(METRICS)], theirs[list(METRICS)])
-    assert found["winner"]["variant"] == "resnet68-cutout"
-    row = found["rows"][-1]
+    assert compared["winner"]["variant"] == "resnet68-cutout"
+    row = compared["rows"][-1]
     assert (row["fakes_passed"], row["images_per_s"], row["peak_memory_bytes"]) == (43, 20.0, 3 * 2**20)
 
 
 def test_mcnemar_by_hand() -> None:
-    # 10 images that only the first gets right, 2 that only the second does: 2 * (1 + 12 + 66) / 2 ** 12
-    first = judged("resnet68", [False] * 10 + [True] * 2 + [False] * 8, ["real"] * 20)
-    second = judged("vggface2", [True] * 10 + [False] * 2 + [False] * 8, ["real"] * 20)
-    found = mcnemar(first, second)
-    assert (found["only_first_right"], found["only_second_right"]) == (10, 2)
-    assert found["p_value"] == pytest.approx(158 / 4096)
+    # The first alone is correct on 10 images, the second alone on 2: 2 * (1 + 12 + 66) / 2 ** 12
+    first = evaluated("resnet68", [False] * 10 + [True] * 2 + [False] * 8, ["real"] * 20)
+    second = evaluated("vggface2", [True] * 10 + [False] * 2 + [False] * 8, ["real"] * 20)
+    result = mcnemar(first, second)
+    assert (result["only_first_correct"], result["only_second_correct"]) == (10, 2)
+    assert result["p_value"] == pytest.approx(158 / 4096)
     assert mcnemar(first, first)["p_value"] == 1
-    assert found["fakes"]["p_value"] == 1, "there are none"
+    assert result["fakes"]["p_value"] == 1, "there are none"
     with_fakes = [
-        judged(name, [False] * 20 + caught, ["real"] * 20 + ["fake"] * 8)
+        evaluated(name, [False] * 20 + caught, ["real"] * 20 + ["fake"] * 8)
         for name, caught in (("resnet68", [True] * 8), ("vggface2", [False] * 6 + [True] * 2))
     ]
     assert mcnemar(*with_fakes)["fakes"]["p_value"] == pytest.approx(2 / 2**6)
     shuffled = replace(second, scores=second.scores.sample(frac=1, random_state=0))
-    assert mcnemar(first, shuffled) == found
+    assert mcnemar(first, shuffled) == result
 
 
 def test_different_images_cannot_be_compared() -> None:
-    with pytest.raises(BadData, match="resnet68 and vggface2 were judged on different images"):
-        mcnemar(judged("resnet68", [False], ["real"]), judged("vggface2", [False] * 2, ["real"] * 2))
+    with pytest.raises(BadData, match="resnet68 and vggface2 were evaluated on different images"):
+        mcnemar(evaluated("resnet68", [False], ["real"]), evaluated("vggface2", [False] * 2, ["real"] * 2))
 
 
 def mean(variant: str, passed: float | None, accuracy: float) -> dict[str, Any]:
@@ -107,10 +107,11 @@ def test_the_fewest_fakes_passed_win_and_ties_go_to_accuracy() -> None:
         winner([mean("a", None, 0.5)], [])
 
 
-def test_seeds_are_averaged_and_their_spread_told() -> None:
+def test_seeds_are_averaged_and_their_spread_is_reported() -> None:
     label = ["real"] * 4 + ["fake"] * 4
     runs = [
-        judged("resnet68", [False] * 4 + [True] * caught + [False] * (4 - caught), label, caught) for caught in (2, 4)
+        evaluated("resnet68", [False] * 4 + [True] * caught + [False] * (4 - caught), label, caught)
+        for caught in (2, 4)
     ]
     (row,) = compare(runs)["means"]
     assert row["seeds"] == [2, 4]
@@ -147,32 +148,32 @@ def test_the_page_marks_every_misprint_and_needs_no_network(paper: list[Evaluate
     assert "Not trained as in the paper" not in page.words
 
 
-def test_settings_that_are_not_the_paper_s_stand_first(paper: list[EvaluatedRun]) -> None:
+def test_settings_that_differ_from_the_paper_come_first(paper: list[EvaluatedRun]) -> None:
     small = {"optim.epochs": 1, "preprocess.image_size": 120}
     runs = [*paper[:-1], replace(paper[-1], spec=paper[-1].spec.replace(small))]
     page = Links(comparison_html.render_page(compare(runs), runs, {}))
-    assert "Not trained as in the paper: other optim.epochs, preprocess.image_size" in page.words
+    assert "Not trained as in the paper: different optim.epochs, preprocess.image_size" in page.words
     assert page.words.index("Not trained") < page.words.index("Table V")
     assert "120 (224)" in page.words
     assert "1 (10)" in page.words
-    assert "other optim.epochs, preprocess.image_size" in comparison_html.format_comparison(compare(runs))
+    assert "different optim.epochs, preprocess.image_size" in comparison_html.format_comparison(compare(runs))
 
 
 @pytest.mark.parametrize("runs", [1, 2, 3])
-def test_a_place_without_a_run_is_left_blank(paper: list[EvaluatedRun], runs: int) -> None:
+def test_a_cell_without_a_run_is_blank(paper: list[EvaluatedRun], runs: int) -> None:
     drawn = np.asarray(Image.open(io.BytesIO(comparison_html.draw_learning_curves(paper[:runs]))).convert("L"))
     upper = drawn[: drawn.shape[0] * 3 // 4]  # the legend is below
     middles = [np.array_split(third, 3, axis=1)[1] for third in np.array_split(upper, 3, axis=1)]
     assert [bool((middle < 255).any()) for middle in middles] == [number < runs for number in range(3)]
 
 
-def test_what_may_differ_from_the_paper_s_settings(paper: list[EvaluatedRun]) -> None:
-    def other(**fields: Any) -> list[str]:
+def test_seed_micro_batch_and_a_weights_file_are_no_differences(paper: list[EvaluatedRun]) -> None:
+    def differences(**fields: Any) -> list[str]:
         changed = {name.replace("__", "."): value for name, value in fields.items()}
-        return comparison.otherwise(replace(paper[0], spec=paper[0].spec.replace(changed)))
+        return comparison.differences(replace(paper[0], spec=paper[0].spec.replace(changed)))
 
-    assert other(seed=3, optim__micro_batch=7, model__init="weights.pt") == []
-    assert other(model__init="none", augment__cutout=0.8, optim__schedule="cosine") == [
+    assert differences(seed=3, optim__micro_batch=7, model__init="weights.pt") == []
+    assert differences(model__init="none", augment__cutout=0.8, optim__schedule="cosine") == [
         "model.init",
         "optim.schedule",
         "augment.cutout",

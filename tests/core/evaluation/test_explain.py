@@ -1,4 +1,4 @@
-"""Heat maps of a network whose evidence is known, and the choice of the worst images."""
+"""Heat maps of a network whose evidence is known, and the images with the largest errors."""
 
 import io
 from pathlib import Path
@@ -18,7 +18,7 @@ from detector_core.networks import factory
 
 
 class LeftMinusRight(nn.Module):
-    """Fake evidence is red, real evidence is green: a 1x1 convolution that knows both, then the mean."""
+    """Red is evidence for fake, green for real: a 1x1 convolution that separates them, then the mean."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -31,7 +31,7 @@ class LeftMinusRight(nn.Module):
         return self.head(self.features(x_BCHW).mean((2, 3)))
 
 
-def test_heat_lies_where_the_evidence_for_the_label_is() -> None:
+def test_heat_is_where_the_evidence_for_the_label_is() -> None:
     x_BCHW = torch.zeros(2, 3, 16, 16)
     x_BCHW[:, 0, :4, :4] = 1.0  # red, top left: fake
     x_BCHW[:, 1, 12:, 12:] = 0.5  # green, bottom right: real
@@ -45,7 +45,7 @@ def test_heat_lies_where_the_evidence_for_the_label_is() -> None:
     assert all(parameter.grad is None for parameter in network.parameters())
 
 
-def test_no_evidence_is_a_cold_map() -> None:
+def test_without_evidence_the_heat_map_is_zero() -> None:
     (heat,) = explain.heat_maps(LeftMinusRight().eval(), torch.zeros(1, 3, 16, 16), ["fake"])
     assert (heat == 0).all()
 
@@ -64,13 +64,13 @@ def test_every_network_of_the_paper_can_be_explained(name: str, size: int) -> No
     assert all(torch.equal(before[key], value) for key, value in network.state_dict().items())
 
 
-def test_a_transformer_has_none() -> None:
+def test_a_transformer_has_no_heat_map() -> None:
     network = factory.build(ModelSpec(architecture="timm:test_vit")).eval()
     with pytest.raises(BadConfig, match="no feature map"):
         explain.heat_maps(network, torch.rand(1, 3, 160, 160), ["fake"])
 
 
-def test_the_worst_are_the_farthest_from_their_label() -> None:
+def test_the_largest_errors_are_the_images_farthest_from_their_label() -> None:
     scores = pd.DataFrame(
         {
             "path": ["a", "b", "c", "d", "e"],
@@ -78,30 +78,30 @@ def test_the_worst_are_the_farthest_from_their_label() -> None:
             "p_fake": [0.2, 0.9, 0.1, 0.8, 0.5],
         }
     )
-    worst = explain.most_wrong(scores, 2)
+    worst = explain.largest_errors(scores, 2)
     assert worst["real"]["path"].tolist() == ["b", "a"]
     assert worst["fake"]["path"].tolist() == ["c", "e"]
 
 
 @pytest.mark.parametrize(("labels", "rows"), [(["real", "fake"], 2), (["fake"], 1)])
-def test_the_sheet_shows_the_classes_there_are(tiny_dataset: Path, labels: list[str], rows: int) -> None:
+def test_the_worst_images_are_shown_for_each_class(tiny_dataset: Path, labels: list[str], rows: int) -> None:
     data = manifest.load(str(tiny_dataset))
     test = data.split("test")
     test = test[test["label"].isin(labels)].assign(p_fake=np.linspace(0, 1, len(test[test["label"].isin(labels)])))
     network = factory.build(ModelSpec(architecture="timm:test_resnet")).eval()
-    png = explain.worst_sheet(network, PreprocessSpec(image_size=32), test, data.root, 0.5)
+    png = explain.draw_worst_images(network, PreprocessSpec(image_size=32), test, data.root, 0.5)
     assert Image.open(io.BytesIO(png)).size == (1280, 400 * rows)
 
 
 @pytest.mark.parametrize(("name", "size", "coloured"), [("test_resnet", 32, True), ("test_vit", 160, False)])
-def test_a_network_without_feature_maps_gets_its_images_without_heat(
+def test_without_feature_maps_the_worst_images_have_no_heat_maps(
     tiny_dataset: Path, name: str, size: int, coloured: bool
 ) -> None:
     data = manifest.load(str(tiny_dataset))
     real = data.split("test").query("label == 'real'").assign(p_fake=0.9)
     torch.manual_seed(0)
     network = factory.build(ModelSpec(architecture=f"timm:{name}")).eval()
-    png = explain.worst_sheet(network, PreprocessSpec(image_size=size), real, data.root, 0.5)
+    png = explain.draw_worst_images(network, PreprocessSpec(image_size=size), real, data.root, 0.5)
     sheet = np.asarray(Image.open(io.BytesIO(png)).convert("RGB")).astype(int)
     upper, lower = np.array_split(np.ptp(sheet, axis=2), 2)
     assert upper.max() > 20

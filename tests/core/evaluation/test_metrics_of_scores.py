@@ -1,4 +1,4 @@
-"""What is computed from scores rather than counts: the ranking, the curve, the calibration error."""
+"""Metrics that are computed from scores rather than counts: ranking, DET curve, calibration error."""
 
 from typing import Any
 
@@ -20,27 +20,27 @@ from detector_core.evaluation.metrics import (
 from tests.support.scores import few, scored
 
 
-def test_a_threshold_may_flag_exactly_the_share_that_is_allowed() -> None:
-    """400 reals: the first fake lies above them all, each of the next above one real more."""
+def test_a_threshold_may_flag_exactly_the_allowed_fraction() -> None:
+    """400 reals: the first fake scores above all of them, and each further fake below one more real."""
     is_fake = np.array([True, False] * 10 + [False] * 390)
-    found = ranking(is_fake, -np.arange(410.0))
-    assert [found[name].count for name in ("fakes_caught_at_0.005", "fakes_caught_at_0.01")] == [3, 5]
-    assert RANKING_METRICS["fakes_caught_at_0.005"] == "caught at 0.5 % flagged"
+    ranks = ranking(is_fake, -np.arange(410.0))
+    assert [ranks[name].count for name in ("fakes_caught_at_0.005", "fakes_caught_at_0.01")] == [3, 5]
+    assert RANKING_METRICS["fakes_caught_at_0.005"] == "TPR@FPR=0.5 % (fakes caught at 0.5 % reals flagged)"
 
 
-def test_thresholds_on_a_straight_piece_of_the_curve_count_too() -> None:
+def test_thresholds_inside_a_straight_segment_of_the_roc_curve_count() -> None:
     """200 pairs of a fake and a real with the same score: the curve is the diagonal, which has no corner to stop at."""
-    found = ranking(np.array([True, False] * 200), np.repeat(np.arange(200.0), 2))
-    assert [found[name].count for name in ("fakes_caught_at_0.005", "fakes_caught_at_0.01")] == [1, 2]
+    ranks = ranking(np.array([True, False] * 200), np.repeat(np.arange(200.0), 2))
+    assert [ranks[name].count for name in ("fakes_caught_at_0.005", "fakes_caught_at_0.01")] == [1, 2]
 
 
 @few
 @given(scored())
-def test_ranking_is_that_of_scikit_learn(given_: tuple[Any, Any]) -> None:
-    is_fake, score = given_
-    found = ranking(is_fake, score)
-    assert found["auc"].value == pytest.approx(sk.roc_auc_score(is_fake, score))
-    assert found["average_precision"].value == pytest.approx(sk.average_precision_score(is_fake, score))
+def test_ranking_agrees_with_scikit_learn(scored_: tuple[Any, Any]) -> None:
+    is_fake, score = scored_
+    ranks = ranking(is_fake, score)
+    assert ranks["auc"].value == pytest.approx(sk.roc_auc_score(is_fake, score))
+    assert ranks["average_precision"].value == pytest.approx(sk.average_precision_score(is_fake, score))
     points = det_curve(is_fake, score)
     area = sk.auc(points["reals_flagged"], 1 - np.array(points["fakes_passed"]))
     assert area == pytest.approx(sk.roc_auc_score(is_fake, score))
@@ -48,13 +48,13 @@ def test_ranking_is_that_of_scikit_learn(given_: tuple[Any, Any]) -> None:
 
 @few
 @given(scored())
-def test_fakes_caught_is_the_best_of_all_thresholds(given_: tuple[Any, Any]) -> None:
-    is_fake, score = given_
-    found = ranking(is_fake, score)
+def test_fakes_caught_is_the_maximum_over_all_thresholds(scored_: tuple[Any, Any]) -> None:
+    is_fake, score = scored_
+    ranks = ranking(is_fake, score)
     for rate in (0.005, 0.01):
         thresholds = [t for t in [*score, 2.0] if np.mean(score[~is_fake] >= t) <= rate]
         best = max(int((score[is_fake] >= t).sum()) for t in thresholds)
-        assert (found[f"fakes_caught_at_{rate:g}"].count, found[f"fakes_caught_at_{rate:g}"].of) == (
+        assert (ranks[f"fakes_caught_at_{rate:g}"].count, ranks[f"fakes_caught_at_{rate:g}"].of) == (
             best,
             is_fake.sum(),
         )
@@ -62,15 +62,15 @@ def test_fakes_caught_is_the_best_of_all_thresholds(given_: tuple[Any, Any]) -> 
 
 @few
 @given(scored())
-def test_the_equal_error_rate_treats_both_classes_alike(given_: tuple[Any, Any]) -> None:
-    is_fake, score = given_
+def test_the_equal_error_rate_is_symmetric_in_the_classes(scored_: tuple[Any, Any]) -> None:
+    is_fake, score = scored_
     eer = ranking(is_fake, score)["eer"].value
     assert eer is not None
     assert 0 <= eer <= 1
     assert ranking(~is_fake, -score)["eer"].value == pytest.approx(eer)
-    alarm, caught, _ = sk.roc_curve(is_fake, score, drop_intermediate=False)
-    errors = np.stack([alarm, 1 - caught])
-    assert errors.min(axis=0).max() - 1e-9 <= eer <= errors.max(axis=0).min() + 1e-9, "it lies between the two errors"
+    flagged, caught, _ = sk.roc_curve(is_fake, score, drop_intermediate=False)
+    errors = np.stack([flagged, 1 - caught])
+    assert errors.min(axis=0).max() - 1e-9 <= eer <= errors.max(axis=0).min() + 1e-9, "between both error rates"
 
 
 def test_equal_error_rate_by_hand() -> None:
@@ -104,33 +104,33 @@ def test_there_are_15_bins() -> None:
 
 @few
 @given(scored())
-def test_reliability_and_brier_are_those_of_scikit_learn(given_: tuple[Any, Any]) -> None:
-    is_fake, p_fake = given_
-    p_fake = np.clip(p_fake + 0.0123, 0, 1)  # on no bin's edge, where the two round differently
-    true, said = calibration_curve(is_fake, p_fake, n_bins=10)
-    found = reliability(is_fake, p_fake, bins=10)
-    assert found["p_fake"] == pytest.approx(said)
-    assert found["fakes"] == pytest.approx(true)
-    assert sum(found["images"]) == len(p_fake)
+def test_reliability_and_brier_score_agree_with_scikit_learn(scored_: tuple[Any, Any]) -> None:
+    is_fake, p_fake = scored_
+    p_fake = np.clip(p_fake + 0.0123, 0, 1)  # not on a bin's edge, where the two implementations round differently
+    observed, predicted = calibration_curve(is_fake, p_fake, n_bins=10)
+    diagram = reliability(is_fake, p_fake, bins=10)
+    assert diagram["p_fake"] == pytest.approx(predicted)
+    assert diagram["fakes"] == pytest.approx(observed)
+    assert sum(diagram["images"]) == len(p_fake)
     assert brier_score(is_fake, p_fake) == pytest.approx(sk.brier_score_loss(is_fake, p_fake))
 
 
 @few
 @given(scored())
-def test_only_the_order_of_the_scores_ranks(given_: tuple[Any, Any]) -> None:
-    is_fake, score = given_
-    found = ranking(is_fake, score)
-    assert ranking(is_fake, np.exp(3 * score)) == found
-    auc = found["auc"].value
+def test_only_the_order_of_the_scores_matters_for_ranking(scored_: tuple[Any, Any]) -> None:
+    is_fake, score = scored_
+    ranks = ranking(is_fake, score)
+    assert ranking(is_fake, np.exp(3 * score)) == ranks
+    auc = ranks["auc"].value
     assert auc is not None
     assert ranking(~is_fake, score)["auc"].value == pytest.approx(1 - auc)
 
 
 @few
 @given(scored())
-def test_the_curve_goes_from_nothing_flagged_to_nothing_passed(given_: tuple[Any, Any]) -> None:
-    found = det_curve(*given_)
-    flagged, passed = np.array(found["reals_flagged"]), np.array(found["fakes_passed"])
+def test_the_det_curve_starts_with_nothing_flagged_and_ends_with_nothing_passed(scored_: tuple[Any, Any]) -> None:
+    curve = det_curve(*scored_)
+    flagged, passed = np.array(curve["reals_flagged"]), np.array(curve["fakes_passed"])
     assert (flagged[0], passed[0], flagged[-1], passed[-1]) == (0, 1, 1, 0)
     assert (np.diff(flagged) >= 0).all()
     assert (np.diff(passed) <= 0).all()
@@ -138,8 +138,8 @@ def test_the_curve_goes_from_nothing_flagged_to_nothing_passed(given_: tuple[Any
 
 @few
 @given(scored(), st.integers(1, 20))
-def test_the_calibration_error_is_no_more_than_the_mean_distance(given_: tuple[Any, Any], bins: int) -> None:
-    is_fake, p_fake = given_
+def test_the_calibration_error_is_at_most_the_mean_absolute_error(scored_: tuple[Any, Any], bins: int) -> None:
+    is_fake, p_fake = scored_
     assert 0 <= expected_calibration_error(is_fake, p_fake, bins) <= np.abs(p_fake - is_fake).mean() + 1e-12
     assert expected_calibration_error(is_fake, is_fake.astype(float), bins) == 0
     assert brier_score(is_fake, is_fake.astype(float)) == 0

@@ -1,4 +1,4 @@
-"""The paper's figures: Table V follows from Tables III and IV, but for the misprints that are listed."""
+"""The paper's metrics: Table V follows from Tables III and IV, except for the listed misprints."""
 
 import json
 from decimal import Decimal
@@ -32,7 +32,7 @@ def confusion(variant: str) -> Confusion:
 
 
 def agrees(printed: str, value: float) -> bool:
-    """Whether a printed percentage is the value, rounded or cut at its last digit's half."""
+    """Whether a printed percentage is the value, to within half a unit of its last digit."""
     number = Decimal(printed.removesuffix("%"))
     half = Decimal(1).scaleb(int(number.as_tuple().exponent)) / 2
     return abs(number - Decimal(repr(round(100 * value, 9)))) <= half
@@ -50,14 +50,14 @@ def test_the_matrices_count_every_test_image(variant: str) -> None:
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_table_5_recomputed(variant: str) -> None:
-    rates = confusion(variant).metrics()
+def test_table_5_is_recomputed_from_the_matrices(variant: str) -> None:
+    metrics = confusion(variant).metrics()
     recomputed = PAPER["table_5"][variant]["recomputed"]
-    assert recomputed == {name: round(rates[name].value, 6) for name in recomputed}
+    assert recomputed == {name: round(metrics[name].value, 6) for name in recomputed}
     assert list(recomputed) == list(PAPER["table_5"][variant]["printed"])
 
 
-def test_known_values_by_hand() -> None:
+def test_metrics_computed_by_hand() -> None:
     ours = confusion("resnet68-cutout")
     assert ours.accuracy.value == pytest.approx(0.97045)
     assert ours.f1.value == pytest.approx(0.96968, abs=5e-6)
@@ -67,14 +67,14 @@ def test_known_values_by_hand() -> None:
     assert ours.fakes_passed_rate.value == pytest.approx(0.0043)
 
 
-def test_the_misprints_are_exactly_those_listed() -> None:
-    found = {
+def test_the_listed_misprints_are_all_there_are() -> None:
+    misprints = {
         (variant, metric): row["printed"][metric]
         for variant, row in PAPER["table_5"].items()
         for metric in row["printed"]
         if not agrees(row["printed"][metric], confusion(variant).metrics()[metric].value)  # type: ignore[arg-type]
     }
-    assert found == MISPRINTS
+    assert misprints == MISPRINTS
     assert {(row["variant"], row["metric"]): row["printed"] for row in PAPER["misprints"]} == MISPRINTS
 
 
@@ -87,14 +87,14 @@ def test_every_false_positive_rate_is_a_fraction_with_a_percent_sign() -> None:
         assert float(printed) == pytest.approx(value, abs=0.51 * 10**-digits)
 
 
-def test_precision_and_specificity_were_swapped() -> None:
+def test_precision_and_specificity_are_swapped() -> None:
     printed = PAPER["table_5"]["inception_resnet_v2-cutout"]["printed"]
-    rates = confusion("inception_resnet_v2-cutout").metrics()
-    assert agrees(printed["precision"], rates["specificity"].value)  # type: ignore[arg-type]
-    assert agrees(printed["specificity"], rates["precision"].value)  # type: ignore[arg-type]
+    metrics = confusion("inception_resnet_v2-cutout").metrics()
+    assert agrees(printed["precision"], metrics["specificity"].value)  # type: ignore[arg-type]
+    assert agrees(printed["specificity"], metrics["precision"].value)  # type: ignore[arg-type]
 
 
-def test_the_text_says_338_and_51_percent() -> None:
+def test_the_drop_of_51_percent_in_the_text_is_48_6() -> None:
     before, after = confusion("vggface2").reals_flagged, confusion("vggface2-cutout").reals_flagged
     assert (before, after) == (659, 339)
     assert 1 - after / before == pytest.approx(0.486, abs=5e-4)
@@ -107,6 +107,6 @@ def test_the_two_best_are_within_noise() -> None:
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_table_2_is_what_the_variants_train_with(variant: str) -> None:
+def test_variants_train_with_the_settings_of_table_2(variant: str) -> None:
     optim = spec_for(variant).optim
     assert {"learning_rate": optim.learning_rate, "epochs": optim.epochs} == PAPER["table_2"][variant]

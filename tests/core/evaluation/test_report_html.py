@@ -9,7 +9,7 @@ from PIL import Image
 
 from detector_core.evaluation import report_html
 from detector_core.evaluation.calibration import Calibration, choose
-from detector_core.evaluation.explain import WORST
+from detector_core.evaluation.explain import WORST_IMAGES
 from detector_core.evaluation.report import build_report, format_report
 from detector_core.evaluation.robustness import CHANGES, UNCHANGED, evaluate_grid
 from detector_core.labels import is_fake
@@ -20,7 +20,7 @@ WHERE = {"fingerprint": "a" * 64, "name": "tiny <b>", "split": "valid", "n": 80,
 VOID = {"meta", "link", "img"}
 
 
-def made(labels: list[str], split: str = "test", calibration: Calibration | None = None) -> dict[str, Any]:
+def make_report(labels: list[str], split: str = "test", calibration: Calibration | None = None) -> dict[str, Any]:
     draw = np.random.default_rng(0)
     fake = is_fake(labels)
     logit = (draw.normal(0, 1, len(labels)) + 3 * fake - 1.5).astype(np.float32)
@@ -29,8 +29,8 @@ def made(labels: list[str], split: str = "test", calibration: Calibration | None
     return build_report(scores, chosen, model=MODEL, data=DATA, split=split)
 
 
-class Checked(HTMLParser):
-    """Every tag is closed, and what the page loads."""
+class ParsedPage(HTMLParser):
+    """Parses a page: checks that tags are closed, and collects its texts and what it loads."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
@@ -51,11 +51,11 @@ class Checked(HTMLParser):
         self.words.append(data)
 
 
-def test_the_page_is_whole_and_needs_no_network() -> None:
-    judged = made(["real", "fake"] * 40)
-    plots = report_html.draw_plots(judged)
+def test_the_page_is_well_formed_and_needs_no_network() -> None:
+    report = make_report(["real", "fake"] * 40)
+    plots = report_html.draw_plots(report)
     assert sorted(plots) == ["det.png", "histogram.png", "reliability.png", "roc.png"]
-    page = Checked(report_html.render_page(judged, plots))
+    page = ParsedPage(report_html.render_page(report, plots))
     assert page.open == []
     assert len(page.loads) == 5
     assert all(load.startswith("data:") for load in page.loads)
@@ -64,56 +64,56 @@ def test_the_page_is_whole_and_needs_no_network() -> None:
         assert words in text
 
 
-def test_plots_are_images_with_something_drawn() -> None:
-    for name, data in report_html.draw_plots(made(["real", "fake"] * 40)).items():
+def test_plots_are_png_files_with_content() -> None:
+    for name, data in report_html.draw_plots(make_report(["real", "fake"] * 40)).items():
         with Image.open(io.BytesIO(data)) as image:
             assert image.format == "PNG", name
             assert np.asarray(image.convert("L")).std() > 5, name
 
 
 @pytest.mark.parametrize("label", ["real", "fake"])
-def test_one_class_leaves_out_the_curves_and_says_why(label: str) -> None:
-    judged = made([label] * 5, calibration=Calibration())
-    plots = report_html.draw_plots(judged)
+def test_with_one_class_the_curves_are_left_out(label: str) -> None:
+    report = make_report([label] * 5, calibration=Calibration())
+    plots = report_html.draw_plots(report)
     assert sorted(plots) == ["histogram.png", "reliability.png"]
-    page = report_html.render_page(judged, plots)
+    page = report_html.render_page(report, plots)
     assert "undefined: there are no" in page
     assert "nan" not in page.lower().replace("base64", "").split("<h2>plots")[0]
 
 
-def test_a_seen_split_is_a_warning_in_large_letters() -> None:
-    page = report_html.render_page(made(["real", "fake"] * 10, split="train"), {})
-    assert '<p class="warning">THE MODEL WAS TRAINED ON THESE IMAGES' in page
+def test_a_seen_split_is_a_warning() -> None:
+    page = report_html.render_page(make_report(["real", "fake"] * 10, split="train"), {})
+    assert '<p class="warning">The model was trained on these images' in page
 
 
-def test_what_it_gets_most_wrong_comes_last_and_in_full_width() -> None:
-    judged = made(["real", "fake"] * 10)
-    page = report_html.render_page(judged, {WORST: b"worst", "roc.png": b"roc"})
-    assert "What it gets most wrong" not in report_html.render_page(judged, {"roc.png": b"roc"})
-    plots, worst = page.split("<h2>Plots</h2>")[1].split("<h2>What it gets most wrong</h2>")
+def test_the_worst_images_come_last_and_in_full_width() -> None:
+    report = make_report(["real", "fake"] * 10)
+    page = report_html.render_page(report, {WORST_IMAGES: b"worst", "roc.png": b"roc"})
+    assert "Largest errors" not in report_html.render_page(report, {"roc.png": b"roc"})
+    plots, worst = page.split("<h2>Plots</h2>")[1].split("<h2>Largest errors</h2>")
     assert plots == report_html.image("roc.png", b"roc")
     assert "Grad-CAM" in worst
-    assert worst.endswith(report_html.image(WORST, b"worst", width="100%") + "</body></html>")
-    assert Checked(page).open == []
+    assert worst.endswith(report_html.image(WORST_IMAGES, b"worst", width="100%") + "</body></html>")
+    assert ParsedPage(page).open == []
 
 
-def test_a_figure_that_is_not_defined_has_no_colour() -> None:
-    judged = made(["real"] * 10, calibration=Calibration())
+def test_an_undefined_metric_has_no_color() -> None:
+    report = make_report(["real"] * 10, calibration=Calibration())
     grid = pd.DataFrame(dict.fromkeys((UNCHANGED, *CHANGES), np.repeat([-1.0, 1.0], 5)))
-    judged["robustness"] = evaluate_grid(grid.assign(label="real"), Calibration())
-    row = report_html.render_page(judged, {}).split(f"<tr><td>{UNCHANGED}</td>")[1].split("</tr>")[0]
-    cells = [Checked(cell).words[0] for cell in row.split("</td>")[:-1]]
+    report["robustness"] = evaluate_grid(grid.assign(label="real"), Calibration())
+    row = report_html.render_page(report, {}).split(f"<tr><td>{UNCHANGED}</td>")[1].split("</tr>")[0]
+    cells = [ParsedPage(cell).words[0] for cell in row.split("</td>")[:-1]]
     assert ["style" in cell for cell in row.split("</td>")[:-1]] == [False, False, True, False, True]
     assert cells[2:] == ["50.00 %", cells[0], "50.00 %"]
     assert cells[0] == "undefined: there are no fakes"
 
 
-def test_the_grid_of_changed_images_is_a_table() -> None:
-    judged = made(["real", "fake"] * 10)
+def test_the_robustness_grid_is_a_table() -> None:
+    report = make_report(["real", "fake"] * 10)
     grid = pd.DataFrame(dict.fromkeys((UNCHANGED, *CHANGES), np.repeat([-1.0, 1.0], 10)))
-    judged["robustness"] = evaluate_grid(grid.assign(label=["real"] * 10 + ["fake"] * 10), Calibration())
-    page = Checked(report_html.render_page(judged, {}))
+    report["robustness"] = evaluate_grid(grid.assign(label=["real"] * 10 + ["fake"] * 10), Calibration())
+    page = ParsedPage(report_html.render_page(report, {}))
     assert page.open == []
     assert {UNCHANGED, *CHANGES} <= set(page.words)
     assert "100.00 %" in page.words
-    assert format_report(judged).splitlines()[-1].split()[-4:] == ["0.00", "%", "0.00", "%"]
+    assert format_report(report).splitlines()[-1].split()[-4:] == ["0.00", "%", "0.00", "%"]

@@ -21,20 +21,20 @@ IMAGE = DRAW.integers(0, 256, (40, 50, 3), dtype=np.uint8)
 
 
 @pytest.mark.parametrize("name", CHANGES)
-def test_each_change_changes_a_image_and_keeps_it_one(name: str) -> None:
+def test_each_change_changes_an_image_and_returns_an_image(name: str) -> None:
     changed = CHANGES[name].apply(IMAGE, np.random.default_rng(1))
     assert changed.dtype == np.uint8
-    assert changed.shape == ((40, 50, 3) if "middle" not in name else changed.shape)
+    assert changed.shape == ((40, 50, 3) if "center" not in name else changed.shape)
     assert changed.shape != IMAGE.shape or (changed != IMAGE).any()
 
 
-def test_changes_by_hand() -> None:
+def test_changes_have_the_documented_effect() -> None:
     flat = np.full((20, 20, 3), 128, np.uint8)
     for name in ("JPEG quality 30", "resized to 0.25 and back", "blur sigma 3"):
-        assert (CHANGES[name].apply(flat, DRAW) == 128).all(), "a flat image has nothing to lose"
+        assert (CHANGES[name].apply(flat, DRAW) == 128).all(), "a flat image has no detail to lose"
     noisy = CHANGES["noise sigma 10"].apply(np.full((200, 200, 3), 128, np.uint8), np.random.default_rng(0))
     assert noisy.std() == pytest.approx(10, rel=0.02)
-    assert (CHANGES["middle 75%"].apply(IMAGE, DRAW) == IMAGE[5:35, 6:44]).all()
+    assert (CHANGES["center 75%"].apply(IMAGE, DRAW) == IMAGE[5:35, 6:44]).all()
     errors = [np.abs(CHANGES[f"JPEG quality {q}"].apply(IMAGE, DRAW) - IMAGE.astype(int)).mean() for q in (95, 30)]
     assert errors[0] < errors[1]
 
@@ -45,12 +45,12 @@ def test_unchanged_images_score_as_in_the_evaluation(
     torch.manual_seed(0)
     model = factory.build(tiny_spec.model)
     data = manifest.load(str(writable_dataset))
-    rows, read = data.split("test"), []
+    rows, files = data.split("test"), []
     plain = scoring.score(model, rows, data.root, tiny_spec.preprocess)
     read_bytes = storage.read_bytes
-    monkeypatch.setattr(robustness.storage, "read_bytes", lambda where: read.append(where) or read_bytes(where))
+    monkeypatch.setattr(robustness.storage, "read_bytes", lambda file: files.append(file) or read_bytes(file))
     grid = score_grid(model, rows, data.root, tiny_spec.preprocess, batch_size=3, threads=2)
-    assert sorted(read) == sorted(storage.join(data.root, path) for path in rows["path"]), "each is decoded once"
+    assert sorted(files) == sorted(storage.join(data.root, path) for path in rows["path"]), "each file is read once"
     assert list(grid.columns) == ["path", "label", UNCHANGED, *CHANGES]
     assert grid[UNCHANGED].to_numpy() == pytest.approx(plain["logit"].to_numpy(), abs=1e-5)
     swapped = grid["reals as JPEG, fakes as PNG"]
@@ -62,7 +62,7 @@ def test_unchanged_images_score_as_in_the_evaluation(
     json.dumps(evaluate_grid(grid, UNCALIBRATED), allow_nan=False)
 
 
-def test_a_broken_or_missing_image_is_named(writable_dataset: Path, tiny_spec: RunSpec) -> None:
+def test_a_damaged_or_missing_image_is_named(writable_dataset: Path, tiny_spec: RunSpec) -> None:
     data = manifest.load(str(writable_dataset))
     rows = data.split("test")
     victim = Path(data.root) / rows["path"][1]
@@ -74,8 +74,8 @@ def test_a_broken_or_missing_image_is_named(writable_dataset: Path, tiny_spec: R
         score_grid(nn.Identity(), rows, data.root, tiny_spec.preprocess)
 
 
-def test_a_learnt_encoding_is_exposed_by_the_swap() -> None:
-    """Scores of a model that calls fake whatever was a JPEG."""
+def test_a_model_that_learned_the_encoding_is_exposed_by_the_swap() -> None:
+    """Scores of a model that calls every JPEG fake."""
     labels = ["real", "fake"] * 20
     fake = np.array([label == "fake" for label in labels])
     clean = np.where(fake, 3.0, -3.0)
@@ -85,7 +85,7 @@ def test_a_learnt_encoding_is_exposed_by_the_swap() -> None:
     }
     cells["reals as JPEG, fakes as PNG"] = np.full(40, 3.0)
     grid = pd.DataFrame({"path": labels, "label": labels, UNCHANGED: clean, **cells})
-    found = {row["change"]: row for row in evaluate_grid(grid, UNCALIBRATED)}
-    assert found[UNCHANGED]["accuracy"]["value"] == 1
-    assert found["reals as JPEG, fakes as PNG"]["reals_flagged_rate"]["value"] == 1
-    assert found["fakes as JPEG, reals as PNG"]["accuracy"]["value"] == 1
+    metrics = {row["change"]: row for row in evaluate_grid(grid, UNCALIBRATED)}
+    assert metrics[UNCHANGED]["accuracy"]["value"] == 1
+    assert metrics["reals as JPEG, fakes as PNG"]["reals_flagged_rate"]["value"] == 1
+    assert metrics["fakes as JPEG, reals as PNG"]["accuracy"]["value"] == 1
