@@ -1,12 +1,15 @@
 """The detector without a cluster: plain PyTorch, pandas and images.
 
-The way of the data, and the module of each step::
+Each package builds on the ones above it::
 
-    folders -> index, audit -> manifest.parquet          (labels, storage, manifest)
-    manifest -> data, preprocess, augment -> batches
-    batches -> training (variants, config, backbones, resnet68) -> artifacts: a model folder
-    model folder + split -> evaluation (metrics, calibration) -> scores and report
-    model folder -> registry (promote, roll back) -> runtime: a predictor
+    errors, labels, config
+    storage      local folders and object stores
+    images       bytes -> pixels -> the network's input
+    networks     architectures, variants, initial weights; a model folder
+    data         folders -> data set -> batches
+    evaluation   model folder + data set -> scores, report
+    training     specification + data set -> model folder
+    registry     model folder -> live version -> predictions
 
-This package never imports ray, fastapi, ``jobs`` or ``serve_app``; use it in a notebook as it is.
+This package never imports ray, fastapi, ``jobs`` or ``serve_app``, so it works in a notebook as it is.
 """

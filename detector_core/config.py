@@ -1,6 +1,7 @@
-"""What a run is: frozen dataclasses that check themselves and cross Ray and disk only as plain dicts.
+"""The specification of a training run: frozen dataclasses that validate themselves.
 
-Where a run happens (data set, storage, workers, devices) is not part of it: those are arguments of a job.
+They are passed through Ray and stored on disk only as plain dicts. Where a run happens (data set, storage, workers,
+devices) is not part of the specification: those are arguments of a job.
 """
 
 import dataclasses
@@ -18,8 +19,8 @@ INTERPOLATIONS = ("bilinear", "bicubic")
 CHANNEL_ORDERS = ("RGB", "BGR")
 
 
-def _require(holds: bool, spec: object, name: str, rule: str) -> None:
-    if not holds:
+def _require(valid: bool, spec: object, name: str, rule: str) -> None:
+    if not valid:
         raise BadConfig(f"{type(spec).__name__}.{name} is {getattr(spec, name)!r}: it must be {rule}")
 
 
@@ -27,15 +28,15 @@ class _Spec:
     """to_dict and from_dict for the dataclasses below."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain dicts, lists, strings and numbers: fit for JSON and for Ray."""
+        """Nested plain dicts, lists, strings and numbers, which both JSON and Ray can carry."""
         return typing.cast(dict[str, Any], _plain(dataclasses.asdict(self)))  # type: ignore[call-overload]
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
-        """The inverse of :meth:`to_dict`; fields left out keep their defaults.
+        """The inverse of :meth:`to_dict`; omitted fields keep their defaults.
 
         Raises:
-            BadConfig: a field that does not exist, is missing, or has a value of the wrong type.
+            BadConfig: a field does not exist, a required one is missing, or a value has the wrong type.
         """
         if not isinstance(values, dict):
             raise BadConfig(f"{cls.__name__} is {values!r}: it must be a table of fields")
@@ -50,20 +51,22 @@ class _Spec:
             raise BadConfig(f"{cls.__name__}: {error}") from None
 
 
-def _flat(values: dict[str, Any], before: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
+def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
     for key, value in values.items():
-        found |= _flat(value, f"{before}{key}.") if isinstance(value, dict) else {f"{before}{key}": value}
-    return found
+        flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat
 
 
 def _plain(value: Any) -> Any:
+    """Tuples as lists, at any depth."""
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _typed(value: Any, hint: Any, where: str) -> Any:
+    """The value as the type of its annotation; ``where`` names the field in the error."""
     if isinstance(hint, type) and issubclass(hint, _Spec):
         return value if isinstance(value, hint) else hint.from_dict(value)
     if typing.get_origin(hint) is tuple:
@@ -80,15 +83,15 @@ def _typed(value: Any, hint: Any, where: str) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSpec(_Spec):
-    """Which network, and where its first weights come from.
+    """The network and its initial weights.
 
     Attributes:
         architecture: ``resnet68``, ``inception_resnet_v2``, ``vggface2``, ``vggface2_resnet50`` or ``timm:NAME``.
-        init: ``package`` (pretrained weights that an installed package ships), ``hub`` (from their source), ``none``
-            (random), or the path of a weights file.
-        layout: bottleneck blocks per stage; read by ``resnet68`` only. The paper's figure is lost, so [3, 4, 12, 3]
-            is a reading of "68 layers" (docs/paper.md).
-        dropout: before the last layer, for the networks that have it (``lite*``).
+        init: ``package`` (pretrained weights that an installed package contains), ``hub`` (downloaded from where they
+            were published), ``none`` (random), or the path of a weights file.
+        layout: bottleneck blocks per stage; used by ``resnet68`` only. The paper does not give it; [3, 4, 12, 3] is
+            an interpretation of "68 layers" (docs/paper.md).
+        dropout: probability before the last layer, for the networks that have dropout (``lite*``).
     """
 
     architecture: str
@@ -107,13 +110,13 @@ class ModelSpec(_Spec):
 
 @dataclass(frozen=True, kw_only=True)
 class PreprocessSpec(_Spec):
-    """How a decoded image becomes the network's input; travels with the weights.
+    """How a decoded image becomes the network's input; stored with the weights.
 
     Attributes:
-        image_size: side of the square input, pixels.
-        mean, std: per channel in the order of ``channels``, for pixels scaled to 0-1.
-        interpolation: ``bilinear`` or ``bicubic``, both antialiased.
-        channels: ``RGB`` or ``BGR``.
+        image_size: side of the square input in pixels.
+        mean, std: normalisation per channel in the order of ``channels``, for pixels scaled to 0-1.
+        interpolation: ``bilinear`` or ``bicubic``, both with antialiasing.
+        channels: channel order, ``RGB`` or ``BGR``.
     """
 
     image_size: int
@@ -132,19 +135,21 @@ class PreprocessSpec(_Spec):
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentSpec(_Spec):
-    """Random changes of a training image, made after resizing and before normalisation.
+    """Random changes of a training image, applied after resizing and before normalisation.
 
     Attributes:
-        flip: probability of a mirror image.
-        rotate_degrees, shift, zoom: largest rotation (degrees), shift and zoom (fractions of the side).
-        brightness, contrast: largest relative change.
-        cutout: probability of a cut-out patch; 0 trains without cut-out.
+        flip: probability of a horizontal flip.
+        rotate_degrees, shift, zoom: maximum rotation (degrees), shift and zoom (fractions of the side).
+        brightness, contrast: maximum relative change.
+        cutout: probability of cut-out; 0 trains without it.
         cutout_size: side of the square patch as a fraction of the image's side.
-        crop: side in pixels of a random square that is cut out of the image, without resizing; 0 keeps it whole. The
-            network is trained on crops and evaluated on whole images.
-        delivery: probability that an image goes through what happens to images on their way: resizing, blur, noise,
-            brightness and contrast, JPEG and WebP compression, a frame that is a little off.
-        versions: how many augmented versions of each image a frozen backbone sees next to the image itself.
+        crop: side in pixels of a random crop, not resized; 0 keeps the whole image. The network is trained on crops
+            and evaluated on whole images.
+        delivery: scales the probability of the changes that images undergo between camera and recipient: imprecise
+            framing, resizing, blur, noise, brightness and contrast, JPEG and WebP compression; 0 for none, 1 for the
+            probabilities in :func:`detector_core.images.augment.delivery`.
+        versions: number of augmented versions of each image that a frozen backbone computes features of, in addition
+            to the image itself.
     """
 
     flip: float = 0.5
@@ -172,22 +177,25 @@ class AugmentSpec(_Spec):
 
 @dataclass(frozen=True, kw_only=True)
 class OptimSpec(_Spec):
-    """How the weights are found: binary cross entropy; by default Adam at a constant rate (paper, Table II).
+    """How the weights are trained: binary cross-entropy, by default with Adam at a constant learning rate.
+
+    Source: paper, Table II.
 
     Attributes:
-        batch_size: the *global* batch of one optimizer step, whatever the number of workers.
-        micro_batch: images of one forward and backward pass; BatchNorm sees these.
-        compute_dtype: ``fp32``, ``bf16``, or ``auto``: bf16 where the hardware multiplies it natively.
-        schedule: of the learning rate: ``constant`` (the paper names none) or ``cosine``, falling to 0 at the end.
-        compile: run the network through ``torch.compile``.
-        patience: stop after this many epochs without a better validation loss; 0 never stops early.
-        optimizer: ``adam`` or ``adamw`` (weight decay apart from the gradient).
+        batch_size: images per optimizer step over all workers (the global batch).
+        micro_batch: images per forward and backward pass, over which BatchNorm computes its statistics.
+        compute_dtype: ``fp32``, ``bf16``, or ``auto``: bf16 if the hardware multiplies it natively.
+        schedule: of the learning rate: ``constant`` (the paper mentions no schedule) or ``cosine``, which falls to 0.
+        compile: whether to compile the network with ``torch.compile``.
+        patience: stop after this many epochs without a lower validation loss; 0 never stops early.
+        optimizer: ``adam`` or ``adamw`` (decoupled weight decay).
         weight_decay: of ``adamw``.
         warmup_steps: optimizer steps over which the learning rate rises from 0.
-        head_learning_rate_factor: factor on the learning rate of the classifying layers, which start from random weights.
-        label_smoothing: targets are moved this far towards one half: 0.06 trains towards 0.03 and 0.97.
-        ema: decay of an exponential moving average of the weights, which is what is evaluated and kept; 0 keeps the
-            weights of the last step.
+        head_learning_rate_factor: factor on the learning rate for the classification head, which starts from
+            random weights.
+        label_smoothing: 0.06 moves the targets from 0 and 1 to 0.03 and 0.97.
+        ema: decay of an exponential moving average of the weights, which is evaluated and saved in place of the
+            weights themselves; 0 for no average.
     """
 
     learning_rate: float
@@ -222,7 +230,7 @@ class OptimSpec(_Spec):
 
 @dataclass(frozen=True, kw_only=True)
 class RunSpec(_Spec):
-    """One training run, whole: the same spec, data and seed give the same model."""
+    """A complete training run. The same spec and data give the same model on the same hardware."""
 
     variant: str
     model: ModelSpec
@@ -236,14 +244,14 @@ class RunSpec(_Spec):
         _require(0 <= self.seed < 2**31, self, "seed", "from 0 to 2147483647")
 
     def flat(self) -> dict[str, Any]:
-        """Every value by its dotted field, as :meth:`replace` takes them."""
-        return _flat(self.to_dict())
+        """Every value by its dotted name, in the form that :meth:`replace` accepts."""
+        return _flatten(self.to_dict())
 
     def replace(self, changes: dict[str, Any]) -> "RunSpec":
         """A copy with dotted fields changed: ``spec.replace({"optim.epochs": 3, "seed": 1})``.
 
         Raises:
-            BadConfig: a field that does not exist, or a value that it refuses.
+            BadConfig: a field does not exist, or its value is not valid.
         """
         values = self.to_dict()
         for name, value in changes.items():
@@ -254,6 +262,6 @@ class RunSpec(_Spec):
             if not isinstance(table, dict) or last not in table:
                 fields = list(self.flat())
                 of_group = [field for field in fields if groups and field.startswith(f"{groups[0]}.")]
-                raise BadConfig(f"RunSpec has no field {name!r}; there are {', '.join(of_group or fields)}")
+                raise BadConfig(f"RunSpec has no field {name!r}; its fields are {', '.join(of_group or fields)}")
             table[last] = value
         return RunSpec.from_dict(values)

@@ -1,26 +1,26 @@
-"""Every error this package raises on purpose.
+"""Every error that this package raises on purpose.
 
 ::
 
-    DetectorError            the root: one line that says what was found and what to do
-    +-- BadConfig            a field of a spec, or a flag, has a value that cannot work
-    |   +-- UnknownVariant   no variant of that name
-    +-- BadData              a folder, CSV or data set that cannot be used
-    |   +-- BadManifest      a prepared data set that is missing, torn or of another format
-    |   +-- BadImage         bytes that are not a whole image
-    |   |   +-- TooManyPixels    an image larger than allowed, found before it is decoded
-    |   |   +-- UnsupportedFormat     an image, but of a format that is not read
-    |   +-- BadVideo     bytes that are not a clip of a known kind
-    |       +-- VideoTooLarge     a clip longer or larger than allowed
-    +-- WeightsUnavailable            pretrained weights that cannot be had
-    +-- BrokenArtifact       a model folder or checkpoint that is incomplete or was changed
-    +-- TrainingFailed       a run that cannot go on (loss is NaN, ...)
-    +-- OperationRefused              an operation that would do harm, with the flag that allows it
-    +-- StorageUnavailable            an object store that does not answer, refuses, or has no such bucket
-    +-- InsufficientResources               too few cores, GPUs, memory or disk for what was asked
-    +-- ClusterLost              the cluster broke down under a job
+    DetectorError                    the base class: one line that says what was found and what to do
+    +-- BadConfig                    a field of a spec, or a flag, has a value that cannot work
+    |   +-- UnknownVariant           there is no variant of that name
+    +-- BadData                      a folder, CSV or data set that cannot be used
+    |   +-- BadManifest              a prepared data set that is missing, damaged or of another format
+    |   +-- BadImage                 bytes that are not a complete image
+    |   |   +-- TooManyPixels        an image larger than allowed, detected before it is decoded
+    |   |   +-- UnsupportedFormat    an image in a format that cannot be read
+    |   +-- BadVideo                 bytes that are not a clip in a known container
+    |       +-- VideoTooLarge        a clip that is too long, too large or takes too long to decode
+    +-- WeightsUnavailable           pretrained weights that are missing or do not fit
+    +-- BrokenArtifact               a model folder or checkpoint that is incomplete or was changed
+    +-- TrainingFailed               a run that cannot continue (the loss is NaN, ...)
+    +-- OperationRefused             an operation that would lose or worsen something
+    +-- StorageUnavailable           an object store that does not answer, denies access, or has no such bucket
+    +-- InsufficientResources        too few cores, GPUs, or too little memory or disk space
+    +-- ClusterLost                  the cluster failed under a job
 
-A job prints the message as its last line on stderr and exits 1; the service maps it to a status and a code.
+A job prints the message as its last line on stderr and exits with code 1; the service maps it to a status and a code.
 """
 
 import difflib
@@ -28,7 +28,7 @@ from collections.abc import Iterable
 
 
 class DetectorError(Exception):
-    """What went wrong, in one line a newcomer can act on."""
+    """What went wrong, in one line that a newcomer can act on."""
 
 
 class BadConfig(DetectorError):
@@ -36,7 +36,7 @@ class BadConfig(DetectorError):
 
 
 class UnknownVariant(BadConfig):
-    """No variant of that name; names the nearest one."""
+    """There is no variant of that name; names the closest one."""
 
 
 class BadData(DetectorError):
@@ -44,43 +44,43 @@ class BadData(DetectorError):
 
 
 class BadManifest(BadData):
-    """A prepared data set that is missing, torn or of another format."""
+    """A prepared data set that is missing, damaged or of another format."""
 
 
 class BadImage(BadData):
-    """Bytes that do not decode to a whole image."""
+    """Bytes that do not decode to a complete image."""
 
 
 class TooManyPixels(BadImage):
-    """An image larger than allowed; nothing of it was decoded."""
+    """An image larger than allowed; none of it was decoded."""
 
 
 class UnsupportedFormat(BadImage):
-    """An image of a format that is not read; says what to do."""
+    """An image in a format that cannot be read; says what to do."""
 
 
 class BadVideo(BadData):
-    """Bytes that are not a clip of a known kind."""
+    """Bytes that are not a clip in a known container."""
 
 
 class VideoTooLarge(BadVideo):
-    """A clip longer or larger than allowed."""
+    """A clip that is too long, has too large frames, or takes too much time or memory to decode."""
 
 
 class WeightsUnavailable(DetectorError):
-    """Pretrained weights that cannot be had; names the file to fetch and where to put it."""
+    """Pretrained weights that are missing or do not fit; names the file to fetch and where to put it."""
 
 
 class BrokenArtifact(DetectorError):
-    """A model folder or checkpoint that is incomplete, changed or of another format."""
+    """A model folder or checkpoint that is incomplete, was changed, or is of another format."""
 
 
 class TrainingFailed(DetectorError):
-    """A run that cannot go on; names the step and what is kept."""
+    """A run that cannot continue; names the step and what was saved."""
 
 
 class OperationRefused(DetectorError):
-    """An operation that would lose or worsen something; names the flag that allows it."""
+    """An operation that would lose or worsen something; names the flag that allows it, if there is one."""
 
 
 class StorageUnavailable(DetectorError):
@@ -88,19 +88,19 @@ class StorageUnavailable(DetectorError):
 
 
 class InsufficientResources(DetectorError):
-    """Too few resources; names what was asked and what exists."""
+    """Too few cores or GPUs, or too little memory or disk space; names what is needed and what exists."""
 
 
 class ClusterLost(DetectorError):
-    """The cluster broke down under a job; says how to go on."""
+    """The cluster failed under a job; says how to continue."""
 
 
 def first_line(error: BaseException) -> str:
-    """What an error of another library says, cut to one line."""
+    """The first line of another library's error message, or the name of its class if the message is empty."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def did_you_mean(name: str, names: Iterable[str], prefix: str = "") -> str:
-    """``did you mean NAME? `` with the closest of ``names``; empty if none is close."""
+    """``did you mean NAME? `` with the closest of ``names``; an empty string if none is close."""
     closest = difflib.get_close_matches(name, names, n=1, cutoff=0.3)
     return f"did you mean {prefix}{closest[0]}? " if closest else ""

@@ -1,4 +1,4 @@
-"""Real and fake: the names, the numbers and which one is positive, said once.
+"""Real and fake: their names, their numbers, and which of them is the positive class.
 
 Three conventions meet here and must not be mixed:
 
@@ -30,6 +30,6 @@ def targets(labels: Iterable[str]) -> NDArray[np.float32]:
 
 
 def is_fake(labels: Iterable[str]) -> NDArray[np.bool_]:
-    """Shape (N,) bool: True for fake. Raises KeyError for any label that is neither real nor fake."""
+    """Boolean mask, shape (N,): True for fake. Raises KeyError for any label that is neither real nor fake."""
     fakes: NDArray[np.bool_] = targets(labels) == TARGET[FAKE]
     return fakes

@@ -1,1 +1,1 @@
-"""Bytes to pixels, and pixels to what a network takes."""
+"""From the bytes of an image or clip to pixels, and from pixels to the input of a network."""

@@ -1,7 +1,7 @@
-"""Bytes -> image_HWC: the strict decoder that preparing, training and serving share.
+"""The strict image decoder that preparation, training and serving share: bytes -> image_HWC.
 
-It needs no PyTorch, so that a process which only looks at files stays small and starts at once. What a file is, its
-own bytes say: names and content types are not asked for.
+It does not need PyTorch, so that a process which only inspects files stays small and starts quickly. The format is
+determined by the bytes alone; file names and content types are ignored.
 """
 
 import io
@@ -19,12 +19,12 @@ from detector_core.errors import BadImage, TooManyPixels, UnsupportedFormat
 MAX_PIXELS = 50_000_000
 FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "BMP", "TIFF", "GIF")
 MAX_SCANS: Final = 200
-"""Most scans of a JPEG; an encoder writes about ten. Each costs a pass over the image, and a file of some megabytes
-has room for a million scans of a few bytes."""
+"""Maximum number of scans in a JPEG; encoders write about ten. Each scan costs a pass over the image, and a file of a
+few megabytes can hold a million scans of a few bytes."""
 
 Pixels = NDArray[np.uint8]
 Heat = NDArray[np.float32]
-"""heat_HW: how much each place of an image speaks for a label, 0 to 1."""
+"""heat_HW: how much each pixel of an image contributes to a label, 0 to 1."""
 
 _HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 _TILE_WIDTH, _TILE_HEIGHT = 322, 323
@@ -39,19 +39,24 @@ _DAMAGED = (
     RuntimeError,
     struct.error,
 )
-"""What Pillow raises on damaged files, by format and by what is damaged."""
+"""Errors that Pillow raises on damaged files, depending on the format and the damage."""
 
 
 def decode(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Pixels:
-    """An image's bytes as image_HWC, uint8 RGB 0-255; the first frame of an animation; EXIF orientation applied.
+    """Decodes an image to image_HWC, uint8 RGB 0-255, with the EXIF orientation applied.
 
-    The size is checked before anything is decoded; a truncated file is an error and never a grey half. Transparency is
-    laid on white, sixteen bits are cut to eight.
+    The size is checked before anything is decoded. A truncated file is an error; its missing part is never filled with
+    grey. Transparent pixels are composited on white, 16-bit values are reduced to 8 bits, and of an animation only the
+    first frame is decoded.
+
+    Args:
+        data: the bytes of the file.
+        max_pixels: maximum width times height.
 
     Raises:
-        BadImage: not an image of a known format, or truncated.
-        UnsupportedFormat: a HEIC image, which Pillow does not read.
-        TooManyPixels: larger than ``max_pixels``.
+        BadImage: the bytes are not an image in a known format, or are damaged.
+        UnsupportedFormat: a HEIC image, which Pillow cannot read.
+        TooManyPixels: the image has more than ``max_pixels``.
     """
     with _opened(data, max_pixels) as image:
         ImageOps.exif_transpose(image, in_place=True)
@@ -59,7 +64,7 @@ def decode(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Pixels:
 
 
 def read_size(data: bytes, *, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
-    """Width and height that the header states, before orientation; nothing is decoded. Raises as :func:`decode`."""
+    """Width and height according to the header, before EXIF orientation; raises the same errors as :func:`decode`."""
     with _opened(data, max_pixels) as image:
         width, height = image.size
         return width, height
@@ -73,22 +78,24 @@ def _opened(data: bytes, max_pixels: int) -> Iterator[Image.Image]:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             width, height = _largest_buffer(image)
             if width * height > max_pixels:
-                raise TooManyPixels(f"{width} x {height} pixels are more than the {max_pixels:,} allowed")
+                raise TooManyPixels(f"the image has {width} x {height} pixels, more than the {max_pixels:,} allowed")
             if image.format == "JPEG" and data.count(b"\xff\xda") > MAX_SCANS:
-                raise BadImage(f"damaged image: a JPEG with more than {MAX_SCANS} scans")
+                raise BadImage(f"damaged image: the JPEG has more than {MAX_SCANS} scans")
             yield image
     except UnidentifiedImageError:
         if data[4:8] == b"ftyp" and data[8:12] in _HEIC_BRANDS:
-            raise UnsupportedFormat("HEIC images are not read: save it as JPEG, or let the phone do so") from None
+            raise UnsupportedFormat(
+                "HEIC images cannot be read: save the image as JPEG, or set the phone to do so"
+            ) from None
         raise BadImage(f"not an image: known formats are {', '.join(FORMATS)}") from None
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
-        raise TooManyPixels(f"more pixels than the {max_pixels:,} allowed") from None
+        raise TooManyPixels(f"the image has more pixels than the {max_pixels:,} allowed") from None
     except _DAMAGED as error:
         raise BadImage(f"damaged image: {error}") from None
 
 
 def _largest_buffer(image: Image.Image) -> tuple[int, int]:
-    """Width and height of the image, or of a tile of it: a TIFF may state tiles larger than itself."""
+    """Width and height of the image or, if larger, of its tiles: a TIFF may declare tiles larger than itself."""
     width, height = image.size
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         tags = image.tag_v2
@@ -98,14 +105,14 @@ def _largest_buffer(image: Image.Image) -> tuple[int, int]:
 
 
 def _rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):  # Pillow would clip what is above 255 to white
+    if image.mode.startswith("I"):  # Pillow would clip values above 255 to white
         values_HW = np.asarray(image)
         return Image.fromarray((values_HW.clip(0, 2**16 - 1) >> 8).astype(np.uint8)).convert("RGB")
     if image.mode == "F":
-        raise BadImage("an image of floating-point numbers: save it with 8 bits a channel")
+        raise BadImage("the image has floating-point pixels: save it with 8 bits per channel")
     if not image.has_transparency_data:
         return image.convert("RGB")
-    seen = image.convert("RGBA")
-    below = Image.new("RGBA", seen.size, "white")
-    below.alpha_composite(seen)
-    return below.convert("RGB")
+    foreground = image.convert("RGBA")
+    composite = Image.new("RGBA", foreground.size, "white")
+    composite.alpha_composite(foreground)
+    return composite.convert("RGB")

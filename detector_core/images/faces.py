@@ -1,7 +1,7 @@
-"""Faces in an image: where they are, and a square crop around one.
+"""Face detection, and square crops around faces.
 
-MTCNN (Zhang et al. 2016) as facenet-pytorch ships it, weights included; it is what VGGFace2 was cropped with. It keeps
-nothing between two images, so that several threads may search at once.
+The detector is MTCNN (Zhang et al. 2016) with the weights included in facenet-pytorch; VGGFace2 was cropped with it.
+It keeps no state between images, so several threads can use it at once.
 """
 
 import io
@@ -22,17 +22,20 @@ if TYPE_CHECKING:
     from facenet_pytorch import MTCNN
 
 MARGIN: Final = 0.36
-"""Added to the face's longer side. FFHQ portraits are framed so: MTCNN's box fills 73 % of their side (median)."""
-SURE: Final = 0.95
-SMALLEST: Final = 40
-"""Side of the smallest face that is looked for, pixels of the image as it is searched; less shows no traces."""
-LARGEST: Final = 1024
-"""Images with a longer side are searched at this size, which keeps time and memory bounded."""
-FILLS: Final = 0.5
-"""A face whose crop covers this share of an image is an aligned portrait: of 700 FFHQ and StyleGAN portraits the crop
-covers 62 % or more, half of the time all."""
+"""Default margin of a crop, as a fraction of the face's longer side, half of it on each side.
 
-_LOADING = Lock()
+FFHQ portraits have this margin: MTCNN's box takes up 73 % of their side (median)."""
+MIN_SCORE: Final = 0.95
+"""Detections with a lower score are dropped."""
+MIN_FACE_PX: Final = 40
+"""Side of the smallest face that is detected, in pixels of the searched image; smaller faces show no traces."""
+MAX_SEARCH_PX: Final = 1024
+"""Larger images are searched at this longer side, which bounds time and memory."""
+PORTRAIT_COVERAGE: Final = 0.5
+"""An image is an aligned portrait if the crop around its face covers at least this proportion of it. On 700 FFHQ and
+StyleGAN portraits the crop covers at least 62 %, and in half of them everything."""
+
+_LOAD_LOCK = Lock()
 
 Box = tuple[int, int, int, int]
 """left, top, right, bottom in pixels, inside the image."""
@@ -40,8 +43,13 @@ Box = tuple[int, int, int, int]
 
 @dataclass(frozen=True, kw_only=True)
 class Face:
-    """One face: ``box`` is (left, top, right, bottom) in pixels, ``score`` 0-1, ``landmarks`` (5, 2) x and y of eyes,
-    nose and corners of the mouth."""
+    """A detected face.
+
+    Attributes:
+        box: left, top, right, bottom in pixels; may extend beyond the image.
+        score: confidence of the detector, 0-1.
+        landmarks: x and y in pixels of the eyes, the nose and the corners of the mouth; shape (5, 2), float32.
+    """
 
     box: tuple[float, float, float, float]
     score: float
@@ -49,45 +57,50 @@ class Face:
 
     @property
     def side(self) -> float:
-        """The longer side of the box, pixels."""
+        """The longer side of the box in pixels."""
         left, top, right, bottom = self.box
         return max(right - left, bottom - top)
 
 
 def detect(image_HWC: Pixels) -> list[Face]:
-    """The faces in an image, the largest first; an empty list where there is none."""
+    """Detects the faces in an image; the largest comes first."""
     height, width = image_HWC.shape[:2]
-    scale = min(1.0, LARGEST / max(height, width))
+    scale = min(1.0, MAX_SEARCH_PX / max(height, width))
     size = round(width * scale), round(height * scale)
-    if min(size) < SMALLEST:
-        return []  # MTCNN raises on images smaller than its smallest face
-    small = Image.fromarray(image_HWC).resize(size)
-    boxes, scores, landmarks = _detector().detect(small, landmarks=True)
+    if min(size) < MIN_FACE_PX:
+        return []  # MTCNN fails on images smaller than its smallest face
+    searched = Image.fromarray(image_HWC).resize(size)
+    boxes, scores, landmarks = _detector().detect(searched, landmarks=True)
     if boxes is None:
         return []
-    found = [
+    faces = [
         Face(
             box=(box[0] / scale, box[1] / scale, box[2] / scale, box[3] / scale),
             score=float(score),
             landmarks=np.asarray(points, dtype=np.float32) / np.float32(scale),
         )
         for box, score, points in zip(np.asarray(boxes, dtype=float).tolist(), scores, landmarks, strict=True)
-        if score >= SURE
+        if score >= MIN_SCORE
     ]
-    return sorted(found, key=lambda face: -face.side)
+    return sorted(faces, key=lambda face: -face.side)
 
 
 def crop(image_HWC: Pixels, face: Face, margin: float = MARGIN) -> Pixels:
-    """The square around a face, see :func:`crop_box`."""
+    """The square crop around a face, see :func:`crop_box`."""
     left, top, right, bottom = crop_box(image_HWC, face, margin)
     return image_HWC[top:bottom, left:right]
 
 
 def crop_box(image_HWC: Pixels, face: Face, margin: float = MARGIN) -> Box:
-    """The square around a face, ``margin`` of its longer side added, half on each side.
+    """The square around a face: left, top, right, bottom in pixels.
 
-    The square is moved into the image, and shrunk where the image is smaller; nothing is ever padded, because
-    padding would tell one class from the other.
+    The square is moved to lie inside the image, and shrunk if the image is smaller. Nothing is ever padded, because
+    padding could separate the classes.
+
+    Args:
+        image_HWC: the image.
+        face: the face, detected in this image.
+        margin: fraction of the face's longer side to add, half of it on each side.
     """
     height, width = image_HWC.shape[:2]
     left, top, right, bottom = face.box
@@ -98,22 +111,28 @@ def crop_box(image_HWC: Pixels, face: Face, margin: float = MARGIN) -> Box:
 
 
 def fills_image(image_HWC: Pixels, face: Face) -> bool:
-    """Whether an image is an aligned portrait of a face already, so that a crop would only narrow its frame."""
+    """Whether an image is already an aligned portrait of a face, which a crop would only frame more tightly."""
     left, top, right, bottom = crop_box(image_HWC, face)
     height, width = image_HWC.shape[:2]
-    return bool((right - left) * (bottom - top) >= FILLS * height * width)
+    return bool((right - left) * (bottom - top) >= PORTRAIT_COVERAGE * height * width)
 
 
 def warm_up() -> None:
-    """Loads the detector, which takes seconds, so that no later call waits for it."""
-    detect(np.full((2 * SMALLEST, 2 * SMALLEST, 3), 128, np.uint8))
+    """Loads the detector, which takes seconds, so that later calls do not wait for it."""
+    detect(np.full((2 * MIN_FACE_PX, 2 * MIN_FACE_PX, 3), 128, np.uint8))
 
 
 def save_crop(path: str, data: bytes, *, folder: str, margin: float) -> bytes:
-    """Cuts the largest face out of an image and writes it as ``folder/path.png``, without loss; returns the file.
+    """Crops the largest face, saves it losslessly as ``folder/path.png``, and returns the bytes of that file.
+
+    Args:
+        path: relative path of the image.
+        data: the bytes of the image.
+        folder: folder or URI of the crops.
+        margin: see :func:`crop_box`.
 
     Raises:
-        BadImage: not a whole image, or no face in it.
+        BadImage: the bytes are not a complete image, or it has no face.
     """
     image_HWC = decode(data)
     faces = detect(image_HWC)
@@ -126,17 +145,17 @@ def save_crop(path: str, data: bytes, *, folder: str, margin: float) -> bytes:
 
 
 def crop_name(path: str) -> str:
-    """Where the crop of an image is; the suffix is kept, so that ``a.jpg`` and ``a.webp`` have one each."""
+    """The relative path of an image's crop; the suffix is kept, so the crops of ``a.jpg`` and ``a.webp`` differ."""
     return f"{path}.png"
 
 
 def _detector() -> "MTCNN":
-    with _LOADING:
+    with _LOAD_LOCK:
         return _loaded()
 
 
 @cache
 def _loaded() -> "MTCNN":
-    from facenet_pytorch import MTCNN  # with PyTorch, which takes seconds
+    from facenet_pytorch import MTCNN  # imports PyTorch, which takes seconds
 
-    return MTCNN(min_face_size=SMALLEST, keep_all=True).eval()
+    return MTCNN(min_face_size=MIN_FACE_PX, keep_all=True).eval()

@@ -1,7 +1,7 @@
-"""An image's file without what it says about its owner: EXIF with places and times, XMP, comments, thumbnails, tails.
+"""Strips an image file of metadata that may identify its owner: EXIF, XMP, comments, thumbnails, trailing bytes.
 
-JPEG and PNG keep their compressed pixels byte for byte, so that the traces a detector lives on stay; anything else, and
-whatever does not decode to the same pixels afterwards, is stored anew as PNG, without loss. The orientation is kept.
+JPEG and PNG keep their compressed pixels byte for byte, which preserves the traces that a detector needs. All other
+files, and those that do not decode to the same pixels afterwards, are saved losslessly as PNG. The orientation is kept.
 """
 
 import io
@@ -21,97 +21,98 @@ _PNG_KEPT: Final = {b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND", b"gAMA", b"sRGB
 
 
 def strip(data: bytes, image_HWC: Pixels | None = None) -> tuple[bytes, str]:
-    """The file without metadata, and its suffix: ``.jpg`` or ``.png``.
+    """Removes the metadata; returns the bytes of the new file and its suffix, ``.jpg`` or ``.png``.
 
     Args:
-        image_HWC: what ``decode`` gives for ``data``, where it is known already.
+        data: the bytes of the image file.
+        image_HWC: the decoded image, if it is known already.
 
     Raises:
-        BadImage: not a whole image.
+        BadImage: the bytes are not a complete image.
     """
     image_HWC = decode(data) if image_HWC is None else image_HWC
     for suffix, strip_format in ((".jpg", _jpeg), (".png", _png)):
-        bare = strip_format(data)
-        if bare is not None and _shows(bare, image_HWC):
-            return bare, suffix
+        stripped = strip_format(data)
+        if stripped is not None and _decodes_to(stripped, image_HWC):
+            return stripped, suffix
     buffer = io.BytesIO()
     Image.fromarray(image_HWC).save(buffer, "PNG")
     return buffer.getvalue(), ".png"
 
 
-def _shows(bare: bytes, image_HWC: Pixels) -> bool:
+def _decodes_to(data: bytes, image_HWC: Pixels) -> bool:
     try:
-        return np.array_equal(decode(bare, max_pixels=image_HWC.size), image_HWC)
+        return np.array_equal(decode(data, max_pixels=image_HWC.size), image_HWC)
     except BadImage:
         return False
 
 
 def _jpeg(data: bytes) -> bytes | None:
-    """Segments of tables and scans up to the first end of image; None where this is no JPEG that can be followed."""
+    """The segments with tables and scans up to the first end of image; None if this is not a well-formed JPEG."""
     if data[:2] != b"\xff\xd8":
         return None
-    kept, place = [data[:2]], 2
-    while place + 4 <= len(data):
-        marker = data[place + 1]
-        if data[place] != 0xFF or marker == 0:  # a decoder skips what is between two segments
+    kept, offset = [data[:2]], 2
+    while offset + 4 <= len(data):
+        marker = data[offset + 1]
+        if data[offset] != 0xFF or marker == 0:  # bytes between two segments, which decoders skip
             return None
         if marker == _EOI:
             break
         if marker == 0xFF:  # padding
-            place += 1
+            offset += 1
             continue
         if marker in _STANDALONE:
-            kept.append(data[place : place + 2])
-            place += 2
+            kept.append(data[offset : offset + 2])
+            offset += 2
             continue
-        end = place + 2 + int.from_bytes(data[place + 2 : place + 4], "big")
+        end = offset + 2 + int.from_bytes(data[offset + 2 : offset + 4], "big")
         if marker == _SOS:
             end = _end_of_scan(data, end)
         if marker == _APP0:
-            kept.append(_without_thumbnail(data[place:end]))
+            kept.append(_without_thumbnail(data[offset:end]))
         elif marker == _APP14 or not (marker == _COMMENT or _APP0 < marker <= _APP15):
-            kept.append(data[place:end])
-        place = end
-    turned = _orientation(data)
-    if turned != 1:
+            kept.append(data[offset:end])
+        offset = end
+    orientation = _orientation(data)
+    if orientation != 1:
         exif = Image.Exif()
-        exif[_ORIENTATION] = turned
-        said = exif.tobytes()
-        kept.insert(1, b"\xff\xe1" + struct.pack(">H", len(said) + 2) + said)
+        exif[_ORIENTATION] = orientation
+        content = exif.tobytes()
+        kept.insert(1, b"\xff\xe1" + struct.pack(">H", len(content) + 2) + content)
     return b"".join([*kept, b"\xff\xd9"])
 
 
 def _without_thumbnail(segment: bytes) -> bytes:
-    """JFIF's own header, of any size, as one of 18 bytes; nothing of another APP0, which holds a thumbnail or words."""
+    """The JFIF header reduced to its 18 fixed bytes; nothing of any other APP0 segment (a thumbnail or text)."""
     return segment[:2] + b"\0\x10" + segment[4:16] + b"\0\0" if segment[4:9] == b"JFIF\0" else b""
 
 
-def _end_of_scan(data: bytes, place: int) -> int:
-    """Where the next marker stands: in a scan, 0xFF is followed by 0 or a restart marker."""
-    while (place := data.find(b"\xff", place)) != -1 and place + 1 < len(data):
-        if data[place + 1] != 0 and data[place + 1] not in _STANDALONE:
-            return place
-        place += 2
+def _end_of_scan(data: bytes, offset: int) -> int:
+    """The offset of the marker after a scan; within a scan, 0xFF is followed by 0 or a restart marker."""
+    while (offset := data.find(b"\xff", offset)) != -1 and offset + 1 < len(data):
+        if data[offset + 1] != 0 and data[offset + 1] not in _STANDALONE:
+            return offset
+        offset += 2
     return len(data)
 
 
 def _orientation(data: bytes) -> int:
     with Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
-        found = image.getexif().get(_ORIENTATION, 1)
-    return found if isinstance(found, int) and 1 <= found <= 8 else 1
+        orientation = image.getexif().get(_ORIENTATION, 1)
+    return orientation if isinstance(orientation, int) and 1 <= orientation <= 8 else 1
 
 
 def _png(data: bytes) -> bytes | None:
-    """The chunks that draw the image; None where this is no PNG that can be followed."""
+    """The chunks that affect the pixels; None if this is not a PNG."""
     if data[:8] != b"\x89PNG\r\n\x1a\n":
         return None
-    kept, place = [data[:8]], 8
-    while place + 12 <= len(data):
-        end = place + 12 + int.from_bytes(data[place : place + 4], "big")
-        name = data[place + 4 : place + 8]
+    kept, offset = [data[:8]], 8
+    while offset + 12 <= len(data):
+        end = offset + 12 + int.from_bytes(data[offset : offset + 4], "big")
+        name = data[offset + 4 : offset + 8]
         if name in _PNG_KEPT:
-            kept.append(data[place:end])
+            kept.append(data[offset:end])
         if name == b"IEND":
             break
-        place = end
+        offset = end
     return b"".join(kept)

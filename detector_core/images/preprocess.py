@@ -1,9 +1,9 @@
-"""Bytes -> image_HWC -> x_CHW: the one path that training, evaluation and serving share.
+"""The preprocessing that training, evaluation and serving share: bytes -> image_HWC -> image_SSC -> x_CHW.
 
-The steps are decode (strict, EXIF orientation applied, RGB), a square of ``image_size`` (shorter side resized, centre
-cropped), normalisation. Training puts augmentation between the second and the third. The :class:`PreprocessSpec`
-that steers them is kept with the weights. PyTorch is imported only where tensors are made: a replica that serves
-through OpenVINO needs none.
+The steps are: decode (strict, with EXIF orientation, RGB); resize the centre square to ``image_size``; normalise.
+Training augments between the second and the third. The :class:`PreprocessSpec` that controls them is stored with the
+weights. PyTorch is imported only where tensors are created, because a replica that serves with OpenVINO does not need
+it.
 """
 
 from typing import TYPE_CHECKING
@@ -23,7 +23,7 @@ _RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resamplin
 
 
 def square(image_HWC: Pixels, spec: PreprocessSpec) -> Pixels:
-    """The centre square of an image at ``image_size``: image_SSC uint8. A square image is only resized."""
+    """Resizes the centre square of an image to ``image_size``: image_SSC uint8."""
     height, width = image_HWC.shape[:2]
     side, size = min(height, width), spec.image_size
     if (height, width) == (size, size):
@@ -36,9 +36,9 @@ def square(image_HWC: Pixels, spec: PreprocessSpec) -> Pixels:
 
 
 def normalize(pixels_BSSC: "torch.Tensor", spec: PreprocessSpec) -> "torch.Tensor":
-    """A uint8 batch as the network's input x_BCHW float32, on the device where the batch is.
+    """Converts a uint8 batch to the network's input x_BCHW float32, on the device of the batch.
 
-    Channels are ordered, values scaled to 0-1, the mean subtracted and the result divided by std.
+    Channels are reordered if the spec says BGR, values are scaled to 0-1, and mean and std are applied.
     """
     import torch
 
@@ -48,7 +48,7 @@ def normalize(pixels_BSSC: "torch.Tensor", spec: PreprocessSpec) -> "torch.Tenso
 
 
 def to_input(image_HWC: Pixels, spec: PreprocessSpec) -> "torch.Tensor":
-    """A decoded image as the network's input x_CHW float32, without augmentation."""
+    """Converts a decoded image to the network's input x_CHW float32, without augmentation."""
     import torch
 
     return normalize(torch.tensor(square(image_HWC, spec))[None], spec)[0]

@@ -1,10 +1,9 @@
-"""Frames of a clip, decoded in a process of its own: how much memory and time a file may cost is bounded from outside.
+"""Decodes clips in a child process whose memory and time are limited by the kernel.
 
-A file of two kilobytes may state an index of a hundred million samples, for which FFmpeg takes gigabytes before the
-first frame; and what decodes video breaks now and then. Here that costs the child, which also can write no file. What
-:mod:`detector_core.images.video` refuses is refused in the same words. Bounds are those of Linux; where a system has
-none the
-clip is decoded without.
+A file of two kilobytes may declare an index of a hundred million samples, for which FFmpeg allocates gigabytes before
+the first frame, and video decoders crash now and then. In a child process neither harms the caller, and the child
+cannot write files. Errors are the same as those of :mod:`detector_core.images.video`. The limits are those of Linux; on
+other systems the clip is decoded in a child without limits.
 """
 
 import json
@@ -24,96 +23,97 @@ from detector_core.errors import BadVideo, VideoTooLarge
 from detector_core.images import video
 from detector_core.images.video import Clip, Frame
 
-FRAMES_HELD: Final = 20
-"""Of the largest, with two bytes a pixel: what a decoder keeps, and the one that is turned into pixels."""
-SPARE_S: Final = 5
-"""After its deadline a child is ended by the kernel; before, it ends by itself."""
+MAX_DECODER_FRAMES: Final = 20
+"""Frames of the largest size that the memory limit allows for: those a decoder keeps and the one being converted."""
+GRACE_S: Final = 5
+"""Seconds of CPU time after the deadline before the kernel ends the child, which should end by itself earlier."""
 _CHILD: Final = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from detector_core.images import sandbox; sandbox.child()"
 )
 
 
 def memory_limit(data: bytes) -> int:
-    """Bytes that the child may take for a clip, beyond its own code."""
-    packets = max(video.UNPACKED * len(data), video.LEAST_UNPACKED)
-    return 2 * FRAMES_HELD * video.MAX_PIXELS + len(data) + packets
+    """Bytes of memory that the child may use for a clip, in addition to its own code."""
+    packets = max(video.MAX_UNPACKED_RATIO * len(data), video.MIN_UNPACKED_BYTES)
+    return 2 * MAX_DECODER_FRAMES * video.MAX_PIXELS + len(data) + packets
 
 
 @contextmanager
 def sample_frames(data: bytes, count: int, *, max_s: float, deadline: float = math.inf) -> Iterator[Clip]:
-    """:func:`detector_core.images.video.sample_frames` in a child, which lives for the length of the ``with`` block.
+    """:func:`detector_core.images.video.sample_frames` in a child process that ends with the ``with`` block.
 
     Raises:
-        BadVideo, VideoTooLarge: as there, also while ``frames`` is iterated; and for what needs too much memory.
+        BadVideo, VideoTooLarge: as there, also while ``frames`` is iterated; VideoTooLarge also if decoding needs too
+            much memory, BadVideo also if the child crashes.
     """
-    wanted = {"count": count, "max_s": max_s, "deadline": deadline, "memory": memory_limit(data)}
+    task = {"count": count, "max_s": max_s, "deadline": deadline, "memory": memory_limit(data)}
     with subprocess.Popen(
-        [sys.executable, "-I", "-c", _CHILD, json.dumps(sys.path), json.dumps(wanted)],
+        [sys.executable, "-I", "-c", _CHILD, json.dumps(sys.path), json.dumps(task)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
-    ) as child:
-        assert child.stdin
-        assert child.stdout
+    ) as process:
+        assert process.stdin
+        assert process.stdout
         try:
-            with suppress(BrokenPipeError):  # the child has ended; what it said is read below
-                child.stdin.write(data)
+            with suppress(BrokenPipeError):  # the child has ended; _read_message raises the reason
+                process.stdin.write(data)
             with suppress(BrokenPipeError):
-                child.stdin.close()
-            yield Clip(duration_s=_said(child.stdout)["duration_s"], frames=_frames(child.stdout))
+                process.stdin.close()
+            yield Clip(duration_s=_read_message(process.stdout)["duration_s"], frames=_read_frames(process.stdout))
         finally:
-            child.kill()
+            process.kill()
 
 
-def _said(pipe: Any) -> dict[str, Any]:
-    """The next line of a child. Raises what it says went wrong."""
+def _read_message(pipe: Any) -> dict[str, Any]:
+    """The next message of the child, one line of JSON. If it reports an error, that error is raised."""
     line = pipe.readline()
     if not line:
         raise BadVideo("the clip cannot be read: decoding it failed")
-    said: dict[str, Any] = json.loads(line)
-    if "error" in said:
-        raise getattr(errors, said["error"])(said["message"])
-    return said
+    message: dict[str, Any] = json.loads(line)
+    if "error" in message:
+        raise getattr(errors, message["error"])(message["message"])
+    return message
 
 
-def _frames(pipe: Any) -> Iterator[Frame]:
-    while "end" not in (said := _said(pipe)):
-        pixels = bytearray(said["height"] * said["width"] * 3)
+def _read_frames(pipe: Any) -> Iterator[Frame]:
+    while "end" not in (message := _read_message(pipe)):
+        pixels = bytearray(message["height"] * message["width"] * 3)
         if pipe.readinto(pixels) != len(pixels):
             raise BadVideo("the clip cannot be read: decoding it failed")
-        image_HWC = np.frombuffer(pixels, np.uint8).reshape(said["height"], said["width"], 3)
-        yield Frame(time_s=said["time_s"], image_HWC=image_HWC)
+        image_HWC = np.frombuffer(pixels, np.uint8).reshape(message["height"], message["width"], 3)
+        yield Frame(time_s=message["time_s"], image_HWC=image_HWC)
 
 
-def child() -> None:  # pragma: no cover - runs in a child process that may write no file
-    """What the child does: a clip from stdin, lines of JSON and pixels to stdout."""
-    wanted = json.loads(sys.argv[2])
-    say = sys.stdout.buffer
+def child() -> None:  # pragma: no cover - runs in a child process that cannot write a coverage file
+    """The child's main function: reads a clip from stdin, writes lines of JSON and raw pixels to stdout."""
+    task = json.loads(sys.argv[2])
+    stdout = sys.stdout.buffer
 
-    def line(**said: object) -> None:
-        say.write(json.dumps(said).encode() + b"\n")
+    def send(**message: object) -> None:
+        stdout.write(json.dumps(message).encode() + b"\n")
 
     try:
-        _bound(wanted["memory"], wanted["deadline"] - time.monotonic())
+        _limit_resources(task["memory"], task["deadline"] - time.monotonic())
         data = sys.stdin.buffer.read()
-        clip = video.sample_frames(data, wanted["count"], max_s=wanted["max_s"], deadline=wanted["deadline"])
-        line(duration_s=clip.duration_s)
+        clip = video.sample_frames(data, task["count"], max_s=task["max_s"], deadline=task["deadline"])
+        send(duration_s=clip.duration_s)
         for frame in clip.frames:
             height, width = frame.image_HWC.shape[:2]
-            line(time_s=frame.time_s, height=height, width=width)
-            say.write(frame.image_HWC.data)
-            say.flush()
-        line(end=True)
+            send(time_s=frame.time_s, height=height, width=width)
+            stdout.write(frame.image_HWC.data)
+            stdout.flush()
+        send(end=True)
     except BadVideo as error:
-        line(error=type(error).__name__, message=str(error))
+        send(error=type(error).__name__, message=str(error))
     except MemoryError:
-        line(error=VideoTooLarge.__name__, message="the clip needs too much memory to be decoded")
-    say.flush()
+        send(error=VideoTooLarge.__name__, message="decoding the clip needs too much memory")
+    stdout.flush()
 
 
-def _bound(memory: int, seconds: float) -> None:  # pragma: no cover - as for child
-    """Lets this process take so much more memory and time, and write no file, nor its own remains."""
+def _limit_resources(memory: int, seconds: float) -> None:  # pragma: no cover - as for child
+    """Limits this process to ``memory`` more bytes and ``seconds`` of CPU time, and forbids files and core dumps."""
     try:
         import resource
         from pathlib import Path
@@ -127,6 +127,6 @@ def _bound(memory: int, seconds: float) -> None:  # pragma: no cover - as for ch
         resource.RLIMIT_CORE: 0,
     }
     if math.isfinite(seconds):
-        limits[resource.RLIMIT_CPU] = max(1, math.ceil(seconds)) + SPARE_S
-    for which, most in limits.items():
-        resource.setrlimit(which, (most, most))
+        limits[resource.RLIMIT_CPU] = max(1, math.ceil(seconds)) + GRACE_S
+    for name, limit in limits.items():
+        resource.setrlimit(name, (limit, limit))

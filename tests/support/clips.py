@@ -1,4 +1,4 @@
-"""Clips made in memory: the grey level of a frame says which one it is."""
+"""Clips made in memory, in which the grey level of a frame tells its number."""
 
 import io
 import zlib
@@ -12,7 +12,7 @@ STEP = 5
 """Grey levels between two frames."""
 
 
-def clip(
+def make_clip(
     frames: int = 25,
     *,
     size: tuple[int, int] = (64, 48),
@@ -22,7 +22,7 @@ def clip(
     gop: int = 6,
     **options: Any,
 ) -> bytes:
-    """A clip of flat frames, each STEP brighter than the one before; size is (width, height)."""
+    """A clip of uniform frames, each STEP brighter than the previous one; size is (width, height)."""
     buffer = io.BytesIO()
     with av.open(buffer, "w", format=container) as output:
         stream = output.add_stream(codec, rate=fps, options={name: str(value) for name, value in options.items()})
@@ -35,8 +35,8 @@ def clip(
     return buffer.getvalue()
 
 
-def sound() -> bytes:
-    """A clip without an image."""
+def sound_only() -> bytes:
+    """A clip without images."""
     buffer = io.BytesIO()
     with av.open(buffer, "w", format="mp4") as output:
         stream = output.add_stream("aac", rate=8000)
@@ -47,8 +47,8 @@ def sound() -> bytes:
     return buffer.getvalue()
 
 
-def states_samples(data: bytes, count: int) -> bytes:
-    """An MP4 whose index says that so many samples of eight bytes lie in its first chunk."""
+def declare_samples(data: bytes, count: int) -> bytes:
+    """The MP4 with an index that declares ``count`` samples of eight bytes in its first chunk."""
     changed = bytearray(data)
     sizes, chunks = changed.index(b"stsz") + 8, changed.index(b"stsc") + 8
     changed[sizes : sizes + 8] = (8).to_bytes(4, "big") + count.to_bytes(4, "big")
@@ -57,19 +57,20 @@ def states_samples(data: bytes, count: int) -> bytes:
     return bytes(changed)
 
 
-def unpacks(blocks: int, size: int) -> bytes:
-    """A Matroska clip whose blocks are zeros that zlib packed, so many bytes each."""
+def compressed_matroska(blocks: int, size: int) -> bytes:
+    """A Matroska clip whose blocks are ``size`` zeros each, compressed with zlib."""
     coding = _element("6d80", _element("6240", _element("5034", _element("4254", b"\0"))))
-    packed = zlib.compress(bytes(size))
-    return _matroska(b"V_VP8", [(number, b"\x80" + packed) for number in range(blocks)], coding)
+    compressed = zlib.compress(bytes(size))
+    return _matroska(b"V_VP8", [(number, b"\x80" + compressed) for number in range(blocks)], coding)
 
 
-def laced(levels: list[int]) -> bytes:
-    """A Matroska clip of grey JPEGs, one of each level a second; behind each, in its block, a white one has no time."""
+def laced_matroska(levels: list[int]) -> bytes:
+    """A Matroska clip with one block per second, each with two JPEGs: one of a grey level, and a white one without a
+    time."""
     blocks = []
     for number, level in enumerate(levels):
         first, second = (_still(value) for value in (level, 255))
-        length = b"\xff" * (len(first) // 255) + bytes([len(first) % 255])  # of Xiph's lacing
+        length = b"\xff" * (len(first) // 255) + bytes([len(first) % 255])  # as in Xiph lacing
         blocks.append((1000 * number, b"\x82\x01" + length + first + second))
     return _matroska(b"V_MJPEG", blocks)
 
@@ -81,7 +82,7 @@ def _still(level: int) -> bytes:
 
 
 def _matroska(codec: bytes, blocks: list[tuple[int, bytes]], coding: bytes = b"") -> bytes:
-    """One track of 64 x 64 pixels, from the time in ms of each block and what follows it."""
+    """A track of 64 x 64 pixels; each block is its time in ms and the bytes after it."""
     shape = _element("e0", _element("b0", b"\x40"), _element("ba", b"\x40"))
     numbers = (_element(name, b"\1") for name in ("d7", "73c5", "83"))
     track = _element("ae", *numbers, _element("86", codec), shape, coding)
@@ -93,6 +94,6 @@ def _matroska(codec: bytes, blocks: list[tuple[int, bytes]], coding: bytes = b""
 
 
 def _element(name: str, *parts: bytes) -> bytes:
-    """One of EBML: its name in hexadecimal, the length in eight bytes, the content."""
+    """An EBML element: its id in hexadecimal, the length in eight bytes, the content."""
     content = b"".join(parts)
     return bytes.fromhex(name) + (len(content) | 1 << 56).to_bytes(8, "big") + content

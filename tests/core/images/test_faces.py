@@ -1,4 +1,4 @@
-"""detector_core.images.faces: where a face is, and its crop."""
+"""detector_core.images.faces: detecting faces and cropping them."""
 
 import io
 from concurrent.futures import ThreadPoolExecutor
@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from detector_core.errors import BadImage
-from detector_core.images import faces as module
+from detector_core.images import faces as faces_module
 from detector_core.images.faces import Face, crop, crop_name, detect, fills_image, save_crop, warm_up
 
 
@@ -38,41 +38,41 @@ def portrait(faces: Path) -> Image.Image:
 def test_a_crop_is_a_square_inside_the_image(box, margin, corner, side):
     y, x = np.mgrid[:80, :120]
     image = np.stack([x, y, x], axis=-1).astype(np.uint8)
-    found = crop(image, face(*box), margin)
-    assert found.shape == (side, side, 3)
-    assert tuple(found[0, 0, :2].tolist()) == corner
+    cropped = crop(image, face(*box), margin)
+    assert cropped.shape == (side, side, 3)
+    assert tuple(cropped[0, 0, :2].tolist()) == corner
 
 
 @pytest.mark.parametrize("size", [(1, 1), (16, 16), (39, 300), (40, 40), (64, 41), (50, 1500), (45, 50_000)])
 @pytest.mark.parametrize("content", ["flat", "noise"])
-def test_images_of_any_size_without_a_face_have_none(size, content):
+def test_no_face_is_detected_in_flat_or_noisy_images_of_any_size(size, content):
     noise = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
     assert detect(noise if content == "noise" else np.full_like(noise, 128)) == []
 
 
-def test_after_warming_up_nothing_is_loaded_any_more(monkeypatch: pytest.MonkeyPatch):
-    module._loaded.cache_clear()
+def test_after_warming_up_nothing_more_is_loaded(monkeypatch: pytest.MonkeyPatch):
+    faces_module._loaded.cache_clear()
     warm_up()
-    loaded = module._loaded()
+    loaded = faces_module._loaded()
     monkeypatch.setattr("facenet_pytorch.MTCNN", None)
     assert detect(np.zeros((100, 100, 3), np.uint8)) == []
-    assert module._loaded() is loaded
+    assert faces_module._loaded() is loaded
 
 
-def test_faces_are_found_where_they_are_the_largest_first(portrait: Image.Image):
+def test_faces_are_detected_at_their_positions_the_largest_first(portrait: Image.Image):
     canvas = Image.new("RGB", (700, 420), (90, 100, 110))
     canvas.paste(portrait.resize((128, 128)), (20, 250))
     canvas.paste(portrait, (400, 60))
     large, small, *_ = detect(np.asarray(canvas))
-    for found, (left, top, side) in ((large, (400, 60, 256)), (small, (20, 250, 128))):
-        assert left < found.box[0] < found.box[2] < left + side
-        assert top < found.box[1] < found.box[3] < top + side
-        assert found.score > 0.95
-        x, y = found.landmarks.T
-        assert ((x > found.box[0]) & (x < found.box[2]) & (y > found.box[1]) & (y < found.box[3])).all()
+    for detected, (left, top, side) in ((large, (400, 60, 256)), (small, (20, 250, 128))):
+        assert left < detected.box[0] < detected.box[2] < left + side
+        assert top < detected.box[1] < detected.box[3] < top + side
+        assert detected.score > 0.95
+        x, y = detected.landmarks.T
+        assert ((x > detected.box[0]) & (x < detected.box[2]) & (y > detected.box[1]) & (y < detected.box[3])).all()
 
 
-def test_threads_find_the_same_faces(portrait: Image.Image):
+def test_several_threads_detect_the_same_faces(portrait: Image.Image):
     images = [np.asarray(portrait.resize((side, side))) for side in (128, 160, 192, 224)]
     one_by_one = [[found.box for found in detect(image)] for image in images]
     with ThreadPoolExecutor(4) as pool:
@@ -80,10 +80,10 @@ def test_threads_find_the_same_faces(portrait: Image.Image):
     assert together == one_by_one * 3
 
 
-@pytest.mark.parametrize(("side", "whole"), [(180, True), (140, True), (100, False)])
-def test_a_face_fills_an_aligned_portrait(side, whole):
+@pytest.mark.parametrize(("side", "is_portrait"), [(180, True), (140, True), (100, False)])
+def test_a_face_fills_an_aligned_portrait(side, is_portrait):
     image = np.zeros((256, 256, 3), np.uint8)
-    assert fills_image(image, face(30, 30, 30 + side, 30 + side)) == whole
+    assert fills_image(image, face(30, 30, 30 + side, 30 + side)) == is_portrait
 
 
 def test_boxes_of_a_large_image_are_in_its_own_pixels(portrait: Image.Image):
@@ -92,7 +92,7 @@ def test_boxes_of_a_large_image_are_in_its_own_pixels(portrait: Image.Image):
     assert np.array(large.box) == pytest.approx(2 * np.array(plain.box), abs=25)
 
 
-def test_a_crop_is_saved_without_loss(portrait: Image.Image, tmp_path: Path):
+def test_a_crop_is_saved_losslessly(portrait: Image.Image, tmp_path: Path):
     canvas = Image.new("RGB", (400, 300), (90, 100, 110))
     canvas.paste(portrait, (120, 20))
     buffer = io.BytesIO()
@@ -104,7 +104,7 @@ def test_a_crop_is_saved_without_loss(portrait: Image.Image, tmp_path: Path):
     assert (np.asarray(Image.open(io.BytesIO(data))) == expected).all()
 
 
-def test_a_image_without_a_face_is_named_so(tmp_path: Path):
+def test_an_image_without_a_face_is_rejected(tmp_path: Path):
     buffer = io.BytesIO()
     Image.new("RGB", (64, 64)).save(buffer, "PNG")
     with pytest.raises(BadImage, match="no face was found"):

@@ -1,4 +1,4 @@
-"""detector_core.images.quality: each flag on images made for it."""
+"""detector_core.images.quality: each flag on an image that deserves it."""
 
 import io
 from pathlib import Path
@@ -9,6 +9,7 @@ from PIL import Image, ImageFilter
 
 from detector_core.images import quality
 from detector_core.images.faces import Face
+from tests.support.images import encode
 
 
 def face(side: int) -> Face:
@@ -16,7 +17,7 @@ def face(side: int) -> Face:
 
 
 def texture(side: int = 200) -> Image.Image:
-    """Shapes of several sizes, as a face has them."""
+    """An image with structure at several scales, like a face."""
     draw = np.random.default_rng(0)
     layers = [
         np.asarray(Image.fromarray(draw.integers(0, 256, (n, n), dtype=np.uint8)).resize((side, side)), dtype=float)
@@ -29,7 +30,7 @@ def test_a_good_face_has_no_flag() -> None:
     assert quality.face_flags(np.asarray(texture()), face(150)) == ()
 
 
-def test_each_flag_has_its_image() -> None:
+def test_a_small_blurred_or_dark_face_is_flagged() -> None:
     sharp = texture()
     blurred = sharp.filter(ImageFilter.GaussianBlur(4))
     dark = sharp.point(lambda value: value // 6)
@@ -38,39 +39,52 @@ def test_each_flag_has_its_image() -> None:
     assert quality.face_flags(np.asarray(dark), face(150)) == ("dark",)
 
 
-@pytest.mark.parametrize("box", [(-20, -20, 5, 5), (190, 190, 230, 230), (10, 10, 10, 10), (10, 10, 11, 180)])
-def test_odd_boxes_do_no_harm(box: tuple[float, float, float, float]) -> None:
+@pytest.mark.parametrize(
+    ("box", "is_small"),
+    [((-20, -20, 5, 5), True), ((190, 190, 230, 230), True), ((10, 10, 10, 10), True), ((10, 10, 11, 180), False)],
+    ids=["beyond the upper left", "beyond the lower right", "empty", "one pixel wide"],
+)
+def test_a_face_is_small_by_its_longer_side_wherever_its_box_lies(
+    box: tuple[float, float, float, float], is_small: bool
+) -> None:
     odd = Face(box=box, score=1.0, landmarks=np.zeros((5, 2), np.float32))
-    assert "small" in quality.face_flags(np.asarray(texture()), odd) or box[3] == 180
+    assert ("small" in quality.face_flags(np.asarray(texture()), odd)) == is_small
 
 
-@pytest.mark.parametrize("said", [10, 30, 50, 75, 90, 100])
-def test_the_quality_of_a_jpeg_is_read_from_its_tables(said: int) -> None:
-    buffer = io.BytesIO()
-    texture().save(buffer, "JPEG", quality=said)
-    assert quality.jpeg_quality(buffer.getvalue()) == pytest.approx(said, abs=5)
-    assert quality.is_recompressed(buffer.getvalue()) == (said < 60)
+@pytest.mark.parametrize(
+    ("saved_with", "recompressed"),
+    [(1, True), (30, True), (49, True), (50, True), (59, True), (60, False), (100, False)],
+)
+def test_the_quality_of_a_jpeg_is_read_from_its_tables(saved_with: int, recompressed: bool) -> None:
+    data = encode(texture(), "JPEG", quality=saved_with)
+    assert quality.jpeg_quality(data) == saved_with
+    assert quality.is_recompressed(data) == recompressed
 
 
-def test_other_files_have_no_quality() -> None:
-    buffer = io.BytesIO()
-    texture().save(buffer, "PNG")
-    for data in (buffer.getvalue(), b"", b"text", b"\xff\xd8\xff"):
-        assert quality.jpeg_quality(data) is None
-        assert not quality.is_recompressed(data)
+def test_tables_that_libjpeg_does_not_write_get_the_closest_quality() -> None:
+    with Image.open(io.BytesIO(encode(texture(), "JPEG", quality=70))) as image:
+        tables = image.quantization
+    tables[0] = [value + 1 for value in tables[0]]
+    assert quality.jpeg_quality(encode(texture(), "JPEG", qtables=tables)) == pytest.approx(70, abs=3)
 
 
-def test_a_jpeg_that_states_no_tables_has_no_quality() -> None:
-    buffer = io.BytesIO()
-    texture().convert("L").save(buffer, "JPEG", quality=30)
-    data = buffer.getvalue()
+@pytest.mark.parametrize(
+    "data", [encode(texture()), b"", b"text", b"\xff\xd8\xff"], ids=["PNG", "empty", "text", "torn"]
+)
+def test_files_that_are_not_jpeg_have_no_quality(data: bytes) -> None:
+    assert quality.jpeg_quality(data) is None
+    assert not quality.is_recompressed(data)
+
+
+def test_a_jpeg_without_quantisation_tables_has_no_quality() -> None:
+    data = encode(texture().convert("L"), "JPEG", quality=30)
     table = data.index(b"\xff\xdb")
-    bare = data[:table] + data[table + 2 + int.from_bytes(data[table + 2 : table + 4], "big") :]
-    assert (quality.is_recompressed(data), quality.is_recompressed(bare)) == (True, False)
-    assert quality.jpeg_quality(bare) is None
+    without = data[:table] + data[table + 2 + int.from_bytes(data[table + 2 : table + 4], "big") :]
+    assert (quality.is_recompressed(data), quality.is_recompressed(without)) == (True, False)
+    assert quality.jpeg_quality(without) is None
 
 
-def test_portraits_of_the_data_set_are_good_until_they_are_blurred(faces: Path) -> None:
+def test_real_portraits_are_flagged_only_after_blurring_them(faces: Path) -> None:
     folder = faces / "real_vs_fake/real-vs-fake/valid"
     box = Face(box=(35, 30, 220, 235), score=1.0, landmarks=np.zeros((5, 2), np.float32))
     for label in ("real", "fake"):
