@@ -10,7 +10,7 @@ import numpy as np
 
 from detector_core.data.demo import real_image
 from tests.core.images.test_decode import bombs
-from tests.support.clips import clip
+from tests.support.clips import make_clip
 from tests.support.http_service import image_bytes
 
 DISCONNECTS = 0
@@ -61,7 +61,7 @@ def _bombs() -> list[bytes]:
 
 @cache
 def _clip() -> bytes:
-    return clip()
+    return make_clip()
 
 
 def _garbage(seed: int) -> bytes:

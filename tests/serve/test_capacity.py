@@ -14,7 +14,7 @@ from serve_app import routes, url_fetch
 from serve_app.capacity import Capacity
 from serve_app.errors import Unavailable
 from serve_app.settings import HttpSettings, Limits
-from tests.support.clips import clip
+from tests.support.clips import make_clip
 from tests.support.http_service import JPEG, FailingClient, PredictorClient, image_bytes, make_app, status_and_code
 
 SMALL = Limits(max_bytes=10_000, max_video_bytes=10_000, max_files=3)
@@ -92,7 +92,7 @@ ENDS: dict[str, tuple[str, dict[str, Any], int]] = {
     "too large": ("/v1/detect", {"content": b"x" * 10_001, "headers": JPEG}, 413),
     "far too large": ("/v1/detect", {"content": b"x" * 100_000, "headers": JPEG}, 413),
     "too large, length unknown": ("/v1/detect", {"content": iter([b"x" * 6000] * 2), "headers": JPEG}, 413),
-    "a clip": ("/v1/detect/video", {"content": clip(3), "headers": {"Content-Type": "video/mp4"}}, 200),
+    "a clip": ("/v1/detect/video", {"content": make_clip(3), "headers": {"Content-Type": "video/mp4"}}, 200),
     "not a clip": ("/v1/detect/video", {"content": b"text", "headers": {"Content-Type": "video/mp4"}}, 400),
     "feedback is off": ("/v1/feedback", {"files": {"file": image_bytes()}}, 404),
 }

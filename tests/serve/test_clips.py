@@ -12,7 +12,7 @@ from detector_core.images.decode import Pixels
 from detector_core.registry.predictor import Prediction, Predictor
 from serve_app.middleware import RequestEvent
 from serve_app.settings import Limits
-from tests.support.clips import clip, sound
+from tests.support.clips import make_clip, sound_only
 from tests.support.faces import make_face
 from tests.support.http_service import PredictorClient, image_bytes, make_app, status_and_code
 
@@ -39,8 +39,8 @@ def post(client: TestClient, data: bytes, query: str = "") -> Any:
 
 def test_evenly_spaced_frames_are_scored_and_their_median_decides(client: TestClient) -> None:
     for response in (
-        post(client, clip(50), "frames=5"),
-        client.post("/v1/detect/video?frames=5", files={"file": ("secret.mp4", clip(50))}),
+        post(client, make_clip(50), "frames=5"),
+        client.post("/v1/detect/video?frames=5", files={"file": ("secret.mp4", make_clip(50))}),
     ):
         assert response.status_code == 200, response.text
         answer = response.json()
@@ -54,11 +54,11 @@ def test_evenly_spaced_frames_are_scored_and_their_median_decides(client: TestCl
         assert (answer["scored_frames"], answer["retained"]) == (5, False)
         assert answer["warnings"] == ["cropped"]
         assert "secret" not in response.text
-    assert len(post(client, clip(50)).json()["frames"]) == 16
+    assert len(post(client, make_clip(50)).json()["frames"]) == 16
 
 
 def test_a_clip_without_a_face_has_no_verdict(client: TestClient) -> None:
-    answer = post(client, clip(10), "frames=2&faces=on").json()
+    answer = post(client, make_clip(10), "frames=2&faces=on").json()
     assert (answer["verdict"], answer["p_fake"], answer["proportion_fake"]) == ("no_face", None, None)
     assert answer["scored_frames"] == 0
     assert [frame["verdict"] for frame in answer["frames"]] == ["no_face", "no_face"]
@@ -67,7 +67,7 @@ def test_a_clip_without_a_face_has_no_verdict(client: TestClient) -> None:
 def test_frames_without_a_face_are_not_scored(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
     face = make_face(20, 10, 30)
     monkeypatch.setattr(face_search, "detect", lambda image: [face] if image.mean() > 170 else [])
-    answer = post(client, clip(50), "frames=5&faces=on").json()
+    answer = post(client, make_clip(50), "frames=5&faces=on").json()
     assert [frame["verdict"] for frame in answer["frames"]] == ["no_face"] * 3 + ["uncertain", "fake"]
     assert answer["scored_frames"] == 2
     assert answer["proportion_fake"] == 0.5
@@ -78,10 +78,10 @@ REFUSED = {
     "text": (b"text", 400, "not_a_video"),
     "an image": (image_bytes(), 400, "not_a_video"),
     "a playlist": (b"#EXTM3U\n#EXTINF:1,\nfile:///etc/passwd\n", 400, "not_a_video"),
-    "only sound": (sound(), 400, "not_a_video"),
-    "half a clip": (clip(10)[:600], 400, "not_a_video"),
+    "only sound": (sound_only(), 400, "not_a_video"),
+    "half a clip": (make_clip(10)[:600], 400, "not_a_video"),
     "empty": (b"", 400, "not_a_video"),
-    "too long": (clip(30, fps=1), 413, "too_large"),
+    "too long": (make_clip(30, fps=1), 413, "too_large"),
     "too many bytes": (b"x" * 1_000_001, 413, "too_large"),
 }
 
@@ -95,16 +95,16 @@ def test_a_file_that_is_not_a_short_clip_is_refused(predictor: Predictor, name: 
 
 def test_other_bodies_and_invalid_parameters_are_refused(client: TestClient) -> None:
     url = "/v1/detect/video"
-    assert status_and_code(client.post(url, files={"clip": clip(3)})) == (422, "no_video")
-    assert status_and_code(client.post(url, content=clip(3), headers={"Content-Type": "text/plain"}))[0] == 415
+    assert status_and_code(client.post(url, files={"clip": make_clip(3)})) == (422, "no_video")
+    assert status_and_code(client.post(url, content=make_clip(3), headers={"Content-Type": "text/plain"}))[0] == 415
     assert status_and_code(client.post(url, files=[("file", b"x")] * 2)) == (413, "too_large")
     for query in ("frames=0", "frames=17", "frames=x", "faces=maybe"):
-        assert status_and_code(post(client, clip(3), query)) == (422, "bad_parameter")
+        assert status_and_code(post(client, make_clip(3), query)) == (422, "bad_parameter")
 
 
 def test_zero_frames_turn_clips_off(predictor: Predictor) -> None:
     client = TestClient(make_app(predictor, limits=Limits(frames=0)))
-    assert status_and_code(post(client, clip(3))) == (404, "not_found")
+    assert status_and_code(post(client, make_clip(3))) == (404, "not_found")
     assert client.get("/v1/model").json()["features"]["video"] is False
 
 
@@ -112,12 +112,12 @@ def test_a_clip_is_never_written_to_disk(client: TestClient, monkeypatch: pytest
     monkeypatch.setattr(
         tempfile.SpooledTemporaryFile, "rollover", lambda _: pytest.fail("a temporary file was written")
     )
-    data = clip(10) + b"\0\0\0\x08free" * 300_000
+    data = make_clip(10) + b"\0\0\0\x08free" * 300_000
     assert client.post("/v1/detect/video?frames=2", files={"file": data}).status_code == 200
 
 
 def test_an_event_counts_frames(predictor: Predictor) -> None:
     events: list[RequestEvent] = []
-    post(TestClient(make_app(predictor, observe=events.append)), clip(10), "frames=3")
+    post(TestClient(make_app(predictor, observe=events.append)), make_clip(10), "frames=3")
     (event,) = events
     assert (event.route, event.images, len(event.p_fakes)) == ("/v1/detect/video", 3, 3)

@@ -8,14 +8,14 @@ pytest.importorskip("playwright")
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import FileChooser, Page, expect
 
-from tests.support.clips import clip
+from tests.support.clips import make_clip
 from tests.support.web_page import NO_FACE, grey, three
 
 BROKEN = {"name": "a.png", "mimeType": "image/png", "buffer": b"text"}
 
 
 def video() -> dict[str, Any]:
-    data = clip(30, codec="libvpx", container="webm", size=(64, 64))
+    data = make_clip(30, codec="libvpx", container="webm", size=(64, 64))
     return {"name": "clip.webm", "mimeType": "video/webm", "buffer": data}
 
 
