@@ -42,6 +42,9 @@ SIZE = 64
 COUNTS = {"train": 300, "valid": 80, "test": 80}
 # What is trained on generated data: small images, a few hundred steps (docs/decisions.md).
 GENERATED = [
+    *("resnet68-cutout", "--image-size", str(SIZE), "--batch-size", "16", "--micro-batch", "8", "--epochs", "4"),
+    *("--set", "optim.learning_rate=0.001", "--set", "optim.schedule=cosine"),
+]
     "resnet68-cutout",
     "--image-size",
     "64",
