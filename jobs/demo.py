@@ -45,20 +45,6 @@ GENERATED = [
     *("resnet68-cutout", "--image-size", str(SIZE), "--batch-size", "16", "--micro-batch", "8", "--epochs", "4"),
     *("--set", "optim.learning_rate=0.001", "--set", "optim.schedule=cosine"),
 ]
-    "resnet68-cutout",
-    "--image-size",
-    "64",
-    "--batch-size",
-    "16",
-    "--micro-batch",
-    "8",
-    "--epochs",
-    "4",
-    "--set",
-    "optim.learning_rate=0.001",
-    "--set",
-    "optim.schedule=cosine",
-]
 # What is trained on images of the user.
 FACES = ["lite-frozen"]
 
