@@ -13,8 +13,8 @@ DATASET, a folder or URI, gets
                     each property of the files alone (size, dimensions, brightness, JPEG tables, ...) tells the classes
   dataset.json      what the data set is; written last
 
-The images stay where they are, unless --faces cuts the largest face out of each: then the data set is made of the
-crops, kept without loss in DATASET/images. Use it for images that are not portraits already.
+The images stay where they are, unless --faces is given: then the largest face of each is aligned like an FFHQ portrait
+(scale, rotation and position) and stored without loss in DATASET/images. Use it for images that are not portraits yet.
 
 Interrupted, the same command goes on where it was. On a cluster, every node must be able to read SOURCE, and with
 --faces to write DATASET.
@@ -45,11 +45,11 @@ from detector_core.data.index import Index, scan
 from detector_core.data.inspect import Transform, inspect_images
 from detector_core.data.splits import draw_splits
 from detector_core.errors import BadConfig, BadData, first_line
-from detector_core.images import faces
+from detector_core.images import align
 from detector_core.labels import LABELS
 from jobs.common import cli
 from jobs.common.chunks import CHUNK, ChunkStore, map_chunks
-from jobs.common.cluster import check_room, connect
+from jobs.common.cluster import check_resources, connect
 
 IMAGES = "images"
 RATIO = (5, 1, 1)
@@ -68,12 +68,10 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     parser.add_argument(
         "--ratio", type=_ratio, default=RATIO, help="train:valid:test of a flat source (default: 5:1:1, as Table I)"
     )
-    parser.add_argument("--faces", action="store_true", help="find the faces with MTCNN and use crops of them")
     parser.add_argument(
-        "--margin",
-        type=float,
-        default=faces.MARGIN,
-        help="of --faces, as a share of the face's side (default: %(default)s)",
+        "--faces",
+        action="store_true",
+        help="find the largest face of each image with MTCNN and align it like a portrait",
     )
     parser.add_argument("--sample", type=int, metavar="N", help="take only N images of each split and class, by --seed")
     parser.add_argument("--download", choices=["kaggle"], help="fetch the Kaggle set first (needs kagglehub)")
@@ -84,8 +82,6 @@ def prepare(arguments: argparse.Namespace) -> dict[str, Any]:
     """Lists, inspects, compares, splits, audits, saves."""
     if (arguments.source is None) == (arguments.download is None):
         raise BadConfig("give either SOURCE or --download kaggle")
-    if arguments.margin < 0:
-        raise BadConfig(f"--margin is {arguments.margin:g}: it must be 0 or more")
     index = scan(arguments.source or download_kaggle())
     if arguments.sample is not None:
         index = index.sample(arguments.sample, arguments.seed)
@@ -94,11 +90,11 @@ def prepare(arguments: argparse.Namespace) -> dict[str, Any]:
     cli.say(f"{name}: {len(index.frame):,} images below {index.root}")
     root, key, transform = index.root, index.key, None
     if arguments.faces:
-        root, key = storage.join(dataset, IMAGES), f"{index.key}-faces{arguments.margin:g}"
-        transform = functools.partial(faces.save_crop, folder=root, margin=arguments.margin)
+        root, key = storage.join(dataset, IMAGES), f"{index.key}-faces"
+        transform = functools.partial(align.save_portrait, folder=root)
     parts = ChunkStore(dataset, key)
     with connect():
-        check_room(cpus=1, purpose="jobs.prepare")
+        check_resources(cpus=1, purpose="jobs.prepare")
         properties = inspect_all(index, parts, transform)
         frame = index.frame[["path", "label", "split"]].merge(properties, on="path", validate="1:1")
         usable = frame["problem"].isna()
@@ -109,11 +105,11 @@ def prepare(arguments: argparse.Namespace) -> dict[str, Any]:
             frame.loc[usable, "label"].tolist(), group_N, ratio=arguments.ratio, seed=arguments.seed
         )
     result = audit(index, frame, group_N)
-    result["faces"] = {"margin": arguments.margin} if arguments.faces else None
+    result["faces"] = "aligned" if arguments.faces else None
     result["sample"] = arguments.sample
     result["split"] = {"seed": arguments.seed, "ratio": list(arguments.ratio)} if index.flat else "folders"
     if arguments.faces:
-        frame["path"] = frame["path"].map(faces.crop_name)
+        frame["path"] = frame["path"].map(align.portrait_name)
     kept = frame[usable].astype(dict.fromkeys(["width", "height", "bytes"], "int64"))
     made = manifest.save(dataset, kept, root=root, name=name, generated=index.generated, audit=result)
     parts.remove()

@@ -8,6 +8,7 @@ Source: T. Karras, S. Laine, T. Aila, "A Style-Based Generator Architecture for 
 (FFHQ's alignment by eyes and mouth). The mean positions were measured on aligned portraits of the training split.
 """
 
+import io
 import math
 from dataclasses import dataclass
 from typing import Final
@@ -17,11 +18,17 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from detector_core.images.decode import Pixels
-from detector_core.images.faces import Box, Face
+from detector_core import storage
+from detector_core.config import PreprocessSpec
+from detector_core.errors import BadImage
+from detector_core.images.decode import Pixels, decode
+from detector_core.images.faces import Box, Face, detect, fills_image
+from detector_core.images.preprocess import square
 
 CANONICAL: Final[NDArray[np.float64]] = np.array([[0.375, 0.4715], [0.625, 0.4715], [0.384, 0.7295], [0.616, 0.7295]])
 """x and y of the left and right eye and the left and right corner of the mouth, as fractions of a portrait's side."""
+MAX_PORTRAIT: Final = 1024
+"""Largest side of a portrait that is cut out at the scale of its image, as in FFHQ."""
 MAP_SIDE: Final = 512
 """Longest side of a heat map that is projected back onto an image, pixels."""
 LANDMARKS_USED: Final = (0, 1, 3, 4)
@@ -114,3 +121,44 @@ def project_back(grey_SS: NDArray[np.uint8], frame: Frame, box: Box) -> NDArray[
     matrix = cv2.getAffineTransform(source, target)
     projected = cv2.warpAffine(np.ascontiguousarray(grey_SS), matrix, (width, height), flags=cv2.INTER_LINEAR)
     return np.asarray(projected, dtype=np.uint8)
+
+
+def portrait_of(image_HWC: Pixels, face: Face, size: int) -> Pixels:
+    """A face as the square that a network is trained on: the whole image if it is a portrait already, else its frame.
+
+    Args:
+        size: side of the square in pixels; 0 keeps the scale of the image, up to MAX_PORTRAIT.
+    """
+    if fills_image(image_HWC, face):
+        height, width = image_HWC.shape[:2]
+        side = min(height, width)
+        whole = PreprocessSpec(image_size=size or min(side, MAX_PORTRAIT))
+        return square(image_HWC, whole)
+    frame = portrait_frame(face)
+    return extract_portrait(image_HWC, frame, size or min(max(1, round(frame.side)), MAX_PORTRAIT))
+
+
+def save_portrait(path: str, data: bytes, *, folder: str) -> bytes:
+    """Aligns the largest face of an image, saves it without loss as ``folder/path.png``, and returns that file's bytes.
+
+    Args:
+        path: relative path of the image.
+        data: the bytes of the image.
+        folder: folder or URI of the portraits.
+
+    Raises:
+        BadImage: the bytes are not a complete image, or it has no face.
+    """
+    image_HWC = decode(data)
+    found = detect(image_HWC)
+    if not found:
+        raise BadImage("no face was found")
+    buffer = io.BytesIO()
+    Image.fromarray(portrait_of(image_HWC, found[0], 0)).save(buffer, "PNG")
+    storage.write_bytes(storage.join(folder, portrait_name(path)), buffer.getvalue())
+    return buffer.getvalue()
+
+
+def portrait_name(path: str) -> str:
+    """The relative path of an image's portrait; the suffix is kept, so those of ``a.jpg`` and ``a.webp`` differ."""
+    return f"{path}.png"

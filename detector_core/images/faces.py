@@ -4,7 +4,6 @@ The detector is MTCNN (Zhang et al. 2016) with the weights included in facenet-p
 It keeps no state between images, so several threads can use it at once.
 """
 
-import io
 from dataclasses import dataclass
 from functools import cache
 from threading import Lock
@@ -14,9 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from detector_core import storage
-from detector_core.errors import BadImage
-from detector_core.images.decode import Pixels, decode
+from detector_core.images.decode import Pixels
 
 if TYPE_CHECKING:
     from facenet_pytorch import MTCNN
@@ -120,33 +117,6 @@ def fills_image(image_HWC: Pixels, face: Face) -> bool:
 def warm_up() -> None:
     """Loads the detector, which takes seconds, so that later calls do not wait for it."""
     detect(np.full((2 * MIN_FACE_PX, 2 * MIN_FACE_PX, 3), 128, np.uint8))
-
-
-def save_crop(path: str, data: bytes, *, folder: str, margin: float) -> bytes:
-    """Crops the largest face, saves it losslessly as ``folder/path.png``, and returns the bytes of that file.
-
-    Args:
-        path: relative path of the image.
-        data: the bytes of the image.
-        folder: folder or URI of the crops.
-        margin: see :func:`crop_box`.
-
-    Raises:
-        BadImage: the bytes are not a complete image, or it has no face.
-    """
-    image_HWC = decode(data)
-    faces = detect(image_HWC)
-    if not faces:
-        raise BadImage("no face was found")
-    buffer = io.BytesIO()
-    Image.fromarray(crop(image_HWC, faces[0], margin)).save(buffer, "PNG")
-    storage.write_bytes(storage.join(folder, crop_name(path)), buffer.getvalue())
-    return buffer.getvalue()
-
-
-def crop_name(path: str) -> str:
-    """The relative path of an image's crop; the suffix is kept, so the crops of ``a.jpg`` and ``a.webp`` differ."""
-    return f"{path}.png"
 
 
 def _detector() -> "MTCNN":

@@ -1,6 +1,5 @@
 """detector_core.images.faces: detecting faces and cropping them."""
 
-import io
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -8,9 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from detector_core.errors import BadImage
 from detector_core.images import faces as faces_module
-from detector_core.images.faces import Face, crop, crop_name, detect, fills_image, save_crop, warm_up
+from detector_core.images.faces import Face, crop, detect, fills_image, warm_up
 
 
 def face(*box: float) -> Face:
@@ -90,23 +88,3 @@ def test_boxes_of_a_large_image_are_in_its_own_pixels(portrait: Image.Image):
     plain = detect(np.asarray(portrait.resize((1024, 1024))))[0]
     large = detect(np.asarray(portrait.resize((2048, 2048))))[0]
     assert np.array(large.box) == pytest.approx(2 * np.array(plain.box), abs=25)
-
-
-def test_a_crop_is_saved_losslessly(portrait: Image.Image, tmp_path: Path):
-    canvas = Image.new("RGB", (400, 300), (90, 100, 110))
-    canvas.paste(portrait, (120, 20))
-    buffer = io.BytesIO()
-    canvas.save(buffer, "PNG")
-    data = save_crop("train/real/a.jpg", buffer.getvalue(), folder=str(tmp_path), margin=0.2)
-    assert (tmp_path / crop_name("train/real/a.jpg")).read_bytes() == data
-    pixels = np.asarray(canvas)
-    expected = crop(pixels, detect(pixels)[0], 0.2)
-    assert (np.asarray(Image.open(io.BytesIO(data))) == expected).all()
-
-
-def test_an_image_without_a_face_is_rejected(tmp_path: Path):
-    buffer = io.BytesIO()
-    Image.new("RGB", (64, 64)).save(buffer, "PNG")
-    with pytest.raises(BadImage, match="no face was found"):
-        save_crop("a.png", buffer.getvalue(), folder=str(tmp_path), margin=0.0)
-    assert list(tmp_path.iterdir()) == []
