@@ -117,7 +117,7 @@ def _figures(report: dict[str, Any]) -> str:
         "| figure | |",
         "|---|---|",
         *(
-            f"| {name} | {format_percent(report['rates'][key])} |"
+            f"| {name} | {format_percent(report['metrics'][key])} |"
             for key, name in (METRICS | SPELT_OUT).items()
             if key in report["metrics"]
         ),
