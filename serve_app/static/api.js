@@ -1,6 +1,6 @@
-// The HTTP interface as the page uses it: progress, a key, and errors that know what to do.
+// A client of the HTTP interface: requests with upload progress, the API key, and errors.
 
-const KEY = "api-key"; // this tab only
+const KEY = "api-key"; // in sessionStorage, so it belongs to this tab only
 
 export const key = {
   get: () => sessionStorage.getItem(KEY),
@@ -8,7 +8,7 @@ export const key = {
   drop: () => sessionStorage.removeItem(KEY),
 };
 
-/** An answer that is no answer; status 0 when the service was not reached. */
+/** An error answer of the service; status 0 if it could not be reached. */
 export class Refusal extends Error {
   constructor(status, { code = "", message = "", request_id = "" } = {}, retryAfterS = null) {
     super(message || `status ${status}`);
@@ -16,7 +16,7 @@ export class Refusal extends Error {
   }
 }
 
-/** What the service is and takes; null when it does not say. */
+/** The answer of /v1/model: the model, features and limits; null if there is no answer. */
 export async function model() {
   try {
     const response = await fetch("/v1/model");
@@ -26,7 +26,7 @@ export async function model() {
   }
 }
 
-// The file's own name stays here.
+// The file is sent under a neutral name.
 const form = (file, fields = {}) => {
   const data = new FormData();
   for (const [name, value] of Object.entries(fields)) if (value) data.append(name, value);
@@ -39,10 +39,10 @@ export const detect = (file, options = {}) =>
 export const detectVideo = (file, options) => post("/v1/detect/video", form(file), options);
 export const feedback = (file, fields, options) => post("/v1/feedback", form(file, fields), options);
 
-/** Posts a form; onProgress gets the share sent, 0 to 1. Rejects with a Refusal, or an AbortError. */
+/** Posts a form; onProgress receives the fraction that was sent, 0 to 1. Rejects with a Refusal or an AbortError. */
 function post(path, body, { onProgress, signal } = {}) {
   return new Promise((resolve, reject) => {
-    const request = new XMLHttpRequest(); // fetch tells nothing of what has been sent
+    const request = new XMLHttpRequest(); // fetch does not report upload progress
     request.open("POST", path);
     if (key.get()) request.setRequestHeader("Authorization", `Bearer ${key.get()}`);
     request.upload.onprogress = ({ loaded, total }) => onProgress?.(total ? loaded / total : 0);
@@ -63,11 +63,11 @@ function parsed(body) {
   try {
     return JSON.parse(body);
   } catch {
-    return null; // a proxy on the way answers in its own words
+    return null; // a proxy may answer with something other than JSON
   }
 }
 
-/** Seconds of Retry-After, which is a number or a date; 5 where a busy service names none. */
+/** The seconds in Retry-After, which is a number or a date; 5 if a busy service sends none. */
 function retryAfter(request) {
   if (request.status !== 429 && request.status !== 503) return null;
   const header = request.getResponseHeader("Retry-After");

@@ -1,4 +1,4 @@
-// The API's documentation, drawn from /openapi.json: no other host is asked for anything.
+// The documentation of the API, rendered from /openapi.json without requests to any other host.
 
 const api = await (await fetch("/openapi.json")).json();
 
@@ -16,11 +16,11 @@ function typeOf(schema) {
   return schema.enum?.join(", ") ?? String(schema.const ?? schema.type);
 }
 
-// Rows of a schema and of every schema it names.
+// The rows of a schema and of all schemas that it refers to.
 function rows(schema, prefix = "") {
   return Object.entries(resolve(schema)?.properties ?? {}).flatMap(([name, field]) => {
-    const named = [field, field.items, ...(field.anyOf ?? [])].find((one) => one?.$ref);
-    const inner = named && !resolve(named).enum ? named : null;
+    const reference = [field, field.items, ...(field.anyOf ?? [])].find((schema) => schema?.$ref);
+    const inner = reference && !resolve(reference).enum ? reference : null;
     const path = `${prefix}${name}`;
     return [
       [path, typeOf(field), field.description ?? ""],
@@ -39,10 +39,10 @@ function table(head, body) {
 
 function operation(path, method, spec) {
   const isError = ([status]) => Number(status) >= 400;
-  const done = Object.entries(spec.responses).find((entry) => !isError(entry))?.[1];
-  const ok = done?.content?.["application/json"]?.schema;
+  const success = Object.entries(spec.responses).find((entry) => !isError(entry))?.[1];
+  const ok = success?.content?.["application/json"]?.schema;
   const errors = Object.entries(spec.responses).filter(isError);
-  const asked = (spec.parameters ?? []).filter((one) => one.in === "query");
+  const parameters = (spec.parameters ?? []).filter((parameter) => parameter.in === "query");
   const body = Object.keys(spec.requestBody?.content ?? {});
   const article = make(
     "article",
@@ -51,8 +51,8 @@ function operation(path, method, spec) {
     make("p", spec.summary),
     ...(spec.description ? [make("p", spec.description)] : []),
     ...(body.length ? [make("p", `Body: ${body.join(" or ")}`)] : []),
-    ...(asked.length
-      ? [table(["Query", "Type", "Meaning"], asked.map((one) => [one.name, typeOf(one.schema), one.description ?? ""]))]
+    ...(parameters.length
+      ? [table(["Query", "Type", "Meaning"], parameters.map((row) => [row.name, typeOf(row.schema), row.description ?? ""]))]
       : []),
     ...(ok ? [table(["Answer", "Type", "Meaning"], rows(ok))] : []),
     ...(errors.length ? [table(["Error", "Code"], errors.map(([status, { description }]) => [status, description]))] : []),

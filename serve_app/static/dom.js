@@ -1,22 +1,23 @@
-// Elements without a framework, and the one voice that a screen reader hears.
+// Creates elements without a framework, and announces to screen readers.
 
-import { say, text } from "./i18n.js";
+import { setText, text } from "./i18n.js";
 
 export const element = (id) => document.getElementById(id);
 
-/** An element: properties as on the DOM, "said" a text key, functions named on* as listeners, then children. */
-export function make(tag, { said, values, aria = {}, ...properties } = {}, ...children) {
+/** Creates an element: DOM properties (on* are listeners), `textKey` with `values` for its text, then children. */
+export function make(tag, { textKey, values, aria = {}, ...properties } = {}, ...children) {
   const made = Object.assign(document.createElement(tag), properties);
   for (const [name, value] of Object.entries(aria)) made.setAttribute(name === "role" ? name : `aria-${name}`, value);
-  if (said) say(made, said, values);
+  if (textKey) setText(made, textKey, values);
   made.append(...children.filter(Boolean));
   return made;
 }
 
-export const button = (said, onclick, className = "plain") => make("button", { type: "button", said, onclick, className });
+export const button = (textKey, onclick, className = "plain") =>
+  make("button", { type: "button", textKey, onclick, className });
 
-/** A closed part that opens on demand: <details>. */
-export const drawer = (said, ...children) => make("details", {}, make("summary", { said }), ...children);
+/** A part that is closed at first: <details>. */
+export const drawer = (textKey, ...children) => make("details", {}, make("summary", { textKey }), ...children);
 
 let count = 0;
 export const uniqueId = (prefix) => `${prefix}-${++count}`;
@@ -29,7 +30,7 @@ const DRAWINGS = {
   error: "M12 6v7.500M12 17.500v.2",
 };
 
-/** A small drawing that says the same as the words beside it. */
+/** A small drawing that repeats the meaning of the text next to it. */
 export function drawing(name) {
   const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
   svg.setAttribute("viewBox", "0 0 24 24");
@@ -40,7 +41,7 @@ export function drawing(name) {
   return svg;
 }
 
-/** Says something politely to a screen reader; several things are read one after the other. */
+/** Announces sentences politely to screen readers; several announcements are read one after the other. */
 export function announce(...sentences) {
   const live = element("live");
   live.append(make("p", { textContent: sentences.join(" ") }));
@@ -48,7 +49,7 @@ export function announce(...sentences) {
 }
 export const announceText = (key, values) => announce(text(key, values));
 
-/** Makes an element hold the focus although it is no control, and moves it there. */
+/** Moves the focus to an element, which is made focusable if it is not a control. */
 export function focusOn(target) {
   if (!target.matches("a, button, input, summary")) target.tabIndex = -1;
   target.focus({ preventScroll: true });

@@ -1,4 +1,4 @@
-// What went wrong -> what to do, as a text's key and values.
+// Turns an error into advice for the user: the key and values of a text.
 
 import { Refusal } from "./api.js";
 import { megabytes, number } from "./i18n.js";
@@ -6,9 +6,9 @@ import { megabytes, number } from "./i18n.js";
 const KNOWN = [0, 400, 401, 404, 408, 413, 415, 422, 429, 500, 503];
 const isHeic = (file) => /hei[cf]/i.test(file.type) || /\.hei[cf]$/i.test(file.name);
 
-/** Key and values of the advice for an error about a file. */
+/** The key and values of the advice for an error about a file. */
 export function advice(error, file) {
-  if (!(error instanceof Refusal)) throw error; // a mistake of the page
+  if (!(error instanceof Refusal)) throw error; // a bug of the page
   const { status, code, details } = error;
   if (details) return [`error.413.${code}`, details];
   const isVideo = file.type.startsWith("video/");
@@ -18,18 +18,18 @@ export function advice(error, file) {
   return [`error.${KNOWN.includes(status) ? status : 500}`, { seconds: error.retryAfterS }];
 }
 
-/** Throws a Refusal for a file that the service would refuse anyway, before any of it is sent. */
-export function checkBytes(file, mostBytes) {
-  if (mostBytes && file.size > mostBytes) {
-    throw tooLarge("bytes", { size: () => megabytes(file.size), most: () => megabytes(mostBytes) });
+/** Throws a Refusal for a file that is too large, before it is sent. */
+export function checkBytes(file, maxBytes) {
+  if (maxBytes && file.size > maxBytes) {
+    throw tooLarge("bytes", { size: () => megabytes(file.size), most: () => megabytes(maxBytes) });
   }
 }
 
-export function checkPixels(image, mostPixels) {
+export function checkPixels(image, maxPixels) {
   const pixels = image.naturalWidth * image.naturalHeight;
-  if (mostPixels && pixels > mostPixels) {
+  if (maxPixels && pixels > maxPixels) {
     const mega = (count) => () => number(count / 1e6, { maximumFractionDigits: 0 });
-    throw tooLarge("pixels", { size: mega(pixels), most: mega(mostPixels) });
+    throw tooLarge("pixels", { size: mega(pixels), most: mega(maxPixels) });
   }
 }
 

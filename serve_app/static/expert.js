@@ -1,12 +1,12 @@
-// What an expert asks for: the numbers behind the words.
+// The details for experts: the exact numbers of a result.
 
 import { drawer, make } from "./dom.js";
-import { number, say } from "./i18n.js";
+import { number, setText } from "./i18n.js";
 
 const exact = (value) => () => number(value, { minimumFractionDigits: 4, maximumFractionDigits: 4 });
 const short = (value) => () => number(value, { maximumFractionDigits: 3 });
 
-/** A closed list of numbers about one result. */
+/** A list of the numbers of one result, closed at first. */
 export function expertPart(result, answer) {
   const { thresholds, size, crop_box: crop, faces, model } = result;
   const [left, top, right, bottom] = (crop ?? []).map(Math.round);
@@ -22,13 +22,13 @@ export function expertPart(result, answer) {
     ["request", ["plain", { value: answer.request_id }]],
   ];
   const list = make("dl");
-  for (const [name, said] of rows.filter(([, value]) => value)) {
-    list.append(make("dt", { said: `expert.${name}` }), say(make("dd"), ...said));
+  for (const [name, arguments_] of rows.filter(([, value]) => value)) {
+    list.append(make("dt", { textKey: `expert.${name}` }), setText(make("dd"), ...arguments_));
   }
   return drawer("expert.title", list);
 }
 
-const timing = (spent) =>
-  Object.entries(spent)
+const timing = (milliseconds) =>
+  Object.entries(milliseconds)
     .map(([stage, ms]) => `${stage} ${number(ms, { maximumFractionDigits: 0 })} ms`)
     .join(" · ");

@@ -1,38 +1,38 @@
-// The heat map of a picture: asked for on demand, laid over the picture, slid in and out.
+// The heat map of a picture: requested on demand, shown over the picture, with a slider for its opacity.
 
 import { announceText, button, focusOn, make } from "./dom.js";
 import { detect } from "./api.js";
 import { advice } from "./errors.js";
-import { number, say } from "./i18n.js";
-import { inTurn, patiently } from "./queue.js";
+import { number, setText } from "./i18n.js";
+import { inTurn, withRetries } from "./queue.js";
 
-const AT_FIRST = 70;
+const INITIAL_PERCENT = 70;
 
-/** A button that becomes a slider. */
+/** A button that requests the heat map and is then replaced by a slider. */
 export function heatPart(file, overlay, card) {
-  const said = make("p", { className: "quiet", hidden: true });
+  const status = make("p", { className: "quiet", hidden: true });
   const ask = button("heat.ask", show);
-  const part = make("div", { className: "heat-part" }, ask, said);
+  const part = make("div", { className: "heat-part" }, ask, status);
   return part;
 
   async function show() {
     const { signal } = new AbortController();
     ask.disabled = true;
-    say(said, "heat.asking").hidden = false;
+    setText(status, "heat.asking").hidden = false;
     announceText("heat.asking");
     try {
-      const answer = await inTurn(() => patiently(() => detect(file, { explain: true }), signal, () => {}), signal);
+      const answer = await inTurn(() => withRetries(() => detect(file, { explain: true }), signal, () => {}), signal);
       const map = answer.results[0].heatmap;
-      if (!map) return say(said, "heat.none");
+      if (!map) return setText(status, "heat.none");
       const setVisible = await overlay.heat(map);
       const slider = sliderFor(setVisible);
       ask.replaceWith(slider);
-      say(said, `heat.${map.toward}`);
+      setText(status, `heat.${map.toward}`);
       focusOn(slider.querySelector("input"));
       announceText("heat.shown", { name: card.title });
     } catch (error) {
       const [key, values] = advice(error, file);
-      say(said, key, values);
+      setText(status, key, values);
       announceText(key, values);
       ask.disabled = false;
     }
@@ -40,15 +40,15 @@ export function heatPart(file, overlay, card) {
 }
 
 function sliderFor(setVisible) {
-  const range = make("input", { type: "range", min: 0, max: 100, step: 5, value: AT_FIRST });
+  const range = make("input", { type: "range", min: 0, max: 100, step: 5, value: INITIAL_PERCENT });
   const follow = () => {
     setVisible(range.value / 100);
     const shown = () => number(range.value / 100, { style: "percent" });
-    say(range, "heat.value", { percent: shown }, "aria-valuetext");
+    setText(range, "heat.value", { percent: shown }, "aria-valuetext");
   };
   range.addEventListener("input", follow);
-  say(range, "heat.label", {}, "aria-label");
+  setText(range, "heat.label", {}, "aria-label");
   follow();
-  const end = (said) => make("span", { said, aria: { hidden: "true" } });
+  const end = (textKey) => make("span", { textKey, aria: { hidden: "true" } });
   return make("div", { className: "slider" }, end("heat.off"), range, end("heat.on"));
 }

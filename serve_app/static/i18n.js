@@ -1,4 +1,4 @@
-// Which language, and words that follow it: what say() wrote is written anew when the language changes.
+// The language of the page: whatever setText() wrote is rewritten when the language changes.
 
 import { LANGUAGES, TEXTS } from "./texts.js";
 import { MORE } from "./texts_more.js";
@@ -10,18 +10,18 @@ let language =
     LANGUAGES.includes(tag),
   ) ?? "en";
 
-export const current = () => language;
+export const currentLanguage = () => language;
 
-/** The text of a key; a value that is a function is asked anew each time, so that numbers follow the language. */
+/** The text of a key. Values may be functions, which are called each time, so that numbers follow the language. */
 export function text(key, values = {}) {
   const template = (TEXTS[key] ?? MORE[key])?.[LANGUAGES.indexOf(language)] ?? key;
   return template.replace(/\{(\w+)\}/g, (_, name) => (typeof values[name] === "function" ? values[name]() : values[name]));
 }
 
-/** Writes a text into an element, or into one of its attributes, and keeps it in the chosen language. */
-export function say(element, key, values, attribute = "") {
+/** Writes a text into an element, or into one of its attributes, now and whenever the language changes. */
+export function setText(element, key, values, attribute = "") {
   bound.set(element, { ...bound.get(element), [attribute]: [key, values] });
-  element.toggleAttribute("data-said", true);
+  element.toggleAttribute("data-translated", true);
   write(element);
   return element;
 }
@@ -34,23 +34,23 @@ function write(element) {
   }
 }
 
-/** Changes the language of everything that say() wrote. */
-export function speak(chosen) {
+/** Changes the language of everything that setText() wrote. */
+export function setLanguage(chosen) {
   language = chosen;
   sessionStorage.setItem(CHOICE, chosen);
   document.documentElement.lang = chosen;
   document.title = text("page.title");
-  document.querySelectorAll("[data-said]").forEach(write);
+  document.querySelectorAll("[data-translated]").forEach(write);
 }
 
 export const number = (value, options) => new Intl.NumberFormat(language, options).format(value);
 export const seconds = (value) => number(value, { minimumFractionDigits: 1, maximumFractionDigits: 1 });
 export const megabytes = (bytes) => number(bytes / 1e6, { style: "unit", unit: "megabyte", maximumFractionDigits: 1 });
 
-/** A probability as a percentage; never 0 or 100: nobody is that sure. */
+/** A probability as a percentage, never 0 or 100, because no estimate is that certain. */
 export function percent(fraction) {
   const written = (value) => number(value, { style: "percent" });
   if (fraction < 0.005) return `< ${written(0.01)}`;
   return fraction >= 0.995 ? `> ${written(0.99)}` : written(fraction);
 }
-export const share = (fraction) => (fraction === null ? "–" : number(fraction, { style: "percent", maximumFractionDigits: 1 }));
+export const exactPercent = (fraction) => (fraction === null ? "–" : number(fraction, { style: "percent", maximumFractionDigits: 1 }));

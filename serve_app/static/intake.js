@@ -1,22 +1,22 @@
-// Every way for a file to get in: choose, photograph, drop, paste.
+// All ways to add a file: choose, photograph, drop, paste.
 
 import { announceText, element } from "./dom.js";
-import { say } from "./i18n.js";
+import { setText } from "./i18n.js";
 
 const ENDING = /\.(jpe?g|png|webp|hei[cf]|avif|bmp|tiff?|gif)$/i;
 
-/** What a file is for this page: "picture", "video" or "other". Some systems know no type for HEIC. */
+/** The kind of a file: "picture", "video" or "other". Some systems report no media type for HEIC. */
 export function kindOf(file) {
   if (file.type.startsWith("image/") || (!file.type && ENDING.test(file.name))) return "picture";
   return file.type.startsWith("video/") ? "video" : "other";
 }
 
-/** Calls onFiles with an array of files whenever some come in. */
+/** Calls onFiles with an array of files whenever the user adds some. */
 export function takeIn(onFiles) {
   for (const id of ["file", "camera"]) {
     element(id).addEventListener("change", (event) => {
       const files = [...event.target.files];
-      event.target.value = ""; // the same file can be chosen again
+      event.target.value = ""; // so that the same file can be chosen again
       take(files);
     });
   }
@@ -53,11 +53,11 @@ export function takeIn(onFiles) {
   }
 
   function watchDrops() {
-    let depth = 0; // dragenter and dragleave come for every element on the way
+    let depth = 0; // dragenter and dragleave are sent for every nested element
     const over = (on) => element("intake").classList.toggle("over", on);
     const listen = (type, act) =>
       document.addEventListener(type, (event) => {
-        event.preventDefault(); // a picture dropped beside the field must not replace the page
+        event.preventDefault(); // a picture dropped next to the field must not replace the page
         act(event);
       });
     listen("dragenter", () => over(++depth > 0));
@@ -71,6 +71,6 @@ export function takeIn(onFiles) {
 }
 
 function note(key) {
-  say(element("intake-note"), key).hidden = false;
+  setText(element("intake-note"), key).hidden = false;
   announceText(key);
 }

@@ -1,12 +1,12 @@
-// The key of a service that asks for one: kept in this tab's sessionStorage, sent with every question.
+// The API key of a service that requires one: kept in sessionStorage of this tab and sent with every request.
 
 import { key } from "./api.js";
 import { announceText, element } from "./dom.js";
-import { say } from "./i18n.js";
+import { setText } from "./i18n.js";
 
-let waiting = []; // what to try again with a key
+let waiting = []; // requests to repeat once there is a key
 
-/** Shows the form; `again` is called once a key was given. */
+/** Shows the form; `again` is called once the user has entered a key. */
 export function askForKey(again) {
   const wrong = Boolean(key.get());
   key.drop();
@@ -14,7 +14,7 @@ export function askForKey(again) {
   element("key").hidden = false;
   element("key-wrong").hidden = !wrong;
   element("key-input").toggleAttribute("aria-invalid", wrong);
-  if (wrong) say(element("key-wrong"), "key.wrong");
+  if (wrong) setText(element("key-wrong"), "key.wrong");
   announceText(wrong ? "key.wrong" : "key.title");
 }
 
@@ -23,14 +23,14 @@ export function showKey() {
   element("key-input").focus();
 }
 
-/** Lets the form work; shows it at once where the service says that it needs a key. */
+/** Wires the form, and shows it at once if the service requires a key. */
 export function watchKey(needed) {
   if (needed && !key.get()) element("key").hidden = false;
   element("key-form").addEventListener("submit", (event) => {
     event.preventDefault();
-    const given = element("key-input").value.trim();
-    if (!given) return element("key-input").focus();
-    key.set(given);
+    const entered = element("key-input").value.trim();
+    if (!entered) return element("key-input").focus();
+    key.set(entered);
     element("key-input").value = "";
     element("key").hidden = true;
     const again = waiting;

@@ -1,8 +1,8 @@
-// A picture with what was found on it: face boxes, the square that was judged, a heat map.
+// A picture with layers over it: face boxes, the analysed area, a heat map.
 
 import { make } from "./dom.js";
 
-// Dark red to pale yellow: its lightness grows with the strength, so that it reads without seeing colours too.
+// Dark red to pale yellow: lightness grows with strength, so that it can be read without colour vision.
 const COLOURS = [[70, 8, 60], [150, 25, 75], [222, 73, 50], [251, 155, 40], [255, 238, 150]];
 
 /** A figure around an image element or a canvas, with layers in the pixels of the upright picture. */
@@ -14,13 +14,13 @@ export class Overlay {
     this.element = make("figure", { className: "picture" }, image, this.#layers);
   }
 
-  /** The size of the upright picture; boxes and heat maps are placed in it. */
+  /** Sets the size of the upright picture, in whose pixels boxes and heat maps are given. */
   fit({ width, height }) {
     this.#size = { width, height };
     this.element.style.setProperty("--ratio", width / height);
   }
 
-  #place(layer, [left, top, right, bottom]) {
+  #position(layer, [left, top, right, bottom]) {
     const { width, height } = this.#size;
     Object.assign(layer.style, {
       left: `${(100 * left) / width}%`,
@@ -32,7 +32,7 @@ export class Overlay {
     return layer;
   }
 
-  /** Draws boxes, numbered where there are several; onPick hears which one was clicked. */
+  /** Draws face boxes, numbered if there are several; onPick receives the index of a clicked one. */
   faces(faces, onPick) {
     const several = faces.length > 1;
     this.#layers.querySelectorAll(".face").forEach((box) => box.remove());
@@ -42,33 +42,33 @@ export class Overlay {
         made.classList.add("pickable");
         made.addEventListener("click", () => onPick(index));
       }
-      this.#place(made, box);
+      this.#position(made, box);
     });
   }
 
   pick(index) {
-    this.#layers.querySelectorAll(".face").forEach((box, place) => box.classList.toggle("picked", place === index));
+    this.#layers.querySelectorAll(".face").forEach((box, number) => box.classList.toggle("picked", number === index));
   }
 
-  /** The square that was judged, where it is less than the whole picture and no face shows it. */
+  /** Draws the analysed area, unless it is the whole picture. */
   crop(box) {
     const { width, height } = this.#size;
     if (box[2] - box[0] >= width && box[3] - box[1] >= height) return;
-    this.#place(make("div", { className: "crop" }), box);
+    this.#position(make("div", { className: "crop" }), box);
   }
 
-  /** Lays a heat map over its box; returns a function that sets how visible it is, 0 to 1. */
+  /** Draws a heat map over its box; returns a function that sets its opacity, 0 to 1. */
   async heat({ box, png_base64: png }) {
     const canvas = await coloured(png);
     canvas.className = "heat";
     this.#layers.querySelector(".heat")?.remove();
-    this.#place(canvas, box);
+    this.#position(canvas, box);
     this.#layers.prepend(canvas); // boxes stay on top
     return (visible) => (canvas.style.opacity = visible);
   }
 }
 
-// Strength becomes colour and opacity: where nothing happened the picture stays as it is.
+// Strength sets colour and opacity: the picture is unchanged where there is no evidence.
 async function coloured(base64) {
   const bytes = Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0));
   const bitmap = await createImageBitmap(new Blob([bytes], { type: "image/png" }));
@@ -85,7 +85,7 @@ async function coloured(base64) {
 }
 
 function between(strength) {
-  const place = strength * (COLOURS.length - 1);
-  const below = Math.min(COLOURS.length - 2, Math.floor(place));
-  return COLOURS[below].map((value, channel) => value + (place - below) * (COLOURS[below + 1][channel] - value));
+  const position = strength * (COLOURS.length - 1);
+  const below = Math.min(COLOURS.length - 2, Math.floor(position));
+  return COLOURS[below].map((value, channel) => value + (position - below) * (COLOURS[below + 1][channel] - value));
 }

@@ -1,8 +1,8 @@
-// Wires the page: languages, what the service is, what comes in, one card for each file.
+// Wires the page: the language, the description of the service, and a card for each file.
 
 import * as api from "./api.js";
 import { announceText, element, focusOn, make } from "./dom.js";
-import { current, number, say, share, speak } from "./i18n.js";
+import { currentLanguage, exactPercent, number, setLanguage, setText } from "./i18n.js";
 import { kindOf, takeIn } from "./intake.js";
 import { watchKey } from "./key.js";
 import { Picture } from "./picture.js";
@@ -12,24 +12,24 @@ const cards = [];
 const counted = { picture: 0, video: 0 };
 
 function wireLanguage() {
-  document.querySelectorAll("[data-text]").forEach((found) => say(found, found.dataset.text));
-  for (const [id, key] of [["languages", "page.language"], ["intake", "intake.label"]]) say(element(id), key, {}, "aria-label");
+  document.querySelectorAll("[data-text]").forEach((node) => setText(node, node.dataset.text));
+  for (const [id, key] of [["languages", "page.language"], ["intake", "intake.label"]]) setText(element(id), key, {}, "aria-label");
   const buttons = document.querySelectorAll("#languages button");
   const choose = (language) => {
-    speak(language);
-    buttons.forEach((one) => one.setAttribute("aria-pressed", one.lang === language));
+    setLanguage(language);
+    buttons.forEach((button) => button.setAttribute("aria-pressed", button.lang === language));
   };
-  buttons.forEach((one) => one.addEventListener("click", () => choose(one.lang)));
-  choose(current());
+  buttons.forEach((button) => button.addEventListener("click", () => choose(button.lang)));
+  choose(currentLanguage());
 }
 
-/** One card for each file; the newest come first, in the order in which they were chosen. */
+/** Adds a card for each file, above the earlier ones and in the order of the files. */
 function add(files, service, name) {
   const made = files.map((file) => {
     const kind = kindOf(file) === "video" ? "video" : "picture";
-    const given = { file, n: ++counted[kind], name: name ?? file.name, service, onRemove: remove };
-    if (kind === "picture") return new Picture(given);
-    return new Video({ ...given, onFrame: (frame, title) => add([frame], service, title) });
+    const options = { file, n: ++counted[kind], name: name ?? file.name, service, onRemove: remove };
+    if (kind === "picture") return new Picture(options);
+    return new Video({ ...options, onFrame: (frame, title) => add([frame], service, title) });
   });
   cards.unshift(...made);
   element("cards").prepend(...made.map((card) => card.element));
@@ -40,13 +40,13 @@ function add(files, service, name) {
 }
 
 function remove(card) {
-  const place = cards.indexOf(card);
-  cards.splice(place, 1);
+  const index = cards.indexOf(card);
+  cards.splice(index, 1);
   card.element.remove();
   card.cancel();
   card.dispose();
   showCount();
-  focusOn(cards[Math.min(place, cards.length - 1)]?.heading ?? element("file"));
+  focusOn(cards[Math.min(index, cards.length - 1)]?.heading ?? element("file"));
   announceText("card.removed", { name: card.title });
 }
 
@@ -58,15 +58,15 @@ function showCount() {
 
 function showService(service) {
   element("demo").hidden = !service.generated;
-  say(element("model"), "model.line", { version: service.version, data: service.data });
-  say(element("kinds"), service.features?.video ? "intake.kinds.video" : "intake.kinds");
+  setText(element("model"), "model.line", { version: service.version, data: service.data });
+  setText(element("kinds"), service.features?.video ? "intake.kinds.video" : "intake.kinds");
   const exact = (value) => () => (value === null ? "–" : number(value, { maximumFractionDigits: 3 }));
   const tests = (service.test ?? []).map((test) => {
     const values = { n: () => number(test.images), data: test.data, auc: exact(test.auc) };
     for (const [name, field] of [["accuracy", "accuracy"], ["passed", "fakes_passed"], ["flagged", "reals_flagged"]]) {
-      values[name] = () => share(test[field]);
+      values[name] = () => exactPercent(test[field]);
     }
-    return make("li", { said: "model.test", values });
+    return make("li", { textKey: "model.test", values });
   });
   element("tests").replaceChildren(...tests);
   element("how-good").hidden = tests.length === 0;

@@ -1,4 +1,4 @@
-// One picture: shown from memory, sent, judged, and all that may be asked about the answer.
+// One picture: shown, sent to the service, and its answer with heat map, details and feedback.
 
 import { detect } from "./api.js";
 import { Card } from "./card.js";
@@ -7,7 +7,7 @@ import { checkBytes, checkPixels, wrongKind } from "./errors.js";
 import { expertPart } from "./expert.js";
 import { feedbackPart } from "./feedback.js";
 import { heatPart } from "./heat.js";
-import { say, text } from "./i18n.js";
+import { setText, text } from "./i18n.js";
 import { kindOf } from "./intake.js";
 import { Overlay } from "./overlay.js";
 import { faceChoice, headline, notes, ofHundred, score } from "./verdict.js";
@@ -23,14 +23,14 @@ export class Picture extends Card {
     super({ kind: "picture", n, name, onRemove });
     this.#file = file;
     this.#service = service;
-    this.judge();
+    this.analyse();
   }
 
   get #again() {
-    return { file: this.#file, again: () => this.judge() };
+    return { file: this.#file, again: () => this.analyse() };
   }
 
-  async judge() {
+  async analyse() {
     const { max_bytes: bytes, max_pixels: pixels } = this.#service?.limits ?? {};
     try {
       if (kindOf(this.#file) !== "picture") throw wrongKind();
@@ -43,12 +43,12 @@ export class Picture extends Card {
     return this.run((options) => detect(this.#file, options), { ...this.#again, onAnswer: (answer) => this.#answer(answer) });
   }
 
-  // Resolves once the browser has shown the picture or given up; it is sent in both cases.
+  // Resolves once the browser has displayed the picture or failed to; it is sent in both cases.
   #show() {
     this.headline("busy", "step.waiting");
     this.dispose();
     this.#url = URL.createObjectURL(this.#file);
-    const image = say(make("img"), ...["card.alt", this.titleKey[1], "alt"]);
+    const image = setText(make("img"), ...["card.alt", this.titleKey[1], "alt"]);
     this.#overlay = new Overlay(image);
     return new Promise((resolve) => {
       image.onload = () => {
@@ -57,7 +57,7 @@ export class Picture extends Card {
         resolve(image);
       };
       image.onerror = () => {
-        this.stage.replaceChildren(make("p", { className: "unseen" }, make("span", { said: "card.unseen" }), " ", make("span", { said: "card.unseen.more" })));
+        this.stage.replaceChildren(make("p", { className: "unseen" }, make("span", { textKey: "card.unseen" }), " ", make("span", { textKey: "card.unseen.more" })));
         resolve(image);
       };
       image.src = this.#url;
@@ -70,30 +70,30 @@ export class Picture extends Card {
     this.headline(result.verdict, ...headline({ ...result, faces }));
     if (result.size) this.#overlay.fit(result.size);
     if (!faces.length && result.crop_box) this.#overlay.crop(result.crop_box);
-    const has = result.p_fake !== null;
+    const hasScore = result.p_fake !== null;
     const about = make("div", { className: "about" });
     let picked = faces.reduce((best, face, index) => (face.p_fake > (faces[best]?.p_fake ?? -1) ? index : best), 0);
     const pick = (index, spoken = true) => {
       picked = index;
       const face = faces[index];
-      const one = face && faces.length > 1;
-      const said = face && [`face.${face.verdict}`, { n: index + 1 }];
+      const isOneOfSeveral = face && faces.length > 1;
+      const title = face && [`face.${face.verdict}`, { n: index + 1 }];
       about.replaceChildren(
         ...[
-          one && make("h4", { said: said[0], values: said[1] }),
-          has && score(face ?? result, result.thresholds),
-          make("p", { className: "help", said: `help.${(face ?? result).verdict}` }),
-          notes([...result.warnings.filter((code) => !one || code !== "several_faces"), ...(face?.quality ?? [])]),
+          isOneOfSeveral && make("h4", { textKey: title[0], values: title[1] }),
+          hasScore && score(face ?? result, result.thresholds),
+          make("p", { className: "help", textKey: `help.${(face ?? result).verdict}` }),
+          notes([...result.warnings.filter((code) => !isOneOfSeveral || code !== "several_faces"), ...(face?.quality ?? [])]),
         ].filter(Boolean),
       );
       this.#overlay.pick(index);
       if (choice) choice.querySelectorAll("input")[index].checked = true;
-      if (one && spoken) announce(text(...said), text(...ofHundred(face.p_fake)));
+      if (isOneOfSeveral && spoken) announce(text(...title), text(...ofHundred(face.p_fake)));
     };
     const choice = faces.length > 1 ? faceChoice(faces, picked, pick) : null;
     this.#overlay.faces(faces, pick);
     pick(picked, false);
-    const canExplain = has && this.stage.contains(this.#overlay.element);
+    const canExplain = hasScore && this.stage.contains(this.#overlay.element);
     this.body.replaceChildren(
       ...[
         choice,
@@ -107,7 +107,7 @@ export class Picture extends Card {
         ),
       ].filter(Boolean),
     );
-    const meaning = has ? text(...ofHundred(result.p_fake)) : text("help.no_face");
+    const meaning = hasScore ? text(...ofHundred(result.p_fake)) : text("help.no_face");
     announce(this.title + ":", text(...headline({ ...result, faces })), meaning);
   }
 

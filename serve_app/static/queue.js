@@ -1,20 +1,20 @@
-// Two uploads at a time, and patience with a busy service.
+// Limits uploads to two at a time, and retries while the service is busy.
 
-const AT_ONCE = 2;
-const TRIES = 4; // the first and three more
-const PATIENCE_S = 30; // a longer wait is said and left to the person
+const MAX_RUNNING = 2;
+const ATTEMPTS = 4;
+const MAX_WAIT_S = 30; // a longer wait is shown, and the user decides when to try again
 
 let running = 0;
 const waiting = [];
 
-/** Runs a task when its turn comes; a signal takes it out of the queue. */
+/** Runs a task when its turn comes; a signal removes it from the queue. */
 export async function inTurn(task, signal) {
-  if (running >= AT_ONCE) {
+  if (running >= MAX_RUNNING) {
     await new Promise((resolve, reject) => {
       waiting.push(resolve);
       signal.addEventListener("abort", () => {
-        const place = waiting.indexOf(resolve);
-        if (place >= 0) waiting.splice(place, 1);
+        const index = waiting.indexOf(resolve);
+        if (index >= 0) waiting.splice(index, 1);
         reject(signal.reason);
       });
     });
@@ -27,13 +27,13 @@ export async function inTurn(task, signal) {
   }
 }
 
-/** Asks again after 429 and 503 as often and as late as the service says; onWait hears the seconds that are left. */
-export async function patiently(task, signal, onWait) {
-  for (let left = TRIES - 1; ; left -= 1) {
+/** Repeats a task after 429 and 503, when Retry-After has passed; onWait receives the seconds that are left. */
+export async function withRetries(task, signal, onWait) {
+  for (let left = ATTEMPTS - 1; ; left -= 1) {
     try {
       return await task();
     } catch (error) {
-      if (!error.retryAfterS || error.retryAfterS > PATIENCE_S || left === 0) throw error;
+      if (!error.retryAfterS || error.retryAfterS > MAX_WAIT_S || left === 0) throw error;
       await countdown(error.retryAfterS, signal, onWait);
     }
   }

@@ -1,10 +1,10 @@
-// A video: shown from memory; a person picks a frame of it, or asks for the whole clip.
+// A video: shown, and analysed as a single frame that the user picks or as a whole clip.
 
 import { detectVideo } from "./api.js";
 import { Card } from "./card.js";
 import { announce, announceText, button, make } from "./dom.js";
 import { checkBytes } from "./errors.js";
-import { say, seconds, text } from "./i18n.js";
+import { setText, seconds, text } from "./i18n.js";
 import { clipPart } from "./timeline.js";
 
 const STEP_S = 0.04;
@@ -18,22 +18,22 @@ export class Video extends Card {
   #clip = make("div", { className: "clip" });
   #onFrame;
 
-  /** onFrame: hears a File of the picked frame and a name for it. */
+  /** onFrame: receives the picked frame as a File, and a name for it. */
   constructor({ file, n, name, service, onRemove, onFrame }) {
     super({ kind: "video", n, name, onRemove });
     this.#file = file;
     this.#service = service;
     this.#onFrame = onFrame;
     this.#url = URL.createObjectURL(file);
-    say(this.#video, "video.label", { n }, "aria-label");
+    setText(this.#video, "video.label", { n }, "aria-label");
     this.headline("ready", "video.frame");
     this.stage.append(this.#video);
-    this.#video.addEventListener("error", () => this.#unseen(), { once: true });
+    this.#video.addEventListener("error", () => this.#showUnplayable(), { once: true });
     this.#video.addEventListener("loadedmetadata", () => this.#measure(), { once: true });
     this.#video.src = this.#url;
   }
 
-  // A recording made in a browser knows its length only after it was asked for its end.
+  // A recording made in a browser has no duration until the player has seeked to its end.
   async #measure() {
     const video = this.#video;
     if (!Number.isFinite(video.duration)) {
@@ -42,20 +42,20 @@ export class Video extends Card {
     }
     this.#range.max = Math.max(0, video.duration - STEP_S);
     this.#draw();
-    this.#seek(video.duration / 2); // the middle says more than a black first frame
+    this.#seek(video.duration / 2); // the first frame is often black
   }
 
   #draw() {
     const end = () => seconds(this.#video.duration);
     this.time = make("output", { className: "time", aria: { hidden: "true" } });
-    say(this.#range, "video.time", {}, "aria-label");
+    setText(this.#range, "video.time", {}, "aria-label");
     this.#range.addEventListener("input", () => this.#seek(Number(this.#range.value)));
     this.#video.addEventListener("timeupdate", () => this.#follow(end));
     this.#video.addEventListener("seeked", () => this.#follow(end));
     const step = (key, by, sign) => {
       const made = make("button", { type: "button", className: "step-button", textContent: sign });
       made.addEventListener("click", () => this.#seek(this.#video.currentTime + by));
-      return say(made, key, {}, "aria-label");
+      return setText(made, key, {}, "aria-label");
     };
     const scrub = make(
       "div",
@@ -66,14 +66,14 @@ export class Video extends Card {
     );
     this.body.replaceChildren(
       ...[
-        make("p", { className: "help", said: "video.hint" }),
+        make("p", { className: "help", textKey: "video.hint" }),
         scrub,
         this.time,
         make(
           "div",
           { className: "actions" },
           button("video.pick", () => this.#pick(), "button"),
-          this.#service?.features?.video && button("video.clip", () => this.#judge()),
+          this.#service?.features?.video && button("video.clip", () => this.#analyseClip()),
         ),
         this.#clip,
       ].filter(Boolean),
@@ -89,11 +89,11 @@ export class Video extends Card {
   #follow(end) {
     this.#range.value = this.#video.currentTime;
     const values = { time: () => seconds(this.#video.currentTime), end };
-    say(this.time, "video.at", values);
-    say(this.#range, "video.at", values, "aria-valuetext");
+    setText(this.time, "video.at", values);
+    setText(this.#range, "video.at", values, "aria-valuetext");
   }
 
-  // Without loss where it fits: a JPEG would wipe out traces.
+  // Lossless if it fits the size limit, because JPEG compression removes traces.
   async #pick() {
     const { videoWidth: width, videoHeight: height, currentTime } = this.#video;
     const canvas = make("canvas", { width, height });
@@ -105,8 +105,8 @@ export class Video extends Card {
     this.#onFrame(new File([blob], "", { type: blob.type }), name);
   }
 
-  #judge() {
-    const options = { file: this.#file, again: () => this.#judge(), place: this.#clip, headline: false };
+  #analyseClip() {
+    const options = { file: this.#file, again: () => this.#analyseClip(), container: this.#clip, headline: false };
     try {
       checkBytes(this.#file, this.#service?.limits?.max_video_bytes);
     } catch (error) {
@@ -117,16 +117,16 @@ export class Video extends Card {
       this.#clip.replaceChildren(clipPart(answer, (time) => this.#seek(time)));
       announce(this.title + ":", text(`clip.${answer.verdict}`));
     };
-    return this.run((given) => detectVideo(this.#file, given), { ...options, onAnswer });
+    return this.run((progress) => detectVideo(this.#file, progress), { ...options, onAnswer });
   }
 
-  #unseen() {
-    this.stage.replaceChildren(make("p", { className: "unseen", said: "video.unseen" }));
+  #showUnplayable() {
+    this.stage.replaceChildren(make("p", { className: "unseen", textKey: "video.unseen" }));
     this.headline("error", "video.unseen");
     this.body.replaceChildren(
       ...[
-        make("p", { said: "video.unseen.more" }),
-        this.#service?.features?.video && button("video.clip", () => this.#judge()),
+        make("p", { textKey: "video.unseen.more" }),
+        this.#service?.features?.video && button("video.clip", () => this.#analyseClip()),
         this.#clip,
       ].filter(Boolean),
     );

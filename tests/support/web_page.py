@@ -1,4 +1,4 @@
-"""What the tests of the web page share: the real service with a judge that reads grey levels, and images for it."""
+"""What the tests of the web page share: a model client that reads grey levels, images for it, and a running service."""
 
 import io
 import threading
@@ -17,15 +17,16 @@ from detector_core.images.decode import Heat, Pixels
 from detector_core.images.faces import Face
 from detector_core.registry.predictor import ModelInfo, Prediction
 from serve_app.errors import Unavailable
+from tests.support.faces import make_face
 
 BUSY = 255
-"""An image this bright finds the model busy; every other grey level is its own p_fake, in percent."""
+"""Grey level for which the model is busy; any other grey level is the p_fake of the image, in percent."""
 NO_FACE, SEVERAL = (90, 60), (120, 60)
-"""Sizes (width, height): an image of that size has no face, or three; any other one, which fills it."""
+"""Sizes (width, height) of images with no face and with three faces; in any other size, one face fills the image."""
 
 
 class GreyLevelClient:
-    """The mean grey level is p_fake, in percent; its heat is a spot in the middle."""
+    """A model client: the mean grey level is p_fake, in percent; the heat map is a spot in the middle."""
 
     def __init__(self, info: ModelInfo) -> None:
         self.info = info
@@ -46,21 +47,22 @@ class GreyLevelClient:
 
 
 def find_faces(image_HWC: Pixels) -> list[Face]:
-    """Stands in for the search, see the sizes above."""
+    """Replaces the face detector, see NO_FACE and SEVERAL."""
     height, width = image_HWC.shape[:2]
-    boxes = {NO_FACE: [], SEVERAL: [(6, 16, 34, 44), (46, 16, 74, 44), (86, 16, 114, 44)]}.get(
-        (width, height), [(0.15 * width, 0.1 * height, 0.85 * width, 0.9 * height)]
-    )
-    return [Face(box=box, score=0.99, landmarks=np.zeros((5, 2), np.float32)) for box in boxes]
+    if (width, height) == NO_FACE:
+        return []
+    if (width, height) == SEVERAL:
+        return [make_face(left, 11, 38) for left in (1, 41, 81)]
+    return [make_face(0, 0, min(width, height))]
 
 
 def grey(level: int, size: tuple[int, int] = (64, 64)) -> dict[str, Any]:
-    """A flat image to choose; size is (width, height)."""
+    """An image file of one grey level; size is (width, height)."""
     return _file(np.full((size[1], size[0], 3), level, dtype=np.uint8))
 
 
 def three(*levels: int) -> dict[str, Any]:
-    """An image with three faces of these grey levels."""
+    """An image file with three faces of these grey levels."""
     return _file(np.repeat(np.repeat(np.uint8(levels), 40)[None, :, None], 60, axis=0).repeat(3, axis=2))
 
 
@@ -72,7 +74,7 @@ def _file(pixels: Pixels) -> dict[str, Any]:
 
 @contextmanager
 def served(app: FastAPI) -> Iterator[str]:
-    """The address of a service that runs in a thread for the length of a ``with`` block."""
+    """Runs an application in a thread for the length of a ``with`` block; yields its address."""
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", ws="none"))
     thread = threading.Thread(target=server.run)
     thread.start()

@@ -1,4 +1,4 @@
-"""The page in a real Chromium, before the real service with a judge that reads grey levels."""
+"""The page in a real Chromium, served by the real application with a model client that reads grey levels."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -36,7 +36,7 @@ def feedback_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory, feedback_folder: Path) -> Iterator[str]:
-    """A service for photographs that keeps feedback."""
+    """A service with a model for photographs that accepts feedback."""
     info = describe(save_model(tmp_path_factory.mktemp("page") / "tiny-v1", generated=False))
     settings = HttpSettings(limits=LIMITS, faces="on", feedback_folder=str(feedback_folder))
     with pytest.MonkeyPatch.context() as patch:
@@ -47,7 +47,7 @@ def address(tmp_path_factory: pytest.TempPathFactory, feedback_folder: Path) -> 
 
 @pytest.fixture(scope="module")
 def bare_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A demo model behind a key, without feedback and video."""
+    """A service with a demo model that requires a key and accepts neither feedback nor clips."""
     folder = tmp_path_factory.mktemp("bare")
     (folder / "keys").write_text("a-long-enough-key-for-a-test\n")
     info = describe(save_model(folder / "tiny-v1"))
@@ -58,16 +58,16 @@ def bare_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture
 def open_page(browser: Any) -> Iterator[Any]:
-    """Opens pages; fails when one logs an error that is no answer of the service, or asks another host."""
-    contexts, complaints, hosts, own = [], [], set(), set()
+    """Opens pages; fails if one logs anything but error answers of the service, or contacts another host."""
+    contexts, messages, hosts, own = [], [], set(), set()
 
     def open_(address: str, **options: Any) -> Any:
         context = browser.new_context(**{"locale": "en-GB", "viewport": {"width": 375, "height": 800}, **options})
         contexts.append(context)
         page = context.new_page()
         page.set_default_timeout(20_000)
-        page.on("console", lambda message: complaints.append(message.text))
-        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("console", lambda message: messages.append(message.text))
+        page.on("pageerror", lambda error: messages.append(str(error)))
         page.on("request", lambda sent: hosts.add(sent.url.removeprefix("blob:").split("/")[2]))
         own.add(address.removeprefix("http://"))
         page.goto(f"{address}/")
@@ -77,7 +77,7 @@ def open_page(browser: Any) -> Iterator[Any]:
     yield open_
     for context in contexts:
         context.close()
-    assert [text for text in complaints if not text.startswith("Failed to load resource")] == []
+    assert [text for text in messages if not text.startswith("Failed to load resource")] == []
     assert hosts <= own
 
 

@@ -1,4 +1,4 @@
-"""The page for everyone: axe in both schemes and languages, the keyboard alone, 320 px, video frames and clips."""
+"""Accessibility: axe in both colour schemes and languages, keyboard only, 320 px wide; and videos."""
 
 from typing import Any
 
@@ -20,16 +20,17 @@ def video() -> dict[str, Any]:
 
 
 def settle(page: Page) -> None:
-    """Waits until nothing is under way."""
+    """Waits until no request is running."""
     expect(page.locator("[data-state=busy]")).to_have_count(0, timeout=30_000)
 
 
 def check(page: Page, where: str) -> None:
     results = Axe().run(page)
     assert results.violations_count == 0, f"{where}: {results.generate_report()}"
-    out = """[...document.querySelectorAll("main *")].filter((one) => one.getBoundingClientRect().right > innerWidth)
-        .map((one) => `${one.tagName}.${one.className}`)"""
-    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), f"{where}: {page.evaluate(out)}"
+    overflowing = """[...document.querySelectorAll("main *")]
+        .filter((node) => node.getBoundingClientRect().right > innerWidth)
+        .map((node) => `${node.tagName}.${node.className}`)"""
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), f"{where}: {page.evaluate(overflowing)}"
 
 
 @pytest.mark.parametrize(("scheme", "locale"), [("light", "en-GB"), ("dark", "de-AT"), ("dark", "en"), ("light", "de")])
@@ -45,35 +46,35 @@ def test_axe_finds_no_violation_in_any_state(open_page: Any, address: str, schem
     expect(page.locator(".bars")).to_be_visible(timeout=30_000)
     page.locator(".heat-part button").first.click()
     expect(page.locator(".heat-part input")).to_be_visible(timeout=20_000)
-    page.evaluate("document.querySelectorAll('details').forEach(one => (one.open = true)); key.hidden = false")
+    page.evaluate("document.querySelectorAll('details').forEach(node => (node.open = true)); key.hidden = false")
     check(page, "every state")
 
 
-def test_the_language_is_switched_on_the_page_and_numbers_with_it(page: Page) -> None:
+def test_switching_the_language_changes_texts_and_numbers(page: Page) -> None:
     page.locator("#file").set_input_files(grey(90))
     expect(page.locator(".chance strong")).to_have_text("90%", timeout=20_000)
     page.get_by_role("button", name="Deutsch").click()
-    expect(page.get_by_role("heading", name="Das sieht künstlich erzeugt aus.")).to_be_visible()
+    expect(page.get_by_role("heading", name="Das sieht KI-generiert aus.")).to_be_visible()
     expect(page.locator(".chance strong")).to_have_text("90\u00a0%")
     assert page.evaluate("[document.documentElement.lang, document.title]") == [
         "de",
-        "Echtes oder künstliches Gesicht?",
+        "Echtes oder KI-generiertes Gesicht?",
     ]
 
 
-def test_no_text_is_missing_in_either_language(page: Page) -> None:
+def test_every_text_exists_in_both_languages(page: Page) -> None:
     wrong = page.evaluate(
         """async () => {
             const [first, second] = [await import("/static/texts.js"), await import("/static/texts_more.js")];
-            const holes = (text) => (text.match(/{\\w+}/g) ?? []).sort().join();
-            const odd = ([, [en, de]]) => !en || !de || holes(en) !== holes(de);
-            return Object.entries({ ...first.TEXTS, ...second.MORE }).filter(odd).map(([key]) => key);
+            const placeholders = (text) => (text.match(/{\\w+}/g) ?? []).sort().join();
+            const isWrong = ([, [en, de]]) => !en || !de || placeholders(en) !== placeholders(de);
+            return Object.entries({ ...first.TEXTS, ...second.MORE }).filter(isWrong).map(([key]) => key);
         }"""
     )
     assert wrong == []
 
 
-def test_the_keyboard_alone_is_enough(page: Page) -> None:
+def test_the_page_works_with_the_keyboard_alone(page: Page) -> None:
     page.keyboard.press("Tab")
     expect(page.locator(".skip")).to_be_focused()
     page.keyboard.press("Enter")
@@ -82,38 +83,38 @@ def test_the_keyboard_alone_is_enough(page: Page) -> None:
     assert page.locator("label[for=file]").evaluate("label => getComputedStyle(label).outlineStyle") == "solid"
     choosers: list[FileChooser] = []
     page.on("filechooser", lambda chooser: choosers.append(chooser))
-    for _ in range(10):  # a browser that is short of time forgets that a key was pressed before it opens the window
+    for _ in range(10):  # on a loaded machine the browser may lose a key press before it opens the dialogue
         page.keyboard.press("Enter")
         page.wait_for_timeout(1000)
         if choosers:
             break
     choosers[0].set_files([grey(90)])  # type: ignore[list-item]
-    expect(page.get_by_role("heading", name="This looks generated.")).to_be_visible(timeout=20_000)
-    passed = []
+    expect(page.get_by_role("heading", name="This looks AI-generated.")).to_be_visible(timeout=20_000)
+    focused = []
     for _ in range(12):
         page.keyboard.press("Tab")
-        passed.append(page.evaluate("document.activeElement.textContent || document.activeElement.tagName"))
-    order = ["Remove", "Show what moved the score", "Details for experts", "Was this wrong?"]
-    assert [name for name in passed if name in order] == order
-    assert "For programs: the HTTP API" in passed
+        focused.append(page.evaluate("document.activeElement.textContent || document.activeElement.tagName"))
+    order = ["Remove", "Show what influenced the score", "Details for experts", "Was this wrong?"]
+    assert [name for name in focused if name in order] == order
+    assert "For developers: the HTTP API" in focused
 
 
-def test_a_frame_of_a_video_is_picked_and_judged(page: Page) -> None:
+def test_a_frame_of_a_video_is_picked_and_analysed(page: Page) -> None:
     page.locator("#file").set_input_files(video())
-    slider = page.get_by_role("slider", name="Moment in the video")
+    slider = page.get_by_role("slider", name="Position in the video")
     expect(slider).to_be_visible(timeout=20_000)
     slider.press("Home")
     expect(page.locator(".time")).to_contain_text("0.0 of", timeout=20_000)
-    page.get_by_role("button", name="Judge this frame").click()
+    page.get_by_role("button", name="Analyse this frame").click()
     expect(page.get_by_role("heading", name="This looks like a photograph.")).to_be_visible(timeout=20_000)
     expect(page.locator(".name").first).to_have_text("Video 1 at 0.0 s")
 
 
 def test_a_whole_clip_gets_a_timeline_and_a_table(page: Page) -> None:
     page.locator("#file").set_input_files(video())
-    page.get_by_role("button", name="Judge the whole clip").click(timeout=20_000)
+    page.get_by_role("button", name="Analyse the whole clip").click(timeout=20_000)
     expect(page.locator(".bar-of")).to_have_count(5, timeout=30_000)
-    expect(page.locator(".clip-answer")).to_contain_text("frames with a face look generated")
+    expect(page.locator(".clip-answer")).to_contain_text("Frames with a face that look AI-generated")
     page.get_by_text("All frames as a table").click()
     expect(page.locator(".clip-answer tbody tr")).to_have_count(5)
 
@@ -121,8 +122,8 @@ def test_a_whole_clip_gets_a_timeline_and_a_table(page: Page) -> None:
 def test_a_video_that_cannot_be_played_says_what_to_do(page: Page) -> None:
     page.locator("#file").set_input_files({"name": "a.mp4", "mimeType": "video/mp4", "buffer": b"text"})
     expect(page.get_by_role("heading", name="Your browser cannot play this video.")).to_be_visible(timeout=20_000)
-    page.get_by_role("button", name="Judge the whole clip").click()
-    expect(page.locator(".clip")).to_contain_text("could not be read as a video", timeout=20_000)
+    page.get_by_role("button", name="Analyse the whole clip").click()
+    expect(page.locator(".clip")).to_contain_text("cannot be read as a video", timeout=20_000)
 
 
 def test_a_phone_offers_its_camera(open_page: Any, address: str) -> None:

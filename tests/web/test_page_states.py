@@ -1,4 +1,4 @@
-"""States of the page that the other files leave out: forced colours, reduced motion, notes, pasting, progress."""
+"""Forced colours, reduced motion, notes about the picture, the paste button and upload progress."""
 
 import base64
 import io
@@ -18,7 +18,7 @@ SLOW_BYTES_S = 30_000
 
 
 def picture(name: str, kind: str, side: int, **how: Any) -> dict[str, Any]:
-    """Noise, as a file to choose."""
+    """A file with noise."""
     pixels = np.random.default_rng(0).normal(90, 30, (side, side, 3)).clip(0, 255).astype(np.uint8)
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, kind, **how)
@@ -26,58 +26,63 @@ def picture(name: str, kind: str, side: int, **how: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_in_forced_colours_the_verdict_is_still_seen(open_page: Any, address: str, scheme: str) -> None:
+def test_the_verdict_is_visible_in_forced_colours(open_page: Any, address: str, scheme: str) -> None:
     page = open_page(address, forced_colors="active", color_scheme=scheme)
     page.locator("#file").set_input_files(grey(90))
-    expect(page.get_by_role("heading", name="This looks generated.")).to_be_visible()
+    expect(page.get_by_role("heading", name="This looks AI-generated.")).to_be_visible()
     colours = [
-        page.locator(part).first.evaluate("one => getComputedStyle(one).backgroundColor")
+        page.locator(part).first.evaluate("node => getComputedStyle(node).backgroundColor")
         for part in (".needle", ".zone.fake", "body")
     ]
     assert len(set(colours)) == 3, colours
 
 
-def test_with_reduced_motion_nothing_moves(open_page: Any, address: str) -> None:
-    moving = "document.getAnimations().filter(one => one.effect.getTiming().duration > 1).length"
-    found = {}
+def test_nothing_moves_with_reduced_motion(open_page: Any, address: str) -> None:
+    moving = "document.getAnimations().filter(animation => animation.effect.getTiming().duration > 1).length"
+    running = {}
     for motion in ("no-preference", "reduce"):
         page = open_page(address, reduced_motion=motion)
         page.locator("#file").set_input_files(grey(90))
         page.wait_for_selector("[data-state=busy], .chance")
-        found[motion] = page.evaluate(moving)
-        expect(page.get_by_role("heading", name="This looks generated.")).to_be_visible()
-    assert found["reduce"] == 0
+        running[motion] = page.evaluate(moving)
+        expect(page.get_by_role("heading", name="This looks AI-generated.")).to_be_visible()
+    assert running["reduce"] == 0
 
 
-def test_what_lowers_the_worth_of_an_answer_stands_beside_it(page: Page) -> None:
+def test_notes_say_why_an_answer_is_less_reliable(page: Page) -> None:
     page.locator("#file").set_input_files([picture("messenger.jpg", "JPEG", 150, quality=30), grey(3, (30, 30))])
     expect(page.locator(".chance")).to_have_count(2)
     first, second = page.locator(".card").all()
-    expect(first).to_contain_text("The picture has been compressed again")
-    for words in ("The picture is very small", "This face is small", "This face is blurred", "This face is dark"):
+    expect(first).to_contain_text("The picture is heavily compressed")
+    for words in (
+        "is very small and had to be enlarged",
+        "This face is small",
+        "This face is blurred",
+        "This face is dark",
+    ):
         expect(second).to_contain_text(words)
 
 
-def test_the_paste_button_takes_what_was_copied(open_page: Any, address: str) -> None:
+def test_the_paste_button_adds_the_picture_in_the_clipboard(open_page: Any, address: str) -> None:
     page = open_page(address, permissions=["clipboard-read", "clipboard-write"])
     page.evaluate(
         """async (data) => {
-            const bytes = Uint8Array.from(atob(data), (one) => one.charCodeAt(0));
+            const bytes = Uint8Array.from(atob(data), (letter) => letter.charCodeAt(0));
             const copied = new ClipboardItem({ "image/png": new Blob([bytes], { type: "image/png" }) });
             await navigator.clipboard.write([copied]);
         }""",
         base64.b64encode(grey(90)["buffer"]).decode(),
     )
     page.get_by_role("button", name="Paste").click()
-    expect(page.get_by_role("heading", name="This looks generated.")).to_be_visible()
+    expect(page.get_by_role("heading", name="This looks AI-generated.")).to_be_visible()
 
 
-def test_an_upload_shows_how_far_it_is(page: Page) -> None:
+def test_an_upload_shows_its_progress(page: Page) -> None:
     session = page.context.new_cdp_session(page)
     session.send("Network.enable")
     limits = {"offline": False, "latency": 5, "downloadThroughput": -1, "uploadThroughput": SLOW_BYTES_S}
     session.send("Network.emulateNetworkConditions", limits)
     page.locator("#file").set_input_files(picture("large.png", "PNG", 300))
-    expect(page.get_by_role("heading", name=re.compile(r"Sending: [1-9]\d?%"))).to_be_visible()
-    assert 0 < page.locator("progress").evaluate("one => one.value / one.max") <= 1
+    expect(page.get_by_role("heading", name=re.compile(r"Uploading: [1-9]\d?%"))).to_be_visible()
+    assert 0 < page.locator("progress").evaluate("bar => bar.value / bar.max") <= 1
     expect(page.locator(".chance")).to_be_visible(timeout=60_000)
