@@ -1,4 +1,4 @@
-"""Robustness: a model's metrics when images are re-encoded, resized, blurred, made noisy or cropped.
+"""Robustness: a model's metrics when images are re-encoded, resized, blurred, noisy, brightened or cropped.
 
 The changes are one table. They are applied to decoded images at their original size, before the preprocessing of the
 network. Each image is read and decoded once for the whole grid. The thresholds are the frozen ones, so a change that
@@ -64,6 +64,39 @@ def crop(image_HWC: Pixels, _: np.random.Generator, *, fraction: float) -> Pixel
     return image_HWC[top : top + crop_height, left : left + crop_width]
 
 
+def shift(image_HWC: Pixels, _: np.random.Generator, *, fraction: float) -> Pixels:
+    """Crops the upper left, ``fraction`` of the height and of the width smaller: a frame that is off centre."""
+    height, width = image_HWC.shape[:2]
+    return image_HWC[: max(1, round(height * (1 - fraction))), : max(1, round(width * (1 - fraction)))]
+
+
+def webp(image_HWC: Pixels, _: np.random.Generator, *, quality: int) -> Pixels:
+    """Encodes as lossy WebP and decodes again."""
+    buffer = io.BytesIO()
+    Image.fromarray(image_HWC).save(buffer, "WEBP", quality=quality)
+    return np.asarray(Image.open(buffer).convert("RGB"))
+
+
+def brightness(image_HWC: Pixels, _: np.random.Generator, *, factor: float) -> Pixels:
+    """Multiplies every value by ``factor`` and clips at 255."""
+    return (image_HWC * np.float32(factor)).round().clip(0, 255).astype(np.uint8)
+
+
+def screenshot(image_HWC: Pixels, _: np.random.Generator) -> Pixels:
+    """Scales down to three quarters, as a screen shows it, and sharpens; a screenshot is stored without loss."""
+    height, width = image_HWC.shape[:2]
+    size = max(1, round(width * 0.75)), max(1, round(height * 0.75))
+    shown = Image.fromarray(image_HWC).resize(size, Image.Resampling.BICUBIC)
+    return np.asarray(shown.filter(ImageFilter.UnsharpMask(radius=1, percent=80, threshold=0)))
+
+
+def reupload(image_HWC: Pixels, rng: np.random.Generator) -> Pixels:
+    """Sends an image twice through a service that scales it down and up again and compresses it."""
+    for factor, quality in ((0.8, 80), (0.9, 70)):
+        image_HWC = jpeg(resize(image_HWC, rng, factor=factor), rng, quality=quality)
+    return image_HWC
+
+
 @dataclass(frozen=True, kw_only=True)
 class Change:
     """A change of the images whose label is in ``only``; the others stay as they are."""
@@ -80,6 +113,11 @@ CHANGES: dict[str, Change] = {
     **{f"blur sigma {s:g}": Change(apply=partial(blur, sigma=s)) for s in (0.5, 1, 1.5, 3)},
     **{f"noise sigma {s:g}": Change(apply=partial(noise, sigma=s)) for s in (5, 10)},
     **{f"center {s:.0%}": Change(apply=partial(crop, fraction=s)) for s in (0.9, 0.75)},
+    "frame shifted by 10%": Change(apply=partial(shift, fraction=0.1)),
+    **{f"WebP quality {q}": Change(apply=partial(webp, quality=q)) for q in (80, 50)},
+    **{f"brightness x {f:g}": Change(apply=partial(brightness, factor=f)) for f in (0.7, 1.3)},
+    "screenshot": Change(apply=screenshot),
+    "uploaded twice": Change(apply=reupload),
     "reals as JPEG, fakes as PNG": Change(apply=partial(jpeg, quality=SWAP_QUALITY), only=(REAL,)),
     "fakes as JPEG, reals as PNG": Change(apply=partial(jpeg, quality=SWAP_QUALITY), only=(FAKE,)),
 }

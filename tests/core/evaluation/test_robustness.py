@@ -24,17 +24,20 @@ IMAGE = DRAW.integers(0, 256, (40, 50, 3), dtype=np.uint8)
 def test_each_change_changes_an_image_and_returns_an_image(name: str) -> None:
     changed = CHANGES[name].apply(IMAGE, np.random.default_rng(1))
     assert changed.dtype == np.uint8
-    assert changed.shape == ((40, 50, 3) if "center" not in name else changed.shape)
+    smaller = {"center 90%": (36, 45), "center 75%": (30, 38), "frame shifted by 10%": (36, 45), "screenshot": (30, 38)}
+    assert changed.shape == (*smaller.get(name, (40, 50)), 3)
     assert changed.shape != IMAGE.shape or (changed != IMAGE).any()
 
 
 def test_changes_have_the_documented_effect() -> None:
     flat = np.full((20, 20, 3), 128, np.uint8)
-    for name in ("JPEG quality 30", "resized to 0.25 and back", "blur sigma 3"):
+    for name in ("JPEG quality 30", "resized to 0.25 and back", "blur sigma 3", "screenshot", "uploaded twice"):
         assert (CHANGES[name].apply(flat, DRAW) == 128).all(), "a flat image has no detail to lose"
     noisy = CHANGES["noise sigma 10"].apply(np.full((200, 200, 3), 128, np.uint8), np.random.default_rng(0))
     assert noisy.std() == pytest.approx(10, rel=0.02)
     assert (CHANGES["center 75%"].apply(IMAGE, DRAW) == IMAGE[5:35, 6:44]).all()
+    assert (CHANGES["frame shifted by 10%"].apply(IMAGE, DRAW) == IMAGE[:36, :45]).all()
+    assert CHANGES["brightness x 1.3"].apply(np.uint8([[[100, 200, 10]]]), DRAW).tolist() == [[[130, 255, 13]]]
     errors = [np.abs(CHANGES[f"JPEG quality {q}"].apply(IMAGE, DRAW) - IMAGE.astype(int)).mean() for q in (95, 30)]
     assert errors[0] < errors[1]
 
