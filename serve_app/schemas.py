@@ -5,6 +5,7 @@ from typing import Literal, Self
 from pydantic import BaseModel, Field
 
 from detector_core.images.faces import Box
+from detector_core.registry import starter
 from detector_core.registry.predictor import ModelInfo
 from serve_app.settings import Faces, HttpSettings, Limits
 
@@ -213,6 +214,9 @@ class ModelAnswer(ModelRef):
     generated: bool = Field(
         description="true for a model trained on generated demo data, whose verdicts mean nothing for photographs"
     )
+    starter: bool = Field(
+        description="true for the starter model, which comes with the project and nobody promoted here"
+    )
     image_size: int
     precision: str = Field(description="numeric precision that the network runs in, such as int8")
     thresholds: Thresholds
@@ -231,6 +235,7 @@ class ModelAnswer(ModelRef):
             created=info.created,
             data=info.data,
             generated=info.generated,
+            starter=info.name == starter.NAME,
             image_size=info.preprocess.image_size,
             precision=info.precision,
             thresholds=Thresholds.of(info),

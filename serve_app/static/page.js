@@ -58,7 +58,7 @@ function showCount() {
 
 function showService(service) {
   element("demo").hidden = !service.generated;
-  setText(element("model"), "model.line", { version: service.version, data: service.data });
+  setText(element("model"), service.starter ? "model.line.starter" : "model.line", { version: service.version, data: service.data });
   setText(element("kinds"), service.features?.video ? "intake.kinds.video" : "intake.kinds");
   const exact = (value) => () => (value === null ? "–" : number(value, { maximumFractionDigits: 3 }));
   const tests = (service.test ?? []).map((test) => {

@@ -30,6 +30,10 @@ export const TEXTS = {
     "Es wurde mit am Computer gezeichneten Porträts trainiert, nicht mit Fotos. Seine Antworten zu Ihren Bildern haben keine Bedeutung.",
   ],
   "model.line": ["Model {version}, trained on {data}.", "Modell {version}, trainiert mit {data}."],
+  "model.line.starter": [
+    "Starter model {version}, which came with this software. It learnt from {data}: photographs and StyleGAN faces. It does not know other generators, face swaps or edited photographs.",
+    "Startmodell {version}, das mit dieser Software kam. Es hat aus {data} gelernt: Fotos und StyleGAN-Gesichter. Andere Generatoren, vertauschte Gesichter und bearbeitete Fotos kennt es nicht.",
+  ],
   "model.good": ["How often is it right?", "Wie oft liegt der Detektor richtig?"],
   "model.test": [
     "Tested on {n} pictures from {data}: {accuracy} of the answers were right; {passed} of the generated pictures passed as photographs, and {flagged} of the photographs were flagged as generated (AUC {auc}).",
