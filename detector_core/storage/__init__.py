@@ -1,4 +1,4 @@
-"""Where files live: local folders, shared mounts and object stores, through one set of functions."""
+"""Files in local folders, on shared mounts and in object stores, through one set of functions."""
 
 from detector_core.storage.paths import (
     absolute,

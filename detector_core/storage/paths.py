@@ -1,8 +1,8 @@
-"""Places that hold files: a local folder, a shared mount, or an object store (``s3://``, ``gs://``), alike.
+"""Files in a local folder, on a shared mount or in an object store (``s3://``, ``gs://``), through the same functions.
 
-Everything goes through pyarrow's filesystems, which need no further package for S3 and Google Cloud Storage;
-:mod:`detector_core.storage.object_stores` opens these two.
-Writes are atomic: a local file is written beside its name and renamed, an object appears only when it is complete.
+All of them use pyarrow's filesystems, which support S3 and Google Cloud Storage without further packages;
+:mod:`detector_core.storage.object_stores` opens these two. Writes are atomic: a local file is written under a temporary
+name and renamed, and an object appears only when it is complete.
 """
 
 import fcntl
@@ -20,12 +20,12 @@ from detector_core.storage import object_stores
 
 
 def is_uri(where: str) -> bool:
-    """Whether ``where`` names an object store or another filesystem instead of a local path."""
+    """Whether ``where`` is a URI of an object store or another filesystem, not a local path."""
     return "://" in where
 
 
 def absolute(where: str | Path) -> str:
-    """``where`` as a URI, or as an absolute local path: the same place whatever the working directory."""
+    """``where`` as a URI or an absolute local path, which does not depend on the working directory."""
     where = str(where)
     if where.startswith("file://"):
         where = where.removeprefix("file://")
@@ -33,51 +33,52 @@ def absolute(where: str | Path) -> str:
 
 
 def join(where: str | Path, *parts: str) -> str:
-    """``where`` with path parts appended."""
+    """Appends path components to ``where``."""
     return "/".join([str(where).rstrip("/"), *parts])
 
 
 def locate(where: str | Path) -> tuple[fs.FileSystem, str]:
-    """The filesystem of a place and the path in it.
+    """The filesystem of a path or URI, and the path within it.
 
     Raises:
-        BadConfig: a URI that says more than bucket and path.
-        BadData: a URI whose scheme is not known.
-        StorageUnavailable: an object store that does not answer, refuses, or has no such bucket; tried once a process.
+        BadConfig: the URI contains more than bucket and path.
+        BadData: the scheme of the URI is not supported.
+        StorageUnavailable: the object store does not answer, denies access, or has no such bucket. Checked once per
+            bucket and process.
     """
     if _in_store(where):
         return object_stores.locate(absolute(where))
     try:
-        found: tuple[fs.FileSystem, str] = fs.FileSystem.from_uri(absolute(where))
+        filesystem, path = fs.FileSystem.from_uri(absolute(where))
     except (ValueError, OSError) as error:
         raise BadData(f"{where} cannot be opened: {error}") from None
-    return found
+    return filesystem, path
 
 
 def exists(where: str | Path) -> bool:
-    """Whether a file or folder is there."""
+    """Whether a file or folder exists."""
     filesystem, path = locate(where)
-    with _named(where):
+    with _translate_errors(where):
         return bool(filesystem.get_file_info(path).type != fs.FileType.NotFound)
 
 
 def read_bytes(where: str | Path) -> bytes:
-    """A whole file. Raises FileNotFoundError."""
+    """Reads a whole file. Raises FileNotFoundError if it does not exist."""
     filesystem, path = locate(where)
-    with _named(where), filesystem.open_input_stream(path) as stream:
+    with _translate_errors(where), filesystem.open_input_stream(path) as stream:
         return bytes(stream.read())
 
 
 def write_bytes(where: str | Path, data: bytes) -> None:
-    """Writes a whole file atomically, making the folders above it."""
+    """Writes a whole file atomically, creating its parent folders."""
     where = absolute(where)
     if not is_uri(where):
-        with replacing(Path(where)) as beside:
-            beside.write_bytes(data)
+        with replacing(Path(where)) as temporary:
+            temporary.write_bytes(data)
         return
     filesystem, path = locate(where)
-    with _named(where):
-        if not _in_store(where):  # an object needs no folder
+    with _translate_errors(where):
+        if not _in_store(where):  # object stores have no folders
             filesystem.create_dir(path.rpartition("/")[0], recursive=True)
         with filesystem.open_output_stream(path) as stream:
             stream.write(data)
@@ -85,29 +86,28 @@ def write_bytes(where: str | Path, data: bytes) -> None:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary name beside ``path`` to write a file or folder under; on success it takes the place of ``path``.
+    """Yields a temporary path next to ``path``; the file or folder written there replaces ``path`` on success.
 
-    On an error the temporary name is removed and ``path`` is as it was. A folder that stood at ``path`` is
-    replaced by two renames.
+    On an error it is removed and ``path`` stays as it was. Replacing an existing folder takes two renames.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-    beside = scratch / path.name
+    temporary = scratch / path.name
     try:
-        yield beside
+        yield temporary
         if path.is_dir():
             path.rename(scratch / "old")
-        beside.replace(path)
+        temporary.replace(path)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
 def put_folder(local: Path, where: str | Path, last: str) -> None:
-    """Moves a finished local folder to its place; the file named ``last`` arrives last, so it marks completeness."""
+    """Copies a local folder to ``where``; the file named ``last`` is written last and so marks completeness."""
     where = absolute(where)
     if not is_uri(where):
-        with replacing(Path(where)) as beside:
-            shutil.copytree(local, beside)
+        with replacing(Path(where)) as temporary:
+            shutil.copytree(local, temporary)
         return
     names = sorted(p.relative_to(local).as_posix() for p in local.rglob("*") if p.is_file())
     for name in sorted(names, key=lambda name: name == last):
@@ -116,59 +116,59 @@ def put_folder(local: Path, where: str | Path, last: str) -> None:
 
 @contextmanager
 def local_copy(where: str | Path) -> Iterator[Path]:
-    """A local folder with the files of ``where``: itself when it is local, else a temporary download."""
+    """Yields a local folder with the files of ``where``: the folder itself if it is local, else a temporary copy."""
     where = absolute(where)
     if not is_uri(where):
         yield Path(where)
         return
     with tempfile.TemporaryDirectory(prefix="detector-") as scratch:
         filesystem, path = locate(where)
-        with _named(where):
+        with _translate_errors(where):
             fs.copy_files(path, scratch, source_filesystem=filesystem)
         yield Path(scratch)
 
 
 def names(where: str | Path) -> list[str]:
-    """The names of the files and folders in a folder, in order; none where there is no such folder."""
+    """The sorted names of the files and folders in a folder; an empty list if the folder does not exist."""
     filesystem, path = locate(where)
-    with _named(where):
-        found = filesystem.get_file_info(fs.FileSelector(path, allow_not_found=True))
-    return sorted(info.base_name for info in found)
+    with _translate_errors(where):
+        infos = filesystem.get_file_info(fs.FileSelector(path, allow_not_found=True))
+    return sorted(info.base_name for info in infos)
 
 
 def delete_file(where: str | Path) -> None:
-    """Removes a file; nothing where there is none."""
+    """Deletes a file if it exists."""
     filesystem, path = locate(where)
-    with _named(where):
+    with _translate_errors(where):
         if filesystem.get_file_info(path).type == fs.FileType.File:
             filesystem.delete_file(path)
 
 
 def delete_folder(where: str | Path) -> None:
-    """Removes a folder and all that is in it; nothing where there is none."""
+    """Deletes a folder and everything in it if it exists."""
     filesystem, path = locate(where)
-    with _named(where):
+    with _translate_errors(where):
         if filesystem.get_file_info(path).type == fs.FileType.Directory:
             filesystem.delete_dir(path)
 
 
 def private_folder(name: str) -> Path:
-    """A folder of this user alone below the machine's folder of temporary files.
+    """A folder below the system's temporary folder that only this user can access; created if it does not exist.
 
     Raises:
-        BadConfig: somebody else made it.
+        BadConfig: the path exists and is not a folder of this user.
     """
     folder = Path(tempfile.gettempdir()) / f"{name}-{os.getuid()}"
     with suppress(FileExistsError):
         folder.mkdir(mode=0o700)
     if folder.is_symlink() or not folder.is_dir() or folder.stat().st_uid != os.getuid():
-        raise BadConfig(f"{folder} belongs to somebody else: remove it, or set TMPDIR to a folder of your own")
+        raise BadConfig(f"{folder} is not a folder of this user: delete it, or set TMPDIR to another folder")
     return folder
 
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Holds a file lock, which a process that dies lets go."""
+    """Holds an exclusive file lock, which the kernel releases if the process dies."""
     with path.open("w") as stream:
         fcntl.flock(stream, fcntl.LOCK_EX)
         yield
@@ -178,6 +178,6 @@ def _in_store(where: str | Path) -> bool:
     return str(where).partition("://")[0] in object_stores.SCHEMES and is_uri(str(where))
 
 
-def _named(where: str | Path) -> AbstractContextManager[None]:
-    """Errors of an object store in one line; those of a disk as they are."""
-    return object_stores.named(absolute(where)) if _in_store(where) else nullcontext()
+def _translate_errors(where: str | Path) -> AbstractContextManager[None]:
+    """Translates errors of an object store; those of a disk stay as they are."""
+    return object_stores.translate_errors(absolute(where)) if _in_store(where) else nullcontext()

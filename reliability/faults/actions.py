@@ -15,7 +15,7 @@ from detector_core.data import manifest
 from reliability.faults.fault import CannotCause, Workspace, ensure, last_line, require_root
 from reliability.faults.scenario import Run, RunEnvironment, wait_for_epochs
 from tests.support.processes import wait_until_gone
-from tests.support.s3 import BUCKET, free_port, s3_server, use
+from tests.support.s3 import BUCKET, free_port, s3_server, use_server
 
 PROCESSES_END_S, AGENTS_END_S = 30, 90
 """Ray's agents wait a minute for the control store, which died with the driver; all other processes end at once."""
@@ -100,7 +100,7 @@ def object_store(folder: Path) -> Iterator[RunEnvironment]:
     """Storage on an S3 server that is reached through a relay, so that killing the relay loses no data."""
     with s3_server(folder / "s3.log") as url, pytest.MonkeyPatch.context() as patch:
         port = free_port()
-        use(patch, f"http://127.0.0.1:{port}")
+        use_server(patch, f"http://127.0.0.1:{port}")
         relay = RELAYS[folder] = Relay(port, int(url.rpartition(":")[2]))
         relay.start()
         try:

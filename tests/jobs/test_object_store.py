@@ -21,7 +21,7 @@ from detector_core.config import RunSpec
 from detector_core.data import manifest
 from detector_core.storage import object_stores
 from jobs.common.loopback import free_port
-from tests.support.s3 import BUCKET, s3_server, use
+from tests.support.s3 import BUCKET, s3_server, use_server
 
 LIMIT_S = 240
 TOP = f"s3://{BUCKET}"
@@ -32,7 +32,7 @@ RUN = f"{TOP}/runs/one"
 def images(tiny_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The images of the tiny data set on a server of this module; their URI."""
     with s3_server(tmp_path_factory.mktemp("moto") / "log") as url, pytest.MonkeyPatch.context() as patch:
-        use(patch, url)
+        use_server(patch, url)
         store, path = storage.locate(f"{TOP}/images")
         fs.copy_files(manifest.load(str(tiny_dataset)).root, path, destination_filesystem=store)
         yield f"{TOP}/images"
@@ -135,13 +135,13 @@ def test_a_job_says_in_one_line_that_the_store_is_down(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     url = f"http://127.0.0.1:{free_port()}"
-    use(monkeypatch, url)
+    use_server(monkeypatch, url)
     given = [flag.format(tmp=tmp_path, data=tiny_dataset) for flag in flags]
     started = time.monotonic()
     with pytest.raises(SystemExit) as ended:
         importlib.import_module(f"jobs.{verb}").main(given)
     assert ended.value.code == 1
-    assert time.monotonic() - started < 2 * object_stores.PATIENCE_S
+    assert time.monotonic() - started < 2 * object_stores.MAX_WAIT_S
     out, err = capfd.readouterr()
     assert out == ""
     assert err.splitlines()[-1].startswith(f"error: {TOP} does not answer at {url} (")

@@ -1,4 +1,4 @@
-"""An S3 server on loopback, moto's, for the tests of object stores."""
+"""moto's S3 server on loopback, for the tests of object stores."""
 
 import os
 import socket
@@ -15,16 +15,16 @@ from pyarrow import fs
 from jobs.common.loopback import free_port
 
 BUCKET = "faces-and-runs"
-STARTS_WITHIN_S = 60
-UNSET = ("AWS_ENDPOINT_URL_S3", "AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_DEFAULT_REGION", "AWS_REGION")
+START_TIMEOUT_S = 60
+VARIABLES_TO_UNSET = ("AWS_ENDPOINT_URL_S3", "AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_DEFAULT_REGION", "AWS_REGION")
 
 
 @contextmanager
 def s3_server(log: Path, **settings: str) -> Iterator[str]:
-    """A server with one bucket, for the length of a ``with`` block; yields its URL.
+    """Runs a server with one bucket for the duration of the ``with`` block; yields its URL.
 
     Args:
-        log: where its output goes.
+        log: file for the output of the server.
         settings: environment variables of moto.
     """
     port = free_port()
@@ -32,7 +32,7 @@ def s3_server(log: Path, **settings: str) -> Iterator[str]:
     with log.open("w") as out:
         server = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, env={**os.environ, **settings})
     try:
-        deadline = time.monotonic() + STARTS_WITHIN_S
+        deadline = time.monotonic() + START_TIMEOUT_S
         while True:
             with socket.socket() as probe:
                 if probe.connect_ex(("127.0.0.1", port)) == 0:
@@ -51,9 +51,9 @@ def s3_server(log: Path, **settings: str) -> Iterator[str]:
         server.wait(timeout=30)
 
 
-def use(patch: pytest.MonkeyPatch, url: str, key: str = "test") -> None:
-    """Points this process, and those that it starts, at a server."""
-    for name in UNSET:
+def use_server(patch: pytest.MonkeyPatch, url: str, key: str = "test") -> None:
+    """Sets the environment variables of this process and its children so that they use a server."""
+    for name in VARIABLES_TO_UNSET:
         patch.delenv(name, raising=False)
     for name, value in {
         "AWS_ENDPOINT_URL": url,
