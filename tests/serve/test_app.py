@@ -1,4 +1,4 @@
-"""Real Ray Serve, in processes of its own."""
+"""The application on a real Ray Serve, started in processes of its own."""
 
 import io
 import json
@@ -26,7 +26,7 @@ from jobs.common.loopback import free_port
 from tests.support.models import save_model
 from tests.support.serving import STOP_S, Service, marked, running
 
-KEPT_S = 20
+GAUGE_EXPIRES_S = 20
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +57,7 @@ def test_the_model_that_answers_is_named_and_each_answer_has_one_request_id(serv
     assert odd.json()["error"]["request_id"] in odd.headers.get_list("X-Request-ID")
 
 
-def score_is_that_of_the_core(service: Service) -> None:
+def check_score(service: Service) -> None:
     buffer = io.BytesIO()
     pixels = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(buffer, "JPEG")
@@ -72,26 +72,26 @@ def score_is_that_of_the_core(service: Service) -> None:
     assert (status, json.loads(body)["error"]["code"]) == (400, "not_an_image")
 
 
-def test_a_image_gets_the_score_of_the_core(service: Service) -> None:
-    score_is_that_of_the_core(service)
+def test_an_image_gets_the_score_of_the_predictor(service: Service) -> None:
+    check_score(service)
 
 
-def test_one_process_may_read_and_judge(models: Path, tmp_path: Path) -> None:
+def test_the_layout_together_runs_ingress_and_model_in_one_process(models: Path, tmp_path: Path) -> None:
     (tmp_path / "serve.yaml").write_text("layout: together")
     (tmp_path / "home").mkdir()
     with running(models, tmp_path / "home", tmp_path / "log", "--config", str(tmp_path / "serve.yaml")) as together:
-        score_is_that_of_the_core(together)
+        check_score(together)
         assert together.ask("GET", "/readyz")[0] == 200
         titles = [Path(f"/proc/{pid}/cmdline").read_text() for pid in marked(together.mark)]
-    # While it answers, say Serve's own look after its health, the title goes on with a dot and the method.
+    # While a replica runs a method, such as a health check, a dot and the method follow in the title.
     replicas = [re.split(r"[.\0]", title)[0] for title in titles if "ServeReplica" in title]
     assert replicas == ["ray::ServeReplica:detector:Ingress"]
 
 
-def test_what_is_told_once_stays_told_to_prometheus(service: Service) -> None:
-    """Ray forgets a gauge that is not set again for KEPT_S."""
+def test_gauges_that_rarely_change_do_not_expire(service: Service) -> None:
+    """Ray drops a gauge that is not set again within GAUGE_EXPIRES_S."""
 
-    def told() -> set[str]:
+    def exported_gauges() -> set[str]:
         lines = httpx.get(f"http://{host}:{port}/metrics", timeout=60).text.splitlines()
         return {
             line.split("{")[0] for line in lines if line.startswith(("ray_detector_images", "ray_detector_model_b"))
@@ -102,10 +102,10 @@ def test_what_is_told_once_stays_told_to_prometheus(service: Service) -> None:
     (file,) = Path(flags["session_dir"]).glob("metrics_export_port_*")
     host, port = flags["node_ip_address"], file.read_text()
     deadline = time.monotonic() + 60
-    while len(told()) < 2 and time.monotonic() < deadline:
+    while len(exported_gauges()) < 2 and time.monotonic() < deadline:
         time.sleep(1)
-    time.sleep(KEPT_S + 5)
-    assert told() == {"ray_detector_images_waiting", "ray_detector_model_behind"}
+    time.sleep(GAUGE_EXPIRES_S + 5)
+    assert exported_gauges() == {"ray_detector_images_waiting", "ray_detector_model_behind"}
 
 
 def test_it_stops_cleanly_and_leaves_nothing(service: Service) -> None:

@@ -1,6 +1,6 @@
-"""Load on a real Ray Serve: too much of it, a replica that dies, a model that changes, replicas that come and go.
+"""Load on a real Ray Serve: overload, a killed replica, a promotion, autoscaling.
 
-``python -m tests.serve.test_load SECONDS`` holds the flood for longer and prints what it saw.
+``python -m tests.serve.test_load SECONDS`` overloads the service for longer and prints statistics.
 """
 
 import asyncio
@@ -24,8 +24,8 @@ from tests.support.http_service import JPEG, image_bytes
 from tests.support.models import save_model
 from tests.support.serving import Service, marked, running
 
-FLOOD, LIGHT = 96, 4
-"""Connections that ask without a pause: about ten times what the settings below take at once, and well within."""
+OVERLOAD, LIGHT = 96, 4
+"""Connections that send requests without a pause: about ten times what SETTINGS allow at a time, and well within it."""
 SETTINGS = """
 max_batch_size: 2
 max_queued: 4
@@ -42,40 +42,44 @@ DETECTOR = b"ServeReplica:detector:Detector"
 
 
 @dataclass
-class Seen:
-    """What a load was answered."""
+class Answers:
+    """The answers to a load.
+
+    Attributes:
+        malformed: bodies of errors that are not in the form of the service, or lack Retry-After.
+    """
 
     statuses: Counter[int] = field(default_factory=Counter)
     seconds: dict[int, list[float]] = field(default_factory=dict)
     versions: list[str] = field(default_factory=list)
-    wrong: list[str] = field(default_factory=list)
+    malformed: list[str] = field(default_factory=list)
 
 
-async def load(service: Service, connections: int, stop: asyncio.Event) -> Seen:
-    """Asks on each connection, again as soon as it is answered, until ``stop``; every request is waited for."""
-    seen, data = Seen(), image_bytes((32, 32))
+async def load(service: Service, connections: int, stop: asyncio.Event) -> Answers:
+    """Sends requests on each connection, one after the other, until ``stop`` is set, and waits for all answers."""
+    answers, data = Answers(), image_bytes((32, 32))
     url = f"http://127.0.0.1:{service.port}/v1/detect"
 
-    async def ask_on(session: aiohttp.ClientSession) -> None:
+    async def send_on(session: aiohttp.ClientSession) -> None:
         while not stop.is_set():
             started = time.perf_counter()
             async with session.post(url, data=data, headers=JPEG) as response:
                 body = await response.json()
-                seen.statuses[response.status] += 1
-                seen.seconds.setdefault(response.status, []).append(time.perf_counter() - started)
+                answers.statuses[response.status] += 1
+                answers.seconds.setdefault(response.status, []).append(time.perf_counter() - started)
                 if response.status == 200:
-                    seen.versions.append(body["results"][0]["model"]["version"])
+                    answers.versions.append(body["results"][0]["model"]["version"])
                 elif response.status != 503 or "Retry-After" not in response.headers or "error" not in body:
-                    seen.wrong.append(json.dumps(body))
+                    answers.malformed.append(json.dumps(body))
 
     connector = aiohttp.TCPConnector(limit=connections)
     async with aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(60)) as session:
-        await asyncio.gather(*(ask_on(session) for _ in range(connections)))
-    return seen
+        await asyncio.gather(*(send_on(session) for _ in range(connections)))
+    return answers
 
 
-async def for_(service: Service, connections: int, seconds: float, meanwhile: Any = None) -> Seen:
-    """A load of so many seconds; ``meanwhile`` is called in its middle."""
+async def load_for(seconds: float, service: Service, connections: int, meanwhile: Any = None) -> Answers:
+    """Loads the service for a number of seconds; ``meanwhile`` is called at half time."""
     stop = asyncio.Event()
     running = asyncio.create_task(load(service, connections, stop))
     await asyncio.sleep(seconds / 2)
@@ -87,12 +91,12 @@ async def for_(service: Service, connections: int, seconds: float, meanwhile: An
 
 
 def detectors(service: Service) -> list[int]:
-    """The processes of the replicas that hold the model."""
+    """The process ids of the detector replicas."""
     return service.pids(DETECTOR)
 
 
 def memory(service: Service) -> int:
-    """Bytes that the processes of the service hold for themselves."""
+    """The unshared memory of all processes of the service, in bytes."""
     total = 0
     for pid in marked(service.mark):
         try:
@@ -103,12 +107,12 @@ def memory(service: Service) -> int:
     return total
 
 
-def until(true: Any, seconds: float) -> bool:
-    """Waits for a condition."""
+def wait_until(condition: Any, seconds: float) -> bool:
+    """Waits for a condition; returns whether it came true in time."""
     deadline = time.monotonic() + seconds
-    while not true() and time.monotonic() < deadline:
+    while not condition() and time.monotonic() < deadline:
         time.sleep(0.2)
-    return bool(true())
+    return bool(condition())
 
 
 @pytest.fixture(scope="module")
@@ -122,58 +126,58 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
         yield service
 
 
-def test_a_flood_is_refused_in_our_form_and_the_service_recovers(service: Service) -> None:
-    seen = asyncio.run(for_(service, FLOOD, 6))
-    assert seen.wrong == []
-    assert set(seen.statuses) == {200, 503}
+def test_overload_is_refused_with_503_and_the_service_recovers(service: Service) -> None:
+    answers = asyncio.run(load_for(6, service, OVERLOAD))
+    assert answers.malformed == []
+    assert set(answers.statuses) == {200, 503}
     started = time.monotonic()
-    assert until(lambda: service.ask("POST", "/v1/detect", image_bytes(), "image/jpeg")[0] == 200, RECOVERY_S)
+    assert wait_until(lambda: service.ask("POST", "/v1/detect", image_bytes(), "image/jpeg")[0] == 200, RECOVERY_S)
     assert time.monotonic() - started < RECOVERY_S
 
 
-def test_replicas_come_with_the_load_and_go_with_it(service: Service) -> None:
+def test_the_number_of_replicas_follows_the_load(service: Service) -> None:
     stop = asyncio.Event()
 
-    async def story() -> int:
-        running = asyncio.create_task(load(service, FLOOD, stop))
-        grown = await asyncio.to_thread(until, lambda: len(detectors(service)) >= 2, 60)
+    async def overload_until_scaled_up() -> int:
+        running = asyncio.create_task(load(service, OVERLOAD, stop))
+        grown = await asyncio.to_thread(wait_until, lambda: len(detectors(service)) >= 2, 60)
         stop.set()
         await running
         return grown
 
-    assert asyncio.run(story())
-    assert until(lambda: len(detectors(service)) == 1, 90)
+    assert asyncio.run(overload_until_scaled_up())
+    assert wait_until(lambda: len(detectors(service)) == 1, 90)
 
 
-def test_a_killed_replica_costs_no_answer(service: Service) -> None:
+def test_no_request_fails_when_a_replica_is_killed(service: Service) -> None:
     def kill() -> None:
         os.kill(detectors(service)[0], signal.SIGKILL)
 
     before = detectors(service)
-    seen = asyncio.run(for_(service, LIGHT, 6, kill))
-    assert seen.wrong == []
-    assert seen.statuses[200] > seen.statuses[503]
-    assert until(lambda: service.ask("GET", "/readyz")[0] == 200, 60)
+    answers = asyncio.run(load_for(6, service, LIGHT, kill))
+    assert answers.malformed == []
+    assert answers.statuses[200] > answers.statuses[503]
+    assert wait_until(lambda: service.ask("GET", "/readyz")[0] == 200, 60)
     assert detectors(service) != before
 
 
-def test_another_live_model_rolls_out_without_a_failed_request(service: Service, tmp_path: Path) -> None:
+def test_no_request_fails_during_a_promotion(service: Service, tmp_path: Path) -> None:
     before = versions.live(service.models).name
     better = save_model(tmp_path / "second", run="second", seed=1, auc=0.95)
 
-    def roll_out() -> None:
-        now = versions.promote(better, service.models)
-        assert until(lambda: json.loads(service.ask("GET", "/v1/model")[1])["version"] == now, 60)
+    def promote() -> None:
+        version = versions.promote(better, service.models)
+        assert wait_until(lambda: json.loads(service.ask("GET", "/v1/model")[1])["version"] == version, 60)
 
-    seen = asyncio.run(for_(service, LIGHT, 8, roll_out))
-    assert seen.wrong == []
-    assert set(seen.statuses) == {200}
-    assert set(seen.versions) == {before, versions.live(service.models).name}
+    answers = asyncio.run(load_for(8, service, LIGHT, promote))
+    assert answers.malformed == []
+    assert set(answers.statuses) == {200}
+    assert set(answers.versions) == {before, versions.live(service.models).name}
     assert json.loads(service.ask("GET", "/v1/model")[1])["version"] == versions.live(service.models).name
 
 
 def main(seconds: float) -> None:
-    """The flood for longer: what was answered, how fast, and what it did to the memory."""
+    """Overloads the service for longer, and prints the answers, their durations and the memory."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         versions.promote(save_model(folder / "first", run="first"), folder / "models")
@@ -181,10 +185,10 @@ def main(seconds: float) -> None:
         (folder / "home").mkdir()
         config = ("--config", str(folder / "serve.yaml"))
         with running(folder / "models", folder / "home", folder / "stderr", *config) as service:
-            asyncio.run(for_(service, LIGHT, 5))
+            asyncio.run(load_for(5, service, LIGHT))
             before = memory(service)
-            seen = asyncio.run(for_(service, FLOOD, seconds))
-            for status, times in sorted(seen.seconds.items()):
+            answers = asyncio.run(load_for(seconds, service, OVERLOAD))
+            for status, times in sorted(answers.seconds.items()):
                 times.sort()
                 print(
                     f"{status}: {len(times)} answers, p50 {times[len(times) // 2]:.3f} s, "
@@ -193,7 +197,7 @@ def main(seconds: float) -> None:
             print(
                 f"detectors {len(detectors(service))}, memory {before / 2**20:.0f} -> {memory(service) / 2**20:.0f} MiB"
             )
-            print(f"answers of another form: {len(seen.wrong)}")
+            print(f"malformed answers: {len(answers.malformed)}")
 
 
 if __name__ == "__main__":
