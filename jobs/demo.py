@@ -61,18 +61,18 @@ def main(argv: list[str] | None = None) -> NoReturn:
 
 
 def job(arguments: argparse.Namespace) -> dict[str, Any]:
-    """The steps, in order."""
+    """Runs the steps in order."""
     started = time.monotonic()
     work = Path(arguments.work)
     work.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(work).free
     if free < DISK_BYTES:
         raise InsufficientResources(
-            f"{work.absolute()} has {free / 1e9:.1f} GB free, the demo needs {DISK_BYTES / 1e9:.0f} GB"
+            f"{work.absolute()} has {free / 1e9:.1f} GB free, and the demo needs {DISK_BYTES / 1e9:.0f} GB"
         )
     runs, models, name = work / "runs", work / "models", "demo"
-    for earlier in (runs, models):
-        shutil.rmtree(earlier, ignore_errors=True)
+    for folder in (runs, models):  # of an earlier demo
+        shutil.rmtree(folder, ignore_errors=True)
     source = Path(arguments.data) if arguments.data else _generate(work / "data", arguments.seed)
     recipe = [*(FACES if arguments.data else GENERATED), "--seed", arguments.seed]
     if arguments.epochs:
@@ -82,7 +82,7 @@ def job(arguments: argparse.Namespace) -> dict[str, Any]:
     _step("train", *recipe, "--data", dataset, "--storage", runs, "--name", name, "--workers", WORKERS)
     report = _step("evaluate", runs / name, "--data", dataset)
     _step("promote", runs / name, "--to", models, "--data", dataset)
-    answers = _ask(models, manifest.load(str(dataset)))
+    answers = _query_service(models, manifest.load(str(dataset)))
     data_name = "your images" if arguments.data else "generated demo data"
     for answer in answers:
         cli.say(f"a {answer['truth']} image of {data_name}: {answer['verdict']} (p_fake {answer['p_fake']:.3f})")
@@ -114,12 +114,12 @@ def _step(verb: str, *arguments: object) -> dict[str, Any]:
     with _child(command, stdout=subprocess.PIPE) as process:
         output, _ = process.communicate()
         if process.returncode:
-            raise DetectorError(f"the step {verb!r} failed: the line above says why")
+            raise DetectorError(f"the step {verb!r} failed: see the messages above")
     result: dict[str, Any] = json.loads(output.splitlines()[-1])
     return result
 
 
-def _ask(models: Path, data: manifest.Manifest) -> list[dict[str, Any]]:
+def _query_service(models: Path, data: manifest.Manifest) -> list[dict[str, Any]]:
     """Serves the live model and sends it the first real and the first fake test image over HTTP."""
     port = free_port()
     command = ["-m", "jobs.serve", "--models", str(models), "--port", str(port)]
@@ -130,7 +130,7 @@ def _ask(models: Path, data: manifest.Manifest) -> list[dict[str, Any]]:
         answers = []
         for truth in LABELS:
             path = Path(data.root) / rows[rows["label"] == truth]["path"].iloc[0]
-            # The images of a data set are aligned portraits already.
+            # faces=off because the images of a data set are aligned portraits already.
             request = urllib.request.Request(
                 f"http://127.0.0.1:{port}/v1/detect?faces=off",
                 data=path.read_bytes(),
@@ -146,7 +146,7 @@ def _ask(models: Path, data: manifest.Manifest) -> list[dict[str, Any]]:
 
 @contextlib.contextmanager
 def _child(command: list[str], stdout: int) -> "Iterator[subprocess.Popen[bytes]]":
-    """A Python process that ends with the block, and with this process however that ends."""
+    """A Python process that is ended with the ``with`` block, and with this process, however that ends."""
     process = subprocess.Popen([sys.executable, *command], stdout=stdout, preexec_fn=_die_with_parent)
     try:
         yield process
@@ -161,7 +161,7 @@ def _child(command: list[str], stdout: int) -> "Iterator[subprocess.Popen[bytes]
 
 
 def _die_with_parent() -> None:
-    """Linux: SIGTERM to this process when its parent dies, however it dies."""
+    """Makes Linux send SIGTERM to this process when its parent dies."""
     pr_set_pdeathsig = 1
     ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
 

@@ -1,27 +1,32 @@
-"""Makes a checked data set from a folder of real and fake faces.
+"""Make a checked data set from a folder of real and fake faces.
 
-SOURCE is a local folder or a URI (s3://, gs://, file://), laid out as
+  python -m jobs.prepare downloads/faces --out data/faces
+  python -m jobs.prepare s3://bucket/faces --out s3://bucket/data/faces
+  python -m jobs.prepare --download kaggle --out data/140k
 
-  the Kaggle archive "140k Real and Fake Faces" unpacks, with its CSVs, or
-  {train,valid,test}/{real,fake}/..., or
-  {real,fake}/..., split here by --seed and --ratio with near-duplicates kept in one split.
+SOURCE is a local folder or a URI (s3://, gs://, file://) with one of these layouts:
 
-DATASET, a folder or URI, gets
+  the unpacked Kaggle archive "140k Real and Fake Faces" with its CSV files
+  {train,valid,test}/{real,fake}/...
+  {real,fake}/...    the job splits it by --seed and --ratio, and keeps near-duplicates in the same split
 
-  manifest.parquet  a row an image: path, label, split, sha256, width, height, bytes, JPEG quality, perceptual hash
-  audit.json        counts, unreadable files, duplicates within and across splits, CSV rows against files, and how well
-                    each property of the files alone (size, dimensions, brightness, JPEG tables, ...) tells the classes
-  dataset.json      what the data set is; written last
+DATASET, a folder or URI, receives
 
-The images stay where they are, unless --faces is given: then the largest face of each is aligned like an FFHQ portrait
-(scale, rotation and position) and stored without loss in DATASET/images. Use it for images that are not portraits yet.
+  manifest.parquet   one row per image: path, label, split, sha256, width, height, bytes, JPEG quality, perceptual hash
+  audit.json         counts, unreadable files, duplicates within and across splits, differences between CSV rows and
+                     files, and how well each property of the files (size, dimensions, brightness, JPEG tables, ...)
+                     alone separates real from fake
+  dataset.json       what the data set is; written last
 
-Interrupted, the same command goes on where it was. On a cluster, every node must be able to read SOURCE, and with
---faces to write DATASET.
+The images stay where they are. With --faces the data set consists of new images instead: the largest face of each
+image, aligned like an FFHQ portrait (scale, rotation and position) and stored losslessly in DATASET/images. Use it for
+images that are not portraits yet.
 
-  python -m jobs.prepare downloads/faces --out datasets/faces
-  python -m jobs.prepare s3://bucket/faces --out s3://bucket/datasets/faces
-  python -m jobs.prepare --download kaggle --out datasets/140k
+After an interruption, run the same command again to continue. On a cluster, every node must be able to read SOURCE and,
+with --faces, to write to DATASET.
+
+The last line on stdout is one JSON object: dataset, images, unreadable, duplicates_across_splits, counts, warnings,
+fingerprint.
 """
 
 import argparse
@@ -48,7 +53,7 @@ from detector_core.errors import BadConfig, BadData, first_line
 from detector_core.images import align
 from detector_core.labels import LABELS
 from jobs.common import cli
-from jobs.common.chunks import CHUNK, ChunkStore, map_chunks
+from jobs.common.chunks import CHUNK_IMAGES, ChunkStore, map_chunks
 from jobs.common.cluster import check_resources, connect
 
 IMAGES = "images"
@@ -57,29 +62,29 @@ KAGGLE_SET = "xhlulu/140k-real-and-fake-faces"
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
-    """Parses the command line and runs the job."""
+    """The command line."""
     parser = cli.parser("prepare", __doc__)
     parser.add_argument("source", metavar="SOURCE", nargs="?", help="folder or URI of the images")
     parser.add_argument("--out", metavar="DATASET", required=True, help="folder or URI to write; replaced if it exists")
-    parser.add_argument("--name", help="what to call the data set (default: the last part of SOURCE)")
+    parser.add_argument("--name", help="name of the data set [the last part of SOURCE]")
+    parser.add_argument("--seed", type=int, default=0, help="random seed for splitting and for --sample [%(default)s]")
     parser.add_argument(
-        "--seed", type=int, default=0, help="of the split of a flat source, and of --sample (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--ratio", type=_ratio, default=RATIO, help="train:valid:test of a flat source (default: 5:1:1, as Table I)"
+        "--ratio", type=_ratio, default=RATIO, help="train:valid:test of a SOURCE without splits [5:1:1, as in Table I]"
     )
     parser.add_argument(
         "--faces",
         action="store_true",
-        help="find the largest face of each image with MTCNN and align it like a portrait",
+        help="detect the largest face of each image with MTCNN and align it like a portrait",
     )
-    parser.add_argument("--sample", type=int, metavar="N", help="take only N images of each split and class, by --seed")
-    parser.add_argument("--download", choices=["kaggle"], help="fetch the Kaggle set first (needs kagglehub)")
-    cli.run(prepare, parser.parse_args(argv))
+    parser.add_argument(
+        "--sample", type=int, metavar="N", help="use only N images of each split and class, chosen by --seed"
+    )
+    parser.add_argument("--download", choices=["kaggle"], help="download the Kaggle data set first (needs kagglehub)")
+    cli.run(job, parser.parse_args(argv))
 
 
-def prepare(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Lists, inspects, compares, splits, audits, saves."""
+def job(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Lists, inspects and compares the images, splits and audits them, and saves the manifest."""
     if (arguments.source is None) == (arguments.download is None):
         raise BadConfig("give either SOURCE or --download kaggle")
     index = scan(arguments.source or download_kaggle())
@@ -92,14 +97,14 @@ def prepare(arguments: argparse.Namespace) -> dict[str, Any]:
     if arguments.faces:
         root, key = storage.join(dataset, IMAGES), f"{index.key}-faces"
         transform = functools.partial(align.save_portrait, folder=root)
-    parts = ChunkStore(dataset, key)
+    store = ChunkStore(dataset, key)
     with connect():
         check_resources(cpus=1, purpose="jobs.prepare")
-        properties = inspect_all(index, parts, transform)
+        properties = inspect_all(index, store, transform)
         frame = index.frame[["path", "label", "split"]].merge(properties, on="path", validate="1:1")
         usable = frame["problem"].isna()
-        check_usable(frame[usable], frame[~usable], index.root)
-        group_N = near_groups(frame["phash"][usable])
+        check_classes(frame[usable], frame[~usable], index.root)
+        group_N = near_duplicate_groups(frame["phash"][usable])
     if index.flat:
         frame.loc[usable.to_numpy(), "split"] = draw_splits(
             frame.loc[usable, "label"].tolist(), group_N, ratio=arguments.ratio, seed=arguments.seed
@@ -110,50 +115,50 @@ def prepare(arguments: argparse.Namespace) -> dict[str, Any]:
     result["split"] = {"seed": arguments.seed, "ratio": list(arguments.ratio)} if index.flat else "folders"
     if arguments.faces:
         frame["path"] = frame["path"].map(align.portrait_name)
-    kept = frame[usable].astype(dict.fromkeys(["width", "height", "bytes"], "int64"))
-    made = manifest.save(dataset, kept, root=root, name=name, generated=index.generated, audit=result)
-    parts.remove()
+    readable = frame[usable].astype(dict.fromkeys(["width", "height", "bytes"], "int64"))
+    saved = manifest.save(dataset, readable, root=root, name=name, generated=index.generated, audit=result)
+    store.remove()
     cli.say(summary(result, f"{name} -> {dataset}"))
     return {
         "dataset": dataset,
-        "images": len(made.frame),
+        "images": len(saved.frame),
         "unreadable": result["unreadable"]["count"],
         "duplicates_across_splits": groups_across_splits(result),
         "counts": result["counts"],
         "warnings": result["warnings"],
-        "fingerprint": made.fingerprint,
+        "fingerprint": saved.fingerprint,
     }
 
 
-def inspect_all(index: Index, parts: ChunkStore, transform: Transform | None) -> pd.DataFrame:
-    """The properties of every image, inspected by all cores of the cluster; finished chunks are not done again."""
+def inspect_all(index: Index, store: ChunkStore, transform: Transform | None) -> pd.DataFrame:
+    """The properties of every image, inspected on all cores of the cluster; finished chunks are not repeated."""
     paths = index.frame["path"].tolist()
-    chunks = [paths[start : start + CHUNK] for start in range(0, len(paths), CHUNK)]
-    done = parts.done()
-    todo = [number for number in range(len(chunks)) if number not in done]
+    chunks = [paths[start : start + CHUNK_IMAGES] for start in range(0, len(paths), CHUNK_IMAGES)]
+    stored = store.done()
+    todo = [number for number in range(len(chunks)) if number not in stored]
     task = ray.remote(inspect_images)
-    ready = sum(len(chunks[number]) for number in done)
-    with tqdm(total=len(paths), initial=ready, desc="inspecting", unit=" images") as bar:
+    already_done = sum(len(chunks[number]) for number in stored)
+    with tqdm(total=len(paths), initial=already_done, desc="inspecting", unit=" images") as bar:
         for position, properties in map_chunks(task, [(index.root, chunks[number], transform) for number in todo]):
-            parts.write(todo[position], properties)
+            store.write(todo[position], properties)
             bar.update(len(properties))
-    return parts.read(len(chunks))
+    return store.read(len(chunks))
 
 
-def near_groups(phashes: pd.Series) -> NDArray[np.int64]:
-    """The group of near-duplicates of each image, compared by all cores of the cluster."""
+def near_duplicate_groups(phashes: pd.Series) -> NDArray[np.int64]:
+    """The number of the group of near-duplicates that each image is in, compared on all cores of the cluster."""
     number_N, unique = phashes.factorize()
     hashes = unpack_hashes(list(unique))
     shared, task = ray.put(hashes), ray.remote(near_duplicate_edges)
     calls = [(shared, rows) for rows in row_blocks(len(hashes))]
-    found = map_chunks(task, calls)
-    edges = [edge for _, edge in tqdm(found, total=len(calls), desc="comparing", unit=" blocks")]
+    results = map_chunks(task, calls)
+    edges = [edge for _, edge in tqdm(results, total=len(calls), desc="comparing", unit=" blocks")]
     groups_N: NDArray[np.int64] = connected_groups(len(hashes), edges)[number_N]
     return groups_N
 
 
-def check_usable(usable: pd.DataFrame, broken: pd.DataFrame, root: str) -> None:
-    """Raises BadData when the images that can be read leave a class empty."""
+def check_classes(usable: pd.DataFrame, broken: pd.DataFrame, root: str) -> None:
+    """Raises BadData if no image of a class can be read."""
     for label in LABELS:
         if not (usable["label"] == label).any():
             first = broken[broken["label"] == label].iloc[0]
@@ -163,30 +168,30 @@ def check_usable(usable: pd.DataFrame, broken: pd.DataFrame, root: str) -> None:
 
 
 def download_kaggle() -> str:
-    """The folder of the Kaggle set, downloaded unless it is there already.
+    """The folder of the Kaggle data set, downloaded unless it is there already.
 
     Raises:
         BadData: kagglehub is missing or cannot reach Kaggle.
     """
-    by_hand = (
-        f"or download https://www.kaggle.com/datasets/{KAGGLE_SET} by hand, unpack it and give its folder as SOURCE"
+    manual_download = (
+        f"or download https://www.kaggle.com/datasets/{KAGGLE_SET} yourself, unpack it and give its folder as SOURCE"
     )
     try:
         import kagglehub
     except ImportError:
-        raise BadData(f"--download kaggle needs kagglehub: uv pip install kagglehub, {by_hand}") from None
+        raise BadData(f"--download kaggle needs kagglehub: uv pip install kagglehub, {manual_download}") from None
     try:
         return str(kagglehub.dataset_download(KAGGLE_SET))
     except (OSError, ValueError) as error:
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
             raise
         reason = first_line(error)
-        raise BadData(f"Kaggle cannot be reached or refuses ({reason}): go online and sign in, {by_hand}") from None
+        raise BadData(f"the download from Kaggle failed ({reason}): go online and sign in, {manual_download}") from None
 
 
 def _ratio(text: str) -> tuple[int, ...]:
     if not re.fullmatch(r"[1-9]\d*:[1-9]\d*:[1-9]\d*", text):
-        raise argparse.ArgumentTypeError(f"{text!r} is not like 5:1:1, three whole numbers above 0")
+        raise argparse.ArgumentTypeError(f"{text!r} is not three whole numbers above 0, such as 5:1:1")
     return tuple(int(part) for part in text.split(":"))
 
 

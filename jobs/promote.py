@@ -1,25 +1,25 @@
-"""Choose the model that is served: promote one, list the versions, roll back, or remove old ones.
+"""Choose the model that is served: promote one, list the versions, roll back, or remove old versions.
 
   python -m jobs.promote runs/resnet68-cutout-20260101-120000 --to models
-  python -m jobs.promote models-of-others/faces --to models --data data/faces --precision int8
+  python -m jobs.promote downloads/model --to models --data data/faces --precision int8
   python -m jobs.promote --list --to models
   python -m jobs.promote --rollback --to models
   python -m jobs.promote --prune 3 --to models
 
-RUN_OR_MODEL is a run's folder or a model folder. It is copied to MODELS/VERSION, and the file MODELS/live is made to
-name it; both happen whole or not at all. Refused are a model that no test split has judged (jobs.evaluate does), one
-with a changed or missing file, and, unless --force is given, one whose AUC is below the live model's on a data set
-that both were judged on. --rollback goes back to the version that was live before; repeat it to go further back.
---prune KEEP removes all but KEEP versions, the live one and its forerunners kept first.
+RUN_OR_MODEL is the folder of a run or of a model. It is copied to MODELS/VERSION, and the file MODELS/live is changed
+to name that version; both are atomic. A model is refused if it was never evaluated on a test split (see jobs.evaluate),
+if a file of it is missing or was changed, or if its AUC is below that of the live model on a data set that both were
+evaluated on; --force skips only the last check. --rollback returns to the version that was live before; repeat it to go
+further back. --prune KEEP removes all but KEEP versions; the live version and those that were live last are kept first.
 
-The version is exported for OpenVINO, which a CPU serves: in int8 (calibrated on training images of DATASET), bf16 or
-fp32. On the validation images of DATASET each is held against the network that was judged: AUC may fall by at most
-0.002 and at most 0.5 % of the verdicts may flip. --precision auto takes the fastest that passes; one that is named and
-does not pass is refused, unless --force is given. Without --data the data set of the run is used; a model folder has
-none, and is then served in fp32. The table of precisions is kept in VERSION/runtime.json, and VERSION/MODEL_CARD.md
-says what the model is worth.
+The version is exported to OpenVINO, which serves it on a CPU, in int8 (calibrated on training images of DATASET), bf16
+or fp32. Each precision is compared with the evaluated network on the validation images of DATASET: it passes if AUC
+falls by at most 0.002 and at most 0.5 % of the verdicts change. --precision auto takes the fastest precision that
+passes. A given precision that does not pass is refused, unless --force is given. Without --data the data set of the run
+is used; a model folder does not name one, and is then served in fp32. The comparison is saved in VERSION/runtime.json,
+and VERSION/MODEL_CARD.md describes the model and its error rates.
 
-A running service takes over what becomes live within seconds, without a restart.
+A running service switches to the new live version within seconds, without a restart.
 
 The last line on stdout is one JSON object: live, version, previous (what was live before this call, or null),
 precision; with --list live and versions, newest promotion first; with --prune live, versions and removed.
@@ -48,28 +48,30 @@ def main(argv: list[str] | None = None) -> NoReturn:
     """The command line."""
     parser = cli.parser("promote", __doc__)
     parser.add_argument("model", metavar="RUN_OR_MODEL", nargs="?", help="what to promote; see above")
+    parser.add_argument("--to", required=True, metavar="MODELS", help="folder, shared mount or URI for the versions")
+    parser.add_argument("--data", metavar="DATASET", help="the data set to compare precisions on [that of the run]")
     parser.add_argument(
-        "--to", required=True, metavar="MODELS", help="folder, shared mount or URI that holds the versions"
-    )
-    parser.add_argument("--data", metavar="DATASET", help="where precisions are compared [the data set of the run]")
-    parser.add_argument(
-        "--precision", choices=("auto", *PRECISIONS), default="auto", help="what is served on a CPU [%(default)s]"
+        "--precision", choices=("auto", *PRECISIONS), default="auto", help="arithmetic on a CPU [%(default)s]"
     )
     parser.add_argument(
-        "--force", action="store_true", help="also a model worse than the live one, or a precision that does not pass"
+        "--force",
+        action="store_true",
+        help="promote even a model worse than the live one, or a precision that does not pass",
     )
     instead = parser.add_mutually_exclusive_group()
-    instead.add_argument("--rollback", action="store_true", help="go back to the version that was live before")
+    instead.add_argument("--rollback", action="store_true", help="return to the version that was live before")
     instead.add_argument("--list", action="store_true", help="list the versions and change nothing")
-    instead.add_argument("--prune", type=int, metavar="KEEP", help="remove all but KEEP versions, never the live one")
+    instead.add_argument(
+        "--prune", type=int, metavar="KEEP", help="remove all but KEEP versions; the live one is always kept"
+    )
     cli.run(job, parser.parse_args(argv))
 
 
 def job(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Lists, rolls back, prunes or promotes."""
+    """Lists versions, rolls back, prunes or promotes."""
     without_model = arguments.rollback or arguments.list or arguments.prune is not None
     if bool(arguments.model) == without_model:
-        raise BadConfig("name a RUN_OR_MODEL to promote, or give --rollback, --list or --prune without one")
+        raise BadConfig("give a RUN_OR_MODEL to promote, or one of --rollback, --list and --prune without it")
     models = storage.absolute(arguments.to)
     previous = next(iter(versions.history(models)), None)
     if arguments.prune is not None:
@@ -86,7 +88,7 @@ def job(arguments: argparse.Namespace) -> dict[str, Any]:
     else:
         version = _promote(arguments, models)
         if previous not in (None, version):
-            _say_how_it_compares(models, version, str(previous))
+            _compare_with_previous(models, version, str(previous))
     precision = describe(versions.live(models)).precision
     cli.say(f"live in {models}: {version} in {precision} (before: {previous or 'none'})")
     return {"live": versions.live_location(models), "version": version, "previous": previous, "precision": precision}
@@ -97,7 +99,7 @@ def _listed(models: str, live: str | None) -> dict[str, Any]:
 
 
 def _promote(arguments: argparse.Namespace, models: str) -> str:
-    from detector_core.registry import promotion  # torch and more, which listing and rolling back need not wait for
+    from detector_core.registry import promotion  # imports torch, which the other actions do not need
 
     data = manifest.load(storage.absolute(arguments.data)) if arguments.data else data_of_run(arguments.model)
     promotion.check_requested_precision(arguments.precision, data)
@@ -109,13 +111,13 @@ def _promote(arguments: argparse.Namespace, models: str) -> str:
         say=cli.say,
         progress=_bar,
     )
-    # A version that was forced is another one: without --force it must pass the gate again.
+    # A forced promotion makes another version, so that without --force the model must pass the gate.
     key = f"{arguments.precision} {data.fingerprint if data else ''}{' forced' if arguments.force else ''}"
     return versions.promote(arguments.model, models, force=arguments.force, add_files=add_runtime, key=key)
 
 
 def data_of_run(run_or_model: str) -> Manifest | None:
-    """The data set that a run was trained on, where its ``run.json`` names one that is still there and unchanged."""
+    """The data set that a run was trained on; None if ``run.json`` names none, or it is gone or has changed."""
     where = storage.join(storage.absolute(run_or_model), "run.json")
     if not storage.exists(where):
         return None
@@ -137,15 +139,16 @@ def _bar(title: str, images: int) -> Callable[[int], object]:
     return step
 
 
-def _say_how_it_compares(models: str, now: str, before: str) -> None:
-    if before not in versions.list_versions(models):
+def _compare_with_previous(models: str, version: str, previous: str) -> None:
+    """Prints the AUC of both versions on every data set that both were evaluated on."""
+    if previous not in versions.list_versions(models):
         return
-    ours, theirs = (versions.test_reports(versions.fetch(storage.join(models, name))) for name in (now, before))
-    both = list(versions.compare_auc(ours, theirs))
-    for name, auc, auc_before in both:
-        cli.say(f"AUC on the test split of {name}: {auc:.4f}, {before} had {auc_before:.4f}")
-    if not both:
-        cli.say(f"not compared with {before}: no data set has judged both")
+    new, old = (versions.test_reports(versions.fetch(storage.join(models, name))) for name in (version, previous))
+    comparisons = list(versions.compare_auc(new, old))
+    for data_name, auc, previous_auc in comparisons:
+        cli.say(f"AUC on the test split of {data_name}: {auc:.4f}, {previous} had {previous_auc:.4f}")
+    if not comparisons:
+        cli.say(f"not compared with {previous}: no data set was used to evaluate both")
 
 
 if __name__ == "__main__":

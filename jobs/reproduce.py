@@ -1,22 +1,23 @@
-"""Rebuild the paper's comparison: train the six variants, judge each on the test split, and compare.
+"""Reproduce the paper's comparison: train the six variants, evaluate each on the test split, and compare them.
 
   python -m jobs.reproduce --data data/faces --storage runs --workers 4 --gpu
   python -m jobs.reproduce --data data/faces --storage runs --init none --epochs-scale 0.1 --image-scale 0.4
   python -m jobs.reproduce --data data/faces --storage runs --seeds 3 --gpu
   python -m jobs.reproduce --data data/faces --storage runs --init-of vggface2=vggface2.pt --init-of resnet68=none
 
-Epochs, rates and image sizes are those of Table II. On a machine without a GPU, --epochs-scale and --image-scale
-shrink them: never below one epoch, never below the smallest image that a network takes.
+Epochs, learning rates and image sizes are those of Table II. On a machine without a GPU, --epochs-scale and
+--image-scale reduce them, to no less than one epoch and the smallest image that a network accepts.
 
-Interrupted, the same command goes on: what is trained or judged is not done again.
+After an interruption, run the same command again to continue: finished runs and evaluations are not repeated.
 
-RUNS/NAME-VARIANT-SEED is each run, judged as jobs.evaluate does. RUNS/NAME receives comparison.html (Tables III, IV
-and V beside the paper's figures, with its misprints marked; McNemar's tests between the variants; cost; it needs no
-network), comparison.json, table5.csv and curves.png (as the paper's Figs. 5-7). The winner is the variant with the
-fewest fakes passed, ties by accuracy, with a note where its lead may be chance.
+RUNS/NAME-VARIANT-SEED is the folder of a run, evaluated as by jobs.evaluate. RUNS/NAME receives comparison.html
+(Tables III, IV and V next to the paper's figures, with its misprints marked; McNemar's tests between the variants;
+cost; it needs no network), comparison.json, table5.csv and curves.png (like the paper's Figs. 5-7). The winner is the
+variant with the fewest fakes passed (on a tie, the one with the higher accuracy); within_noise is true if its lead may
+be due to chance.
 
-The last line on stdout is one JSON object: comparison, winner, within_noise, variants (accuracy, fakes_passed,
-reals_flagged of each; fractions, means over seeds).
+The last line on stdout is one JSON object: comparison, winner, within_noise, variants (for each: accuracy,
+fakes_passed, reals_flagged; fractions, means over seeds).
 """
 
 import argparse
@@ -39,10 +40,10 @@ from detector_core.networks.catalog import find_network
 from detector_core.networks.variants import CUTOUT_SUFFIX, VARIANTS
 from jobs.common import cli
 from jobs.common.cluster import connect
-from jobs.evaluate import judge, report_folder
+from jobs.evaluate import evaluate_model, report_folder
 from jobs.run import resource_flags, spec_flags
 from jobs.run.request import model_folder, read_request
-from jobs.train import finished, train
+from jobs.train import finished_result, train
 
 COMPARISON, PAGE, TABLE, CURVES = "comparison.json", "comparison.html", "table5.csv", "curves.png"
 SPLIT = "test"
@@ -52,65 +53,75 @@ NETWORKS = tuple(dict.fromkeys(variant.removesuffix(CUTOUT_SUFFIX) for variant i
 def main(argv: list[str] | None = None) -> NoReturn:
     """The command line."""
     parser = cli.parser("reproduce", __doc__)
-    parser.add_argument("--name", default="reproduce", help="begins the name of every run [%(default)s]")
-    parser.add_argument("--seeds", type=int, default=1, metavar="N", help="runs of each variant, seeds from --seed on")
-    parser.add_argument("--epochs-scale", type=float, default=1.0, metavar="F", help="times Table II's epochs [1]")
-    parser.add_argument("--image-scale", type=float, default=1.0, metavar="F", help="times each image size [1]")
+    parser.add_argument("--name", default="reproduce", help="prefix of the name of every run [%(default)s]")
+    parser.add_argument(
+        "--seeds", type=int, default=1, metavar="N", help="runs per variant, with the seeds --seed, --seed + 1, ..."
+    )
+    parser.add_argument(
+        "--epochs-scale",
+        type=float,
+        default=1.0,
+        metavar="F",
+        help="factor for the epochs of Table II, above 0 to 1 [1]",
+    )
+    parser.add_argument(
+        "--image-scale", type=float, default=1.0, metavar="F", help="factor for each image size, above 0 to 1 [1]"
+    )
     parser.add_argument(
         "--init-of",
         action="append",
         default=[],
         metavar="NETWORK=INIT",
-        help=f"--init for one of {', '.join(NETWORKS)}, with and without cut-out; may be repeated",
+        help=f"--init for one network ({', '.join(NETWORKS)}), with and without cut-out; may be repeated",
     )
-    parser.add_argument("--robustness", action="store_true", help="also judge changed images, see jobs.evaluate")
+    parser.add_argument("--robustness", action="store_true", help="also evaluate on changed images, see jobs.evaluate")
     spec_flags.add_flags(parser)
     resource_flags.add_flags(parser)
     cli.run(job, parser.parse_args(argv))
 
 
 def job(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Checks, trains what is not trained, judges what is not judged, compares."""
+    """Checks the flags, trains and evaluates what is missing, and compares."""
     for flag, value in (("--epochs-scale", arguments.epochs_scale), ("--image-scale", arguments.image_scale)):
         if not 0 < value <= 1:
             raise BadConfig(f"{flag} is {value}: it must be above 0 and at most 1")
     if arguments.seeds < 1:
         raise BadConfig(f"--seeds is {arguments.seeds}: it must be 1 or more")
     if arguments.spec:
-        raise BadConfig(f"--spec {arguments.spec} is one variant's: it does not go with all six")
+        raise BadConfig(f"--spec {arguments.spec} is for one variant: it cannot be used for all six")
     data = manifest.load(storage.absolute(arguments.data))
     data.split(SPLIT)
     runs = specs(arguments)
     resource_flags.check(arguments, list(runs.values()), data)
-    place = storage.absolute(arguments.storage)
-    todo = {name: spec for name, spec in runs.items() if not _is_trained(storage.join(place, name), spec, data)}
+    root = storage.absolute(arguments.storage)
+    todo = {name: spec for name, spec in runs.items() if not _is_trained(storage.join(root, name), spec, data)}
     for model in dict.fromkeys(spec.model for spec in todo.values()):
-        factory.build(model)  # first weights that cannot be had are named now, not after the first variant
+        factory.build(model)  # missing initial weights are reported now, not after the first variant
     with connect():
         if todo:
             train(resource_flags.requests(arguments, todo), data, keep_checkpoints=arguments.keep_checkpoints)
         for name in runs:
-            _judge(storage.join(place, name), data, gpu=arguments.gpu, robustness=arguments.robustness)
-    judged = [collect(storage.join(place, name), data) for name in runs]
-    where = storage.join(place, arguments.name)
-    found = write(where, judged)
-    cli.say(comparison_html.format_comparison(found))
-    names = ("variant", "accuracy", "fakes_passed_rate", "reals_flagged_rate")
+            _evaluate(storage.join(root, name), data, gpu=arguments.gpu, robustness=arguments.robustness)
+    evaluated_runs = [collect(storage.join(root, name), data) for name in runs]
+    folder = storage.join(root, arguments.name)
+    result = write_comparison(folder, evaluated_runs)
+    cli.say(comparison_html.format_comparison(result))
+    columns = ("variant", "accuracy", "fakes_passed_rate", "reals_flagged_rate")
     return {
-        "comparison": storage.join(where, COMPARISON),
-        "winner": found["winner"]["variant"],
-        "within_noise": found["winner"]["within_noise"],
-        "variants": [{name.removesuffix("_rate"): row[name] for name in names} for row in found["means"]],
+        "comparison": storage.join(folder, COMPARISON),
+        "winner": result["winner"]["variant"],
+        "within_noise": result["winner"]["within_noise"],
+        "variants": [{name.removesuffix("_rate"): row[name] for name in columns} for row in result["means"]],
     }
 
 
 def specs(arguments: argparse.Namespace) -> dict[str, RunSpec]:
-    """The spec of each run by its name, the variants in the order of Table II."""
-    found, init_of = {}, _init_of(arguments.init_of)
+    """The spec of each run, by name, in the order of Table II."""
+    runs, init_of = {}, _init_of(arguments.init_of)
     for variant in VARIANTS:
         network = variant.removesuffix(CUTOUT_SUFFIX)
-        own = argparse.Namespace(**{**vars(arguments), "init": init_of.get(network, arguments.init)})
-        spec = spec_flags.from_flags(own, variant)
+        variant_arguments = argparse.Namespace(**{**vars(arguments), "init": init_of.get(network, arguments.init)})
+        spec = spec_flags.from_flags(variant_arguments, variant)
         size, epochs = spec.preprocess.image_size, spec.optim.epochs
         scaled = {
             "preprocess.image_size": max(
@@ -119,46 +130,46 @@ def specs(arguments: argparse.Namespace) -> dict[str, RunSpec]:
             "optim.epochs": max(1, round(epochs * arguments.epochs_scale)),
         }
         for seed in range(spec.seed, spec.seed + arguments.seeds):
-            found[f"{arguments.name}-{variant}-{seed}"] = spec.replace({**scaled, "seed": seed})
-    return found
+            runs[f"{arguments.name}-{variant}-{seed}"] = spec.replace({**scaled, "seed": seed})
+    return runs
 
 
 def _init_of(items: list[str]) -> dict[str, str]:
-    """--init-of by network."""
-    found = {}
+    """--init-of as a table: network -> initial weights."""
+    init_of = {}
     for item in items:
         network, equals, init = item.partition("=")
         if network not in NETWORKS or not equals or not init:
-            raise BadConfig(f"--init-of {item}: write NETWORK=INIT, the network one of {', '.join(NETWORKS)}")
-        found[network] = init
-    return found
+            raise BadConfig(f"--init-of {item}: give NETWORK=INIT, where NETWORK is one of {', '.join(NETWORKS)}")
+        init_of[network] = init
+    return init_of
 
 
 def _is_trained(folder: str, spec: RunSpec, data: Manifest) -> bool:
-    """Whether a run has finished; one that was begun otherwise is refused."""
-    return read_request(folder) is not None and finished(folder, spec, data, resume=True) is not None
+    """Whether a run has finished. Raises OperationRefused if it was started with different settings."""
+    return read_request(folder) is not None and finished_result(folder, spec, data, resume=True) is not None
 
 
-def _judge(run: str, data: Manifest, *, gpu: bool, robustness: bool) -> None:
-    """Judges a run's model, unless that was done."""
+def _evaluate(run: str, data: Manifest, *, gpu: bool, robustness: bool) -> None:
+    """Evaluates the model of a run, unless that has been done."""
     report = _report(run, data)
     if report is None or (robustness and "robustness" not in report):
-        _, report, _ = judge(run, data, split=SPLIT, gpu=gpu, robustness=robustness)
+        _, report, _ = evaluate_model(run, data, split=SPLIT, gpu=gpu, robustness=robustness)
         cli.say(format_report(report))
 
 
 def _report(run: str, data: Manifest) -> dict[str, Any] | None:
-    """The judgement of a run's model as it is now; None where there is none."""
-    where = storage.join(report_folder(model_folder(run), SPLIT, data, own=True), REPORT)
-    if not storage.exists(where):
+    """The report on the current model of a run; None if it was not evaluated yet."""
+    path = storage.join(report_folder(model_folder(run), SPLIT, data, own=True), REPORT)
+    if not storage.exists(path):
         return None
-    report: dict[str, Any] = json.loads(storage.read_bytes(where))
-    same = report["model"]["weights_sha256"] == artifacts.read(model_folder(run)).weights_sha256
-    return report if same else None
+    report: dict[str, Any] = json.loads(storage.read_bytes(path))
+    current = report["model"]["weights_sha256"] == artifacts.read(model_folder(run)).weights_sha256
+    return report if current else None
 
 
 def collect(run: str, data: Manifest) -> EvaluatedRun:
-    """What a trained and judged run left."""
+    """Reads what a trained and evaluated run has written."""
     model = model_folder(run)
     artifact = artifacts.read(model)
     folder = report_folder(model, SPLIT, data, own=True)
@@ -177,19 +188,19 @@ def _history(run: str) -> list[dict[str, Any]]:
     return [{str(name): value for name, value in row.items()} for row in table.to_dict("records")]
 
 
-def write(folder: str, runs: list[EvaluatedRun]) -> dict[str, Any]:
-    """Compares and writes the files, ``comparison.json`` last; returns what it says."""
-    found = comparison.compare(runs)
+def write_comparison(folder: str, runs: list[EvaluatedRun]) -> dict[str, Any]:
+    """Compares runs and writes the files, ``comparison.json`` last; returns its content."""
+    result = comparison.compare(runs)
     curves = comparison_html.draw_learning_curves(runs)
     files = {
         CURVES: curves,
-        TABLE: comparison.table_5(found["means"]).to_csv(index=False).encode(),
-        PAGE: comparison_html.render_page(found, runs, {CURVES: curves}).encode(),
-        COMPARISON: json.dumps(found, indent=2, allow_nan=False).encode(),
+        TABLE: comparison.table_5(result["means"]).to_csv(index=False).encode(),
+        PAGE: comparison_html.render_page(result, runs, {CURVES: curves}).encode(),
+        COMPARISON: json.dumps(result, indent=2, allow_nan=False).encode(),
     }
     for name, content in files.items():
         storage.write_bytes(storage.join(folder, name), content)
-    return found
+    return result
 
 
 if __name__ == "__main__":

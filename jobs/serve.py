@@ -4,16 +4,19 @@
   python -m jobs.serve --models models --port 8080 --host 0.0.0.0
   python -m jobs.serve --models models --config serve.yaml
 
-If nothing was promoted to MODELS yet, the starter model is: a detector for real faces that comes with the project
-(docs/starter.md). Prints the addresses as soon as the model answers, and serves until Ctrl-C or SIGTERM. If another
-model is promoted, the service switches to it within seconds. Starts a private Ray on this machine, or joins the one at
-RAY_ADDRESS. The address 127.0.0.1 is reachable from this machine only; --host 0.0.0.0 opens the service to the network.
---config names a YAML or JSON file with fields of serve_app.settings.Settings (keys, limits, feedback, replicas, ...),
-for example
+If no model was promoted to MODELS yet, the starter model is promoted: a detector for real faces that comes with the
+project (docs/starter.md). When another model is promoted, the service switches to it within seconds.
+
+The job starts a private Ray on this machine, or joins the one at RAY_ADDRESS. The service is reachable only from this
+machine, unless --host 0.0.0.0 opens it to the network. --config is a YAML or JSON file with settings (API keys, limits,
+feedback, replicas, ...; docs/http-api.md lists them), for example
 
   http: {api_keys_file: /etc/detector/keys, requests_per_minute: 120}
 
 On a cluster, deploy serve_app/config.yaml instead (docs/operate.md).
+
+When the service is ready, it prints the addresses of the page, the API and the Ray dashboard to stdout, and as the last
+line "stop with Ctrl-C"; there is no JSON result. It serves until Ctrl-C or SIGTERM, and then exits with 0.
 """
 
 import argparse
@@ -43,16 +46,16 @@ from serve_app.settings import Settings
 
 NAME = "detector"
 INLINE_BYTES = 2**20
-"""Crops up to this size travel within the call instead of through the object store: 150 KB at 224 pixels."""
+"""Arguments up to this size are sent with the call instead of through the object store; a 224 x 224 crop has 150 kB."""
 REQUEST_LIMIT_S = 60
-"""Limit of Ray's proxy; ``http.timeout_s`` ends a request earlier, with an error answer of the service."""
+"""Time limit of Ray's proxy. ``http.timeout_s`` ends a request before that, with an error response of the service."""
 SERVE_DEPLOY_FIELDS = ("proxy_location", "http_options", "logging_config", "applications")
 """Top-level fields of a file for ``serve deploy``, which --config does not read."""
 
 
 def main(argv: list[str] | None = None) -> NoReturn:
     """The command line."""
-    parser = cli.parser("serve", __doc__ or "")
+    parser = cli.parser("serve", __doc__)
     parser.add_argument(
         "--models", default="models", metavar="MODELS", help="folder or URI that jobs.promote writes to [%(default)s]"
     )
@@ -64,7 +67,7 @@ def main(argv: list[str] | None = None) -> NoReturn:
 
 
 def job(arguments: argparse.Namespace) -> None:
-    """Checks, serves, and waits for a signal (KeyboardInterrupt)."""
+    """Checks the arguments, starts the service and serves until a signal raises KeyboardInterrupt."""
     starter.promote_if_empty(arguments.models, say)
     model = describe(versions.live(arguments.models))
     settings = read_settings(arguments.config, arguments.models)
@@ -78,7 +81,7 @@ def job(arguments: argparse.Namespace) -> None:
         print(f"page       {base}/\nAPI        {base}/docs")
         if dashboard:
             token = ray_environment.private_token()
-            print(f"dashboard  {dashboard}" + (f"   it asks for this token: {token}" if token else ""))
+            print(f"dashboard  {dashboard}" + (f"   token: {token}" if token else ""))
         print("stop with Ctrl-C", flush=True)
         try:
             _announce_promotions(arguments.models, model.version, settings.poll_s)
@@ -90,10 +93,10 @@ def _announce_promotions(models: str, live: str, every_s: float) -> NoReturn:
     announced = live
     while True:
         time.sleep(every_s)
-        with contextlib.suppress(DetectorError, OSError):  # the replicas report it in their log
+        with contextlib.suppress(DetectorError, OSError):  # the replicas log it
             live = next(iter(versions.history(models)), announced)
         if live != announced:
-            say(f"{live} is live now: the replicas are loading it, /v1/model says when they have")
+            say(f"{live} is live now: the replicas are loading it; /v1/model names it once they have")
             announced = live
 
 
@@ -105,7 +108,7 @@ def serving(settings: Settings, host: str, port: int, *, dashboard_port: int | N
         The URL of the Ray dashboard; empty if there is none.
 
     Raises:
-        InsufficientResources: this Ray has too few cores, or none answers.
+        InsufficientResources: this Ray has too few cores or GPUs, or no Ray answers at RAY_ADDRESS.
         DetectorError: a replica did not start.
     """
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
@@ -116,7 +119,7 @@ def serving(settings: Settings, host: str, port: int, *, dashboard_port: int | N
         started = False
         try:
             needed = settings.minimum_resources()
-            cluster.check_room(cpus=needed["CPU"], gpus=needed["GPU"], purpose="the service")
+            cluster.check_resources(cpus=needed["CPU"], gpus=needed["GPU"], purpose="the service")
             http = {"host": host, "port": port, "request_timeout_s": REQUEST_LIMIT_S}
             serve.start(proxy_location="HeadOnly", http_options=http, logging_config=LOGGING)
             started = True
@@ -128,29 +131,29 @@ def serving(settings: Settings, host: str, port: int, *, dashboard_port: int | N
         finally:
             if not shared:
                 serve.shutdown()
-            elif started:  # other applications may be served on a shared Ray
+            elif started:  # a shared Ray may serve other applications too
                 serve.delete(NAME)
 
 
 def _replica_error() -> str:
-    """The error with which a replica failed to start, and what to do; empty if there is none."""
+    """Why a replica failed to start, and what to do, as text for a message; empty if it is not known."""
     application = serve.status().applications.get(NAME)
     deployments = application.deployments.values() if application else ()
     lines = [line for deployment in deployments for line in deployment.message.splitlines()]
-    prefix = f"{errors.__name__}."  # of our errors in a traceback
+    prefix = f"{errors.__name__}."  # that our errors have in a traceback
     _, matched, message = next((line for line in reversed(lines) if prefix in line), "").rpartition(prefix)
     hint = " (jobs.promote --rollback returns to the previous version)" if BrokenArtifact.__name__ in message else ""
     return f"; {message.strip()}{hint}" if matched else ""
 
 
 def read_settings(path: str | None, models: str) -> Settings:
-    """The settings in --config, for the live model of ``models``. Raises BadConfig."""
+    """Reads the file given by --config, for the live model of ``models``. Raises BadConfig."""
     try:
         values = yaml.safe_load(Path(path).read_text()) if path else {}
     except (OSError, yaml.YAMLError) as error:
         raise BadConfig(f"--config {path} cannot be read: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):
-        raise BadConfig(f"--config {path} must hold fields of serve_app.settings.Settings")
+        raise BadConfig(f"--config {path} must be a YAML or JSON object of settings (see docs/http-api.md)")
     try:
         return Settings(**{**values, "models": models})
     except ValidationError as error:
@@ -164,12 +167,16 @@ def _first_problem(error: ValidationError) -> str:
         return f"{name}: {first['msg']}"
     known = ", ".join(field for field in Settings.model_fields if field != "models")
     is_deploy_file = name in SERVE_DEPLOY_FIELDS
-    hint = " (if this is a file for serve deploy: --config reads what is under its args)" if is_deploy_file else ""
-    return f"there is no field {name}{hint}; the fields are {known}"
+    hint = (
+        " (this looks like a file for serve deploy: --config takes only what is under its args)"
+        if is_deploy_file
+        else ""
+    )
+    return f"there is no setting {name}{hint}; the settings are {known}"
 
 
 def check_port(host: str, port: int, flag: str) -> None:
-    """Raises BadConfig or InsufficientResources unless a server can listen there."""
+    """Raises BadConfig or InsufficientResources if a server cannot listen on this address."""
     if not 0 < port < 2**16:
         raise BadConfig(f"{flag} is {port}: it must be from 1 to 65535")
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
@@ -179,7 +186,7 @@ def check_port(host: str, port: int, flag: str) -> None:
         except OSError as error:
             if error.errno == errno.EADDRINUSE:
                 raise InsufficientResources(
-                    f"port {port} is in use: stop what uses it, or choose another {flag}"
+                    f"port {port} is in use: stop the process that uses it, or choose another {flag}"
                 ) from None
             raise BadConfig(f"cannot listen on {host}:{port} ({error.strerror}): choose another {flag}") from None
 

@@ -1,18 +1,18 @@
-"""Train a variant, data-parallel over Ray Train workers.
+"""Train a variant, data-parallel on Ray Train workers.
 
   python -m jobs.train resnet68-cutout --data data/faces --storage runs
   python -m jobs.train vggface2 --data data/faces --storage runs --init weights/vggface2.pt --workers 4 --gpu
   python -m jobs.train timm:densenet121 --data data/faces --storage runs --epochs 5
   python -m jobs.train all --data data/faces --storage runs --image-size 128 --epochs 2 --init none
 
-VARIANT is a row of the paper's Table II: inception_resnet_v2, vggface2 or resnet68, each with -cutout or without;
-timm:NAME (or timm:NAME-cutout) for any network of timm; or "all" for the six of the paper, as many at once as there
-is room for. The global batch is the same whatever the number of workers.
+VARIANT is a row of the paper's Table II: inception_resnet_v2, vggface2 or resnet68, with or without the suffix
+-cutout; timm:NAME (or timm:NAME-cutout) for any network of timm; or "all" for the six of the paper, as many at a time
+as fit on the cluster. The global batch size does not depend on the number of workers.
 
-The run's folder, STORAGE/NAME, receives model/ (the weights of the epoch with the lowest validation loss),
-metrics.csv, curves.png, samples.png (what the network sees) and tensorboard/. A lost worker is replaced by itself.
-Ctrl-C finishes the step in hand and writes a checkpoint. After that, a crash of this job, or of the machine, the same
-command with --name NAME --resume goes on.
+The run's folder, RUNS/NAME, receives model/ (the weights of the epoch with the lowest validation loss), metrics.csv,
+curves.png, samples.png (what the network sees) and tensorboard/. A lost worker is replaced automatically. Ctrl-C
+finishes the current step and writes a checkpoint. To continue after that, or after a crash of this job or of the
+machine, run the same command with --name NAME --resume.
 
 The last line on stdout is one JSON object: run, model, variant, epochs, best_epoch, val_loss, val_auc, ...
 """
@@ -47,7 +47,7 @@ def main(argv: list[str] | None = None) -> NoReturn:
     parser = cli.parser("train", __doc__)
     parser.add_argument("variant", metavar="VARIANT", help="what to train; see above")
     parser.add_argument("--name", help="name of the run; the default is the variant and the time")
-    parser.add_argument("--resume", action="store_true", help="go on with the run --name where it stopped")
+    parser.add_argument("--resume", action="store_true", help="continue the run --name from its last checkpoint")
     spec_flags.add_flags(parser)
     resource_flags.add_flags(parser)
     cli.run(job, parser.parse_args(argv))
@@ -66,7 +66,7 @@ def job(arguments: argparse.Namespace) -> dict[str, Any]:
     runs = dict(zip(_names(arguments, specs), specs, strict=True))
     root = storage.absolute(arguments.storage)
     results: dict[str, dict[str, Any] | None] = {
-        run: finished(storage.join(root, run), spec, data, resume=arguments.resume) for run, spec in runs.items()
+        run: finished_result(storage.join(root, run), spec, data, resume=arguments.resume) for run, spec in runs.items()
     }
     todo = {run: spec for run, spec in runs.items() if results[run] is None}
     if todo:
@@ -92,7 +92,7 @@ def train(
     """
     for request in requests:
         write_request(request, data.fingerprint)
-    with _watched(requests, data) as board, _stopped_by_signal(board):
+    with _progress_board(requests, data) as board, _stopped_by_signal(board):
         if len(requests) == 1:
             try:
                 results = {requests[0].name: launch.launch(requests[0], board)}
@@ -106,7 +106,7 @@ def train(
     return results
 
 
-def finished(folder: str, spec: RunSpec, data: manifest.Manifest, *, resume: bool) -> dict[str, Any] | None:
+def finished_result(folder: str, spec: RunSpec, data: manifest.Manifest, *, resume: bool) -> dict[str, Any] | None:
     """The result of a finished run; None for one that has to be trained, from the start or from its checkpoint.
 
     Raises:
@@ -134,7 +134,7 @@ def finished(folder: str, spec: RunSpec, data: manifest.Manifest, *, resume: boo
 
 
 def _names(arguments: argparse.Namespace, specs: list[RunSpec]) -> list[str]:
-    """The name of each run: --name, for 'all' followed by the variant; by default the variant and the time."""
+    """The names of the runs: --name, followed by the variant for 'all'; by default the variant and the time."""
     stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
     variants = [spec.variant.replace(":", "-") for spec in specs]
     if arguments.variant == ALL:
@@ -150,18 +150,17 @@ def _resume_flags(arguments: argparse.Namespace, requests: list[RunRequest]) -> 
 
 
 def _launch_many(requests: list[RunRequest], board: Any) -> dict[str, dict[str, Any]]:
-    """Launches runs from tasks that reserve no core, as many at a time as their workers fit."""
-    room = ray.cluster_resources()
+    """Launches runs, as many at a time as their workers fit, from tasks that reserve no core themselves."""
     unit = "GPU" if requests[0].gpu else "CPU"
-    each = requests[0].most_workers * (1 if requests[0].gpu else requests[0].cpus)
-    at_once = max(1, int(room.get(unit, 0) // each))
+    per_run = requests[0].max_workers * (1 if requests[0].gpu else requests[0].cpus)
+    concurrent = max(1, int(ray.cluster_resources().get(unit, 0) // per_run))
     remote = ray.remote(max_retries=0)(_launch_remotely).options(**driver_node_options())
     waiting = list(requests)
     running: dict[Any, RunRequest] = {}
     results: dict[str, dict[str, Any]] = {}
     failures: list[str] = []
     while waiting or running:
-        while waiting and len(running) < at_once:
+        while waiting and len(running) < concurrent:
             request = waiting.pop(0)
             running[remote.remote(request, board)] = request
         done, _ = ray.wait(list(running), num_returns=1)
@@ -193,20 +192,20 @@ def _launch_remotely(request: RunRequest, board: Any) -> dict[str, Any] | str | 
 def _stopped_by_signal(board: Any) -> Iterator[None]:
     """After the first Ctrl-C or SIGTERM (``ray job stop``) the runs write a checkpoint; a second one ends the job."""
 
-    def ask() -> None:
+    def ask_board() -> None:
         ray.get(board.stop.remote())
 
     def stop(*_: object) -> None:
         restore()
         cli.say("stopping after the current step, with a checkpoint; a second signal ends the job at once")
-        # In a thread of its own, because the handler interrupts a call to Ray in this one.
-        threading.Thread(target=ask, name="stop", daemon=True).start()
+        # In another thread, because this handler may have interrupted a call to Ray in the main thread.
+        threading.Thread(target=ask_board, name="stop", daemon=True).start()
 
     def restore() -> None:
-        for number, handler in before.items():
+        for number, handler in previous.items():
             signal.signal(number, handler)
 
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    previous = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
@@ -214,8 +213,8 @@ def _stopped_by_signal(board: Any) -> Iterator[None]:
 
 
 @contextmanager
-def _watched(requests: list[RunRequest], data: manifest.Manifest) -> Iterator[Any]:
-    """Creates a board whose messages are shown and logged."""
+def _progress_board(requests: list[RunRequest], data: manifest.Manifest) -> Iterator[Any]:
+    """A board whose messages are shown and logged for the duration of the ``with`` block."""
     logs = {request.name: RunLog(request.folder, RunSpec.from_dict(request.spec), data) for request in requests}
     board = ProgressBoard.options(**driver_node_options()).remote()  # type: ignore[attr-defined]
     try:

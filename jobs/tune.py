@@ -1,21 +1,22 @@
-"""Search the learning rate of a variant, as the paper's Table II did, under Ray Tune.
+"""Search the best learning rate of a variant with Ray Tune, as the paper did for its Table II.
 
   python -m jobs.tune resnet68-cutout --data data/faces --storage runs --name rates
   python -m jobs.tune all --data data/faces --storage runs --epochs 3 --scheduler asha --gpu
   python -m jobs.tune vggface2 --data data/faces --storage runs --search loguniform --samples 20 --workers-per-trial 4
 
-VARIANT is one of jobs.train, or "all" for the six of Table II, one search after the other. The default space is Table
-II's own rates; --search loguniform lets Optuna search around them, the variant's own rate first. Each trial is the
-training that jobs.train runs, and is judged on the validation split alone, by --objective at the epoch it keeps.
+VARIANT is a variant of jobs.train, or "all" for the six of Table II, one search after the other. By default the search
+tries the learning rates of Table II. With --search loguniform Optuna chooses values around them, starting with the
+variant's own. Each trial is the same training as that of jobs.train. Trials are compared on the validation split alone,
+by --objective at the epoch whose weights are kept.
 
-STORAGE/NAME receives best.json (the spec with the best rate: jobs.train VARIANT --spec best.json), trials.csv (every
-epoch of every trial, with its spec, status and time), objective.png and search.json; STORAGE/NAME/trials/ID is each
-trial, with its model and TensorBoard events (make tensorboard RUNS=STORAGE). A trial that fails is tried again, then
-reported, and does not end the search. After a crash of this job the same command with --resume goes on; trials that
-have ended are not run again.
+RUNS/NAME receives best.json (the spec with the best learning rate, for jobs.train VARIANT --spec best.json), trials.csv
+(every epoch of every trial, with its spec, status and time), objective.png and search.json. RUNS/NAME/trials/ID is the
+folder of a trial, with its model and TensorBoard events (make tensorboard shows them). A failed trial is tried once
+more and then listed as failed; the search continues. After a crash, run the same command with --resume: finished trials
+are not repeated.
 
-The last line on stdout is one JSON object: search, variant, objective, best (rate, objective, spec file), table_ii,
-trials, failed; with "all" a list of these under "searches".
+The last line on stdout is one JSON object: search, variant, objective, best (learning_rate, value of the objective,
+spec file), table_ii, trials, failed; with "all" a list of these under "searches".
 """
 
 import argparse
@@ -32,30 +33,42 @@ from detector_core.training import lr_search
 from jobs.common import cli
 from jobs.common.cluster import connect
 from jobs.run import resource_flags, spec_flags
-from jobs.search.plan import SearchPlan, claim, verdict
-from jobs.search.tuner import search_rates
+from jobs.search.plan import SearchPlan, claim, format_result
+from jobs.search.tuner import run_search
 from jobs.train import ALL
 
 
 def main(argv: list[str] | None = None) -> NoReturn:
     """The command line."""
     parser = cli.parser("tune", __doc__)
-    parser.add_argument("variant", metavar="VARIANT", help="whose rate to search; see above")
+    parser.add_argument("variant", metavar="VARIANT", help="the variant to tune; see above")
     parser.add_argument("--name", help="name of the search; the default is tune, the variant and the time")
-    parser.add_argument("--resume", action="store_true", help="go on with the search --name where it stopped")
-    group = parser.add_argument_group("how to search")
+    parser.add_argument("--resume", action="store_true", help="continue the search --name")
+    group = parser.add_argument_group("search")
     group.add_argument(
         "--learning-rates",
         metavar="LR,LR,...",
         help=f"values to try [those of Table II: {','.join(map(str, lr_search.TABLE_II_LEARNING_RATES))}]",
     )
-    group.add_argument("--search", choices=["grid", "loguniform"], default="grid", help="how to choose rates [grid]")
-    group.add_argument("--samples", type=int, metavar="N", help="trials of --search loguniform [10]")
-    group.add_argument("--objective", choices=[*lr_search.OBJECTIVES], default="val_loss", help="[val_loss]")
     group.add_argument(
-        "--scheduler", choices=["asha", "none"], default="none", help="asha stops hopeless trials [none]"
+        "--search",
+        choices=["grid", "loguniform"],
+        default="grid",
+        help="grid tries --learning-rates; loguniform samples [grid]",
     )
-    group.add_argument("--max-concurrent", type=int, metavar="K", help="trials at once [as many as fit]")
+    group.add_argument("--samples", type=int, metavar="N", help="number of trials with --search loguniform [10]")
+    group.add_argument(
+        "--objective",
+        choices=[*lr_search.OBJECTIVES],
+        default="val_loss",
+        help="what the best trial is best at [%(default)s]",
+    )
+    group.add_argument(
+        "--scheduler", choices=["asha", "none"], default="none", help="asha stops unpromising trials early [none]"
+    )
+    group.add_argument(
+        "--max-concurrent", type=int, metavar="K", help="trials at a time [as many as fit on the cluster]"
+    )
     spec_flags.add_flags(parser)
     resource_flags.add_flags(parser, workers="--workers-per-trial", cache="auto")
     cli.run(job, parser.parse_args(argv))
@@ -65,19 +78,21 @@ def job(arguments: argparse.Namespace) -> dict[str, Any]:
     """Checks everything that can be checked, then searches."""
     if arguments.learning_rates and arguments.search == "loguniform":
         raise BadConfig(
-            "--learning-rates lists the values to try and --search loguniform draws them: give one of the two"
+            "--learning-rates lists the values to try, and --search loguniform samples them: give only one of the two"
         )
     if arguments.samples is not None and arguments.search == "grid":
-        raise BadConfig("--samples goes with --search loguniform; a grid tries every rate once")
+        raise BadConfig("--samples needs --search loguniform: a grid search tries each learning rate once")
     for flag, value in (("--samples", arguments.samples), ("--max-concurrent", arguments.max_concurrent)):
         if value is not None and value < 1:
             raise BadConfig(f"{flag} is {value}: it must be 1 or more")
     if arguments.variant == ALL and arguments.spec:
-        raise BadConfig(f"--spec {arguments.spec} is one variant's: it does not go with 'all'")
+        raise BadConfig(f"--spec {arguments.spec} is for one variant: it cannot be combined with 'all'")
     if arguments.resume and not arguments.name:
-        raise BadConfig("--resume needs --name, the search to go on with")
+        raise BadConfig("--resume needs --name: the search to continue")
     if len(set(resource_flags.parse_workers(arguments.workers))) > 1:
-        raise BadConfig(f"--workers-per-trial {arguments.workers}: trials that are compared have the same number")
+        raise BadConfig(
+            f"--workers-per-trial {arguments.workers}: give one number, because all trials must have the same"
+        )
     data = manifest.load(storage.absolute(arguments.data))
     specs = [
         spec_flags.from_flags(arguments, name)
@@ -85,7 +100,7 @@ def job(arguments: argparse.Namespace) -> dict[str, Any]:
     ]
     resource_flags.check(arguments, specs, data)
     if arguments.objective != "val_loss" and data.split("valid")["label"].nunique() < 2:
-        raise BadConfig(f"--objective {arguments.objective} needs both classes in the valid split: use val_loss")
+        raise BadConfig(f"--objective {arguments.objective} needs both classes in the validation split: use val_loss")
     plans = [_plan(arguments, spec, data) for spec in specs]
     for plan in plans:
         claim(plan, resume=arguments.resume)
@@ -93,13 +108,12 @@ def job(arguments: argparse.Namespace) -> dict[str, Any]:
         results = []
         for plan in plans:
             try:
-                found = search_rates(plan, arguments, data)
+                result = run_search(plan, arguments, data)
             except KeyboardInterrupt:
-                raise KeyboardInterrupt(
-                    f"the same command with --name {_base(arguments, plan)} --resume goes on"
-                ) from None
-            cli.say(verdict(found))
-            results.append(found)
+                flags = f"--name {_base_name(arguments, plan)} --resume"
+                raise KeyboardInterrupt(f"run the same command with {flags} to continue") from None
+            cli.say(format_result(result))
+            results.append(result)
     return {"searches": results} if arguments.variant == ALL else results[0]
 
 
@@ -114,7 +128,7 @@ def _plan(arguments: argparse.Namespace, spec: RunSpec, data: Manifest) -> Searc
         storage=storage.absolute(arguments.storage),
         spec=spec.to_dict(),
         fingerprint=data.fingerprint,
-        rates=list(lr_search.parse_learning_rates(arguments.learning_rates)) if grid else None,
+        learning_rates=list(lr_search.parse_learning_rates(arguments.learning_rates)) if grid else None,
         samples=None if grid else arguments.samples or 10,
         objective=arguments.objective,
         scheduler=arguments.scheduler,
@@ -122,8 +136,8 @@ def _plan(arguments: argparse.Namespace, spec: RunSpec, data: Manifest) -> Searc
     )
 
 
-def _base(arguments: argparse.Namespace, plan: SearchPlan) -> str:
-    """--name of a search, of all six or of one."""
+def _base_name(arguments: argparse.Namespace, plan: SearchPlan) -> str:
+    """The --name that resumes a search: for "all", without the variant that was appended to it."""
     variant = RunSpec.from_dict(plan.spec).variant
     return plan.name.removesuffix(f"-{variant}") if arguments.variant == ALL else plan.name
 

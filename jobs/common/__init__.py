@@ -1,1 +1,1 @@
-"""What every job shares: its command line, Ray, and work in chunks."""
+"""What every job shares: the command line, the connection to Ray, and work on many images in chunks."""

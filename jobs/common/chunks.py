@@ -1,4 +1,4 @@
-"""The same work on many images, in chunks on all cores; finished chunks are stored, so that a job can resume."""
+"""Runs the same task on many images, in chunks on all cores, and stores finished chunks so that a job can resume."""
 
 import io
 import itertools
@@ -9,23 +9,24 @@ import pandas as pd
 import ray
 
 from detector_core import storage
-from detector_core.errors import DetectorError
+from jobs.common.cluster import original_error
 
-CHUNK = 256
+CHUNK_IMAGES = 256
 """Images per task, and per stored chunk."""
-STORE = ".parts"
+STORE_FOLDER = ".parts"
 
 
 class ChunkStore:
-    """Finished chunks, stored below the folder of the result until it is complete.
+    """Finished chunks of a result, kept in a subfolder of the result's folder until it is complete.
 
     Args:
-        folder: of the result.
-        key: a value that changes when earlier chunks are no longer valid.
+        folder: the result's folder or URI.
+        key: identifies the input and settings; chunks stored under another key are ignored.
     """
 
     def __init__(self, folder: str, key: str) -> None:
-        self.home, self.folder = storage.join(folder, STORE), storage.join(folder, STORE, f"{key}-{CHUNK}")
+        self.root = storage.join(folder, STORE_FOLDER)
+        self.folder = storage.join(self.root, f"{key}-{CHUNK_IMAGES}")
 
     def done(self) -> set[int]:
         """The numbers of the stored chunks."""
@@ -33,7 +34,7 @@ class ChunkStore:
         return {int(number) for number, _, suffix in names if number and suffix == "parquet"}
 
     def write(self, number: int, frame: pd.DataFrame) -> None:
-        """Stores a chunk."""
+        """Stores a finished chunk."""
         buffer = io.BytesIO()
         frame.to_parquet(buffer, index=False)
         storage.write_bytes(self._file(number), buffer.getvalue())
@@ -44,27 +45,26 @@ class ChunkStore:
         return pd.concat(tables, ignore_index=True)
 
     def remove(self) -> None:
-        """Deletes all chunks, also those of other keys."""
-        storage.delete_folder(self.home)
+        """Deletes all chunks, including those of other keys."""
+        storage.delete_folder(self.root)
 
     def _file(self, number: int) -> str:
         return storage.join(self.folder, f"{number:06}.parquet")
 
 
 def map_chunks(task: Any, calls: Sequence[tuple[Any, ...]]) -> Iterator[tuple[int, Any]]:
-    """Calls a remote function with many arguments; yields (number of the call, result) as the calls finish."""
-    at_a_time = 2 * max(1, int(ray.cluster_resources().get("CPU", 1)))  # a few more than there are cores
-    todo = enumerate(calls)
+    """Calls a remote function once for each tuple of arguments; yields (index of the call, result) as calls finish."""
+    max_pending = 2 * max(1, int(ray.cluster_resources().get("CPU", 1)))  # more than there are cores, so none idles
+    waiting = enumerate(calls)
     pending: dict[Any, int] = {}
     while True:
-        for number, call in itertools.islice(todo, at_a_time - len(pending)):
-            pending[task.remote(*call)] = number
+        for index, call in itertools.islice(waiting, max_pending - len(pending)):
+            pending[task.remote(*call)] = index
         if not pending:
             return
         (finished,), _ = ray.wait(list(pending), num_returns=1)
         try:
             result = ray.get(finished)
         except ray.exceptions.RayTaskError as error:
-            # Ray adds the traceback of the worker to the message; a job prints one line.
-            raise error.cause if isinstance(error.cause, DetectorError | OSError) else error from None
+            raise original_error(error) from None
         yield pending.pop(finished), result

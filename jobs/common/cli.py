@@ -1,8 +1,8 @@
-"""What the command lines of all jobs share: help that teaches, errors in one line, the result as the last line.
+"""What the command lines of all jobs share: help texts, one-line errors, and the result as the last line.
 
 Progress and messages go to stderr; stdout carries one JSON object. A job exits with 0 only on success, with 1 on an
-error that it names, and with 130 if it was interrupted. A job that is killed, or ended by a library, cannot print
-anything, so a small process next to it reports that.
+error that it names, and with 130 if it was interrupted. A job that is killed, or ended by a library, can no longer
+print anything, so a small helper process reports it.
 """
 
 import argparse
@@ -22,10 +22,10 @@ from detector_core.errors import DetectorError
 from detector_core.storage import object_stores
 
 Job = Callable[[argparse.Namespace], dict[str, Any]]
-RESUME_HINT = "restart Ray if necessary, then run the same command again, with --resume if the job has it"
-DIED = f"error: the job died: it was killed, possibly because memory ran out, or ended by Ray; {RESUME_HINT}"
+RESUME_HINT = "restart Ray if necessary, then run the same command again, with --resume if the job has that flag"
+DIED = f"error: the job died: it was killed, possibly because memory ran out, or Ray ended it; {RESUME_HINT}"
 WAIT_MESSAGE_EVERY_S = 15.0
-_obituary: "subprocess.Popen[bytes] | None" = None
+_death_reporter: "subprocess.Popen[bytes] | None" = None
 
 
 def parser(verb: str, module_doc: str) -> argparse.ArgumentParser:
@@ -42,7 +42,7 @@ def say(message: str) -> None:
 
 @contextlib.contextmanager
 def waiting_for(what: str) -> Iterator[None]:
-    """Until the block ends, prints every WAIT_MESSAGE_EVERY_S seconds what the job is waiting for."""
+    """While the ``with`` block runs, prints every WAIT_MESSAGE_EVERY_S seconds what the job is waiting for."""
     done, started = threading.Event(), time.monotonic()
 
     def repeat() -> None:
@@ -60,23 +60,23 @@ def waiting_for(what: str) -> Iterator[None]:
 
 def run(job: Job, arguments: argparse.Namespace) -> NoReturn:
     """Runs a job, prints its result as the last line on stdout and exits."""
-    before = signal.signal(signal.SIGTERM, _interrupt)
+    previous = signal.signal(signal.SIGTERM, _interrupt)
     with contextlib.ExitStack() as stack:
-        stack.callback(signal.signal, signal.SIGTERM, before)
+        stack.callback(signal.signal, signal.SIGTERM, previous)
         stack.enter_context(_reporting_sudden_death())
         result_stream = stack.enter_context(_stdout_for_result())
         try:
             with _named_errors():
                 result = job(arguments)
-        except KeyboardInterrupt as stopped:
-            say(f"stopped: no partial result was left; {str(stopped) or 'run the same command again to continue'}")
+        except KeyboardInterrupt as interrupt:
+            say(f"stopped: no partial result was left; {str(interrupt) or 'run the same command again to continue'}")
             sys.exit(130)
         print(json.dumps(result), file=result_stream, flush=True)
     sys.exit(0)
 
 
 def run_server(serve: Callable[[argparse.Namespace], None], arguments: argparse.Namespace) -> NoReturn:
-    """Runs a server until Ctrl-C or SIGTERM, after which it exits with 0."""
+    """Runs a server until Ctrl-C or SIGTERM, then exits with 0."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stop_server)
     try:
@@ -101,7 +101,7 @@ def _named_errors() -> Iterator[None]:
     except DetectorError as error:
         _fail(str(error))
     except OSError as error:
-        if object_stores.is_store_error(error):  # raised deep within a library, in the words of the store's client
+        if object_stores.is_store_error(error):  # raised within a library, in the words of the store's client
             _fail(f"{object_stores.explain(str(error))}; run the same command again to continue")
         if error.errno != errno.ENOSPC:
             raise
@@ -114,28 +114,30 @@ def _fail(message: str) -> NoReturn:
 
 
 def exit_now(message: str) -> NoReturn:
-    """Ends the process with an error, from any thread, without waiting for anything."""
+    """Ends the process with an error at once, from any thread, without cleaning up."""
     say(f"error: {message}")
-    _dismiss_obituary()
+    _dismiss_death_reporter()
     os._exit(1)
 
 
 @contextlib.contextmanager
 def _reporting_sudden_death() -> Iterator[None]:
-    """If this process dies within the block, however it happens, another process prints DIED to stderr."""
-    global _obituary
-    words = ["/bin/sh", "-c", 'read -r _ || echo "$0" >&2', DIED]
-    _obituary = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True)
+    """If this process dies within the ``with`` block, for whatever reason, another process prints DIED to stderr."""
+    global _death_reporter
+    command = ["/bin/sh", "-c", 'read -r _ || echo "$0" >&2', DIED]
+    _death_reporter = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True
+    )
     try:
         yield
     finally:
-        _dismiss_obituary()
+        _dismiss_death_reporter()
 
 
-def _dismiss_obituary() -> None:
-    """Ends the other process silently: this one has reported its end itself."""
-    global _obituary
-    process, _obituary = _obituary, None
+def _dismiss_death_reporter() -> None:
+    """Ends the other process without a message, because this one has reported its end itself."""
+    global _death_reporter
+    process, _death_reporter = _death_reporter, None
     if process is not None:
         process.communicate(b"\n")
 
@@ -146,14 +148,14 @@ def _interrupt(*_: object) -> NoReturn:
 
 @contextlib.contextmanager
 def _stdout_for_result() -> Iterator[Any]:
-    """Redirects what libraries print to stdout to stderr; yields the real stdout for the result."""
+    """Sends to stderr what libraries print to stdout; yields the real stdout, for the result."""
     sys.stdout.flush()
-    kept = os.dup(1)
+    real_stdout = os.dup(1)
     os.dup2(2, 1)
-    with os.fdopen(kept, "w") as stream:
+    with os.fdopen(real_stdout, "w") as stream:
         try:
             yield stream
         finally:
             stream.flush()
             sys.stdout.flush()
-            os.dup2(kept, 1)
+            os.dup2(real_stdout, 1)

@@ -1,6 +1,6 @@
 """Connects to Ray: the cluster that ``RAY_ADDRESS`` or ``ray job submit`` names, else a private Ray on this machine.
 
-The only place that starts a Ray. Training jobs and ``jobs.serve`` differ in :class:`PrivateRay` alone.
+This is the only module that starts Ray. Jobs and ``jobs.serve`` differ only in the :class:`PrivateRay` they ask for.
 """
 
 import logging
@@ -17,7 +17,7 @@ from typing import Any
 import ray
 import ray.exceptions
 
-from detector_core.errors import BadConfig, ClusterLost, InsufficientResources, first_line
+from detector_core.errors import BadConfig, ClusterLost, DetectorError, InsufficientResources, first_line
 from jobs.common import cli, ray_environment, ray_internals
 from jobs.common.cli import RESUME_HINT, say
 
@@ -31,16 +31,16 @@ RAY_FAILURES = (
     ray.exceptions.LocalRayletDiedError,
     ray.exceptions.NodeDiedError,
 )
-"""What the death of a node, or of one of our processes on it, raises in the caller. A bug in a task raises none."""
+"""What a caller gets when a node or one of our processes on it dies. A bug in a task raises none of these."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PrivateRay:
-    """How a private Ray is started; a shared one is taken as it is.
+    """How a private Ray is started. A shared Ray is used as it is.
 
     Attributes:
-        dashboard_port: None takes the first free one.
-        system_config: Ray's own settings, see ``_system_config`` of ``ray.init``.
+        dashboard_port: None means the first free one.
+        system_config: internal settings of Ray, passed to ``ray.init`` as ``_system_config``.
     """
 
     dashboard: bool = False
@@ -48,9 +48,9 @@ class PrivateRay:
     system_config: dict[str, Any] = field(default_factory=dict)
 
     def options(self) -> dict[str, Any]:
-        """Arguments of ``ray.init``."""
+        """The arguments of ``ray.init``."""
         return {
-            "address": "local",  # not one that `ray start` happens to have started on this machine
+            "address": "local",  # without it, ray.init joins a Ray that `ray start` started on this machine
             "include_dashboard": self.dashboard,
             "dashboard_port": self.dashboard_port,
             "object_store_memory": OBJECT_STORE_BYTES,
@@ -67,11 +67,11 @@ def start(private: PrivateRay) -> Iterator[str]:
 
     Raises:
         InsufficientResources: no Ray answers at ``RAY_ADDRESS``, or a private one does not start.
-        BadConfig: the Ray there has another version, or another Python.
+        BadConfig: the Ray there runs another version of Ray or Python.
     """
     shared = bool(os.environ.get("RAY_ADDRESS"))
     if not shared and (address := ray_internals.running_ray_address()):
-        say(f"starting a private Ray: to use the one that runs on this machine, set RAY_ADDRESS={address}")
+        say(f"starting a private Ray; to use the Ray that already runs on this machine, set RAY_ADDRESS={address}")
     on_term = signal.getsignal(signal.SIGTERM)
     context = _init({} if shared else private.options())
     signal.signal(signal.SIGTERM, on_term)  # ray.init installs a handler that exits without a message
@@ -82,11 +82,11 @@ def start(private: PrivateRay) -> Iterator[str]:
 
 
 def _init(options: dict[str, Any]) -> Any:
-    """``ray.init``, tried again on a busy machine, with errors that say what to do."""
+    """Calls ``ray.init``, again if the machine is too busy at first, and turns its errors into ours."""
     for attempt in range(1, START_ATTEMPTS + 1):
         try:
             with cli.waiting_for("Ray to start"):
-                # Progress and errors reach people through messages of our own, not through copied log lines.
+                # Users see our own progress messages and errors instead of log lines copied from workers.
                 return ray.init(logging_level=logging.WARNING, log_to_driver=False, **options)
         except ConnectionError as error:
             raise InsufficientResources(
@@ -95,7 +95,7 @@ def _init(options: dict[str, Any]) -> Any:
         except Exception as error:
             if "Version mismatch" in str(error):
                 raise BadConfig(_version_message(str(error))) from None
-            # Ray raises a bare Exception if its processes do not come up within its fixed limit of 30 s.
+            # Ray raises a bare Exception if its processes do not start within its fixed limit of 30 s.
             ray.shutdown()
             if "timed out" not in str(error):
                 raise
@@ -106,11 +106,20 @@ def _init(options: dict[str, Any]) -> Any:
     raise AssertionError("unreachable")
 
 
+def original_error(error: ray.exceptions.RayTaskError) -> BaseException:
+    """The error that a task raised if it is one of ours or of the operating system, otherwise Ray's own error.
+
+    Ray's error carries the traceback of the worker in its message, and a job prints one line.
+    """
+    cause: BaseException | None = error.cause
+    return cause if isinstance(cause, DetectorError | OSError) else error
+
+
 @contextmanager
 def connect(*, dashboard: bool = False) -> Iterator[None]:
     """Runs a job on Ray for the duration of a ``with`` block.
 
-    A job that loses its Ray ends: with an error from within the block if Ray raises one, otherwise by itself.
+    If Ray is lost, the job ends with ClusterLost; if no call to Ray returns any more, the process ends itself.
 
     Raises:
         InsufficientResources, BadConfig: see :func:`start`.
@@ -119,7 +128,7 @@ def connect(*, dashboard: bool = False) -> Iterator[None]:
     with start(PrivateRay(dashboard=dashboard)) as dashboard_url:
         if dashboard and dashboard_url:
             token = ray_environment.private_token()
-            say(f"Ray dashboard: {dashboard_url}" + (f" (it asks for this token: {token})" if token else ""))
+            say(f"Ray dashboard: {dashboard_url}" + (f" (token: {token})" if token else ""))
         ended = threading.Event()
         head = ray.get_runtime_context().gcs_address
         threading.Thread(target=_watch_head, args=(head, ended), name="watch head", daemon=True).start()
@@ -127,7 +136,7 @@ def connect(*, dashboard: bool = False) -> Iterator[None]:
             yield
         except ray.exceptions.OutOfMemoryError:
             raise ClusterLost(
-                f"Ray ended this job because memory ran out: free some, or ask for fewer workers; {RESUME_HINT}"
+                f"Ray ended this job because memory ran out: free memory or use fewer workers; {RESUME_HINT}"
             ) from None
         except RAY_FAILURES as error:
             raise ClusterLost(f"Ray failed under the job ({first_line(error)}): {RESUME_HINT}") from None
@@ -136,7 +145,10 @@ def connect(*, dashboard: bool = False) -> Iterator[None]:
 
 
 def _watch_head(head: str, ended: threading.Event) -> None:
-    """Ends this process if the head has not answered for HEAD_LOST_S; Ray would do so after a minute, in jargon."""
+    """Ends this process if the head node has not answered for HEAD_LOST_S.
+
+    Ray itself would end the process after a minute, without a message that helps.
+    """
     host, _, port = head.rpartition(":")
     answered = time.monotonic()
     while not ended.wait(CHECK_EVERY_S):
@@ -145,31 +157,31 @@ def _watch_head(head: str, ended: threading.Event) -> None:
             answered = time.monotonic()
         except OSError:
             if time.monotonic() - answered > HEAD_LOST_S:
-                # Nothing that calls Ray would return any more, not even the end of the block.
-                cli.exit_now(f"the head of Ray at {head} is lost: {RESUME_HINT}")
+                # No call to Ray would return any more, so the process cannot end in an orderly way.
+                cli.exit_now(f"the Ray head node at {head} no longer answers: {RESUME_HINT}")
 
 
 def _version_message(message: str) -> str:
-    """Ray's four lines about versions as one that says what to do."""
-    words = " ".join(message.removeprefix("Version mismatch:").split())
-    return f"{words}: use one locked environment everywhere (uv sync --locked), or send the job with ray job submit"
+    """Ray's multi-line version message as one line that says what to do."""
+    mismatch = " ".join(message.removeprefix("Version mismatch:").split())
+    return f"{mismatch}: use one locked environment everywhere (uv sync --locked), or send the job with ray job submit"
 
 
 def maximum_resources() -> dict[str, float]:
-    """CPUs, GPUs and other resources of this Ray, with every node that its autoscaler may add."""
+    """The CPUs, GPUs and other resources of this Ray, including every node that its autoscaler may add."""
     resources: dict[str, float] = dict(ray.cluster_resources())
     for name, limit in ray_internals.autoscaler_limits().items():
         resources[name] = max(resources.get(name, 0), limit)
     return resources
 
 
-def check_room(*, cpus: float, gpus: float = 0, purpose: str) -> None:
-    """Fails at once where Ray would wait forever, and says so if the job waits for the autoscaler.
+def check_resources(*, cpus: float, gpus: float = 0, purpose: str) -> None:
+    """Fails at once if Ray would wait forever for resources; prints a message if it waits for its autoscaler.
 
-    Call it within :func:`start` or :func:`connect`.
+    Call it inside :func:`start` or :func:`connect`.
 
     Raises:
-        InsufficientResources: the cluster, with every node it may add, has fewer cores or GPUs than needed.
+        InsufficientResources: even with every node that may be added, the cluster has too few cores or GPUs.
     """
     present, most = ray.cluster_resources(), maximum_resources()
     for name, needed in (("GPU", gpus), ("CPU", cpus)):
@@ -178,7 +190,7 @@ def check_room(*, cpus: float, gpus: float = 0, purpose: str) -> None:
             growth = f", and {later:g} with every node it may add" if later > now else ""
             raise InsufficientResources(
                 f"{purpose} needs {needed:g} {name}, and this Ray has {now:g}{growth}: "
-                f"ask for less (--help says how), or add nodes to the cluster"
+                f"ask for less (see --help), or add nodes to the cluster"
             )
         if needed > now:
             say(f"{purpose} needs {needed:g} {name}, and this Ray has {now:g}: waiting for its autoscaler to add nodes")

@@ -1,4 +1,4 @@
-"""Servers of this machine that a job starts and asks."""
+"""Local servers that a job starts: a free port for one, and waiting until it is ready."""
 
 import contextlib
 import socket
@@ -11,22 +11,22 @@ from detector_core.errors import DetectorError
 
 
 def free_port() -> int:
-    """A port of loopback that nobody listens on."""
+    """A port on 127.0.0.1 that is not in use."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 def wait_until_ready(server: "subprocess.Popen[bytes]", url: str, within_s: float) -> None:
-    """Returns once ``url`` answers with 2xx.
+    """Waits until ``url`` answers with a 2xx status.
 
     Raises:
-        DetectorError: the server ended, or is not ready in time.
+        DetectorError: the server ended, or was not ready in time.
     """
     deadline = time.monotonic() + within_s
     while time.monotonic() < deadline:
         if server.poll() is not None:
-            raise DetectorError("the service ended before it was ready: the line above says why")
+            raise DetectorError("the service ended before it was ready: see the messages above")
         with (
             contextlib.suppress(urllib.error.URLError, ConnectionError, TimeoutError),
             urllib.request.urlopen(url, timeout=5),

@@ -1,6 +1,6 @@
-"""Every name that this project takes from Ray's private modules, in one place: an upgrade of Ray is checked here.
+"""The only module that imports private modules of Ray, so that an upgrade of Ray is checked in one place.
 
-Ray has no public way to do these things. ``tests/jobs/common/test_ray_internals.py`` names what an upgrade removed.
+Ray has no public API for these things. ``tests/jobs/common/test_ray_internals.py`` names what an upgrade has removed.
 """
 
 from typing import Any
@@ -17,20 +17,20 @@ USED = {
     "ray._private.state": ("state", "to read how far the autoscaler of a cluster may grow"),
     "ray.train.v2._internal.callbacks.placement_group_callback": (
         "PlacementGroupCleanerCallback",
-        "to leave out Ray Train's cleaner, which ends sound runs",
+        "to leave out Ray Train's cleaner, which may end healthy runs",
     ),
     "ray.train.v2._internal.execution.callback": ("RayTrainCallback", "as the type of Ray Train's callbacks"),
 }
-"""Module -> the name used of it, and what for."""
+"""Private module -> the name that is used from it, and why."""
 
 
 def running_ray_address() -> str | None:
-    """The address of a Ray that ``ray start`` started on this machine; None if there is none."""
+    """The address of the Ray that ``ray start`` has started on this machine; None if there is none."""
     address: str | None = services.find_bootstrap_address(None)
     return address
 
 
 def autoscaler_limits() -> dict[str, float]:
-    """CPUs, GPUs and other resources with every node that the autoscaler may add; empty without an autoscaler."""
+    """The CPUs, GPUs and other resources that the cluster may grow to; empty without an autoscaler."""
     limits: dict[str, Any] | None = state.get_max_resources_from_cluster_config()
     return {name: float(amount) for name, amount in (limits or {}).items()}

@@ -1,4 +1,4 @@
-"""The checkpoint folders of a run, as Ray Train leaves them."""
+"""The checkpoint folders that Ray Train writes for a run."""
 
 import json
 import math
@@ -29,15 +29,18 @@ class Folder:
 
 
 def find(filesystem: fs.FileSystem, run: str) -> list[Folder]:
-    """The checkpoint folders of a run, the furthest first: their names are dates, and a clock may have jumped."""
+    """The checkpoint folders of a run, the one with the most progress first.
+
+    The names, which are dates, do not give this order, because a clock may have jumped.
+    """
     infos = filesystem.get_file_info(fs.FileSelector(run, allow_not_found=True))
-    found = [info.path for info in infos if info.base_name.startswith(PREFIX) and not info.is_file]
-    folders = [Folder(filesystem, path) for path in sorted(found, reverse=True)]
+    paths = [info.path for info in infos if info.base_name.startswith(PREFIX) and not info.is_file]
+    folders = [Folder(filesystem, path) for path in sorted(paths, reverse=True)]
     return sorted(folders, key=_position, reverse=True)
 
 
 def _position(folder: Folder) -> tuple[float, float]:
-    """Finished epochs and steps of a checkpoint; beyond all others where it does not say, so that it is noticed."""
+    """Epochs and steps of a checkpoint; infinite if its file is damaged, so that it is tried, and reported, first."""
     try:
         with folder.filesystem.open_input_stream(f"{folder.path}/{checkpoint.CHECKPOINT}") as stream:
             values = json.loads(stream.read())
@@ -48,17 +51,21 @@ def _position(folder: Folder) -> tuple[float, float]:
 
 @contextmanager
 def opened(folder: Folder, note: Callable[[str], object] = say) -> Iterator[tuple[Progress | None, Path]]:
-    """A checkpoint as a checked local folder; None for one that is damaged, with a warning."""
+    """Fetches a checkpoint and verifies it.
+
+    Yields:
+        its progress, or None (with a warning) if it is damaged; and its local folder.
+    """
     with Checkpoint(path=folder.path, filesystem=folder.filesystem).as_directory() as local:
         try:
             progress = checkpoint.read(Path(local))
         except BrokenArtifact as error:
-            note(f"passing over a damaged checkpoint: {error}")
+            note(f"skipping a damaged checkpoint: {error}")
             progress = None
         yield progress, Path(local)
 
 
 def delete(request: RunRequest) -> None:
-    """Removes a finished run's checkpoints, several times the size of its model."""
+    """Deletes the checkpoints of a finished run, which take several times the space of its model."""
     for folder in find(*storage.locate(request.folder)):
         folder.filesystem.delete_dir(folder.path)

@@ -1,7 +1,7 @@
-"""One training run under Ray Train: the only place that launches one. ``train``, ``tune`` and ``reproduce`` call it.
+"""Launches one training run under Ray Train, for ``jobs.train``, ``jobs.tune`` and ``jobs.reproduce``.
 
-Every worker runs :func:`jobs.run.worker.work`; rank 0 hands checkpoints to Ray. A worker that dies is replaced and the
-group goes on from the last whole checkpoint. After an error that a retry cannot mend the replaced workers stop at once.
+Every worker runs :func:`jobs.run.worker.work`, and rank 0 hands the checkpoints to Ray. A worker that dies is replaced,
+and all workers continue from the last complete checkpoint. After an error that a retry cannot fix, they stop at once.
 """
 
 import logging
@@ -40,8 +40,9 @@ class Trainer(ray.train.torch.TorchTrainer):
         """Ray's callbacks without its cleaner, see :func:`release_cores`.
 
         The cleaner asks Ray's State API whether the controller is alive, and removes the workers' placement group
-        if the answer is no. Without a dashboard it asks at 127.0.0.1:8265, or at ``RAY_API_SERVER_ADDRESS``: if another Ray
-        answers there, it knows no such controller, and a healthy run is ended.
+        if the answer is no. Without a dashboard it asks at 127.0.0.1:8265, or at
+        ``RAY_API_SERVER_ADDRESS``. If another Ray answers there, it does not know the controller, and a healthy run is
+        ended.
         """
         callbacks: list[RayTrainCallback] = super()._create_default_callbacks()  # type: ignore[misc]  # untyped
         return [callback for callback in callbacks if not isinstance(callback, PlacementGroupCleanerCallback)]
@@ -52,18 +53,18 @@ class RunStopped(Exception):
 
 
 def launch(request: RunRequest, board: Any, callbacks: Sequence[UserCallback] = ()) -> dict[str, Any]:
-    """Trains one run to its end, or goes on with it, and writes its model folder. Blocks.
+    """Trains a run, from the beginning or from its last checkpoint, and writes its model folder. Blocks.
 
     Args:
-        callbacks: told of every report of the workers; see :mod:`jobs.run.worker` for what one holds.
+        callbacks: called with every report of the workers (see :mod:`jobs.run.worker`).
 
     Raises:
-        DetectorError: what the workers found; a model folder is still written when an epoch had finished.
+        DetectorError: the training failed. If an epoch had finished, the model folder is written nevertheless.
         RunStopped: the board was asked to stop.
         TrainingFailed: workers were lost more often than ``retries``.
     """
     logging.getLogger("ray.train").setLevel(logging.WARNING)
-    data = manifest.load(request.data).describe()  # now: at the end of a long run it may be gone
+    data = manifest.load(request.data).describe()  # now, because it may be gone at the end of a long run
     trainer = Trainer(
         worker.work,
         train_loop_config={"request": asdict(request), "board": board},
@@ -74,45 +75,45 @@ def launch(request: RunRequest, board: Any, callbacks: Sequence[UserCallback] = 
         ),
         run_config=RunConfig(
             name=request.name,
-            **storage_of(request.storage),
+            **storage_options(request.storage),
             checkpoint_config=CheckpointConfig(num_to_keep=CHECKPOINTS_KEPT),
             failure_config=FailureConfig(max_failures=request.retries),
             callbacks=list(callbacks),  # type: ignore[arg-type]  # the hint names a base class of another package
         ),
     )
     started = time.monotonic()
-    problem: DetectorError | None = None
-    trace = ""
+    failure: DetectorError | None = None
+    ray_message = ""
     try:
         trainer.fit()
     except ray.train.TrainingFailedError as error:
-        problem = TrainingFailed(f"{request.name}: workers failed more than {request.retries} times: {_cause(error)}")
-        trace = str(error)
+        failure = TrainingFailed(f"{request.name}: workers failed more than {request.retries} times: {_cause(error)}")
+        ray_message = str(error)
     release_cores(board, request.name)
     reason = ray.get(board.failure.remote(request.name))
     if reason:
-        problem = TrainingFailed(reason)
-    elif problem:
-        say(trace)
+        failure = TrainingFailed(reason)
+    elif failure:
+        say(ray_message)
     elif ray.get(board.has_stopped.remote(request.name)):
-        raise RunStopped(f"{request.name} was stopped and has left a checkpoint")
-    result = write_model(request, data, complete=problem is None, seconds=time.monotonic() - started)
-    if problem:
-        kept = f" (the best model so far is kept in {result['model']})" if result else ""
-        raise TrainingFailed(f"{problem}{kept}")
+        raise RunStopped(f"{request.name} was stopped after it wrote a checkpoint")
+    result = write_model(request, data, complete=failure is None, seconds=time.monotonic() - started)
+    if failure:
+        kept = f" (the best model so far is in {result['model']})" if result else ""
+        raise TrainingFailed(f"{failure}{kept}")
     if result is None:
-        raise TrainingFailed(f"{request.name} ended without a whole checkpoint in {request.folder}")
+        raise TrainingFailed(f"{request.name} ended without a complete checkpoint in {request.folder}")
     return result
 
 
 def release_cores(board: Any, run: str) -> None:
-    """Takes back the placement groups of a run's workers; a controller that was killed leaves them held."""
+    """Removes the placement groups of a run's workers, which a killed controller leaves behind."""
     for group in ray.get(board.release_placement_groups.remote(run)):
         remove_placement_group(group)
 
 
-def storage_of(where: str) -> dict[str, Any]:
-    """Where a run config of Ray keeps its files: an object store as we open it, with our time-outs."""
+def storage_options(where: str) -> dict[str, Any]:
+    """The storage arguments of Ray's ``RunConfig``; an object store is opened with our time-outs."""
     if not storage.is_uri(where):
         return {"storage_path": where}
     filesystem, path = storage.locate(where)
@@ -120,10 +121,10 @@ def storage_of(where: str) -> dict[str, Any]:
 
 
 def write_model(request: RunRequest, data: dict[str, Any], *, complete: bool, seconds: float) -> dict[str, Any] | None:
-    """Writes the model folder from the newest whole checkpoint; None before an epoch has finished.
+    """Writes the model folder from the newest complete checkpoint; None if no epoch has finished.
 
     Args:
-        data: what the artifact says of the data set.
+        data: the description of the data set for the artifact.
     """
     for folder in checkpoints.find(*storage.locate(request.folder)):
         with checkpoints.opened(folder) as (progress, local):
@@ -153,6 +154,6 @@ def write_model(request: RunRequest, data: dict[str, Any], *, complete: bool, se
 
 
 def _cause(error: Exception) -> str:
-    """The last line of a Ray error that says what happened."""
+    """The last line of a Ray error, which says what happened."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1] if lines else repr(error)

@@ -1,4 +1,4 @@
-"""What a run leaves to look at: ``metrics.csv``, TensorBoard events, learning curves, augmented samples."""
+"""The files that show how a run went: ``metrics.csv``, TensorBoard events, learning curves, augmented samples."""
 
 import tempfile
 from pathlib import Path
@@ -39,7 +39,7 @@ class RunLog:
             say(f"samples.png was not drawn: an image of the contact sheet is broken ({error})")
 
     def epochs(self, history: list[dict[str, Any]]) -> None:
-        """Brings the files up to ``history``."""
+        """Updates the files to a history, the rows of all epochs so far."""
         for row in history[self.written :]:
             for name in _SCALARS:
                 if row[name] is not None:
@@ -51,7 +51,7 @@ class RunLog:
         storage.write_bytes(storage.join(self.folder, "curves.png"), plots.learning_curves(history, self.title))
 
     def close(self) -> None:
-        """Ends the event file and, for an object store, brings it there."""
+        """Ends the event file and, if the run is in an object store, uploads it."""
         self._write(self._ended)
         self._writer.close()
         if self._scratch:
@@ -64,7 +64,7 @@ class RunLog:
 
 
 def _hyperparameters(spec: RunSpec) -> dict[str, Any]:
-    """What TensorBoard's HParams tab shows of a run."""
+    """The hyperparameters that TensorBoard's HParams tab shows."""
     return {
         "variant": spec.variant,
         "learning_rate": spec.optim.learning_rate,

@@ -4,6 +4,7 @@ Ray Train accepts reports only together with checkpoints and polls for them; a p
 any message at once. The driver reads it in a thread and shows one live line per run.
 """
 
+import contextlib
 import sys
 import threading
 import time
@@ -22,7 +23,7 @@ Message = dict[str, Any]
 POLL_S = 0.5
 LOG_EVERY_S = 15.0
 SILENCE_S = 20.0
-"""After this long without a message the driver prints what it is waiting for."""
+"""After this long without a message, the driver prints what it is waiting for."""
 ASK_EVERY_S = 0.5
 
 
@@ -90,34 +91,33 @@ class StopSignal:
 
     def __init__(self, board: Any, rank: int, device: torch.device) -> None:
         self.board, self.rank, self.device = board, rank, device
-        self.answer: Any = None
-        self.since, self.seen = 0.0, False
+        self.reply: Any = None
+        self.asked_at, self.stopping = 0.0, False
 
     def requested(self) -> bool:
         """Whether to stop now. Call it on every worker after every step."""
-        if self.rank == 0 and not self.seen:
-            if self.answer is None and time.monotonic() - self.since > ASK_EVERY_S:
-                self.answer, self.since = self.board.is_stopping.remote(), time.monotonic()
-            if self.answer is not None and ray.wait([self.answer], timeout=0)[0]:
-                self.seen, self.answer = ray.get(self.answer), None
-        return bool(all_sum(torch.tensor(float(self.seen), device=self.device)))
+        if self.rank == 0 and not self.stopping:
+            if self.reply is None and time.monotonic() - self.asked_at > ASK_EVERY_S:
+                self.reply, self.asked_at = self.board.is_stopping.remote(), time.monotonic()
+            if self.reply is not None and ray.wait([self.reply], timeout=0)[0]:
+                self.stopping, self.reply = ray.get(self.reply), None
+        return bool(all_sum(torch.tensor(float(self.stopping), device=self.device)))
 
 
 class Watcher:
     """Reads a board until the ``with`` block ends: shows progress and passes finished epochs to ``on_epoch``.
 
-    An error in ``on_epoch`` does not stop the reading; the first one is raised at the end of the block, unless the
-    block raises an error itself.
+    If ``on_epoch`` raises an error, the board is read on; the first such error is raised at the end of the block,
+    unless the block itself raises one.
     """
 
     def __init__(self, board: Any, on_epoch: Callable[[Message], None]) -> None:
         self.board, self.on_epoch = board, on_epoch
-        self.lines: dict[str, _Line] = {}
+        self.lines: dict[str, _RunLine] = {}
         self.started = False
         self.stopping = threading.Event()
         self.thread = threading.Thread(target=self._watch, name="board", daemon=True)
-        self.problem: Exception | None = None
-        self.failed: Exception | None = None
+        self.callback_error: Exception | None = None
 
     def __enter__(self) -> "Watcher":
         self.thread.start()
@@ -128,28 +128,25 @@ class Watcher:
         self.thread.join()
         for line in self.lines.values():
             line.close()
-        if self.failed and kind is None:
-            raise self.failed
+        if self.callback_error and kind is None:
+            raise self.callback_error
 
     def _watch(self) -> None:
-        heard = spoken = time.monotonic()
-        try:
+        last_message = last_output = time.monotonic()
+        with contextlib.suppress(ray.exceptions.RayError):  # the cluster is lost, which the run itself reports
             while True:
-                last = self.stopping.wait(POLL_S)
+                ending = self.stopping.wait(POLL_S)
                 for message in ray.get(self.board.take.remote()):
                     self._show(message)
-                    heard = spoken = time.monotonic()
-                if last:
+                    last_message = last_output = time.monotonic()
+                if ending:
                     return
-                if (now := time.monotonic()) - spoken > SILENCE_S:
-                    spoken = now
-                    say(f"waiting for {self._expected()}, {now - heard:.0f} s so far")
-        except ray.exceptions.RayError as error:
-            # The board is lost with its cluster, which the run itself reports.
-            self.problem = error
+                if (now := time.monotonic()) - last_output > SILENCE_S:
+                    last_output = now
+                    say(f"waiting for {self._expected()}, {now - last_message:.0f} s so far")
 
     def _expected(self) -> str:
-        """What the next message will be about, and what may delay it."""
+        """What the next message will be about, and what may be delaying it."""
         if self.started:
             return "the next step, checkpoint or end of the run"
         free, total = ray.available_resources().get("CPU", 0), ray.cluster_resources().get("CPU", 0)
@@ -162,23 +159,23 @@ class Watcher:
             say(f"{run}: {message['text']}")
             return
         if run not in self.lines:
-            self.lines[run] = _Line(run, position=len(self.lines))
+            self.lines[run] = _RunLine(run, position=len(self.lines))
         if message["kind"] == "epoch":
             self.lines[run].epoch(message["history"][-1])
             try:
                 self.on_epoch(message)
             except Exception as error:  # for example a full disk; raised at the end of the block
-                self.failed = self.failed or error
+                self.callback_error = self.callback_error or error
         else:
             self.lines[run].step(message)
 
 
-class _Line:
-    """The progress of one run: a bar on a terminal, otherwise a line from time to time."""
+class _RunLine:
+    """Shows the progress of one run: a bar on a terminal, otherwise a line from time to time."""
 
     def __init__(self, run: str, position: int) -> None:
         self.run, self.live = run, sys.stderr.isatty()
-        self.started, self.logged, self.first_done = time.monotonic(), 0.0, -1
+        self.started, self.logged, self.done_at_start = time.monotonic(), 0.0, -1
         self.bar = tqdm(
             desc=run, unit="step", position=position, disable=not self.live, dynamic_ncols=True, leave=True, total=0
         )
@@ -186,11 +183,11 @@ class _Line:
     def step(self, message: Message) -> None:
         total = message["epochs"] * message["steps"]
         done = (message["epoch"] - 1) * message["steps"] + message["step"]
-        if self.first_done < 0:
-            self.first_done = done - 1
+        if self.done_at_start < 0:
+            self.done_at_start = done - 1
         elapsed = time.monotonic() - self.started
-        left = elapsed / max(1, done - self.first_done) * (total - done)
-        facts = {
+        left = elapsed / max(1, done - self.done_at_start) * (total - done)
+        figures = {
             "epoch": f"{message['epoch']}/{message['epochs']}",
             "step": f"{message['step']}/{message['steps']}",
             "loss": f"{message['loss']:.4f}",
@@ -198,18 +195,18 @@ class _Line:
         }
         if self.live:
             self.bar.total, self.bar.n = total, done
-            self.bar.set_postfix(facts)
+            self.bar.set_postfix(figures)
         elif elapsed - self.logged >= LOG_EVERY_S:
             self.logged = elapsed
-            words = ", ".join(f"{name} {value}" for name, value in facts.items())
-            print(f"{self.run}: {words}, {_clock(left)} left", file=sys.stderr, flush=True)
+            text = ", ".join(f"{name} {value}" for name, value in figures.items())
+            print(f"{self.run}: {text}, {_format_duration(left)} left", file=sys.stderr, flush=True)
 
     def epoch(self, row: Message) -> None:
         auc = "" if row["val_auc"] is None else f", AUC {row['val_auc']:.4f}"
         best = " (best so far)" if row["best"] else ""
         tqdm.write(
             f"{self.run}: epoch {row['epoch']}/{row['epochs']}: train loss {row['train_loss']:.4f}, "
-            f"valid loss {row['val_loss']:.4f}, accuracy {row['val_accuracy']:.2%}{auc}, "
+            f"validation loss {row['val_loss']:.4f}, accuracy {row['val_accuracy']:.2%}{auc}, "
             f"{row['images_per_s']:.1f} images/s{best}",
             file=sys.stderr,
         )
@@ -218,7 +215,7 @@ class _Line:
         self.bar.close()
 
 
-def _clock(seconds: float) -> str:
+def _format_duration(seconds: float) -> str:
     minutes, rest = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}"

@@ -1,4 +1,4 @@
-"""A training run as a job sees it: the request that starts it, ``run.json``, and the folder of its model."""
+"""A training run as jobs see it: the request that starts it, its file ``run.json``, and its model folder."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -16,9 +16,9 @@ class RunRequest:
         spec: RunSpec as a plain dict.
         data: prepared data set, absolute path or URI.
         storage: folder or URI of runs; the run's folder is ``storage/name``.
-        workers: how many, or (fewest, most) to use what the cluster has.
-        cpus: cores of each worker.
-        processes: additional processes of each worker that decode and augment images.
+        workers: how many, or (minimum, maximum) to use what the cluster has.
+        cpus: cores per worker.
+        processes: additional processes per worker that decode and augment images.
         checkpoint_every: steps between checkpoints within an epoch; 0 saves at the end of epochs only.
         retries: how often a lost worker is replaced.
         cache: folder on each node for decoded images and frozen features; empty caches nothing.
@@ -43,7 +43,7 @@ class RunRequest:
         return storage.join(self.storage, self.name)
 
     @property
-    def most_workers(self) -> int:
+    def max_workers(self) -> int:
         """The largest number of workers."""
         return self.workers if isinstance(self.workers, int) else self.workers[1]
 
@@ -78,7 +78,7 @@ def complete_model(run_folder: str) -> artifacts.Artifact | None:
 
 
 def summary(run_folder: str, artifact: artifacts.Artifact) -> dict[str, Any]:
-    """A finished run as the result of a job."""
+    """What a job prints about a finished run."""
     training, best = artifact.training, artifact.training["best"]
     return {
         "run": run_folder,

@@ -1,4 +1,4 @@
-"""The flags that say what to train, and the RunSpec they make: shared by every job that trains."""
+"""The flags that say what to train, and the RunSpec that results from them: shared by every job that trains."""
 
 import argparse
 import json
@@ -9,39 +9,39 @@ from detector_core.config import RunSpec
 from detector_core.errors import BadConfig
 from detector_core.networks.variants import spec_for
 
-# flag: (field of the RunSpec, type, help)
+# flag -> (field of the RunSpec, type, help)
 _OVERRIDES: dict[str, tuple[str, type, str]] = {
     "--epochs": ("optim.epochs", int, "passes over the training split"),
     "--image-size": ("preprocess.image_size", int, "side of the network's square input, pixels"),
     "--batch-size": ("optim.batch_size", int, "global batch of one optimizer step, over all workers"),
-    "--micro-batch": ("optim.micro_batch", int, "images of one forward pass; lower it when memory runs out"),
+    "--micro-batch": ("optim.micro_batch", int, "images per forward pass; lower it if memory runs out"),
     "--init": (
         "model.init",
         str,
-        "first weights: package (pretrained, from an installed package), hub (pretrained, downloaded), none (random), or a "
-        "file",
+        "initial weights: package (pretrained, from an installed package), hub (pretrained, downloaded), none (random) "
+        "or a file",
     ),
     "--seed": (
         "seed",
         int,
         "random seed. The same spec, seed, data, workers, threads (cores per worker), compute dtype and machine type "
-        "give the same result, bit for bit. Another number of workers changes it by float rounding, another number of "
-        "threads noticeably in bf16 on a CPU",
+        "give the same result, bit for bit. A different number of workers changes it by rounding; a different number "
+        "of threads changes it noticeably if a CPU computes in bf16",
     ),
 }
 CPUS_PER_WORKER = "cpus_per_worker"
-"""A key of best.json of jobs.tune next to the fields of the RunSpec: the cores on which its trials ran."""
+"""A key in the best.json of jobs.tune, next to the fields of the RunSpec: the cores per worker of its trials."""
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
-    """Adds the flags that override a variant's row."""
-    group = parser.add_argument_group("what to train (the default is the variant's row of Table II)")
+    """Adds the flags that override fields of a variant's row."""
+    group = parser.add_argument_group("what to train (default: the variant's row of Table II)")
     for flag, (field, kind, text) in _OVERRIDES.items():
         group.add_argument(flag, type=kind, default=None, metavar=flag[2:].upper(), help=f"{text} [{field}]")
     group.add_argument(
         "--spec",
         metavar="FILE",
-        help="a RunSpec as JSON, a file or URI, e.g. best.json of jobs.tune; flags override it",
+        help="a RunSpec as JSON (file or URI), e.g. best.json of jobs.tune; other flags override its fields",
     )
     group.add_argument(
         "--set",
@@ -53,11 +53,11 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def from_flags(arguments: argparse.Namespace, variant: str) -> RunSpec:
-    """The variant's row, or the ``--spec`` file, with the flags on top.
+    """The variant's row, or the ``--spec`` file, with the flags applied to it.
 
     Raises:
-        BadConfig: a flag, field or file that cannot work, named.
-        UnknownVariant: with the nearest name.
+        BadConfig: a flag, field or file is invalid; the message names it.
+        UnknownVariant: there is no such variant; the message suggests the nearest name.
     """
     changes: dict[str, Any] = {}
     for flag, (field, _, _) in _OVERRIDES.items():
@@ -67,7 +67,7 @@ def from_flags(arguments: argparse.Namespace, variant: str) -> RunSpec:
     for item in arguments.set:
         field, equals, text = item.partition("=")
         if not equals:
-            raise BadConfig(f"--set {item}: write FIELD=VALUE, e.g. --set optim.schedule=cosine")
+            raise BadConfig(f"--set {item}: give FIELD=VALUE, e.g. --set optim.schedule=cosine")
         changes[field] = _value(text)
     if changes.get("model.init") not in (None, "package", "hub", "none"):
         changes["model.init"] = storage.absolute(changes["model.init"])
@@ -83,7 +83,7 @@ def recorded_cpus(spec_file: str | None) -> int | None:
     """The cores per worker that best.json of jobs.tune records; None for other spec files.
 
     Raises:
-        BadConfig: the file does not exist, is not JSON, or records something else than a number of cores.
+        BadConfig: the file does not exist, is not JSON, or what it records is not a number of cores.
     """
     cpus = _read_json(spec_file).get(CPUS_PER_WORKER) if spec_file else None
     if cpus is not None and (type(cpus) is not int or cpus < 1):
@@ -91,12 +91,14 @@ def recorded_cpus(spec_file: str | None) -> int | None:
     return cpus
 
 
-def differences(one: Any, other: Any, where: str = "") -> list[str]:
-    """The dotted fields in which two plain specs differ, with both values."""
-    if isinstance(one, dict) and isinstance(other, dict):
-        keys = sorted(set(one) | set(other))
-        return [line for key in keys for line in differences(one.get(key), other.get(key), f"{where}.{key}".strip("."))]
-    return [] if one == other else [f"{where}: {one!r} then, {other!r} now"]
+def differences(before: Any, now: Any, field: str = "") -> list[str]:
+    """The fields (with dots) in which two specs as plain dicts differ, each with both values."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        keys = sorted(set(before) | set(now))
+        return [
+            line for key in keys for line in differences(before.get(key), now.get(key), f"{field}.{key}".strip("."))
+        ]
+    return [] if before == now else [f"{field} was {before!r}, now {now!r}"]
 
 
 def _value(text: str) -> Any:
@@ -106,18 +108,18 @@ def _value(text: str) -> Any:
         return text
 
 
-def _read(where: str) -> RunSpec:
-    values = _read_json(where)
+def _read(path: str) -> RunSpec:
+    values = _read_json(path)
     return RunSpec.from_dict({name: value for name, value in values.items() if name != CPUS_PER_WORKER})
 
 
-def _read_json(where: str) -> dict[str, Any]:
+def _read_json(path: str) -> dict[str, Any]:
     try:
-        values = json.loads(storage.read_bytes(where))
+        values = json.loads(storage.read_bytes(path))
     except FileNotFoundError:
-        raise BadConfig(f"--spec {where}: there is no such file") from None
+        raise BadConfig(f"--spec {path}: there is no such file") from None
     except ValueError as error:
-        raise BadConfig(f"--spec {where} is not JSON: {error}") from None
+        raise BadConfig(f"--spec {path} is not JSON: {error}") from None
     if not isinstance(values, dict):
-        raise BadConfig(f"--spec {where} is not a RunSpec: it must be a JSON object")
+        raise BadConfig(f"--spec {path} is not a RunSpec: it must be a JSON object")
     return values

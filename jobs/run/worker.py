@@ -1,4 +1,4 @@
-"""What each Ray Train worker of a run does: the training loop of the core, checkpoints, and messages to the board.
+"""What each Ray Train worker of a run does: the core's training loop, checkpoints, and messages to the board.
 
 Errors that a retry cannot fix (a broken image, a loss that is not finite, a full disk) are reported to the board.
 """
@@ -35,7 +35,7 @@ FEATURES_EVERY_S = 5.0
 
 
 def work(config: dict[str, Any]) -> None:
-    """What each Ray Train worker does."""
+    """Entry point of each Ray Train worker."""
     request, board = RunRequest(**config["request"]), config["board"]
     if ray.get(board.failure.remote(request.name)):
         return
@@ -50,21 +50,26 @@ def work(config: dict[str, Any]) -> None:
         if error.errno == errno.ENOSPC:
             ray.get(
                 board.report_failure.remote(
-                    request.name, f"the disk is full under {request.storage}: free some space, then --resume"
+                    request.name,
+                    f"the disk is full under {request.storage}: free some space, then continue with --resume",
                 )
             )
         raise
 
 
 def _train(request: RunRequest, board: Any) -> None:
-    """Reports {epoch, step, loss} within an epoch, and at its end an EpochReport with the objectives so far."""
+    """Trains, and reports to Ray Train with each checkpoint.
+
+    A report within an epoch has ``epoch``, ``step`` and ``loss``; one at its end has the fields of EpochReport and the
+    objectives of the best epoch so far.
+    """
     context = ray.train.get_context()
     worker = WorkerRank(rank=context.get_world_rank(), world_size=context.get_world_size())
     spec, data = RunSpec.from_dict(request.spec), manifest.load(request.data)
     device = str(ray.train.torch.get_device())
     state = _restored(request.name, board, spec, data.fingerprint, device) or TrainState(spec, data.fingerprint, device)
     _announce_nodes(request.name, board, state.progress)
-    posted, stop = 0.0, StopSignal(board, worker.rank, state.device)
+    last_post, stop = 0.0, StopSignal(board, worker.rank, state.device)
     reports = fit(
         state,
         data,
@@ -77,8 +82,8 @@ def _train(request: RunRequest, board: Any) -> None:
         match report:
             case StepReport():
                 now = time.monotonic()
-                if worker.rank == 0 and (now - posted > POST_EVERY_S or report.step == report.steps):
-                    posted = now
+                if worker.rank == 0 and (now - last_post > POST_EVERY_S or report.step == report.steps):
+                    last_post = now
                     board.post.remote({"run": request.name, "kind": "step", **asdict(report)})
                 due = request.checkpoint_every and report.step % request.checkpoint_every == 0
                 stopping = stop.requested()
@@ -89,12 +94,12 @@ def _train(request: RunRequest, board: Any) -> None:
                         return
             case FeatureReport():
                 now = time.monotonic()
-                if now - posted > FEATURES_EVERY_S or report.done == report.images:
-                    posted = now
+                if now - last_post > FEATURES_EVERY_S or report.done == report.images:
+                    last_post = now
                     text = f"frozen features of the {report.split} split: {report.done} of {report.images} images"
                     if worker.rank == 0:
                         board.post.remote({"run": request.name, "kind": "note", "text": text})
-                if stop.requested():  # nothing to save: the features that are computed are in the cache
+                if stop.requested():  # no checkpoint is needed: the computed features are in the cache
                     ray.get(board.mark_stopped.remote(request.name))
                     return
             case EpochReport():
@@ -105,7 +110,7 @@ def _train(request: RunRequest, board: Any) -> None:
 
 
 def _announce_nodes(run: str, board: Any, progress: Progress) -> None:
-    """Posts on which nodes the workers run, whenever a group of them starts."""
+    """Posts on which nodes the workers run and where they continue, whenever they are started."""
     nodes = all_gather(ray.util.get_node_ip_address())
     if ray.train.get_context().get_world_rank() == 0:
         workers = f"{len(nodes)} worker{'s' * (len(nodes) > 1)} on {', '.join(nodes)}"

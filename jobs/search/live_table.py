@@ -1,4 +1,4 @@
-"""What a search shows while it runs: a table of its trials, and each trial's curves for TensorBoard."""
+"""What a search shows while it runs: a table of its trials, and the files of each trial for TensorBoard."""
 
 import sys
 import time
@@ -16,7 +16,7 @@ from jobs.run.log import RunLog
 from jobs.run.request import read_request
 
 LOG_EVERY_S = 15.0
-_SAID = {
+_STATUS = {
     "PENDING": "waiting",
     "RUNNING": "running",
     "PAUSED": "waiting",
@@ -26,7 +26,7 @@ _SAID = {
 
 
 class TrialTable(Callback):
-    """Prints the table of trials as epochs and trials end, at most every few seconds."""
+    """Prints the table of trials when an epoch or a trial ends, at most every LOG_EVERY_S seconds."""
 
     def __init__(self, objective: str) -> None:
         self.objective = objective
@@ -56,21 +56,21 @@ class TrialTable(Callback):
         if now - self.printed < LOG_EVERY_S:
             return
         self.printed = now
-        shown = [
+        rows = [
             Trial(
                 name=trial.trial_id,
                 learning_rate=trial.config["learning_rate"],
-                status=_SAID.get(trial.status, trial.status.lower()),
+                status=_STATUS.get(trial.status, trial.status.lower()),
                 seconds=sum(row["seconds"] for row in self.histories.get(trial.trial_id, [])),
                 history=self.histories.get(trial.trial_id, []),
             )
             for trial in trials
         ]
-        tqdm.write(f"\n{lr_search.format_table(shown, self.objective)}\n", file=sys.stderr)
+        tqdm.write(f"\n{lr_search.format_table(rows, self.objective)}\n", file=sys.stderr)
 
 
 class TrialLogs:
-    """A RunLog for each trial, begun when its first epoch ends, until the ``with`` block ends."""
+    """One RunLog per trial, opened when its first epoch ends and closed at the end of the ``with`` block."""
 
     def __init__(self, data: Manifest, folder: str) -> None:
         self.data, self.folder = data, folder
@@ -84,7 +84,7 @@ class TrialLogs:
             log.close()
 
     def epochs(self, message: dict[str, Any]) -> None:
-        """Brings a trial's files up to the history in a board's message."""
+        """Updates a trial's files to the history in a message of the board."""
         name = message["run"]
         if name not in self.logs:
             folder = storage.join(self.folder, name)

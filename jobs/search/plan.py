@@ -1,4 +1,7 @@
-"""What a search under Ray Tune is, and what it leaves: ``search.json`` marks its name, and is written again last."""
+"""What a search is and which files it writes.
+
+``search.json`` is written first, with the plan, to reserve the name of the search; and last, with the result.
+"""
 
 import json
 from dataclasses import asdict, dataclass
@@ -18,18 +21,21 @@ SEARCH, BEST, TRIALS, PLOT = "search.json", "best.json", "trials.csv", "objectiv
 
 @dataclass(frozen=True, kw_only=True)
 class SearchPlan:
-    """What a search is: two with the same plan try the same.
+    """The settings of a search. A search can be resumed only with the same plan.
 
     Attributes:
-        spec: RunSpec as a plain dict; its learning rate is the first that ``loguniform`` tries.
-        rates: the rates of a grid; None for ``loguniform`` with ``samples`` trials.
+        spec: RunSpec as a plain dict; its learning rate is the first one that ``loguniform`` tries.
+        fingerprint: of the data set.
+        learning_rates: the values of a grid search; None for ``loguniform``.
+        samples: the number of trials of ``loguniform``; None for a grid search.
+        workers: Ray Train workers of each trial.
     """
 
     name: str
     storage: str
     spec: dict[str, Any]
     fingerprint: str
-    rates: list[float] | None
+    learning_rates: list[float] | None
     samples: int | None
     objective: str
     scheduler: str
@@ -42,41 +48,43 @@ class SearchPlan:
 
     @property
     def trials(self) -> int:
-        """How many trials it runs."""
-        return len(self.rates) if self.rates else int(self.samples or 0)
+        """The number of trials."""
+        return len(self.learning_rates) if self.learning_rates else int(self.samples or 0)
 
 
 def claim(plan: SearchPlan, *, resume: bool) -> None:
-    """Marks a name as taken by writing ``search.json``.
+    """Reserves the name of a search by writing ``search.json``.
 
     Raises:
-        OperationRefused: the name is taken and ``resume`` was not asked for, or the search was started otherwise.
+        OperationRefused: the name is taken and ``resume`` is off, or the search was started with another plan.
     """
-    where = storage.join(plan.folder, SEARCH)
-    if not storage.exists(where):
+    path = storage.join(plan.folder, SEARCH)
+    if not storage.exists(path):
         if storage.exists(plan.folder):
             raise OperationRefused(f"{plan.folder} exists and is not a search: choose another --name")
         if resume:
-            say(f"{plan.folder}: there is no such search yet, it starts from the beginning")
-        storage.write_bytes(where, json.dumps({"plan": asdict(plan)}, indent=2).encode())
+            say(f"{plan.folder}: there is no such search yet, so it starts from the beginning")
+        storage.write_bytes(path, json.dumps({"plan": asdict(plan)}, indent=2).encode())
         return
     if not resume:
-        raise OperationRefused(f"{plan.folder} exists: choose another --name, or go on with it with --resume")
-    before = {**json.loads(storage.read_bytes(where))["plan"], "storage": plan.storage}  # a mount may have moved
+        raise OperationRefused(f"{plan.folder} exists: choose another --name, or continue it with --resume")
+    before = {**json.loads(storage.read_bytes(path))["plan"], "storage": plan.storage}  # the folder may have moved
     changed = spec_flags.differences(before, asdict(plan))
     if changed:
-        raise OperationRefused(f"{plan.folder} was started otherwise ({'; '.join(changed)}): use another --name")
+        raise OperationRefused(
+            f"{plan.folder} was started with different settings ({'; '.join(changed)}): use another --name"
+        )
 
 
 def write(plan: SearchPlan, trials: list[Trial], data_name: str, *, cpus: int, compute_dtype: str) -> dict[str, Any]:
     """Writes the results of a search, ``search.json`` last, and returns the result line.
 
     Args:
-        cpus: cores of each worker of a trial.
-        compute_dtype: in which the trials computed.
+        cpus: cores per worker of the trials.
+        compute_dtype: the compute dtype of the trials.
 
     Raises:
-        TrainingFailed: no trial finished an epoch; the reasons are in ``trials.csv``.
+        TrainingFailed: no trial has an objective; the reasons are in ``trials.csv``.
     """
     spec = RunSpec.from_dict(plan.spec)
     trials = sorted(trials, key=lambda trial: -trial.learning_rate)
@@ -94,17 +102,19 @@ def write(plan: SearchPlan, trials: list[Trial], data_name: str, *, cpus: int, c
     say(lr_search.format_table(trials, plan.objective))
     best = lr_search.best(trials, plan.objective)
     if best is None:
-        raise TrainingFailed(f"{plan.folder}: none of {len(trials)} trials has an objective; see {TRIALS}")
-    # With what the trials resolved, so that training from this file computes what the best trial computed.
+        raise TrainingFailed(
+            f"{plan.folder}: none of {len(trials)} trials finished an epoch with a {plan.objective}: see {TRIALS}"
+        )
+    # With the compute dtype that "auto" was in the trials, so that training from this file repeats the best trial.
     best_spec = spec.replace({"optim.learning_rate": best.learning_rate, "optim.compute_dtype": compute_dtype})
-    where = storage.join(plan.folder, BEST)
+    best_path = storage.join(plan.folder, BEST)
     content = {**best_spec.to_dict(), spec_flags.CPUS_PER_WORKER: cpus}
-    storage.write_bytes(where, json.dumps(content, indent=2).encode())
+    storage.write_bytes(best_path, json.dumps(content, indent=2).encode())
     result = {
         "search": plan.folder,
         "variant": spec.variant,
         "objective": plan.objective,
-        "best": {"learning_rate": best.learning_rate, plan.objective: best.score(plan.objective), "spec": where},
+        "best": {"learning_rate": best.learning_rate, plan.objective: best.score(plan.objective), "spec": best_path},
         "table_ii": table_ii,
         "trials": len(trials),
         "failed": len(failed),
@@ -114,12 +124,12 @@ def write(plan: SearchPlan, trials: list[Trial], data_name: str, *, cpus: int, c
     return result
 
 
-def verdict(result: dict[str, Any]) -> str:
-    """The found rate beside Table II's, for a terminal."""
+def format_result(result: dict[str, Any]) -> str:
+    """The best learning rate next to that of Table II, as text for a terminal."""
     best, table_ii = result["best"], result["table_ii"]
     paper = f"{table_ii:g}" if table_ii else "-"
     return (
-        f"{result['variant']}: found {best['learning_rate']:.3g} ({result['objective']} "
-        f"{best[result['objective']]:.4f} on validation), Table II {paper}\n"
-        f"train with it: python -m jobs.train {result['variant']} --spec {best['spec']} ..."
+        f"{result['variant']}: best learning rate {best['learning_rate']:.3g} ({result['objective']} "
+        f"{best[result['objective']]:.4f} on the validation split), Table II {paper}\n"
+        f"to train with it: python -m jobs.train {result['variant']} --spec {best['spec']} ..."
     )

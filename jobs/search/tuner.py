@@ -1,8 +1,7 @@
-"""One search under Ray Tune: ``tune`` calls it. A trial is a :func:`jobs.run.launch.launch`, told to Tune epoch by
-epoch.
+"""Runs a search under Ray Tune. A trial is a :func:`jobs.run.launch.launch` that reports each epoch to Tune.
 
-A trial's own process takes no core: it waits for its workers, which take all of them. No more trials run at once than
-their workers fit, so none waits for another's cores.
+The process of a trial only waits for the workers of its run, so it reserves no core. Only as many trials run at a time
+as their workers fit on the cluster, so that no trial waits for the cores of another.
 """
 
 import argparse
@@ -35,29 +34,32 @@ from jobs.search.plan import SearchPlan, write
 
 TUNE_FOLDER, TRIAL_FOLDER = "tune", "trials"
 TRIAL_RETRIES = 1
-# A trial's process is placed by the memory that it holds, never by cores.
-DRIVER: dict[str, float] = {"CPU": 0, "memory": 300 * 2**20}
-RATE = "learning_rate"
-STOPPED_WITHIN_S = 5.0
-"""By then the controller of a stopped trial is gone: it would replace workers whose group was taken too early."""
+TRIAL_RESOURCES: dict[str, float] = {"CPU": 0, "memory": 300 * 2**20}
+"""Resources of the process of a trial: memory only, so that it is scheduled by the memory it needs."""
+LEARNING_RATE = "learning_rate"
+RELEASE_AFTER_S = 5.0
+"""Until then the controller of a stopped trial may still run, and would replace workers whose cores were released."""
 
 
-def search_rates(plan: SearchPlan, arguments: argparse.Namespace, data: Manifest) -> dict[str, Any]:
-    """Runs a search to its end, or goes on with it, and writes its files; returns the result line.
+def run_search(plan: SearchPlan, arguments: argparse.Namespace, data: Manifest) -> dict[str, Any]:
+    """Runs a search, or resumes it, and writes its files; returns the result line.
 
     Raises:
-        InsufficientResources: not even one trial fits this Ray.
+        InsufficientResources: this Ray has too few cores or GPUs for one trial.
         TrainingFailed: every trial failed.
     """
-    at_once = _room(plan, arguments)
+    concurrent = _concurrent_trials(plan, arguments)
     spec = RunSpec.from_dict(plan.spec)
-    request = resource_flags.requests(arguments, {plan.name: spec}, at_once=at_once)[0]
+    request = resource_flags.requests(arguments, {plan.name: spec}, concurrent=concurrent)[0]
     request = dataclasses.replace(request, storage=storage.join(plan.folder, TRIAL_FOLDER))
-    say(f"{plan.name}: {plan.trials} trials, {at_once} at once, {plan.workers} workers of {request.cpus} cores each")
-    board = ProgressBoard.options(name=_board(plan.name), **driver_node_options()).remote()  # type: ignore[attr-defined]
+    say(
+        f"{plan.name}: {plan.trials} trials, {concurrent} at a time; workers per trial: {plan.workers}, "
+        f"cores per worker: {request.cpus}"
+    )
+    board = ProgressBoard.options(name=_board_name(plan.name), **driver_node_options()).remote()  # type: ignore[attr-defined]
     with TrialLogs(data, request.storage) as logs, Watcher(board, on_epoch=logs.epochs):
-        results = _tuner(plan, request, board, at_once).fit()
-    trials = [collected(result, request) for result in results]  # type: ignore[attr-defined]  # iterable, but untyped
+        results = _tuner(plan, request, board, concurrent).fit()
+    trials = [to_trial(result, request) for result in results]  # type: ignore[attr-defined]  # iterable, but untyped
     for trial in trials:
         launch.release_cores(board, trial.name)
     ray.kill(board)
@@ -68,26 +70,31 @@ def search_rates(plan: SearchPlan, arguments: argparse.Namespace, data: Manifest
     return write(plan, trials, data.name, cpus=request.cpus, compute_dtype=compute_dtype)
 
 
-def _tuner(plan: SearchPlan, request: RunRequest, board: Any, at_once: int) -> ray.tune.Tuner:
-    os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"  # TensorBoard events are ours: the tags of jobs.train
-    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # Ctrl-C ends the job as it ends every other
+def _tuner(plan: SearchPlan, request: RunRequest, board: Any, concurrent: int) -> ray.tune.Tuner:
+    os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = (
+        "1"  # RunLog writes the TensorBoard events, with the tags of jobs.train
+    )
+    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # Ctrl-C ends this job like every other
     os.environ["TUNE_GLOBAL_CHECKPOINT_S"] = "2"
     os.environ["TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S"] = "0"
     trial = ray.tune.with_parameters(_trial, request=asdict(request), fingerprint=plan.fingerprint, board=board)
-    trainable = ray.tune.with_resources(trial, DRIVER)
-    kept = launch.storage_of(plan.folder)
-    experiment, where = storage.join(kept["storage_path"], TUNE_FOLDER), kept.get("storage_filesystem")
-    if ray.tune.Tuner.can_restore(experiment, storage_filesystem=where):
-        return ray.tune.Tuner.restore(experiment, trainable=trainable, resume_errored=True, storage_filesystem=where)
+    trainable = ray.tune.with_resources(trial, TRIAL_RESOURCES)
+    storage_options = launch.storage_options(plan.folder)
+    experiment = storage.join(storage_options["storage_path"], TUNE_FOLDER)
+    filesystem = storage_options.get("storage_filesystem")
+    if ray.tune.Tuner.can_restore(experiment, storage_filesystem=filesystem):
+        return ray.tune.Tuner.restore(
+            experiment, trainable=trainable, resume_errored=True, storage_filesystem=filesystem
+        )
     mode = lr_search.OBJECTIVES[plan.objective]
     metric = f"{lr_search.KEPT_PREFIX}{plan.objective}"
     seed = plan.spec["seed"]
     asha = ASHAScheduler(time_attr="epoch", max_t=plan.spec["optim"]["epochs"] + 1, grace_period=1, reduction_factor=3)
-    if plan.rates:
-        space, algorithm = {RATE: ray.tune.grid_search(plan.rates)}, None
+    if plan.learning_rates:
+        space, algorithm = {LEARNING_RATE: ray.tune.grid_search(plan.learning_rates)}, None
     else:
-        first = [{RATE: plan.spec["optim"][RATE]}]
-        space = {RATE: ray.tune.loguniform(*lr_search.loguniform_bounds())}
+        first = [{LEARNING_RATE: plan.spec["optim"]["learning_rate"]}]
+        space = {LEARNING_RATE: ray.tune.loguniform(*lr_search.loguniform_bounds())}
         algorithm = OptunaSearch(seed=seed, points_to_evaluate=first)
     return ray.tune.Tuner(
         trainable,
@@ -98,13 +105,13 @@ def _tuner(plan: SearchPlan, request: RunRequest, board: Any, at_once: int) -> r
             search_alg=algorithm,
             scheduler=asha if plan.scheduler == "asha" else None,
             num_samples=plan.samples or 1,
-            max_concurrent_trials=at_once,
-            trial_name_creator=_name,
-            trial_dirname_creator=_name,
+            max_concurrent_trials=concurrent,
+            trial_name_creator=_trial_name,
+            trial_dirname_creator=_trial_name,
         ),
         run_config=ray.tune.RunConfig(
             name=TUNE_FOLDER,
-            **kept,
+            **storage_options,
             failure_config=ray.tune.FailureConfig(max_failures=TRIAL_RETRIES),
             callbacks=[JsonLoggerCallback(), CSVLoggerCallback(), TrialTable(plan.objective), CoreReleaser(plan.name)],
             verbose=0,
@@ -112,20 +119,20 @@ def _tuner(plan: SearchPlan, request: RunRequest, board: Any, at_once: int) -> r
     )
 
 
-def _name(trial: Any) -> str:
-    """A trial's name, in Tune, on the board and on disk."""
+def _trial_name(trial: Any) -> str:
+    """The name of a trial in Tune, on the board and on disk."""
     return str(trial.trial_id)
 
 
-def _board(search_name: str) -> str:
+def _board_name(search_name: str) -> str:
     return f"board of {search_name}"
 
 
 class CoreReleaser(Callback):
-    """Takes back the placement group of a trial that was stopped.
+    """Removes the placement group of a trial that was stopped.
 
-    Tune kills a stopped trial, and with it the controller that would have removed the group of its workers: the next
-    trials would wait for ever.
+    Tune kills a stopped trial, together with the controller that would have removed the placement group of its workers.
+    Without this the next trials would wait forever.
     """
 
     def __init__(self, search_name: str) -> None:
@@ -139,14 +146,14 @@ class CoreReleaser(Callback):
         self.stopped[trial.trial_id] = time.monotonic()
 
     def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:  # noqa: ARG002
-        due = [name for name, since in self.stopped.items() if time.monotonic() - since > STOPPED_WITHIN_S]
+        due = [name for name, since in self.stopped.items() if time.monotonic() - since > RELEASE_AFTER_S]
         for name in due:
             del self.stopped[name]
-            launch.release_cores(ray.get_actor(_board(self.search_name)), name)
+            launch.release_cores(ray.get_actor(_board_name(self.search_name)), name)
 
 
 class _EpochsToTune(TuneReportCallback):
-    """Tells Tune the reports at the end of epochs, the only ones with an objective."""
+    """Passes the reports at the end of epochs to Tune; the others have no objective."""
 
     def after_report(self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Any) -> None:
         if "val_loss" in metrics[0]:
@@ -154,26 +161,29 @@ class _EpochsToTune(TuneReportCallback):
 
 
 def _trial(config: dict[str, Any], request: dict[str, Any], fingerprint: str, board: Any) -> None:
-    """A trial: the run of ``jobs.train`` with another rate. One that ended before tells Tune its history again."""
-    spec = RunSpec.from_dict(request["spec"]).replace({"optim.learning_rate": config[RATE]})
+    """A trial: the same run as that of ``jobs.train``, with another learning rate.
+
+    If the trial finished before the search was resumed, its history is reported to Tune again.
+    """
+    spec = RunSpec.from_dict(request["spec"]).replace({"optim.learning_rate": config[LEARNING_RATE]})
     name = ray.tune.get_context().get_trial_id()
     run = RunRequest(**{**request, "name": name, "spec": spec.to_dict()})
-    for epoch, row in enumerate(history := _ended(run)):
+    for epoch, row in enumerate(history := _finished_history(run)):
         ray.tune.report({**row, **lr_search.kept_objectives(history[: epoch + 1])})
     if not history:
         write_request(run, fingerprint)
-        to_tune = _EpochsToTune()  # type: ignore[no-untyped-call]
-        launch.launch(run, board, callbacks=[to_tune])
+        reporter = _EpochsToTune()  # type: ignore[no-untyped-call]
+        launch.launch(run, board, callbacks=[reporter])
 
 
-def _ended(run: RunRequest) -> list[dict[str, Any]]:
-    """The history of a run that has its whole model; empty for one that has not."""
+def _finished_history(run: RunRequest) -> list[dict[str, Any]]:
+    """The history of a finished run; empty if it has not finished."""
     artifact = complete_model(run.folder)
     return artifact.training["history"] if artifact else []
 
 
 def _compute_dtype(trials: list[Trial], request: RunRequest) -> str:
-    """The compute dtype that the workers of the trials resolved; the spec's own if no trial has completed."""
+    """The compute dtype that the workers of the trials used; that of the spec if no trial has completed."""
     for trial in trials:
         artifact = complete_model(dataclasses.replace(request, name=trial.name).folder)
         if artifact:
@@ -181,28 +191,28 @@ def _compute_dtype(trials: list[Trial], request: RunRequest) -> str:
     return RunSpec.from_dict(request.spec).optim.compute_dtype
 
 
-def _room(plan: SearchPlan, arguments: argparse.Namespace) -> int:
-    """How many trials run at once."""
-    has = ray.cluster_resources()
-    unit, each = ("GPU", plan.workers) if arguments.gpu else ("CPU", plan.workers * (arguments.cpus or 1))
-    fits = max(1, int(has.get(unit, 0) // each))  # resources.requests says it when not even one fits
+def _concurrent_trials(plan: SearchPlan, arguments: argparse.Namespace) -> int:
+    """The number of trials that run at a time."""
+    available = ray.cluster_resources()
+    unit, per_trial = ("GPU", plan.workers) if arguments.gpu else ("CPU", plan.workers * (arguments.cpus or 1))
+    fits = max(1, int(available.get(unit, 0) // per_trial))  # resource_flags.requests fails if not even one fits
     return min(fits, plan.trials, arguments.max_concurrent or plan.trials)
 
 
-def collected(result: Any, request: RunRequest) -> Trial:
-    """A trial as Tune recorded it; one that was told twice, after a crash, counts the later time."""
+def to_trial(result: Any, request: RunRequest) -> Trial:
+    """A trial as Tune recorded it; of an epoch that was reported twice, because of a crash, the later report counts."""
     run = dataclasses.replace(request, name=result.path.rstrip("/").rpartition("/")[2])
     frame = result.metrics_dataframe
     history: list[dict[str, Any]] = []
     if frame is not None and len(frame):
         frame = frame.drop_duplicates("epoch", keep="last").sort_values("epoch")
         history = frame[[field.name for field in dataclasses.fields(EpochReport)]].to_dict("records")
-    failed = str(result.error).strip().splitlines()[-1] if result.error else ""
+    error = str(result.error).strip().splitlines()[-1] if result.error else ""
     return Trial(
         name=run.name,
-        learning_rate=result.config[RATE],
-        status=lr_search.FAILED if failed else lr_search.COMPLETED if _ended(run) else lr_search.STOPPED,
+        learning_rate=result.config[LEARNING_RATE],
+        status=lr_search.FAILED if error else lr_search.COMPLETED if _finished_history(run) else lr_search.STOPPED,
         seconds=round(sum(row["seconds"] for row in history), 1),
         history=history,
-        error=failed,
+        error=error,
     )

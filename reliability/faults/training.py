@@ -76,7 +76,7 @@ TRAINING = (
             error="",
             exit_code=-9,
             repair=truncate_checkpoint,
-            resume_message="passing over a damaged checkpoint",
+            resume_message="skipping a damaged checkpoint",
         ),
         tested_by="tests/jobs/test_train.py",
     ),
@@ -90,7 +90,7 @@ TRAINING = (
             error="",
             exit_code=-9,
             repair=partial(truncate_checkpoint, name="checkpoint.json"),
-            resume_message="passing over a damaged checkpoint",
+            resume_message="skipping a damaged checkpoint",
         ),
     ),
     Fault(

@@ -1,4 +1,4 @@
-"""`ray job submit` against `ray start --head` on this machine, closed by a token."""
+"""`ray job submit` to a `ray start --head` on this machine that needs a token."""
 
 import json
 import os
@@ -132,7 +132,7 @@ def test_every_job_runs_under_ray_job_submit(head: Head, tiny_dataset: Path, tmp
     assert head.job("promote", f"{runs}/one", "--to", models)["live"].startswith(models)
 
 
-def test_a_job_that_fails_says_why_and_exits_non_zero(head: Head, tmp_path: Path) -> None:
+def test_a_failed_job_says_why_and_exits_with_an_error(head: Head, tmp_path: Path) -> None:
     done = head.submit("python", "-m", "jobs.evaluate", "none", "--data", str(tmp_path / "none"))
     assert done.returncode == 1
     assert "is not a prepared data set" in done.stdout
@@ -140,25 +140,23 @@ def test_a_job_that_fails_says_why_and_exits_non_zero(head: Head, tmp_path: Path
     assert "failed" in done.stdout + done.stderr
 
 
-def test_too_few_resources_are_said_in_seconds(head: Head, tiny_dataset: Path, tmp_path: Path) -> None:
+def test_too_few_resources_are_reported_in_seconds(head: Head, tiny_dataset: Path, tmp_path: Path) -> None:
     flags = ("--data", str(tiny_dataset), "--storage", str(tmp_path), "--gpu")
     done = head.submit("python", "-m", "jobs.train", *TINY, *flags)
     assert done.returncode == 1
     assert "needs 1 GPU, and this Ray has 0" in done.stdout
 
 
-def test_beside_it_a_job_without_an_address_has_a_ray_of_its_own(
-    head: Head, tiny_dataset: Path, tmp_path: Path
-) -> None:
+def test_a_job_without_an_address_starts_a_private_ray(head: Head, tiny_dataset: Path, tmp_path: Path) -> None:
     images = manifest.load(str(tiny_dataset)).root
     command = [sys.executable, "-m", "jobs.prepare", images, "--out", str(tmp_path / "data")]
     done = subprocess.run(command, env=head.env, capture_output=True, text=True, check=False, timeout=LIMIT_S)
     assert done.returncode == 0, done.stderr
-    assert re.search(r"set RAY_ADDRESS=[\d.]+:\d+ to use the one that runs on this machine", done.stderr)
+    assert re.search(r"to use the Ray that already runs on this machine, set RAY_ADDRESS=[\d.]+:\d+", done.stderr)
     assert json.loads(done.stdout.splitlines()[-1])["images"] == 80
 
 
-def test_without_the_token_nothing_is_run(head: Head) -> None:
+def test_without_the_token_no_job_is_run(head: Head) -> None:
     stranger = Head(head.address, {**head.env, "RAY_AUTH_TOKEN": "0" * 32})
     done = stranger.submit("python", "-c", "print(1)", flags=())
     assert done.returncode != 0
@@ -198,7 +196,7 @@ def test_prometheus_scrapes_the_nodes(head: Head) -> None:
 
 
 @pytest.mark.skipif(UV is None, reason="uv is neither on the PATH nor in .uv/")
-def test_the_uv_form_takes_the_environment_that_is_there(head: Head, tiny_dataset: Path, tmp_path: Path) -> None:
+def test_uv_run_uses_the_installed_environment(head: Head, tiny_dataset: Path, tmp_path: Path) -> None:
     """``uv run`` gives a job's workers the driver's interpreter: here the installed one, without a network."""
     env = {"UV_PROJECT_ENVIRONMENT": str(Path(sys.prefix)), "UV_OFFLINE": "1"}
     flags = ("--working-dir", ".", "--runtime-env-json", json.dumps({"env_vars": env}))
@@ -208,7 +206,7 @@ def test_the_uv_form_takes_the_environment_that_is_there(head: Head, tiny_datase
     assert result_of(done.stdout)["epochs"] == 1
 
 
-def test_the_upload_is_small_and_holds_the_code_alone(tmp_path: Path) -> None:
+def test_the_upload_is_small_and_contains_only_code(tmp_path: Path) -> None:
     package = tmp_path / "package.zip"
     create_package(str(ROOT), package, include_gitignore=True, excludes=[".git", ".venv", "venv", "__pycache__"])
     names = subprocess.run(

@@ -1,4 +1,4 @@
-"""The job from its command line, on a Ray of its own."""
+"""jobs.evaluate and its scoring workers, each on a private Ray."""
 
 import argparse
 import json
@@ -20,6 +20,7 @@ from detector_core.data import manifest
 from detector_core.errors import BadConfig, BadImage, BrokenArtifact
 from detector_core.networks import artifacts, factory
 from jobs import evaluate
+from jobs.common import scoring_workers
 from jobs.common.cluster import connect
 
 ROOT = Path(__file__).parents[2]
@@ -36,22 +37,22 @@ FILES = (
 )
 
 
-class Ended(NamedTuple):
+class Result(NamedTuple):
     code: int
     result: dict[str, Any]
     messages: str
 
 
-def run(*arguments: object) -> Ended:
+def run(*arguments: object) -> Result:
     command = [sys.executable, "-m", "jobs.evaluate", *map(str, arguments)]
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
     lines = done.stdout.splitlines()
-    return Ended(done.returncode, json.loads(lines[-1]) if lines else {}, done.stderr)
+    return Result(done.returncode, json.loads(lines[-1]) if lines else {}, done.stderr)
 
 
 def save_model(folder: Path, spec: RunSpec, dataset: Path) -> Path:
-    """An untrained model that says it was trained on a data set."""
+    """An untrained model whose artifact says that it was trained on a data set."""
     torch.manual_seed(0)
     artifact = artifacts.Artifact(
         run="tiny", spec=spec, data=manifest.load(str(dataset)).describe(), training={"complete": True}
@@ -61,8 +62,15 @@ def save_model(folder: Path, spec: RunSpec, dataset: Path) -> Path:
 
 
 def arguments(model: Path, dataset: Path, **changes: Any) -> argparse.Namespace:
-    given = {"split": "test", "workers": 1, "gpu": False, "recalibrate": False, "hold": None, "robustness": False}
-    return argparse.Namespace(model=str(model), data=str(dataset), **{**given, **changes})
+    defaults = {
+        "split": "test",
+        "workers": 1,
+        "gpu": False,
+        "recalibrate": False,
+        "max_fakes_passed": None,
+        "robustness": False,
+    }
+    return argparse.Namespace(model=str(model), data=str(dataset), **{**defaults, **changes})
 
 
 @pytest.fixture
@@ -70,7 +78,7 @@ def model(tmp_path: Path, tiny_spec: RunSpec, tiny_dataset: Path) -> Path:
     return save_model(tmp_path / "run", tiny_spec, tiny_dataset)
 
 
-def test_a_run_is_judged_and_calibrated_once(model: Path, tiny_dataset: Path) -> None:
+def test_a_run_is_evaluated_and_calibrated_once(model: Path, tiny_dataset: Path) -> None:
     first = run(model, "--data", tiny_dataset, "--workers", 1)
     assert first.code == 0, first.messages
     assert list(first.result) == ["model", "split", "accuracy", "auc", "fakes_passed", "reals_flagged", "report"]
@@ -82,8 +90,8 @@ def test_a_run_is_judged_and_calibrated_once(model: Path, tiny_dataset: Path) ->
     scores = pd.read_parquet(folder / "scores.parquet")
     assert list(scores.columns) == ["path", "label", "logit", "p_fake"]
     assert len(scores) == 16
-    for words in ("generated demo data", "FAKES PASSED", "REALS FLAGGED", "is real"):
-        assert words in first.messages
+    for text in ("generated demo data", "FAKES PASSED", "REALS FLAGGED", "is real"):
+        assert text in first.messages
     chosen = json.loads((model / "model" / "calibration.json").read_text())
     assert chosen["chosen_on"]["split"] == "valid"
     assert chosen["chosen_on"]["n"] == 16
@@ -100,48 +108,52 @@ def test_a_run_is_judged_and_calibrated_once(model: Path, tiny_dataset: Path) ->
     assert json.loads((model / "model" / "calibration.json").read_text()) == chosen
 
 
-def test_what_cannot_work_is_one_line_and_no_file(model: Path, tiny_dataset: Path, tmp_path: Path) -> None:
+def test_invalid_arguments_are_refused_before_anything_is_written(
+    model: Path, tiny_dataset: Path, tmp_path: Path
+) -> None:
     with pytest.raises(BrokenArtifact, match="it is not a model folder"):
         evaluate.job(arguments(tmp_path / "nothing", tiny_dataset))
-    for flag, value in (("workers", 0), ("hold", 1.0), ("hold", -0.1)):
-        with pytest.raises(BadConfig, match=f"--{flag} is"):
+    for flag, value in (("workers", 0), ("max_fakes_passed", 1.0), ("max_fakes_passed", -0.1)):
+        with pytest.raises(BadConfig, match=f"--{flag.replace('_', '-')} is"):
             evaluate.job(arguments(model, tiny_dataset, **{flag: value}))
     assert not (model / "model" / "evaluation").exists()
 
 
 @pytest.fixture
-def apart() -> Iterator[Executor]:
-    """A process of its own: Ray ends the process that started it when something goes wrong below."""
+def subprocess_pool() -> Iterator[Executor]:
+    """Another process for Ray, which ends the process that started it if some of its errors occur."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         yield pool
 
 
 def scores(model: Path, dataset: Path, workers: list[int]) -> list[pd.DataFrame]:
-    """The test split's, with so many workers each time, in batches of five."""
-    evaluate.BATCH = 5
-    data, found = manifest.load(str(dataset)), []
+    """Scores the test split once for each number of workers, in tasks of five images."""
+    scoring_workers.BATCH = 5
+    data, results = manifest.load(str(dataset)), []
     with connect():
         for count in workers:
-            with evaluate.Scorers(str(model / "model"), data.root, workers=count, gpu=False) as scorers:
-                found.append(scorers.score(data.split("test"), "scoring"))
-    return found
+            with scoring_workers.ScoringWorkers(str(model / "model"), data.root, workers=count, gpu=False) as pool:
+                results.append(pool.score(data.split("test"), "scoring"))
+    return results
 
 
-def test_the_same_scores_whatever_the_workers(model: Path, tiny_dataset: Path, apart: Executor) -> None:
-    one, two = apart.submit(scores, model, tiny_dataset, [1, min(2, os.cpu_count() or 1)]).result(LIMIT_S)
+def test_scores_do_not_depend_on_the_number_of_workers(
+    model: Path, tiny_dataset: Path, subprocess_pool: Executor
+) -> None:
+    one, two = subprocess_pool.submit(scores, model, tiny_dataset, [1, min(2, os.cpu_count() or 1)]).result(LIMIT_S)
     pd.testing.assert_frame_equal(one, two)
 
 
-def test_a_broken_image_is_named(model: Path, writable_dataset: Path, apart: Executor) -> None:
+def test_a_broken_image_is_named(model: Path, writable_dataset: Path, subprocess_pool: Executor) -> None:
     data = manifest.load(str(writable_dataset))
-    victim = Path(data.root) / data.split("test")["path"][7]
-    victim.write_bytes(b"no image")
-    with pytest.raises(BadImage, match=str(victim)):
-        apart.submit(scores, model, writable_dataset, [1]).result(LIMIT_S)
+    broken = Path(data.root) / data.split("test")["path"][7]
+    broken.write_bytes(b"no image")
+    with pytest.raises(BadImage, match=str(broken)):
+        subprocess_pool.submit(scores, model, writable_dataset, [1]).result(LIMIT_S)
 
 
-def test_changed_weights_are_refused(model: Path, tiny_dataset: Path, apart: Executor) -> None:
+def test_changed_weights_are_refused(model: Path, tiny_dataset: Path, subprocess_pool: Executor) -> None:
     weights = model / "model" / "model.safetensors"
     weights.write_bytes(weights.read_bytes() + b"x")
     with pytest.raises(BrokenArtifact, match="was changed"):
-        apart.submit(scores, model, tiny_dataset, [1]).result(LIMIT_S)
+        subprocess_pool.submit(scores, model, tiny_dataset, [1]).result(LIMIT_S)

@@ -1,4 +1,4 @@
-"""Images without labels: scored as the service would, broken ones named, and gone on with after an interruption."""
+"""jobs.predict: the same scores as the service, broken images named, and no chunk predicted twice."""
 
 import json
 import subprocess
@@ -28,12 +28,12 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def uploads(tmp_path: Path) -> Path:
-    """300 images, more than a chunk, in folders of any name; one is torn, one is no image by its name."""
+    """300 images in three folders, more than one chunk; one is truncated, and one file is not an image."""
     folder = tmp_path / "uploads"
     for number in range(300):
-        place = folder / f"batch {number % 3}" / f"{number:03}.jpg"
-        place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_bytes(image_bytes(number, "fake" if number % 2 else "real"))
+        path = folder / f"batch {number % 3}" / f"{number:03}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(image_bytes(number, "fake" if number % 2 else "real"))
     (folder / "batch 1" / "001.jpg").write_bytes(image_bytes(1, "fake")[:300])
     (folder / "notes.txt").write_text("no image")
     return folder
@@ -45,7 +45,7 @@ def predict(*arguments: object) -> tuple[int, dict[str, Any], str]:
     return done.returncode, json.loads(done.stdout.splitlines()[-1]) if done.stdout else {}, done.stderr
 
 
-def test_every_image_gets_the_verdict_of_the_service_and_what_was_done_is_not_done_again(
+def test_every_image_gets_the_verdict_of_the_service_and_finished_chunks_are_not_repeated(
     models: Path, uploads: Path, tmp_path: Path
 ) -> None:
     live, index = versions.live(models), scan_unlabelled(str(uploads))
@@ -57,14 +57,14 @@ def test_every_image_gets_the_verdict_of_the_service_and_what_was_done_is_not_do
     assert code == 0, err
     assert (result["images"], result["unreadable"], result["model"]) == (300, 1, live.name)
     assert sum(result["verdicts"].values()) == 299
-    found = pd.read_csv(result["predictions"])
-    assert set(found["path"]) == set(paths)
-    assert found["p_fake"].dropna().is_monotonic_decreasing
-    assert (found["logit"] == 7).sum() == 256, "the chunk that was finished"
-    (broken,) = found[found["error"].notna()]["path"]
+    table = pd.read_csv(result["predictions"])
+    assert set(table["path"]) == set(paths)
+    assert table["p_fake"].dropna().is_monotonic_decreasing
+    assert (table["logit"] == 7).sum() == 256, "the finished chunk was not used"
+    (broken,) = table[table["error"].notna()]["path"]
     assert broken == "batch 1/001.jpg"
-    assert found[found["error"].notna()]["verdict"].isna().all()
-    last = found.set_index("path").loc[paths[-1]]
+    assert table[table["error"].notna()]["verdict"].isna().all()
+    last = table.set_index("path").loc[paths[-1]]
     (expected,) = Predictor(live).predict([decode((uploads / paths[-1]).read_bytes())])
     assert last["p_fake"] == pytest.approx(expected.p_fake, abs=1e-3)
     assert last["verdict"] == expected.verdict

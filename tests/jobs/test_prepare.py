@@ -1,4 +1,4 @@
-"""jobs.prepare: from a folder to a data set, on a real Ray."""
+"""jobs.prepare: from a folder of images to a data set, on a real Ray."""
 
 import argparse
 import io
@@ -27,7 +27,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def run(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
-    """The job in a process of its own."""
+    """Runs the job in another process."""
     return subprocess.run(
         [sys.executable, "-m", "jobs.prepare", *map(str, arguments)],
         cwd=ROOT,
@@ -68,7 +68,7 @@ def tree(tmp_path: Path) -> Path:
     return root
 
 
-def test_a_tree_becomes_a_data_set_and_finished_parts_are_not_done_again(tree: Path, tmp_path: Path):
+def test_a_tree_becomes_a_data_set_and_finished_chunks_are_not_repeated(tree: Path, tmp_path: Path):
     dataset = tmp_path / "made" / "dataset"
     index = scan(str(tree))
     first = inspect_images(index.root, index.frame["path"].tolist())
@@ -79,20 +79,22 @@ def test_a_tree_becomes_a_data_set_and_finished_parts_are_not_done_again(tree: P
     done = run(tree, "--out", dataset)
 
     result = result_of(done)
-    made = manifest.load(str(dataset))
-    assert made.name == "portraits"
-    assert made.root == str(tree)
+    saved = manifest.load(str(dataset))
+    assert saved.name == "portraits"
+    assert saved.root == str(tree)
     assert result == {
         "dataset": str(dataset),
         "images": 23,
         "unreadable": 1,
         "duplicates_across_splits": 1,
-        "counts": manifest.counts(made.frame),
+        "counts": manifest.counts(saved.frame),
         "warnings": json.loads((dataset / "audit.json").read_text())["warnings"],
-        "fingerprint": made.fingerprint,
+        "fingerprint": saved.fingerprint,
     }
     assert result["counts"]["valid"] == {"real": 3, "fake": 4}
-    assert made.frame.set_index("path").loc["train/real/1.jpg", "jpeg_quality"] == 42, "the finished part was not used"
+    assert saved.frame.set_index("path").loc["train/real/1.jpg", "jpeg_quality"] == 42, (
+        "the finished chunk was not used"
+    )
     assert sorted(path.name for path in dataset.iterdir()) == ["audit.json", "dataset.json", "manifest.parquet"]
     unreadable = json.loads((dataset / "audit.json").read_text())["unreadable"]["files"]
     assert [row["path"] for row in unreadable] == ["valid/real/3.jpg"]
@@ -100,15 +102,15 @@ def test_a_tree_becomes_a_data_set_and_finished_parts_are_not_done_again(tree: P
     assert "inspecting: 100%" in done.stderr
 
 
-def test_a_flat_source_by_uri_is_split_with_twins_kept_together(tmp_path: Path):
+def test_a_source_without_splits_is_split_with_near_duplicates_kept_together(tmp_path: Path):
     root = tmp_path / "flat"
     for label in LABELS:
         for index in range(14):
             put(root, f"{label}/{index:02}.jpg", photograph(index // 2 + 100 * LABELS.index(label)))
     dataset = tmp_path / "dataset"
     result = result_of(run(root.as_uri(), "--out", dataset.as_uri(), "--seed", 5, "--name", "twins"))
-    made = manifest.load(str(dataset))
-    assert made.name == "twins"
+    saved = manifest.load(str(dataset))
+    assert saved.name == "twins"
     assert result["counts"] == {
         "train": {"real": 10, "fake": 10},
         "valid": {"real": 2, "fake": 2},
@@ -129,21 +131,21 @@ def test_aligned_faces_become_the_data_set(faces: Path, tmp_path: Path):
     put(tmp_path / "wide", "train/real/nobody.jpg", photograph(1))
     dataset = tmp_path / "dataset"
     result = result_of(run(tmp_path / "wide", "--out", dataset, "--faces"))
-    made = manifest.load(str(dataset))
+    saved = manifest.load(str(dataset))
     assert (result["images"], result["unreadable"]) == (2, 1)
     assert json.loads((dataset / "audit.json").read_text())["unreadable"]["files"] == [
         {"path": "train/real/nobody.jpg", "reason": "no face was found"}
     ]
-    assert made.root == str(dataset / "images")
-    for row in made.frame.itertuples():
-        with Image.open(Path(made.root) / row.path) as crop:
+    assert saved.root == str(dataset / "images")
+    for row in saved.frame.itertuples():
+        with Image.open(Path(saved.root) / row.path) as crop:
             assert crop.format == "PNG"
             assert crop.size == (row.width, row.height)
             assert crop.width == pytest.approx(256, abs=30)
             assert crop.width == crop.height
 
 
-def test_a_source_that_is_not_there_is_one_line_and_leaves_nothing(tmp_path: Path):
+def test_a_missing_source_is_reported_in_one_line_and_nothing_is_written(tmp_path: Path):
     done = run(tmp_path / "nowhere", "--out", tmp_path / "dataset")
     assert done.returncode == 1
     assert done.stdout == ""
@@ -153,30 +155,30 @@ def test_a_source_that_is_not_there_is_one_line_and_leaves_nothing(tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    ("given", "says"),
+    ("changes", "message"),
     [
         ({"source": None, "download": None}, "give either SOURCE or --download kaggle"),
         ({"source": "x", "download": "kaggle"}, "give either SOURCE or --download kaggle"),
     ],
 )
-def test_flags_that_cannot_work(given: dict, says: str):
-    known = {"source": "x", "download": None}
-    with pytest.raises(BadConfig, match=says):
-        prepare.prepare(argparse.Namespace(**{**known, **given}))
+def test_invalid_flags_are_refused(changes: dict, message: str):
+    valid = {"source": "x", "download": None}
+    with pytest.raises(BadConfig, match=message):
+        prepare.job(argparse.Namespace(**{**valid, **changes}))
 
 
 @pytest.mark.parametrize("text", ["5", "5:1:x", "", "5:0:1", "5:1:1:1"])
-def test_a_ratio_that_is_none_is_refused(text: str, capsys: pytest.CaptureFixture[str]):
+def test_an_invalid_ratio_is_refused(text: str, capsys: pytest.CaptureFixture[str]):
     with pytest.raises(SystemExit):
         prepare.main(["x", "--out", "y", "--ratio", text])
-    assert f"{text!r} is not like 5:1:1" in capsys.readouterr().err
+    assert f"{text!r} is not three whole numbers above 0" in capsys.readouterr().err
 
 
-def test_only_broken_images_of_a_class_stop_the_job():
+def test_a_class_without_a_readable_image_stops_the_job():
     usable = pd.DataFrame({"path": ["a.jpg"], "label": ["real"], "problem": [None]})
     broken = pd.DataFrame({"path": ["b.jpg"], "label": ["fake"], "problem": ["damaged image: torn"]})
     with pytest.raises(BadData, match=r"none of the fake .*the first is b\.jpg: damaged image: torn"):
-        prepare.check_usable(usable, broken, "root")
+        prepare.check_classes(usable, broken, "root")
 
 
 KAGGLEHUB = {
@@ -200,7 +202,7 @@ def kagglehub(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytes
 
 @pytest.mark.parametrize("kagglehub", ["missing", "offline"], indirect=True)
 @pytest.mark.usefixtures("kagglehub")
-def test_kaggle_out_of_reach_says_what_to_do_by_hand():
+def test_a_failed_download_says_how_to_download_manually():
     with pytest.raises(BadData, match=re.escape(prepare.KAGGLE_SET)) as error:
         prepare.download_kaggle()
     assert "\n" not in str(error.value)
@@ -208,5 +210,5 @@ def test_kaggle_out_of_reach_says_what_to_do_by_hand():
 
 @pytest.mark.parametrize("kagglehub", ["there"], indirect=True)
 @pytest.mark.usefixtures("kagglehub")
-def test_kaggle_in_reach_gives_its_folder():
+def test_a_download_returns_its_folder():
     assert prepare.download_kaggle() == "/fetched"

@@ -1,3 +1,5 @@
+"""jobs.promote: promotion, listing, rolling back, pruning, and what is refused."""
+
 import json
 import os
 import signal
@@ -21,7 +23,7 @@ def run(capfd: pytest.CaptureFixture[str]) -> Any:
         stdout, handler = os.dup(1), signal.getsignal(signal.SIGTERM)
         with pytest.raises(SystemExit) as exit_:
             promote.main([str(argument) for argument in arguments])
-        # A job ends its process, and so does not put these back.
+        # A job ends its process, so it does not restore these.
         os.dup2(stdout, 1)
         os.close(stdout)
         signal.signal(signal.SIGTERM, handler)
@@ -55,7 +57,7 @@ def test_promote_list_and_roll_back(tmp_path: Path, run: Any) -> None:
     assert second["version"] in err
 
 
-def test_refusals_are_one_line_and_exit_1(tmp_path: Path, run: Any) -> None:
+def test_refusals_are_reported_in_one_line_with_exit_code_1(tmp_path: Path, run: Any) -> None:
     models, good = tmp_path / "models", save_model(tmp_path / "good")
     assert run(good, "--to", models)[0] == 0
     worse = save_model(tmp_path / "worse", seed=1, auc=0.5)
@@ -81,15 +83,15 @@ def test_refusals_are_one_line_and_exit_1(tmp_path: Path, run: Any) -> None:
     assert (code, forced["version"].split("-")[0]) == (0, "tiny")
 
 
-def test_the_data_set_of_a_run_is_found(tmp_path: Path, tiny_dataset: Path) -> None:
+def test_the_data_set_of_a_run_is_found_unless_it_moved_or_changed(tmp_path: Path, tiny_dataset: Path) -> None:
     data = manifest.load(str(tiny_dataset))
     run_folder = tmp_path / "run"
     save_model(run_folder / "model", data=data.fingerprint)
     assert promote.data_of_run(str(run_folder)) is None
     (run_folder / "run.json").write_text(json.dumps({"data": str(tiny_dataset)}))
-    found = promote.data_of_run(str(run_folder))
-    assert found
-    assert found.fingerprint == data.fingerprint
+    loaded = promote.data_of_run(str(run_folder))
+    assert loaded
+    assert loaded.fingerprint == data.fingerprint
     (run_folder / "run.json").write_text(json.dumps({"data": str(tmp_path / "moved")}))
     assert promote.data_of_run(str(run_folder)) is None
     other = tmp_path / "other"
@@ -98,31 +100,31 @@ def test_the_data_set_of_a_run_is_found(tmp_path: Path, tiny_dataset: Path) -> N
     assert promote.data_of_run(str(other)) is None
 
 
-def test_promotion_leaves_nothing_in_the_home_folder(tmp_path: Path, tiny_dataset: Path) -> None:
-    """In a process of its own: NNCF keeps its telemetry off wherever pytest is loaded."""
+def test_promotion_writes_nothing_to_the_home_folder(tmp_path: Path, tiny_dataset: Path) -> None:
+    """In another process, because NNCF turns its telemetry off if pytest is loaded."""
     home, models = tmp_path / "home", tmp_path / "models"
     home.mkdir()
     command = [sys.executable, "-m", "jobs.promote", save_model(tmp_path / "model"), "--to", models]
-    found = subprocess.run(
+    done = subprocess.run(
         [*map(str, command), "--data", str(tiny_dataset), "--precision", "int8", "--force"],
         capture_output=True,
         text=True,
         timeout=300,
         env={**os.environ, "HOME": str(home)},
     )
-    assert found.returncode == 0, found.stderr
-    assert len(found.stdout.splitlines()) == 1
-    assert json.loads(found.stdout)["precision"] == "int8"
-    assert "-> int8" in found.stderr
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) == 1
+    assert json.loads(done.stdout)["precision"] == "int8"
+    assert "-> int8" in done.stderr
     assert list(home.iterdir()) == []
 
 
-def test_nothing_promoted_is_an_empty_list(tmp_path: Path, run: Any) -> None:
+def test_without_a_promotion_the_list_is_empty(tmp_path: Path, run: Any) -> None:
     assert run("--list", "--to", tmp_path / "models")[:2] == (0, {"live": None, "versions": []})
 
 
-def test_help_teaches_and_promotion_starts_no_ray() -> None:
+def test_the_help_explains_the_files_and_promotion_does_not_import_ray() -> None:
     code = "import sys; from jobs import promote; print('ray' in sys.modules); promote.main(['--help'])"
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
-    assert found.stdout.startswith("False")
-    assert "MODELS/VERSION" in found.stdout
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.startswith("False")
+    assert "MODELS/VERSION" in done.stdout

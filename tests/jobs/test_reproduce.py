@@ -1,4 +1,4 @@
-"""The paper's comparison as one job, elastic on one worker or two, interrupted and started again."""
+"""jobs.reproduce: the paper's comparison on one or two workers, interrupted and continued."""
 
 import argparse
 import json
@@ -27,7 +27,7 @@ def command(dataset: Path, runs: Path) -> list[str]:
     return [sys.executable, "-m", "jobs.reproduce", *where, *flags, "--micro-batch", "4"]
 
 
-def test_six_variants_end_to_end_and_none_is_trained_twice(small_dataset: Path, tmp_path: Path) -> None:
+def test_six_variants_are_compared_and_none_is_trained_twice(small_dataset: Path, tmp_path: Path) -> None:
     first = tmp_path / f"reproduce-{VARIANTS[0]}-0" / "model" / "artifact.json"
     process = subprocess.Popen(command(small_dataset, tmp_path), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     deadline = time.monotonic() + LIMIT_S
@@ -64,7 +64,7 @@ def test_six_variants_end_to_end_and_none_is_trained_twice(small_dataset: Path, 
     other = [*command(small_dataset, tmp_path), "--batch-size", "8"]
     refused = subprocess.run(other, capture_output=True, text=True, timeout=LIMIT_S)
     assert refused.returncode == 1
-    assert "was started otherwise (optim.batch_size: 4 then, 8 now)" in refused.stderr.splitlines()[-1]
+    assert "was started with different settings (optim.batch_size was 4, now 8)" in refused.stderr.splitlines()[-1]
 
 
 @pytest.mark.parametrize(
@@ -73,33 +73,36 @@ def test_six_variants_end_to_end_and_none_is_trained_twice(small_dataset: Path, 
         (["--epochs-scale", "0"], "--epochs-scale is 0.0: it must be above 0 and at most 1"),
         (["--image-scale", "2"], "--image-scale is 2.0: it must be above 0 and at most 1"),
         (["--seeds", "0"], "--seeds is 0: it must be 1 or more"),
-        (["--spec", "best.json"], "does not go with all six"),
-        (["--init-of", "resnet86=none"], "--init-of resnet86=none: write NETWORK=INIT, the network one of inception"),
+        (["--spec", "best.json"], "cannot be used for all six"),
+        (
+            ["--init-of", "resnet86=none"],
+            "--init-of resnet86=none: give NETWORK=INIT, where NETWORK is one of inception",
+        ),
         (["--init", "none", "--init-of", "vggface2=nowhere.pt"], "there is no file"),
         (["--data", "nowhere"], "nowhere is not a prepared data set"),
     ],
 )
-def test_bad_flags_end_in_one_line(
+def test_invalid_flags_are_reported_in_one_line(
     tiny_dataset: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], flags: list[str], message: str
 ) -> None:
-    with pytest.raises(SystemExit) as ended:
+    with pytest.raises(SystemExit) as exited:
         main(["--data", str(tiny_dataset), "--storage", str(tmp_path / "runs"), *flags])
     out, err = capfd.readouterr()
-    assert (ended.value.code, out) == (1, "")
+    assert (exited.value.code, out) == (1, "")
     assert message in err.splitlines()[-1]
     assert not (tmp_path / "runs").exists()
 
 
-def test_scales_never_go_below_what_a_network_takes(tiny_dataset: Path, tmp_path: Path) -> None:
+def test_scaled_sizes_are_never_smaller_than_a_network_accepts(tiny_dataset: Path, tmp_path: Path) -> None:
     parser = argparse.ArgumentParser()
     spec_flags.add_flags(parser)
     resource_flags.add_flags(parser)
-    given = parser.parse_args(["--data", str(tiny_dataset), "--storage", str(tmp_path)])
-    given.name, given.seeds, given.epochs_scale, given.image_scale = "r", 2, 0.05, 0.01
-    given.init, given.init_of = "none", ["vggface2=hub"]
-    found: dict[str, RunSpec] = specs(given)
-    assert len(found) == 2 * len(VARIANTS)
-    assert [spec.preprocess.image_size for spec in found.values()] == [75] * 8 + [32] * 4
-    assert [spec.optim.epochs for spec in found.values()] == [1] * 8 + [5, 5, 1, 1]
-    assert [spec.model.init for spec in found.values()] == ["none"] * 4 + ["hub"] * 4 + ["none"] * 4
-    assert [spec.seed for spec in found.values()] == [0, 1] * len(VARIANTS)
+    arguments = parser.parse_args(["--data", str(tiny_dataset), "--storage", str(tmp_path)])
+    arguments.name, arguments.seeds, arguments.epochs_scale, arguments.image_scale = "r", 2, 0.05, 0.01
+    arguments.init, arguments.init_of = "none", ["vggface2=hub"]
+    runs: dict[str, RunSpec] = specs(arguments)
+    assert len(runs) == 2 * len(VARIANTS)
+    assert [spec.preprocess.image_size for spec in runs.values()] == [75] * 8 + [32] * 4
+    assert [spec.optim.epochs for spec in runs.values()] == [1] * 8 + [5, 5, 1, 1]
+    assert [spec.model.init for spec in runs.values()] == ["none"] * 4 + ["hub"] * 4 + ["none"] * 4
+    assert [spec.seed for spec in runs.values()] == [0, 1] * len(VARIANTS)

@@ -21,9 +21,9 @@ def test_without_a_settings_file_the_defaults_are_used() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("max_batch: 3", "there is no field max_batch"),
+        ("max_batch: 3", "there is no setting max_batch"),
         ("applications: []", "serve deploy"),
-        ("- 1", "must hold fields"),
+        ("- 1", "must be a YAML or JSON object"),
         ("{", "cannot be read"),
         (None, "No such"),
     ],

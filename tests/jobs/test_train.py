@@ -43,7 +43,7 @@ def agents() -> list[int]:
 
 
 @pytest.mark.usefixtures("shared_ray")
-def test_a_run_leaves_a_model_that_loads(
+def test_a_finished_run_has_a_model_that_loads(
     spec_file: Path, tiny_spec: RunSpec, tiny_dataset: Path, tmp_path: Path, run_job: Any
 ) -> None:
     command = arguments(spec_file, tiny_dataset, tmp_path, "one")
@@ -63,17 +63,17 @@ def test_a_run_leaves_a_model_that_loads(
 
     again = run_job("train", *command)
     assert again.code == 1
-    assert again.last_message == f"error: {run} exists: choose another --name, or go on with it with --resume"
+    assert again.last_message == f"error: {run} exists: choose another --name, or continue it with --resume"
     resumed = run_job("train", *command, "--resume")
     assert resumed.code == 0, resumed.messages
     assert resumed.result == result
     other = run_job("train", *command, "--resume", "--seed", "4")
     assert other.code == 1
-    assert "was started otherwise (seed: 0 then, 4 now)" in other.last_message
+    assert "was started with different settings (seed was 0, now 4)" in other.last_message
 
 
 @pytest.mark.usefixtures("shared_ray")
-def test_a_killed_worker_and_a_killed_driver_change_nothing(
+def test_a_killed_worker_and_a_killed_driver_do_not_change_the_result(
     spec: Path, agents: list[int], tiny_dataset: Path, tmp_path: Path, run_job: Any, monkeypatch: Any
 ) -> None:
     """A worker is killed, then the driver; the newest checkpoint is damaged; the losses stay the same."""
@@ -97,13 +97,13 @@ def test_a_killed_worker_and_a_killed_driver_change_nothing(
     (newest / "state.pt").write_bytes(b"torn")
     code, out, err = finish(start(spec, tiny_dataset, tmp_path, "killed", *flags, "--resume"))
     assert code == 0, err
-    assert "passing over a damaged checkpoint" in err
+    assert "skipping a damaged checkpoint" in err
     assert json.loads(out.splitlines()[-1])["steps"] == EPOCHS * STEPS
     assert val_losses(tmp_path / "killed") == pytest.approx(val_losses(tmp_path / "undisturbed"), rel=0.05)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_stopped_run_leaves_a_checkpoint(
+def test_a_stopped_run_has_written_a_checkpoint(
     number: signal.Signals, spec: Path, tiny_dataset: Path, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     """Ctrl-C reaches every process of the terminal, those of a private Ray too; ``ray job stop`` reaches the driver."""
@@ -114,11 +114,11 @@ def test_a_stopped_run_leaves_a_checkpoint(
     (os.killpg if number == signal.SIGINT else os.kill)(process.pid, number)
     code, out, err = finish(process)
     assert (code, out) == (130, ""), err
-    assert "a checkpoint written" in err
-    assert "--name stopped --resume goes on" in err.splitlines()[-1]
+    assert "stopping after the current step, with a checkpoint" in err
+    assert "--name stopped --resume to continue" in err.splitlines()[-1]
     newest = max((tmp_path / "stopped").glob("checkpoint_2*"))
     assert checkpoint.read(newest).step > 0, (
-        "it must be within an epoch: --checkpoint-every 0 writes none there by itself"
+        "the checkpoint must be within an epoch, where --checkpoint-every 0 writes none unless the run is stopped"
     )
     assert not (tmp_path / "stopped" / "model").exists()
 
@@ -128,11 +128,11 @@ def test_a_broken_image_stops_the_run_at_once_and_is_named(
     spec_file: Path, writable_dataset: Path, tmp_path: Path, run_job: Any
 ) -> None:
     data = manifest.load(str(writable_dataset))
-    torn = Path(data.root) / data.split("train")["path"][0]
-    torn.write_bytes(torn.read_bytes()[:100])
+    broken = Path(data.root) / data.split("train")["path"][0]
+    broken.write_bytes(broken.read_bytes()[:100])
     done = run_job("train", *arguments(spec_file, writable_dataset, tmp_path, "broken", "--workers", "2"))
     assert (done.code, done.result) == (1, {})
-    assert done.last_message.startswith(f"error: broken image: {torn}")
+    assert done.last_message.startswith(f"error: broken image: {broken}")
     assert not (tmp_path / "broken" / "model").exists()
 
 

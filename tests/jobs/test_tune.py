@@ -1,4 +1,4 @@
-"""The search for a learning rate on a real Ray: what it leaves, what it survives, and that a trial is a training."""
+"""jobs.tune on a real Ray: the files of a search, resuming it, and that a trial equals a training."""
 
 import importlib.metadata
 import json
@@ -41,20 +41,20 @@ def tune(run_job: Any, shared_ray: str) -> Callable[..., dict[str, Any]]:  # noq
 
 
 def refused(*arguments: str) -> int:
-    with pytest.raises(SystemExit) as ended:
+    with pytest.raises(SystemExit) as exited:
         main(list(arguments))
-    assert isinstance(ended.value.code, int)
-    return ended.value.code
+    assert isinstance(exited.value.code, int)
+    return exited.value.code
 
 
 def models(folder: Path) -> dict[Path, int]:
     return {path: path.stat().st_mtime_ns for path in folder.glob("trials/*/model/artifact.json")}
 
 
-def test_a_search_finds_a_rate_and_training_with_it_gives_the_trial_again(
+def test_training_with_the_best_learning_rate_repeats_the_best_trial(
     tiny_dataset: Path, tiny_spec: RunSpec, spec_file: Path, tmp_path: Path, tune: Any, run_job: Any
 ) -> None:
-    """The rate 1e30 fails: it is tried again, reported, and does not end the search."""
+    """The learning rate 1e30 fails: it is tried once more, listed as failed, and does not end the search."""
     result = tune(*flags(spec_file, tiny_dataset, tmp_path, "rates", "--learning-rates", "0.003,1e-6,1e30"))
     folder = tmp_path / "runs" / "rates"
     assert (result["trials"], result["failed"], result["best"]["learning_rate"]) == (3, 1, 0.003)
@@ -68,15 +68,15 @@ def test_a_search_finds_a_rate_and_training_with_it_gives_the_trial_again(
 
     best = json.loads((folder / "best.json").read_text())
     assert best.pop("cpus_per_worker") == 1
-    assert best["optim"]["compute_dtype"] in ("bf16", "fp32"), "what auto was on the machine of the trials"
+    assert best["optim"]["compute_dtype"] in ("bf16", "fp32"), "what auto was in the trials"
     changes = {"optim.learning_rate": 0.003, "optim.compute_dtype": best["optim"]["compute_dtype"]}
     assert RunSpec.from_dict(best) == tiny_spec.replace(changes)
     where = ["--data", str(tiny_dataset), "--storage", str(tmp_path), "--name", "again"]
     trained = run_job("train", VARIANT, "--spec", folder / "best.json", *where)
     assert trained.code == 0, trained.messages
     artifact = artifacts.read(tmp_path / "again" / "model")
-    here = {"device": "cpu", "compute_dtype": best["optim"]["compute_dtype"], "torch_threads": 1}
-    assert artifact.training["environments"] == [here], "with the cores and the compute dtype of the trial"
+    environment = {"device": "cpu", "compute_dtype": best["optim"]["compute_dtype"], "torch_threads": 1}
+    assert artifact.training["environments"] == [environment], "with the cores and the compute dtype of the trial"
     assert artifact.versions["ray"] == importlib.metadata.version("ray")
     again = pd.read_csv(tmp_path / "again" / "metrics.csv")
     tried = trials[trials["optim.learning_rate"] == 0.003].reset_index(drop=True)
@@ -86,8 +86,8 @@ def test_a_search_finds_a_rate_and_training_with_it_gives_the_trial_again(
     name = tried["trial"].iloc[0]
     events = EventAccumulator(str(folder / "trials" / name / "tensorboard")).Reload()
     assert [scalar.value for scalar in events.Scalars("val_loss")] == pytest.approx(again["val_loss"].tolist())
-    told = events.PluginTagToContent("hparams")["_hparams_/session_start_info"]
-    assert b"learning_rate" in told
+    hparams = events.PluginTagToContent("hparams")["_hparams_/session_start_info"]
+    assert b"learning_rate" in hparams
 
     before = models(folder)
     again_flags = flags(spec_file, tiny_dataset, tmp_path, "rates", "--learning-rates", "0.003,1e-6,1e30", "--resume")
@@ -97,7 +97,7 @@ def test_a_search_finds_a_rate_and_training_with_it_gives_the_trial_again(
     assert refused(*flags(spec_file, tiny_dataset, tmp_path, "rates", "--learning-rates", "0.003", "--resume")) == 1
 
 
-def test_a_killed_search_goes_on_and_repeats_no_trial(
+def test_a_killed_search_can_be_resumed_and_repeats_no_finished_trial(
     tiny_dataset: Path, spec_file: Path, tmp_path: Path, tune: Any
 ) -> None:
     how = ["--learning-rates", "0.003,0.001", "--max-concurrent", "1", "--epochs", "4"]
@@ -120,42 +120,47 @@ def test_a_killed_search_goes_on_and_repeats_no_trial(
     assert set(trials["status"]) == {"completed"}
 
 
-def test_asha_stops_the_hopeless_and_optuna_begins_with_the_specs_own_rate(
+def test_asha_stops_trials_early_and_optuna_starts_with_the_learning_rate_of_the_spec(
     tiny_dataset: Path, spec_file: Path, tmp_path: Path, tune: Any
 ) -> None:
-    """More trials than fit at once: a stopped one must give its cores back."""
+    """There are more trials than fit at a time, so a stopped one must release its cores."""
     how = ["--search", "loguniform", "--samples", "4", "--scheduler", "asha", "--epochs", "4", "--objective", "val_auc"]
     result = tune(*flags(spec_file, tiny_dataset, tmp_path, "asha", *how))
     trials = pd.read_csv(tmp_path / "runs" / "asha" / "trials.csv")
     status = trials.groupby("trial")["status"].first()
     assert len(status) == 4
     assert set(status) == {"completed", "stopped early"}
-    rates = set(trials["optim.learning_rate"])
-    assert len(rates) == 4
-    assert 0.003 in rates
-    assert all(1e-5 <= rate <= 1e-2 for rate in rates)
-    assert result["best"]["learning_rate"] in rates
+    learning_rates = set(trials["optim.learning_rate"])
+    assert len(learning_rates) == 4
+    assert 0.003 in learning_rates
+    assert all(1e-5 <= rate <= 1e-2 for rate in learning_rates)
+    assert result["best"]["learning_rate"] in learning_rates
 
 
 @pytest.mark.parametrize(
-    ("more", "said"),
+    ("more", "message"),
     [
         (["--learning-rates", "fast"], "--learning-rates fast"),
-        (["--samples", "3"], "--samples goes with"),
-        (["--learning-rates", "1e-3", "--search", "loguniform"], "give one of the two"),
+        (["--samples", "3"], "--samples needs"),
+        (["--learning-rates", "1e-3", "--search", "loguniform"], "give only one of the two"),
         (["--max-concurrent", "0"], "--max-concurrent is 0"),
         (["--workers-per-trial", "1:2"], "--workers-per-trial 1:2"),
         (["--resume"], "--resume needs --name"),
     ],
 )
-def test_flags_that_cannot_work_are_refused_before_ray_starts(
-    tiny_dataset: Path, spec_file: Path, tmp_path: Path, more: list[str], said: str, capfd: pytest.CaptureFixture[str]
+def test_invalid_flags_are_refused_before_ray_starts(
+    tiny_dataset: Path,
+    spec_file: Path,
+    tmp_path: Path,
+    more: list[str],
+    message: str,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     arguments = flags(spec_file, tiny_dataset, tmp_path, "refused", *more)
     if more == ["--resume"]:
         del arguments[arguments.index("--name") : arguments.index("--name") + 2]
     assert refused(*arguments) == 1
-    assert said in capfd.readouterr().err
+    assert message in capfd.readouterr().err
     assert not (tmp_path / "runs").exists()
 
 

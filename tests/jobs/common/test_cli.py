@@ -1,4 +1,4 @@
-"""How a job ends: interrupted, killed, with an error, well."""
+"""jobs.common.cli: what a job prints when it is interrupted, killed, fails or succeeds."""
 
 import argparse
 import re
@@ -13,24 +13,24 @@ from jobs.common import cli
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
-    [((), "run the same command again to continue"), (("with --resume it goes on",), "with --resume")],
+    ("arguments", "message"),
+    [((), "run the same command again to continue"), (("add --resume to continue",), "add --resume to continue")],
 )
-def test_an_interrupted_job_says_how_to_go_on(
-    words: tuple[str, ...], said: str, capfd: pytest.CaptureFixture[str]
+def test_an_interrupted_job_says_how_to_continue(
+    arguments: tuple[str, ...], message: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     def job(_: argparse.Namespace) -> NoReturn:
-        raise KeyboardInterrupt(*words)
+        raise KeyboardInterrupt(*arguments)
 
-    with pytest.raises(SystemExit) as ended:
+    with pytest.raises(SystemExit) as exited:
         cli.run(job, argparse.Namespace())
     out, err = capfd.readouterr()
-    assert (ended.value.code, out) == (130, "")
-    assert said in err.splitlines()[-1]
+    assert (exited.value.code, out) == (130, "")
+    assert message in err.splitlines()[-1]
 
 
 @pytest.mark.parametrize(
-    ("end", "says"),
+    ("statement", "message"),
     [
         (
             "os.kill(os.getpid(), signal.SIGKILL)",
@@ -42,24 +42,26 @@ def test_an_interrupted_job_says_how_to_go_on(
         ("pass", ""),
     ],
 )
-def test_however_a_job_ends_the_last_line_says_so_once(end: str, says: str) -> None:
+def test_a_job_that_does_not_succeed_prints_one_line_that_says_why(statement: str, message: str) -> None:
     code = f"""
 import argparse, os, signal
 from detector_core.errors import DetectorError
 from jobs.common import cli
 def job(_):
-    {end}
+    {statement}
     return {{}}
 cli.run(job, argparse.Namespace())
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     lines = done.stderr.splitlines()
-    assert len(lines) == bool(says)
-    assert re.search(says, "".join(lines))
-    assert (done.returncode == 0) == (not says)
+    assert len(lines) == bool(message)
+    assert re.search(message, "".join(lines))
+    assert (done.returncode == 0) == (not message)
 
 
-def test_a_job_that_waits_says_for_what(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_waiting_job_says_what_it_waits_for(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(cli, "WAIT_MESSAGE_EVERY_S", 0.02)
     deadline, err = time.monotonic() + 30, ""
     with cli.waiting_for("Ray to start"):

@@ -1,4 +1,4 @@
-"""jobs.common.cluster: versions that do not match, and resources now and with the autoscaler. No Ray runs here."""
+"""jobs.common.cluster: version mismatches, resources and the autoscaler, a lost head node. Starts no Ray."""
 
 import subprocess
 import sys
@@ -18,8 +18,8 @@ MISMATCH = (
 
 
 @pytest.fixture
-def room(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Sets the resources of a cluster, and those with every node that its autoscaler may add."""
+def set_cluster(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Sets the resources of a cluster, now and with every node that its autoscaler may add."""
 
     def set_resources(now: dict[str, float], limits: dict[str, float]) -> None:
         monkeypatch.setattr(ray, "cluster_resources", lambda: now)
@@ -42,39 +42,39 @@ def test_a_version_mismatch_is_one_line_with_both_versions(monkeypatch: pytest.M
     assert "\n" not in str(caught.value)
 
 
-def test_a_gpu_that_no_node_has_is_refused(room: Any) -> None:
-    room({"CPU": 2.0}, {})
+def test_a_request_for_a_gpu_that_no_node_has_is_refused(set_cluster: Any) -> None:
+    set_cluster({"CPU": 2.0}, {})
     with pytest.raises(InsufficientResources, match="training needs 1 GPU, and this Ray has 0: ask for less"):
-        cluster.check_room(cpus=1, gpus=1, purpose="training")
+        cluster.check_resources(cpus=1, gpus=1, purpose="training")
 
 
-def test_more_than_the_autoscaler_may_add_is_refused(room: Any) -> None:
-    room({"CPU": 4.0}, {"CPU": 64, "GPU": 8})
+def test_a_request_for_more_than_the_autoscaler_may_add_is_refused(set_cluster: Any) -> None:
+    set_cluster({"CPU": 4.0}, {"CPU": 64, "GPU": 8})
     with pytest.raises(
         InsufficientResources, match="needs 9 GPU, and this Ray has 0, and 8 with every node it may add"
     ):
-        cluster.check_room(cpus=9, gpus=9, purpose="training")
+        cluster.check_resources(cpus=9, gpus=9, purpose="training")
 
 
-def test_a_job_waits_for_nodes_that_the_autoscaler_may_add(room: Any, capfd: pytest.CaptureFixture[str]) -> None:
-    room({}, {"CPU": 64, "GPU": 8})
-    cluster.check_room(cpus=4, gpus=4, purpose="training")
+def test_a_job_waits_for_nodes_that_the_autoscaler_may_add(set_cluster: Any, capfd: pytest.CaptureFixture[str]) -> None:
+    set_cluster({}, {"CPU": 64, "GPU": 8})
+    cluster.check_resources(cpus=4, gpus=4, purpose="training")
     assert "training needs 4 GPU, and this Ray has 0: waiting for its autoscaler" in capfd.readouterr().err
 
 
-def test_enough_resources_need_no_message(room: Any, capfd: pytest.CaptureFixture[str]) -> None:
-    room({"CPU": 4.0}, {"CPU": 2})
-    cluster.check_room(cpus=4, purpose="training")
+def test_enough_resources_need_no_message(set_cluster: Any, capfd: pytest.CaptureFixture[str]) -> None:
+    set_cluster({"CPU": 4.0}, {"CPU": 2})
+    cluster.check_resources(cpus=4, purpose="training")
     assert capfd.readouterr().err == ""
 
 
-def test_a_lost_head_ends_the_job_in_one_line() -> None:
+def test_a_lost_head_node_ends_the_job_with_one_line() -> None:
     code = (
         "import threading; from jobs.common import cluster; cluster.CHECK_EVERY_S, cluster.HEAD_LOST_S = 0.05, 0.2\n"
         f"cluster._watch_head('127.0.0.1:{free_port()}', threading.Event())"
     )
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
-    assert (found.returncode, found.stdout) == (1, "")
-    assert found.stderr.startswith("error: the head of Ray at 127.0.0.1:")
-    assert "--resume" in found.stderr
-    assert len(found.stderr.splitlines()) == 1
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("error: the Ray head node at 127.0.0.1:")
+    assert "--resume" in done.stderr
+    assert len(done.stderr.splitlines()) == 1

@@ -1,4 +1,4 @@
-"""Which checkpoint of a run is the furthest, from folders alone."""
+"""jobs.run.checkpoints: the order in which the checkpoints of a run are tried."""
 
 import json
 from pathlib import Path
@@ -8,9 +8,9 @@ from pyarrow import fs
 from jobs.run import checkpoints
 
 
-def test_the_furthest_comes_first_whatever_its_date_and_a_damaged_one_before_it(tmp_path: Path) -> None:
-    """A clock that jumps back gives the newest the earliest name."""
-    for day, said in {
+def test_checkpoints_are_ordered_by_progress_not_by_date_and_damaged_ones_come_first(tmp_path: Path) -> None:
+    """If the clock jumps back, the newest checkpoint has the earliest name."""
+    for day, content in {
         "25": json.dumps({"epoch": 1, "step": 10}),
         "26": json.dumps({"epoch": 2, "step": 0}),
         "24": json.dumps({"epoch": 2, "step": 5}),
@@ -19,7 +19,7 @@ def test_the_furthest_comes_first_whatever_its_date_and_a_damaged_one_before_it(
     }.items():
         folder = tmp_path / f"checkpoint_2026-11-{day}_00-00-00.000000"
         folder.mkdir()
-        if said:
-            (folder / "checkpoint.json").write_text(said)
-    found = checkpoints.find(fs.LocalFileSystem(), str(tmp_path))
-    assert [folder.path[-18:-16] for folder in found] == ["23", "22", "24", "26", "25"]
+        if content:
+            (folder / "checkpoint.json").write_text(content)
+    folders = checkpoints.find(fs.LocalFileSystem(), str(tmp_path))
+    assert [folder.path[-18:-16] for folder in folders] == ["23", "22", "24", "26", "25"]

@@ -1,4 +1,4 @@
-"""What the driver makes of a run's messages. Without a Ray."""
+"""jobs.run.progress: how the driver shows the messages of a run. Starts no Ray."""
 
 import time
 from types import SimpleNamespace
@@ -24,36 +24,36 @@ ROW = {
 
 @pytest.fixture
 def messages(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """What a board holds, one message for each time it is asked."""
-    monkeypatch.setattr(ray, "get", lambda asked: asked)
+    """The unread messages of a board that hands out one at a time."""
+    monkeypatch.setattr(ray, "get", lambda reference: reference)
     monkeypatch.setattr(progress, "POLL_S", 0.01)
     return [{"run": "a", "kind": "epoch", "history": [{**ROW, "epoch": number}]} for number in (1, 2)]
 
 
-def holding(messages: list[Any]) -> Any:
+def board_with(messages: list[Any]) -> Any:
     return SimpleNamespace(take=SimpleNamespace(remote=lambda: [messages.pop(0)] if messages else []))
 
 
-def watch(messages: list[Any], heard: list[int], error: Exception | None = None) -> None:
+def watch(messages: list[Any], epochs: list[int], error: Exception | None = None) -> None:
     def on_epoch(message: dict[str, Any]) -> None:
-        heard.append(message["history"][-1]["epoch"])
-        raise OSError(f"no space left at epoch {heard[-1]}")
+        epochs.append(message["history"][-1]["epoch"])
+        raise OSError(f"no space left at epoch {epochs[-1]}")
 
-    with Watcher(holding(messages), on_epoch) as watcher:
+    with Watcher(board_with(messages), on_epoch) as watcher:
         while messages:
             assert watcher.thread.is_alive()
         if error:
             raise error
 
 
-def test_an_error_of_who_listens_is_raised_at_the_end_and_the_reading_goes_on(messages: list[Any]) -> None:
-    heard: list[int] = []
+def test_an_error_in_the_callback_is_raised_at_the_end_and_all_messages_are_read(messages: list[Any]) -> None:
+    epochs: list[int] = []
     with pytest.raises(OSError, match="no space left at epoch 1"):
-        watch(messages, heard)
-    assert heard == [1, 2]
+        watch(messages, epochs)
+    assert epochs == [1, 2]
 
 
-def test_an_error_of_the_run_itself_comes_first(messages: list[Any]) -> None:
+def test_an_error_of_the_run_takes_precedence_over_one_of_the_callback(messages: list[Any]) -> None:
     with pytest.raises(ZeroDivisionError):
         watch(messages, [], ZeroDivisionError())
 
@@ -67,9 +67,9 @@ def test_an_error_of_the_run_itself_comes_first(messages: list[Any]) -> None:
             "waiting for the next step, checkpoint or end of the run, ",
         ),
     ],
-    ids=["before the first message", "after it"],
+    ids=["before the first message", "after the first message"],
 )
-def test_a_driver_that_hears_nothing_says_what_it_waits_for(
+def test_a_driver_without_messages_says_what_it_waits_for(
     messages: list[Any],
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
@@ -81,7 +81,7 @@ def test_a_driver_that_hears_nothing_says_what_it_waits_for(
     monkeypatch.setattr(ray, "available_resources", lambda: {"CPU": 1.0})
     monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 2.0})
     deadline, err = time.monotonic() + 30, ""
-    with Watcher(holding(messages), on_epoch=lambda _: None):
+    with Watcher(board_with(messages), on_epoch=lambda _: None):
         while waits_for not in err and time.monotonic() < deadline:
             time.sleep(0.02)
             err += capfd.readouterr().err

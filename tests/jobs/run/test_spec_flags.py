@@ -1,4 +1,4 @@
-"""The spec file of a job: best.json of jobs.tune records the cores of a trial's workers next to the RunSpec."""
+"""jobs.run.spec_flags: spec files, which may record the cores per worker next to the RunSpec, as best.json does."""
 
 import argparse
 import json
@@ -19,7 +19,7 @@ def spec_file(folder: Path, spec: RunSpec, **more: Any) -> str:
     return str(path)
 
 
-def test_the_recorded_cores_are_read_and_are_no_field_of_the_spec(tmp_path: Path, tiny_spec: RunSpec) -> None:
+def test_recorded_cores_are_read_and_kept_out_of_the_spec(tmp_path: Path, tiny_spec: RunSpec) -> None:
     best = spec_file(tmp_path, tiny_spec, cpus_per_worker=3)
     assert spec_flags.recorded_cpus(best) == 3
     parser = argparse.ArgumentParser()
@@ -33,22 +33,20 @@ def test_a_spec_file_need_not_record_cores(tmp_path: Path, tiny_spec: RunSpec) -
 
 
 @pytest.mark.parametrize("cpus", [0, -1, 1.5, "2", True])
-def test_a_recorded_number_of_cores_that_makes_no_sense_is_refused(
-    tmp_path: Path, tiny_spec: RunSpec, cpus: object
-) -> None:
+def test_an_invalid_number_of_recorded_cores_is_refused(tmp_path: Path, tiny_spec: RunSpec, cpus: object) -> None:
     with pytest.raises(BadConfig, match=r"best\.json: cpus_per_worker is .*: it must be a number of cores"):
         spec_flags.recorded_cpus(spec_file(tmp_path, tiny_spec, cpus_per_worker=cpus))
 
 
 @pytest.mark.parametrize(("text", "message"), [("{", "is not JSON"), ("[]", "must be a JSON object")])
-def test_a_file_that_is_no_spec_is_refused(tmp_path: Path, text: str, message: str) -> None:
+def test_a_file_that_is_not_a_spec_is_refused(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "best.json").write_text(text)
     with pytest.raises(BadConfig, match=message):
         spec_flags.recorded_cpus(str(tmp_path / "best.json"))
 
 
 @pytest.mark.parametrize(("cpus", "expected"), [(1, 1), (4, 4), (5, None)])
-def test_recorded_cores_are_used_where_there_are_as_many(
+def test_recorded_cores_are_used_if_the_cluster_has_as_many(
     tmp_path: Path,
     tiny_spec: RunSpec,
     monkeypatch: pytest.MonkeyPatch,

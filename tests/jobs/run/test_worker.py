@@ -1,11 +1,11 @@
-"""What each worker of a run imports before it can start."""
+"""jobs.run.worker: what a worker imports before it can start."""
 
 import subprocess
 import sys
 
 
 def test_workers_do_not_import_plotting_or_networks_that_they_may_not_need() -> None:
-    """Every import delays the start of every worker, also of one that replaces a lost one."""
+    """Every import delays the start of each worker, including one that replaces a lost worker."""
     code = (
         "import sys, jobs.run.worker; "
         "print([name for name in ('matplotlib', 'timm', 'torchvision', 'facenet_pytorch') if name in sys.modules])"

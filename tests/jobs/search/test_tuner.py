@@ -1,4 +1,4 @@
-"""A search that goes on: the same plan only, and a trial told twice is the trial told once. No Ray runs here."""
+"""jobs.search: resuming a search needs the same plan and counts no epoch twice. Starts no Ray."""
 
 import dataclasses
 import json
@@ -17,13 +17,13 @@ from detector_core.training import lr_search
 from detector_core.training.loop import EpochReport
 from jobs.run.request import RunRequest
 from jobs.search.plan import SearchPlan, claim, write
-from jobs.search.tuner import RATE, collected
+from jobs.search.tuner import LEARNING_RATE, to_trial
 
 losses = st.lists(st.floats(0.01, 9), min_size=1, max_size=8)
 
 
 def epochs(losses: list[float]) -> list[dict[str, Any]]:
-    """What a run of these validation losses reports, as Tune gets it."""
+    """What a run with these validation losses reports to Tune."""
     fields = [field.name for field in dataclasses.fields(EpochReport)]
     rows = [
         {**dict.fromkeys(fields, 1.0), "epoch": number, "val_loss": loss, "seconds": 2.0}
@@ -34,19 +34,23 @@ def epochs(losses: list[float]) -> list[dict[str, Any]]:
 
 def trial(rows: list[dict[str, Any]], folder: Path) -> lr_search.Trial:
     frame = pd.DataFrame(rows)
-    result: Any = SimpleNamespace(path=f"{folder}/tune/a1", metrics_dataframe=frame, error=None, config={RATE: 0.1})
-    return collected(result, RunRequest(name="rates", spec={}, data="", storage=f"{folder}/trials"))
+    result: Any = SimpleNamespace(
+        path=f"{folder}/tune/a1", metrics_dataframe=frame, error=None, config={LEARNING_RATE: 0.1}
+    )
+    return to_trial(result, RunRequest(name="rates", spec={}, data="", storage=f"{folder}/trials"))
 
 
 @given(losses, st.lists(st.integers(0, 8), max_size=3))
-def test_a_trial_that_was_told_again_after_crashes_is_the_unbroken_one(losses: list[float], crashes: list[int]) -> None:
-    """Each time, it is told from the beginning: a trial that has ended tells its history, another trains again."""
+def test_a_trial_that_reported_its_epochs_again_after_crashes_equals_an_undisturbed_one(
+    losses: list[float], crashes: list[int]
+) -> None:
+    """After each crash the trial reports from the first epoch on, whether it had finished or trains again."""
     rows, nowhere = epochs(losses), Path("/nowhere")
-    told = [row for crash in crashes for row in rows[:crash]] + rows
-    broken, unbroken = trial(told, nowhere), trial(rows, nowhere)
-    assert broken == unbroken
-    assert (len(broken.history), broken.seconds) == (len(losses), 2.0 * len(losses))
-    assert broken.score("val_loss") == min(losses)
+    reported = [row for crash in crashes for row in rows[:crash]] + rows
+    disturbed, undisturbed = trial(reported, nowhere), trial(rows, nowhere)
+    assert disturbed == undisturbed
+    assert (len(disturbed.history), disturbed.seconds) == (len(losses), 2.0 * len(losses))
+    assert disturbed.score("val_loss") == min(losses)
 
 
 def plan(folder: Path, spec: RunSpec) -> SearchPlan:
@@ -55,7 +59,7 @@ def plan(folder: Path, spec: RunSpec) -> SearchPlan:
         storage=str(folder),
         spec=spec.to_dict(),
         fingerprint="f" * 64,
-        rates=[0.1, 0.01],
+        learning_rates=[0.1, 0.01],
         samples=None,
         objective="val_loss",
         scheduler="asha",
@@ -66,8 +70,8 @@ def plan(folder: Path, spec: RunSpec) -> SearchPlan:
 @pytest.mark.parametrize(
     "change",
     [
-        {"rates": [0.1]},
-        {"rates": None, "samples": 4},
+        {"learning_rates": [0.1]},
+        {"learning_rates": None, "samples": 4},
         {"objective": "val_auc"},
         {"scheduler": "none"},
         {"fingerprint": "e" * 64},
@@ -75,17 +79,19 @@ def plan(folder: Path, spec: RunSpec) -> SearchPlan:
     ],
     ids=str,
 )
-def test_a_search_goes_on_only_as_it_was_begun(tmp_path: Path, tiny_spec: RunSpec, change: dict[str, Any]) -> None:
-    begun = plan(tmp_path / "runs", tiny_spec)
-    claim(begun, resume=False)
+def test_a_search_can_be_resumed_only_with_the_plan_it_was_started_with(
+    tmp_path: Path, tiny_spec: RunSpec, change: dict[str, Any]
+) -> None:
+    started = plan(tmp_path / "runs", tiny_spec)
+    claim(started, resume=False)
     with pytest.raises(OperationRefused, match="--resume"):
-        claim(begun, resume=False)
-    claim(begun, resume=True)
+        claim(started, resume=False)
+    claim(started, resume=True)
     moved = (tmp_path / "runs").rename(tmp_path / "mount")
     claim(plan(moved, tiny_spec), resume=True)
     if "spec" in change:
         change = {"spec": tiny_spec.replace({"seed": 5}).to_dict()}
-    with pytest.raises(OperationRefused, match="started otherwise"):
+    with pytest.raises(OperationRefused, match="started with different settings"):
         claim(dataclasses.replace(plan(moved, tiny_spec), **change), resume=True)
 
 
