@@ -5,10 +5,9 @@ Left out: computing the scores (:mod:`detector_core.evaluation.scoring`), plots 
 """
 
 import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 from scipy.special import expit
 
 from detector_core import labels
@@ -32,6 +31,9 @@ from detector_core.evaluation.metrics import (
 )
 from detector_core.labels import FAKE, LABELS, REAL
 
+if TYPE_CHECKING:
+    import pandas as pd  # serving reads reports and does not need it
+
 FORMAT = 2
 REPORT = "report.json"
 HISTOGRAM_BINS = 40
@@ -45,7 +47,7 @@ SEEN_SPLIT_WARNINGS = {
 GENERATED = "generated demo data: the metrics show that the pipeline works and say nothing about photographs"
 
 
-def summarize(scores: pd.DataFrame, calibration: Calibration) -> dict[str, Any]:
+def summarize(scores: "pd.DataFrame", calibration: Calibration) -> dict[str, Any]:
     """All metrics of ``report.json``, at thresholds that were chosen before.
 
     Args:
@@ -108,7 +110,7 @@ def with_uncertain(is_fake_N: Flags, p_fake_N: Scores, calibration: Calibration)
 
 
 def build_report(
-    scores: pd.DataFrame, calibration: Calibration, *, model: dict[str, Any], data: dict[str, Any], split: str
+    scores: "pd.DataFrame", calibration: Calibration, *, model: dict[str, Any], data: dict[str, Any], split: str
 ) -> dict[str, Any]:
     """``report.json``: what was evaluated, what a reader must know first, and the metrics of :func:`summarize`.
 

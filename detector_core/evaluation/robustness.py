@@ -166,7 +166,7 @@ def _read_image(root: str, path: str) -> Pixels:
     except BadImage as error:
         raise BadImage(f"{file}: {error}") from None
     except FileNotFoundError:
-        raise BadImage(f"{file}: the file is gone") from None
+        raise BadImage(f"{file}: the file does not exist") from None
 
 
 def _changed_batches(

@@ -1,8 +1,8 @@
-"""What computes the logits of a served model: OpenVINO on a CPU, torch on a GPU and where nothing was exported.
+"""Engines, which compute the logits of a served model: OpenVINO on a CPU, torch on a GPU or without an export.
 
-An engine takes pixels_BSSC, uint8 RGB squares of the model's size, and gives logit_B float32. Preprocessing is the
-engine's own (OpenVINO has it in the graph), from the same record. Left out: how a network becomes an OpenVINO file
-(:mod:`detector_core.registry.openvino_export`) and which precision may be served
+An engine takes pixels_BSSC, uint8 RGB squares of the model's size, and returns logit_B float32. It normalizes the
+pixels itself (OpenVINO does so in its graph). Left out: exporting a network to OpenVINO
+(:mod:`detector_core.registry.openvino_export`), and which precision may be served
 (:mod:`detector_core.registry.parity_gate`).
 """
 
@@ -27,32 +27,31 @@ if TYPE_CHECKING:
 Engine = Callable[[Pixels], NDArray[np.float32]]
 
 PRECISIONS = ("int8", "bf16", "fp32")
-"""The fastest first."""
+"""From the fastest to the slowest."""
 FILE_NAMES = {"int8": "int8.xml", "bf16": "fp32.xml", "fp32": "fp32.xml"}
-"""bf16 is the fp32 file, multiplied in bf16."""
+"""The OpenVINO file of each precision; bf16 is the fp32 file computed in bf16."""
 ARITHMETIC = {"int8": "bf16", "bf16": "bf16", "fp32": "f32"}
-"""What OpenVINO does with what is not int8, where the CPU can. Said always: left to itself it takes bf16."""
-EXACT = "f32"
+"""OpenVINO's arithmetic for layers that are not int8, if the CPU supports it. Always set: its own default is bf16."""
+FLOAT32 = "f32"
 
-
-_ONE_CORE = threading.Lock()
+_CORE_LOCK = threading.Lock()
 
 
 def import_openvino() -> Any:
-    """The module, without its telemetry and with one ``Core`` for the whole process.
+    """Imports OpenVINO without its telemetry and with a single ``Core`` for the whole process.
 
-    None in ``sys.modules`` makes the import of the telemetry, which would write to the home directory and ask the
-    network, fail as if it were not installed; OpenVINO and NNCF then use stubs of their own.
+    None in ``sys.modules`` makes the import of the telemetry fail as if it were not installed; OpenVINO and NNCF then
+    use stubs. The telemetry would write to the home directory and access the network.
 
-    Each Core brings a signal stack to the thread that made it and unmaps it when it is dropped. Dropped from another
-    thread, or before a younger one, it leaves that thread a stack that is gone, and the next signal that Python handles
-    there (the end of a data loader's worker, say) kills the process. So ``Core()`` gives the same one always, to NNCF
-    as well. Everything here that needs either of them comes through this function first.
+    Each Core installs a signal stack in the thread that creates it, and unmaps it when it is deleted. If it is deleted
+    in another thread, or before a newer Core, the first thread keeps a stack that is unmapped, and the next signal
+    that Python handles there (e.g. the exit of a data loader worker) kills the process. So ``Core()`` always returns
+    the same object, also to NNCF. All code that needs either package must call this function first.
     """
     sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
     import openvino as module
 
-    with _ONE_CORE:
+    with _CORE_LOCK:
         if isinstance(module.Core, type):
             core = module.Core()
             module.Core = lambda: core
@@ -60,36 +59,37 @@ def import_openvino() -> Any:
 
 
 def cpu_has_bf16() -> bool:
-    """Whether this CPU multiplies bf16 itself."""
+    """Whether this CPU has bf16 instructions."""
     return "BF16" in import_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 def arithmetic_of(precision: str) -> str:
-    """What this CPU multiplies in for a precision: bf16 or f32."""
-    return ARITHMETIC[precision] if cpu_has_bf16() else EXACT
+    """The arithmetic that this CPU uses for a precision: bf16 or f32."""
+    return ARITHMETIC[precision] if cpu_has_bf16() else FLOAT32
 
 
 class OpenVinoEngine:
-    """An exported file on the CPU; safe to call from several threads, one at a time computes.
+    """An exported network on the CPU. Several threads may call it; they compute one after the other.
 
     Args:
-        file: the .xml; the .bin lies beside it.
+        file: the .xml file, next to its .bin file.
         precision: one of :data:`PRECISIONS`.
-        threads: of the computation; 0 leaves it to OpenVINO: the physical cores.
-        arithmetic: bf16 or f32, what it was gated with; None: what ``arithmetic`` says. A CPU without bf16 takes f32.
+        threads: number of compute threads; 0 is OpenVINO's default, one per physical core.
+        arithmetic: bf16 or f32, as the parity gate compared it; None uses :func:`arithmetic_of`. f32 is used if this
+            CPU would compute otherwise.
 
     Raises:
-        BrokenArtifact: OpenVINO cannot read the file.
+        BrokenArtifact: OpenVINO cannot load the file.
     """
 
-    sizes = (1,)
+    batch_sizes = (1,)
 
     def __init__(self, file: Path, precision: str, threads: int = 0, arithmetic: str | None = None) -> None:
-        here = arithmetic_of(precision)
+        supported = arithmetic_of(precision)
         settings: dict[str, Any] = {
             "PERFORMANCE_HINT": "LATENCY",
-            "INFERENCE_PRECISION_HINT": here if arithmetic in (None, here) else EXACT,
-            # Pinned threads of two replicas on one machine would share cores while others idle.
+            "INFERENCE_PRECISION_HINT": supported if arithmetic in (None, supported) else FLOAT32,
+            # If threads were pinned, two replicas on one machine would share some cores and leave others idle.
             "ENABLE_CPU_PINNING": False,
         }
         if threads:
@@ -97,7 +97,9 @@ class OpenVinoEngine:
         try:
             self._model = import_openvino().Core().compile_model(str(file), "CPU", settings)
         except RuntimeError as error:
-            raise BrokenArtifact(f"{file} cannot be loaded ({str(error).splitlines()[-1]}): promote again") from None
+            raise BrokenArtifact(
+                f"{file} cannot be loaded ({str(error).splitlines()[-1]}): promote the model again"
+            ) from None
         self._request = self._model.create_infer_request()
         self._lock = threading.Lock()
 
@@ -108,14 +110,14 @@ class OpenVinoEngine:
 
 
 class TorchEngine:
-    """A network of torch, in float32, or on a GPU with autocast to bf16 and CUDA graphs.
+    """A torch network in float32, or on a GPU with autocast to bf16 and CUDA graphs.
 
-    Compiled, it has one graph for each batch size of :func:`sizes`, fills smaller batches up, and computes in a thread
-    of its own, for CUDA graphs belong to the thread that recorded them. :attr:`sizes` are what to warm it up with. The
-    compiled part has run on a CPU only: the machine it was written on has no GPU.
+    A compiled network has one graph per batch size of :func:`compiled_batch_sizes`, pads smaller batches, and computes
+    in a single dedicated thread, because CUDA graphs belong to the thread that recorded them. Warm it up with each of
+    :attr:`batch_sizes`. Compiling was tested on a CPU only.
 
     Args:
-        backend: of ``torch.compile``; None: CUDA graphs on a GPU, and not compiled elsewhere.
+        backend: the backend of ``torch.compile``; None uses CUDA graphs on a GPU and does not compile elsewhere.
     """
 
     def __init__(
@@ -134,21 +136,21 @@ class TorchEngine:
         network = network.to(self.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
         self._autocast = partial(torch.autocast, self.device.type, torch.bfloat16, enabled=precision == "bf16")
         self._network: Any = network
-        self.sizes: tuple[int, ...] = (1,)
+        self.batch_sizes: tuple[int, ...] = (1,)
         self._lock = threading.Lock()
         self._thread: ThreadPoolExecutor | None = None
         if backend or self.device.type == "cuda":
-            how: dict[str, Any] = {"backend": backend} if backend else {"mode": "reduce-overhead"}
-            self._network = torch.compile(network, dynamic=False, **how)
-            self.sizes = sizes(batch_size)
+            options: dict[str, Any] = {"backend": backend} if backend else {"mode": "reduce-overhead"}
+            self._network = torch.compile(network, dynamic=False, **options)
+            self.batch_sizes = compiled_batch_sizes(batch_size)
             self._thread = ThreadPoolExecutor(1, thread_name_prefix="network")
 
     def __call__(self, pixels_BSSC: Pixels) -> NDArray[np.float32]:
         if self._thread is None:
             with self._lock:
                 return self._compute(pixels_BSSC)
-        found = self._thread.submit(self._compute, pad_batch(pixels_BSSC, self.sizes)).result()
-        return found[: len(pixels_BSSC)]
+        logit_B = self._thread.submit(self._compute, pad_batch(pixels_BSSC, self.batch_sizes)).result()
+        return logit_B[: len(pixels_BSSC)]
 
     def _compute(self, pixels_BSSC: Pixels) -> NDArray[np.float32]:
         import torch
@@ -158,25 +160,25 @@ class TorchEngine:
         with torch.inference_mode(), self._autocast():
             x_BCHW = normalize(torch.from_numpy(pixels_BSSC).to(self.device), self.preprocess)
             logit_B = self._network(x_BCHW.contiguous(memory_format=torch.channels_last)).flatten()
-            found: NDArray[np.float32] = logit_B.float().cpu().numpy()
-        return found
+            logits: NDArray[np.float32] = logit_B.float().cpu().numpy()
+        return logits
 
 
-def sizes(batch_size: int) -> tuple[int, ...]:
-    """1, 4, 16, ... and ``batch_size``: the batches that are compiled."""
-    steps: list[int] = []
+def compiled_batch_sizes(batch_size: int) -> tuple[int, ...]:
+    """1, 4, 16, ... up to and including ``batch_size``: the batch sizes to compile a network for."""
+    sizes: list[int] = []
     size = 1
     while size < batch_size:
-        steps.append(size)
+        sizes.append(size)
         size *= 4
-    return (*steps, batch_size)
+    return (*sizes, batch_size)
 
 
-def pad_batch(pixels_BSSC: Pixels, allowed: tuple[int, ...]) -> Pixels:
-    """The batch with zero images behind it, up to the next of the ``allowed`` sizes; as it is beyond the last."""
-    size = next((size for size in allowed if size >= len(pixels_BSSC)), len(pixels_BSSC))
+def pad_batch(pixels_BSSC: Pixels, sizes: tuple[int, ...]) -> Pixels:
+    """Pads the batch with black images to the next of the ``sizes``; a larger batch stays as it is."""
+    size = next((size for size in sizes if size >= len(pixels_BSSC)), len(pixels_BSSC))
     if size == len(pixels_BSSC):
         return pixels_BSSC
-    full = np.zeros((size, *pixels_BSSC.shape[1:]), dtype=np.uint8)
-    full[: len(pixels_BSSC)] = pixels_BSSC
-    return full
+    padded = np.zeros((size, *pixels_BSSC.shape[1:]), dtype=np.uint8)
+    padded[: len(pixels_BSSC)] = pixels_BSSC
+    return padded

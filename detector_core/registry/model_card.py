@@ -1,6 +1,6 @@
-"""The model card of a version, ``MODEL_CARD.md``: what it is, what it is worth, where it fails, what it is for.
+"""The model card of a version, ``MODEL_CARD.md``: what it is, how good it is, where it fails, what it is for.
 
-Written by promotion from the version's own files; nothing in it is typed by hand.
+Promotion writes it from the files of the version; nothing in it is entered by hand.
 """
 
 from pathlib import Path
@@ -9,8 +9,8 @@ from typing import Any
 from detector_core.evaluation import calibration
 from detector_core.evaluation.calibration import Calibration
 from detector_core.evaluation.metrics import METRICS
-from detector_core.evaluation.report import format_percent
-from detector_core.labels import SPLITS
+from detector_core.evaluation.report import format_number, format_percent
+from detector_core.labels import FAKE, REAL, SPLITS
 from detector_core.networks import artifacts
 from detector_core.networks.artifacts import Artifact
 from detector_core.registry import parity_gate, runtime_files, versions
@@ -19,38 +19,37 @@ from detector_core.registry.runtime_files import RuntimeRecord
 
 CARD_FILE = "MODEL_CARD.md"
 GENERATED = """\
-> **GENERATED DEMO DATA. This model has never seen a photograph.** It was trained on images that a program painted,
-> to show that the chain works. Its figures say nothing about photographs; do not judge anyone's image by it.
+> **GENERATED DEMO DATA. This model has never seen a photograph.** It was trained on images drawn by a program, to show
+> that the pipeline works. Its metrics say nothing about photographs; do not assess anyone's image with it.
 """
-SPELT_OUT = {
-    "fakes_passed_rate": "**fakes passed** (a fake is called real)",
-    "reals_flagged_rate": "**reals flagged** (a real photograph is called fake)",
+ERROR_RATE_LABELS = {
+    "fakes_passed_rate": "**fakes passed** (a fake is called real; the paper's FPR, APCER)",
+    "reals_flagged_rate": "**reals flagged** (a real photograph is called fake; the paper's FNR, BPCER)",
 }
-INTENDED = """\
-## What it is for
+INTENDED_USE = """\
+## Intended use
 
-- To give a person who looks at an image of a face one more hint whether it was photographed or generated. The
+- To give a person who looks at an image of a face one more indication whether it was photographed or generated. The
   verdict is a probability, not a proof.
-- Not for decisions about a person (access, employment, moderation without appeal, evidence in a court) by this verdict
-  alone.
-- Not for images without a face, for drawings, for photographs that were retouched or whose face was swapped, nor for
-  text and voices.
+- Not for decisions about a person (access, employment, moderation without appeal, evidence in court) that rest on this
+  verdict alone.
+- Not for images without a face, drawings, retouched photographs, swapped faces, text or voices.
 """
-ALWAYS_WEAK = """\
-- **Other generators.** It knows the fakes it was trained on. Fakes of a generator that was not among them may pass,
-  and no figure above tells how many.
-- **Other cameras, crops and encodings** than the training data's. A model may lean on how a data set was stored and
-  cropped.
-- **Groups of people** that are rare in the training data: the figures are means over all images, and errors by
-  group were not measured.
-- **A person who wants to pass** can change a fake until it does.
+GENERAL_LIMITATIONS = """\
+- **Other generators.** The model knows the fakes that it was trained on. Fakes of other generators may pass, and no
+  metric above says how many.
+- **Other cameras, crops and encodings** than those of the training data. A model may rely on how a data set was stored
+  and cropped.
+- **Groups of people** that are rare in the training data: the metrics are means over all images, and errors by group
+  were not measured.
+- **Deliberate evasion.** A person who wants a fake to pass can change it until it does.
 """
-WEAK_FALL = 0.02
-"""Fall of AUC from which a change of the image is named as a weak spot."""
+NOTABLE_AUC_DROP = 0.02
+"""A change of the images is listed as a known weakness if the ROC AUC drops by more."""
 
 
 def render_card(folder: Path) -> str:
-    """The text, from a version that has its ``runtime.json``. Raises BrokenArtifact."""
+    """The text of the card, from a version folder with its ``runtime.json``. Raises BrokenArtifact."""
     artifact = artifacts.read(folder)
     frozen = calibration.load(str(folder), artifact.weights_sha256)
     record = runtime_files.read(folder, artifact.weights_sha256)
@@ -59,129 +58,123 @@ def render_card(folder: Path) -> str:
     parts = [
         f"# {artifact.run}\n",
         *([GENERATED] if generated else []),
-        _what(artifact),
+        _model(artifact),
         _data(artifact),
         _thresholds(frozen),
-        *(_figures(report) for report in reports),
-        _weak(reports),
-        INTENDED,
+        *(_metrics(report) for report in reports),
+        _weaknesses(reports),
+        INTENDED_USE,
         *([_precisions(record)] if record else []),
     ]
     return "\n".join(parts)
 
 
-def _what(artifact: Artifact) -> str:
+def _model(artifact: Artifact) -> str:
     spec, size = artifact.spec, artifact.spec.preprocess.image_size
     return (
-        f"Tells photographs of faces from generated ones. `{spec.variant}` ({spec.model.architecture}), images of "
-        f"{size} x {size} px, trained {artifact.created[:10]} with seed {spec.seed}; weights sha256 "
+        f"Distinguishes photographs of faces from generated ones. `{spec.variant}` ({spec.model.architecture}), images "
+        f"of {size} x {size} px, trained {artifact.created[:10]} with seed {spec.seed}; weights sha256 "
         f"`{artifact.weights_sha256}`.\n"
     )
 
 
 def _data(artifact: Artifact) -> str:
     data = artifact.data
-    lines = ["## Data\n", f"{data['name']}, fingerprint `{data['fingerprint'][:12]}`.\n"]
+    lines = ["## Training data\n", f"{data['name']}, fingerprint `{data['fingerprint'][:12]}`.\n"]
     if data.get("counts"):
-        lines += ["| split | real | fake |", "|---|---|---|"]
-        lines += [f"| {s} | {data['counts'][s]['real']:,} | {data['counts'][s]['fake']:,} |" for s in SPLITS]
-        lines.append("")
+        rows = [(split, data["counts"][split]) for split in SPLITS]
+        lines += _table("split | real | fake", [f"{split} | {n[REAL]:,} | {n[FAKE]:,}" for split, n in rows])
     return "\n".join(lines)
 
 
 def _thresholds(frozen: Calibration) -> str:
-    lines = ["## Thresholds\n"]
     if not frozen.chosen_on:
-        lines.append("None were chosen: from p_fake 0.5 on an image is called fake, and no verdict is uncertain.\n")
-        return "\n".join(lines)
-    held = (
-        ""
-        if frozen.max_fakes_passed is None
-        else f", which lets at most {frozen.max_fakes_passed:.0%} of those fakes pass"
+        text = "None were chosen: an image is called fake if p_fake is at least 0.5, and no verdict is uncertain."
+        return f"## Thresholds\n\n{text}\n"
+    limit = ""
+    if frozen.max_fakes_passed is not None:
+        limit = f" (at most {frozen.max_fakes_passed:.0%} of the fakes of that split pass)"
+    return (
+        f"## Thresholds\n\n"
+        f"Chosen on the {frozen.chosen_on.get('split', 'valid')} split and frozen: called **real** if p_fake is "
+        f"below {frozen.real_below:.4f}{limit}, **fake** if it is at least {frozen.fake_above:.4f}, **uncertain** in "
+        f"between. Temperature {frozen.temperature:.3f}.\n"
     )
-    lines.append(
-        f"Chosen on the {frozen.chosen_on.get('split', 'valid')} split and frozen: called **real** below p_fake "
-        f"{frozen.real_below:.4f}{held}; called **fake** from {frozen.fake_above:.4f} on; **uncertain** between. "
-        f"Temperature {frozen.temperature:.3f}.\n"
-    )
+
+
+def _metrics(report: dict[str, Any]) -> str:
+    counts = report["images"]
+    rows = [
+        f"{label} | {format_percent(report['metrics'][name])}"
+        for name, label in (METRICS | ERROR_RATE_LABELS).items()
+        if name in report["metrics"]
+    ]
+    rows.append(f"ROC AUC | {format_number(report['ranking']['auc'])}")
+    if "with_uncertain" in report:
+        three = report["with_uncertain"]
+        rows += [
+            f"decided, not uncertain (coverage) | {format_percent(three['coverage'])}",
+            f"correct among those decided | {format_percent(three['accuracy_of_decided'])}",
+            f"fakes called real, of all fakes, if uncertain is allowed | {format_percent(three['fakes_passed_rate'])}",
+            f"reals called fake, of all reals, if uncertain is allowed | {format_percent(three['reals_flagged_rate'])}",
+        ]
+    lines = [
+        f"## Metrics on the test split of {report['data']['name']}\n",
+        *(f"> {warning}\n" for warning in report.get("warnings", [])),
+        f"{counts[REAL]:,} real and {counts[FAKE]:,} fake images; 95 % confidence intervals; an image is called fake "
+        f"from the upper threshold on. The positive class is real.\n",
+        *_table("metric | value", rows),
+    ]
+    if "robustness" in report:
+        columns = ("accuracy", *ERROR_RATE_LABELS)
+        rows = [
+            " | ".join([row["change"], format_number(row["auc"]), *(format_percent(row[name]) for name in columns)])
+            for row in report["robustness"]
+        ]
+        lines += _table("changed images | ROC AUC | accuracy | fakes passed | reals flagged", rows)
     return "\n".join(lines)
 
 
-def _figures(report: dict[str, Any]) -> str:
-    counts = report["images"]
-    lines = [
-        f"## Figures: test split of {report['data']['name']}\n",
-        *(f"> {warning}\n" for warning in report.get("warnings", [])),
-        f"{counts['real']:,} real and {counts['fake']:,} fake images; 95 % intervals; "
-        "one threshold, `fake` from the upper one on.\n",
-        "| figure | |",
-        "|---|---|",
-        *(
-            f"| {name} | {format_percent(report['metrics'][key])} |"
-            for key, name in (METRICS | SPELT_OUT).items()
-            if key in report["metrics"]
-        ),
-        f"| AUC | {_number(report['ranking']['auc'])} |",
-    ]
-    if "with_uncertain" in report:
-        three = report["with_uncertain"]
-        lines += [
-            f"| decided (not uncertain) | {format_percent(three['coverage'])} |",
-            f"| right where decided | {format_percent(three['accuracy_of_decided'])} |",
-            f"| fakes called real, of all fakes, with uncertain | {format_percent(three['fakes_passed_rate'])} |",
-            f"| reals called fake, of all reals, with uncertain | {format_percent(three['reals_flagged_rate'])} |",
-        ]
-    if "robustness" in report:
-        lines += ["", "| changed images | AUC | accuracy | fakes passed | reals flagged |", "|---|---|---|---|---|"]
-        lines += [
-            f"| {row['change']} | {_number(row['auc'])} | {format_percent(row['accuracy'])} | "
-            f"{format_percent(row['fakes_passed_rate'])} | {format_percent(row['reals_flagged_rate'])} |"
-            for row in report["robustness"]
-        ]
-    return "\n".join([*lines, ""])
-
-
-def _weak(reports: list[dict[str, Any]]) -> str:
-    lines = ["## Known weak spots\n"]
+def _weaknesses(reports: list[dict[str, Any]]) -> str:
+    lines = ["## Known weaknesses\n"]
     for report in reports:
         rows = report.get("robustness")
         if not rows:
             lines.append(
-                f"- Changed images of {report['data']['name']} (re-encoded, resized, blurred, cropped) **were not "
-                "judged**: `jobs.evaluate --robustness` does."
+                f"- **Not evaluated** on changed images of {report['data']['name']} (re-encoded, resized, blurred, "
+                "noisy, cropped): run `jobs.evaluate --robustness`."
             )
             continue
-        unchanged = rows[0]["auc"]["value"]
+        unchanged, *changed = ((row["change"], row["auc"]["value"]) for row in rows)
         lines += [
-            f"- {row['change']}: AUC {row['auc']['value']:.3f} where unchanged images have {unchanged:.3f}."
-            for row in rows[1:]
-            if unchanged is not None and row["auc"]["value"] is not None and unchanged - row["auc"]["value"] > WEAK_FALL
+            f"- {name}: ROC AUC {auc:.3f}, compared with {unchanged[1]:.3f} on unchanged images."
+            for name, auc in changed
+            if unchanged[1] is not None and auc is not None and unchanged[1] - auc > NOTABLE_AUC_DROP
         ]
-    return "\n".join([*lines, ALWAYS_WEAK])
+    return "\n".join([*lines, GENERAL_LIMITATIONS])
 
 
 def _precisions(record: RuntimeRecord) -> str:
-    measured, on = record.measured, record.compared_on
-    where = (
-        f"Compared on the {on['split']} split of {on['name']} ({sum(on['images'].values()):,} images)"
-        if on
-        else "Not compared on images"
-    )
+    measured, data = record.measured_on, record.compared_on
+    comparison = "Not compared on images"
+    if data:
+        images = sum(data["images"].values())
+        comparison = f"Compared on the {data['split']} split of {data['name']} ({images:,} images)"
     lines = [
         "## Precision\n",
-        f"Served in **{record.precision}** (OpenVINO). {where}; images/s of the network alone in batches of "
-        f"{measured.get('batch')} on {measured.get('machine')}, {measured.get('threads')} threads. AUC may fall by at "
-        f"most {parity_gate.MAX_AUC_DROP} and {parity_gate.MAX_FLIP_RATE:.1%} of the verdicts may flip.\n",
-        "| precision | AUC | verdicts flipped | images/s | parity gate |",
-        "|---|---|---|---|---|",
+        f"Served in **{record.precision}** (OpenVINO). {comparison}; images/s are of the network alone in batches of "
+        f"{measured.get('batch_size')} on {measured.get('machine')}, {measured.get('threads')} threads. The ROC AUC "
+        f"may drop by at most {parity_gate.MAX_AUC_DROP}, and at most {parity_gate.MAX_FLIP_RATE:.1%} of the verdicts "
+        f"may flip.\n",
     ]
-    for row in (PrecisionResult(**values) for values in record.table):
-        auc = "-" if row.auc is None else f"{row.auc:.4f}"
-        flips = "-" if row.flips is None or row.passed is None else f"{row.flips} of {row.images}"
-        speed = "-" if row.images_per_s is None else f"{row.images_per_s:.1f}"
-        lines.append(f"| {row.precision} | {auc} | {flips} | {speed} | {parity_gate.describe_result(row)} |")
-    return "\n".join([*lines, ""])
+    rows = [
+        " | ".join([result.precision, *parity_gate.format_cells(result), parity_gate.describe_result(result)])
+        for result in (PrecisionResult(**values) for values in record.results)
+    ]
+    return "\n".join([*lines, *_table("precision | ROC AUC | verdicts flipped | images/s | parity gate", rows)])
 
 
-def _number(rate: dict[str, Any]) -> str:
-    return "undefined" if rate["value"] is None else f"{rate['value']:.4f}"
+def _table(header: str, rows: list[str]) -> list[str]:
+    """The lines of a Markdown table, and an empty one after it."""
+    separator = "|".join("---" for _ in header.split("|"))
+    return [f"| {header} |", f"|{separator}|", *(f"| {row} |" for row in rows), ""]

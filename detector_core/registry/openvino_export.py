@@ -1,7 +1,7 @@
-"""A network -> OpenVINO files that take uint8 images: the preprocessing of its record is part of the graph.
+"""Export of a network to OpenVINO files that take uint8 images; its preprocessing becomes part of the graph.
 
-``fp32`` serves bf16 too. ``int8`` is the fp32 file quantised after training: NNCF watches the range of every layer
-on training images of both classes. Only promotion imports this.
+The ``fp32`` file serves bf16 too. ``int8`` is the fp32 file after post-training quantization: NNCF measures the range
+of every activation on training images of both classes. Only promotion imports this module.
 """
 
 import contextlib
@@ -24,13 +24,18 @@ from detector_core.labels import LABELS
 from detector_core.registry.engines import FILE_NAMES, import_openvino
 from detector_core.registry.runtime_files import RUNTIME_FOLDER
 
-WEIGHTED = ("Convolution", "GroupConvolution", "MatMul")
+LAYERS_WITH_WEIGHTS = ("Convolution", "GroupConvolution", "MatMul")
 CALIBRATION_IMAGES_PER_CLASS = 50
-"""Training images of each class that NNCF watches; three times as many brought nothing (docs/decisions.md)."""
+"""Training images of each class for the quantization; three times as many were no better (docs/decisions.md)."""
 
 
 def export(network: torch.nn.Module, preprocess: PreprocessSpec, folder: Path) -> Path:
-    """Writes ``openvino/fp32.xml`` and ``.bin`` of a network in eval mode on the CPU; any batch size."""
+    """Writes ``openvino/fp32.xml`` and ``.bin`` and returns the path of the .xml file.
+
+    Args:
+        network: in eval mode, on the CPU.
+        folder: the model folder.
+    """
     ov = import_openvino()
     size = preprocess.image_size
     example = torch.zeros(1, 3, size, size)
@@ -49,7 +54,11 @@ def export(network: torch.nn.Module, preprocess: PreprocessSpec, folder: Path) -
 
 
 def quantize(fp32: Path, pixels_NSSC: Pixels) -> Path:
-    """Writes ``int8.xml`` and ``.bin`` beside the fp32 file, from images as :func:`calibration_images` gives."""
+    """Writes ``int8.xml`` and ``.bin`` next to the fp32 file and returns the path of the .xml file.
+
+    Args:
+        pixels_NSSC: from :func:`calibration_images`.
+    """
     ov = import_openvino()
     with _quiet_nncf() as nncf:
         from nncf.quantization import range_estimator
@@ -60,8 +69,8 @@ def quantize(fp32: Path, pixels_NSSC: Pixels) -> Path:
             nncf.Dataset([image[None] for image in pixels_NSSC]),
             preset=nncf.QuantizationPreset.MIXED,
             subset_size=len(pixels_NSSC),
-            ignored_scope=nncf.IgnoredScope(names=_ends(network)),
-            # Least and greatest values, the default of NNCF, leave five times the distance (docs/decisions.md).
+            ignored_scope=nncf.IgnoredScope(names=_first_and_last_layer(network)),
+            # NNCF's default, the minimum and maximum, gives five times the error (docs/decisions.md).
             advanced_parameters=nncf.AdvancedQuantizationParameters(
                 activations_range_estimator_params=range_estimator.RangeEstimatorParametersSet.HISTOGRAM
             ),
@@ -69,26 +78,32 @@ def quantize(fp32: Path, pixels_NSSC: Pixels) -> Path:
     return _save(model, fp32.parent.parent, "int8")
 
 
-def _ends(model: Any) -> list[str]:
-    """The first and the last layer with weights, which stay floats: the noise of the logit fell by a third."""
-    layers = [node for node in model.get_ordered_ops() if node.get_type_name() in WEIGHTED]
+def _first_and_last_layer(model: Any) -> list[str]:
+    """The first and the last layer with weights; keeping them in float reduced the noise of the logit by a third."""
+    layers = [node for node in model.get_ordered_ops() if node.get_type_name() in LAYERS_WITH_WEIGHTS]
     return sorted({layers[0].get_friendly_name(), layers[-1].get_friendly_name()})
 
 
 def calibration_images(rows: pd.DataFrame, root: str, preprocess: PreprocessSpec) -> Pixels:
-    """Squares of at most CALIBRATION_IMAGES_PER_CLASS training images of each class, evenly spaced over the rows.
+    """Squares of at most CALIBRATION_IMAGES_PER_CLASS images of each class, evenly spaced over the rows.
+
+    Args:
+        rows: the training split.
+
+    Returns:
+        pixels_NSSC.
 
     Raises:
-        BadData: a class without an image, or a broken one.
+        BadData: a class has no images, or an image is missing or damaged.
     """
-    picked = []
+    selected = []
     for label in LABELS:
         of_label = rows[rows["label"] == label]
         if of_label.empty:
-            raise BadData(f"the training split has no {label} image: int8 is calibrated on both classes")
+            raise BadData(f"the training split has no {label} image: int8 needs training images of both classes")
         spaced = np.linspace(0, len(of_label) - 1, min(CALIBRATION_IMAGES_PER_CLASS, len(of_label))).round().astype(int)
-        picked.append(of_label.iloc[spaced])
-    images = ImageDataset(pd.concat(picked), root, preprocess)
+        selected.append(of_label.iloc[spaced])
+    images = ImageDataset(pd.concat(selected), root, preprocess)
     batch = images.collate([images[0, row] for row in range(len(images))])
     if batch.broken:
         raise BadData(batch.broken[0])
@@ -104,15 +119,15 @@ def _save(model: Any, folder: Path, precision: str) -> Path:
 
 @contextlib.contextmanager
 def _quiet_nncf() -> Iterator[Any]:
-    """NNCF without its telemetry, log, progress bars (on stdout) and the warnings of what it imports."""
+    """NNCF without its telemetry, its log, its progress bars (on stdout) and the warnings of its imports."""
     import_openvino()
-    with warnings.catch_warnings(), Path(os.devnull).open("w") as nowhere, contextlib.redirect_stdout(nowhere):
+    with warnings.catch_warnings(), Path(os.devnull).open("w") as devnull, contextlib.redirect_stdout(devnull):
         warnings.simplefilter("ignore")
-        before = logging.root.manager.disable
+        level = logging.root.manager.disable
         logging.disable(logging.WARNING)
         try:
             import nncf
 
             yield nncf
         finally:
-            logging.disable(before)
+            logging.disable(level)

@@ -1,8 +1,8 @@
-"""A model folder -> a predictor: images in, verdicts out, with the preprocessing and thresholds of the model.
+"""A predictor from a model folder: images in, verdicts out, with the preprocessing and thresholds of the model.
 
-OpenVINO on a CPU where promotion exported the network, else torch, which is imported only where it computes: a replica
-without it starts sooner and holds a fraction of the memory. Left out: where models come from
-(:mod:`detector_core.registry.versions`) and who asks.
+It computes with OpenVINO on a CPU if promotion exported the network, otherwise with torch. torch is imported only if it
+computes: a replica without it starts sooner and needs a fraction of the memory. Left out: where models come from
+(:mod:`detector_core.registry.versions`).
 """
 
 import threading
@@ -23,7 +23,7 @@ from detector_core.images.preprocess import square
 from detector_core.labels import FAKE, REAL
 from detector_core.networks import artifacts
 from detector_core.registry import runtime_files, versions
-from detector_core.registry.engines import EXACT, OpenVinoEngine, TorchEngine
+from detector_core.registry.engines import FLOAT32, OpenVinoEngine, TorchEngine
 
 if TYPE_CHECKING:
     import torch
@@ -31,16 +31,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelInfo:
-    """What an answer, and whoever reads it, may want to know about a model.
+    """The description of a model, as it accompanies its predictions.
 
     Attributes:
-        name: of the run that trained it.
+        name: name of the run that trained it.
         version: name of its folder.
-        sha256: of the weights.
+        sha256: checksum of the weights.
         data: name of the training data; ``generated`` is True for generated demo data.
-        test: figures on test splits, one entry a data set: ``data``, ``generated``, ``images``, and ``auc``,
-            ``accuracy``, ``fakes_passed``, ``reals_flagged`` as fractions (None where undefined).
-        precision: what computes the scores: int8, bf16 or fp32.
+        test: metrics on test splits, one entry per data set: ``data``, ``generated``, ``images``, and ``auc``,
+            ``accuracy``, ``fakes_passed``, ``reals_flagged`` as fractions (None if undefined).
+        precision: the precision that computes the scores: int8, bf16 or fp32.
     """
 
     name: str
@@ -58,7 +58,7 @@ class ModelInfo:
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
-    """What one model says about one image; ``p_fake`` is calibrated, ``verdict`` real, uncertain or fake."""
+    """The prediction of a model for one image; ``p_fake`` is calibrated, ``verdict`` is real, uncertain or fake."""
 
     p_fake: float
     logit: float
@@ -67,16 +67,16 @@ class Prediction:
 
     @property
     def confidence(self) -> float:
-        """The percentage beside the verdict, as a fraction: how likely it is right; for uncertain, the likelier side.
+        """The probability that the verdict is correct; for ``uncertain``, that of the more likely label.
 
-        Source: paper section V shows one; calibration makes it a probability.
+        Source: the paper shows such a percentage (section V); calibration makes it a probability.
         """
-        sides = {FAKE: self.p_fake, REAL: 1 - self.p_fake}
-        return sides.get(self.verdict, max(sides.values()))
+        probabilities = {FAKE: self.p_fake, REAL: 1 - self.p_fake}
+        return probabilities.get(self.verdict, max(probabilities.values()))
 
 
 def describe(model_folder: str | Path) -> ModelInfo:
-    """What a local model folder holds, without loading the weights. Raises BrokenArtifact."""
+    """Describes a local model folder without loading the weights. Raises BrokenArtifact."""
     folder = Path(model_folder)
     artifact = artifacts.read(folder)
     record = runtime_files.read(folder, artifact.weights_sha256)
@@ -90,37 +90,37 @@ def describe(model_folder: str | Path) -> ModelInfo:
         generated=artifact.data["generated"],
         preprocess=artifact.spec.preprocess,
         calibration=calibration.load(str(folder), artifact.weights_sha256),
-        test=tuple(_figures(report) for report in versions.test_reports(folder).values()),
+        test=tuple(_test_metrics(report) for report in versions.test_reports(folder).values()),
         precision=runtime_files.resolve_precision(record, "auto"),
     )
 
 
-def _figures(report: dict[str, Any]) -> dict[str, Any]:
-    rates = report["metrics"]
+def _test_metrics(report: dict[str, Any]) -> dict[str, Any]:
+    metrics = report["metrics"]
     return {
         "data": report["data"]["name"],
         "generated": report["data"]["generated"],
         "images": sum(report["images"].values()),
         "auc": report["ranking"]["auc"]["value"],
-        "accuracy": rates["accuracy"]["value"],
-        "fakes_passed": rates["fakes_passed_rate"]["value"],
-        "reals_flagged": rates["reals_flagged_rate"]["value"],
+        "accuracy": metrics["accuracy"]["value"],
+        "fakes_passed": metrics["fakes_passed_rate"]["value"],
+        "reals_flagged": metrics["reals_flagged_rate"]["value"],
     }
 
 
 class Predictor:
-    """A loaded model; may be used from several threads.
+    """A loaded model; several threads may use it.
 
     Args:
         model_folder: a local folder, see :mod:`detector_core.networks.artifacts`.
-        batch_size: most images of one forward pass.
-        device: of the network, in torch's words; on ``cpu`` OpenVINO computes what promotion exported.
-        threads: of the computation on a CPU; 0 leaves it to OpenVINO or torch.
-        precision: ``auto``, what ``runtime.json`` says (fp32 without it), or one that was exported.
+        batch_size: largest number of images in one forward pass.
+        device: a torch device; on ``cpu``, OpenVINO computes what promotion exported.
+        threads: number of compute threads on a CPU; 0 is the default of OpenVINO or torch.
+        precision: ``auto`` for the precision of ``runtime.json`` (fp32 without that file), or one that was exported.
 
     Raises:
-        BrokenArtifact: the folder is not a whole model.
-        BadConfig: a precision that was not exported.
+        BrokenArtifact: the folder is incomplete or damaged.
+        BadConfig: the precision was not exported.
     """
 
     def __init__(
@@ -136,8 +136,8 @@ class Predictor:
         self._folder, self._lock = Path(model_folder), threading.Lock()
         self._network: torch.nn.Module | None = None
         self.info, self._engine = self._load(precision)
-        for count in self._engine.sizes:  # the first pass of a size is slow: not in a request
-            self.predict([blank_image(self.info)] * count)
+        for batch_size in self._engine.batch_sizes:  # warm up, so that no request waits for a slow first forward pass
+            self.predict([blank_image(self.info)] * batch_size)
 
     def _load(self, precision: str) -> tuple[ModelInfo, OpenVinoEngine | TorchEngine]:
         info = describe(self._folder)
@@ -145,10 +145,10 @@ class Predictor:
         info = replace(info, precision=runtime_files.resolve_precision(record, precision))
         if self.device == "cpu" and record:
             file = runtime_files.verified_file(self._folder, record, info.precision)
-            gated_in = record.arithmetic.get(info.precision, EXACT)  # a record that does not say: the exact one
-            return info, OpenVinoEngine(file, info.precision, self.threads, gated_in)
-        if info.precision == "int8":  # torch has no int8 here; bf16 was compared with the same verdicts in mind
-            passed = {row["precision"] for row in record.table if row["passed"]} if record else set()
+            arithmetic = record.arithmetic.get(info.precision, FLOAT32)
+            return info, OpenVinoEngine(file, info.precision, self.threads, arithmetic)
+        if info.precision == "int8":  # torch has no int8 here: the fastest precision that it has and that passed
+            passed = {result["precision"] for result in record.results if result["passed"]} if record else set()
             info = replace(info, precision="bf16" if "bf16" in passed else "fp32")
         network = self._load_network()
         return info, TorchEngine(
@@ -156,10 +156,10 @@ class Predictor:
         )
 
     def predict(self, images: Sequence[Pixels]) -> list[Prediction]:
-        """One prediction for each image_HWC (uint8 RGB, any size; squares of the model's size are taken as they are).
+        """Predicts each image_HWC (uint8 RGB, any size; squares of the model's size are used unchanged), in order.
 
         Raises:
-            BrokenArtifact: the network gives a score that is not finite.
+            BrokenArtifact: the network returns a score that is not finite.
         """
         predictions: list[Prediction] = []
         for start in range(0, len(images), self.batch_size):
@@ -167,13 +167,16 @@ class Predictor:
         return predictions
 
     def explain(self, image: Pixels, toward: str) -> NDArray[np.float32]:
-        """What in the centre square of image_HWC speaks for a label: heat_SS, 0 to 1, of the model's size.
+        """Computes a heat map of the evidence for a label in the center square of image_HWC.
 
-        The network is loaded in torch at the first call, and one call computes at a time.
+        The network is loaded in torch at the first call. Calls from several threads compute one after the other.
+
+        Returns:
+            heat_SS of the model's size, from 0 to 1.
 
         Raises:
             BadConfig: the network has no feature map to explain.
-            BrokenArtifact: the weights are gone or were changed.
+            BrokenArtifact: the weights are missing or were changed.
         """
         from detector_core.evaluation.explain import heat_maps
         from detector_core.images.preprocess import to_input
@@ -197,7 +200,9 @@ class Predictor:
         info = self.info
         logit_B = self._engine(np.stack([square(image, info.preprocess) for image in images]))
         if not np.isfinite(logit_B).all():
-            raise BrokenArtifact(f"the network of {info.version} gives scores that are not finite: promote another")
+            raise BrokenArtifact(
+                f"the network of {info.version} returns scores that are not finite: promote another model"
+            )
         p_fake_B = info.calibration.p_fake(logit_B)
         return [
             Prediction(p_fake=p_fake, logit=logit, verdict=verdict(p_fake, info.calibration), model=info)
@@ -206,6 +211,6 @@ class Predictor:
 
 
 def blank_image(info: ModelInfo) -> Pixels:
-    """A grey image of the model's size, to warm up with: image_SSC."""
+    """A gray image of the model's size, for warming up: image_SSC."""
     side = info.preprocess.image_size
     return np.full((side, side, 3), 128, dtype=np.uint8)

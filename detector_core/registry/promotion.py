@@ -1,6 +1,6 @@
-"""What promotion adds to the copy of a model: exported files, the parity gate's record, the model card.
+"""What promotion adds to the copy of a model: the exported network, the record of the parity gate, the model card.
 
-Left out: the versions and which one is live (:mod:`detector_core.registry.versions`).
+Left out: the versions and which of them is live (:mod:`detector_core.registry.versions`).
 """
 
 import os
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 
 from detector_core.data.manifest import Manifest
@@ -32,16 +33,19 @@ from detector_core.registry.engines import (
 from detector_core.registry.parity_gate import BASELINE, PrecisionResult
 from detector_core.registry.runtime_files import RuntimeRecord
 
-GATE_SPLIT, CALIBRATION_SPLIT = "valid", "train"
-NOISE_IMAGES, NOISE_DISTANCE = 4, 1e-3
+GATE_SPLIT, QUANTIZATION_SPLIT = "valid", "train"
+NOISE_IMAGES, MAX_NOISE_ERROR = 4, 1e-3
 Say = Callable[[str], object]
+ProgressBar = Callable[[str, int], Callable[[int], object]]
+"""Given a title and the number of images, returns a function to call with the number of images just done."""
 
 
 def check_requested_precision(requested_precision: str, data: Manifest | None) -> None:
-    """Raises BadConfig when a precision is requested cannot be checked."""
+    """Raises BadConfig if the requested precision needs a data set and there is none."""
     if data is None and requested_precision in ("int8", "bf16"):
         raise BadConfig(
-            f"--precision {requested_precision} is checked on validation images: name the data set with --data DATASET"
+            f"--precision {requested_precision} is compared on validation images: name their data set with "
+            "--data DATASET"
         )
 
 
@@ -52,71 +56,59 @@ def add_runtime(
     data: Manifest | None = None,
     force: bool = False,
     say: Say = print,
-    progress: Callable[[str, int], Callable[[int], object]] | None = None,
+    progress: ProgressBar | None = None,
 ) -> RuntimeRecord:
-    """Exports, compares and chooses; writes ``openvino/``, ``runtime.json`` and the card into a local model folder.
+    """Exports the network, compares its precisions and chooses one.
+
+    Writes ``openvino/``, ``runtime.json`` and the model card into a local model folder.
 
     Args:
-        requested_precision: ``auto``, or a precision that is refused when it does not pass.
-        data: validation images for the gate, training images for int8; without it fp32 is served.
-        force: also a precision that does not pass.
-        progress: given a title and how many images, returns what to call with each number done.
+        requested_precision: ``auto`` for the fastest that passes the parity gate, or a precision that must pass it.
+        data: validation images for the gate and training images for int8; without it, fp32 is served.
+        force: serve the requested precision even if it does not pass.
+        say: prints a message.
+        progress: shows a progress bar.
 
     Raises:
-        BadConfig: a precision that needs data, without data.
-        OperationRefused: the precision that was requested_precision for does not pass; names the figures.
-        BrokenArtifact: the exported network is not the same network.
+        BadConfig: the requested precision needs a data set.
+        OperationRefused: the requested precision does not pass; the message has the numbers.
+        BrokenArtifact: the exported network does not compute the same scores.
     """
     check_requested_precision(requested_precision, data)
     network, artifact = artifacts.load(folder)
-    base = TorchEngine(network, artifact.spec.preprocess)
+    baseline = TorchEngine(network, artifact.spec.preprocess)
     fp32 = openvino_export.export(network, artifact.spec.preprocess, folder)
     compared_on: dict[str, Any] = {}
     if data is None:
-        say("no data set was found to check faster precisions on: fp32 is served (--data DATASET names one)")
-        _compare_on_noise(base, OpenVinoEngine(fp32, "fp32"), artifact)
-        table = [PrecisionResult(precision="fp32", reason="not compared: no data set was named")]
+        say("no data set to compare faster precisions on: fp32 is served (--data DATASET names one)")
+        _check_export(baseline, OpenVinoEngine(fp32, "fp32"), artifact)
+        results, chosen = [PrecisionResult(precision="fp32", reason="not compared: no data set was named")], "fp32"
     else:
-        if data.fingerprint != artifact.data["fingerprint"]:
-            say(f"{data.name} is not the data set that the model was trained on: the gate is run on it all the same")
-        rows = data.split(GATE_SPLIT)
-        counts = rows["label"].value_counts().to_dict()
-        compared_on = {"name": data.name, "fingerprint": data.fingerprint, "split": GATE_SPLIT, "images": counts}
-        if parity_gate.small_split_warning(len(rows)):
-            say(parity_gate.small_split_warning(len(rows)))
-        wanted = (
-            PRECISIONS
-            if requested_precision == "auto"
-            else tuple(name for name in PRECISIONS if name in (requested_precision, "fp32"))
-        )
-        engines, missing = _engines(wanted, fp32, data, artifact, say)
-        step = progress("comparing precisions", len(rows)) if progress else None
+        precisions = [name for name in PRECISIONS if requested_precision in ("auto", name) or name == "fp32"]
+        engines, failed = _build_engines(precisions, fp32, data, artifact, say)
         frozen = calibration.load(str(folder), artifact.weights_sha256)
-        compared = parity_gate.compare_precisions(
-            {BASELINE: base, **engines}, rows, data.root, artifact.spec.preprocess, frozen, step
+        rows, compared_on = _gate_images(data, artifact, say)
+        results = parity_gate.compare_precisions(
+            {BASELINE: baseline, **engines},
+            rows,
+            data.root,
+            artifact.spec.preprocess,
+            frozen,
+            progress("comparing precisions", len(rows)) if progress else None,
         )
-        table = sorted([*compared, *missing], key=lambda row: [*PRECISIONS, BASELINE].index(row.precision))
-    try:
-        chosen = parity_gate.choose_precision(table, requested_precision, force=force) if data else "fp32"
-    except OperationRefused:
-        say(parity_gate.format_table(table, ""))
-        raise
-    say(parity_gate.format_table(table, chosen))
-    if chosen != "int8":
-        _drop(fp32.with_name("int8.xml"), unless=any(row.precision == "int8" and row.passed for row in table))
+        results = sorted([*results, *failed], key=lambda result: [*PRECISIONS, BASELINE].index(result.precision))
+        chosen = _choose(results, requested_precision, force, say)
+    say(parity_gate.format_table(results, chosen))
+    if chosen != "int8" and not any(result.precision == "int8" and result.passed for result in results):
+        _delete_export(fp32.with_name("int8.xml"))
     record = RuntimeRecord(
         precision=chosen,
         requested_precision=requested_precision,
         weights_sha256=artifact.weights_sha256,
         files=runtime_files.checksums(folder),
-        table=[vars(row) for row in table],
+        results=[vars(result) for result in results],
         compared_on=compared_on,
-        measured={
-            "machine": machine(),
-            "bf16": cpu_has_bf16(),
-            "threads": torch.get_num_threads(),
-            "batch": parity_gate.BATCH,
-        },
+        measured_on=_environment(),
         arithmetic={name: arithmetic_of(name) for name in PRECISIONS},
         versions={name: version(name) for name in ("openvino", "nncf", "torch")},
     )
@@ -125,55 +117,83 @@ def add_runtime(
     return record
 
 
-def _engines(
-    wanted: tuple[str, ...], fp32: Path, data: Manifest, artifact: Artifact, say: Say
+def _gate_images(data: Manifest, artifact: Artifact, say: Say) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """The rows of the validation split, and a description of them for the record."""
+    if data.fingerprint != artifact.data["fingerprint"]:
+        say(f"{data.name} is not the data set that the model was trained on: precisions are compared on it anyway")
+    rows = data.split(GATE_SPLIT)
+    warning = parity_gate.small_split_warning(len(rows))
+    if warning:
+        say(warning)
+    counts = rows["label"].value_counts().to_dict()
+    return rows, {"name": data.name, "fingerprint": data.fingerprint, "split": GATE_SPLIT, "images": counts}
+
+
+def _choose(results: list[PrecisionResult], requested_precision: str, force: bool, say: Say) -> str:
+    try:
+        return parity_gate.choose_precision(results, requested_precision, force=force)
+    except OperationRefused:
+        say(parity_gate.format_table(results, ""))
+        raise
+
+
+def _build_engines(
+    precisions: list[str], fp32: Path, data: Manifest, artifact: Artifact, say: Say
 ) -> tuple[dict[str, Engine], list[PrecisionResult]]:
-    """An engine for each precision, and rows for those that cannot be had here."""
+    """An engine for each precision, and results for the precisions that are not available here."""
     engines: dict[str, Engine] = {}
-    missing = []
+    failed = []
     threads = torch.get_num_threads()
-    for name in wanted:
+    for precision in precisions:
         try:
-            if name == "bf16" and not cpu_has_bf16():
-                raise BadData("this CPU does not multiply bf16")
-            if name == "int8":
-                say(f"calibrating int8 on training images of {data.name} ...")
-                rows = data.split(CALIBRATION_SPLIT)
-                openvino_export.quantize(
-                    fp32, openvino_export.calibration_images(rows, data.root, artifact.spec.preprocess)
-                )
-            engines[name] = OpenVinoEngine(fp32.with_name(FILE_NAMES[name]), name, threads)
+            if precision == "bf16" and not cpu_has_bf16():
+                raise BadData("this CPU has no bf16 instructions")
+            if precision == "int8":
+                say(f"quantizing to int8 with training images of {data.name} ...")
+                rows = data.split(QUANTIZATION_SPLIT)
+                images = openvino_export.calibration_images(rows, data.root, artifact.spec.preprocess)
+                openvino_export.quantize(fp32, images)
+            engines[precision] = OpenVinoEngine(fp32.with_name(FILE_NAMES[precision]), precision, threads)
         except BadData as error:
-            missing.append(PrecisionResult(precision=name, passed=False, reason=str(error)))
-    return engines, missing
+            failed.append(PrecisionResult(precision=precision, passed=False, reason=str(error)))
+    return engines, failed
 
 
-def _compare_on_noise(base: Engine, other: Engine, artifact: Artifact) -> None:
-    """Raises BrokenArtifact unless the exported network gives the scores of the network, on images of noise."""
+def _check_export(baseline: Engine, exported: Engine, artifact: Artifact) -> None:
+    """Raises BrokenArtifact unless the exported network computes the scores of the network, on images of noise."""
     size = artifact.spec.preprocess.image_size
-    draw = np.random.default_rng(0)
-    noise: Pixels = draw.integers(0, 256, (NOISE_IMAGES, size, size, 3), dtype=np.uint8)
-    expected, found = base(noise), other(noise)
-    distance = float(np.abs(expected - found).max() / max(1.0, float(np.abs(expected).max())))
-    if not distance <= NOISE_DISTANCE:
+    rng = np.random.default_rng(0)
+    noise: Pixels = rng.integers(0, 256, (NOISE_IMAGES, size, size, 3), dtype=np.uint8)
+    expected, actual = baseline(noise), exported(noise)
+    error = float(np.abs(expected - actual).max() / max(1.0, float(np.abs(expected).max())))
+    if not error <= MAX_NOISE_ERROR:
         raise BrokenArtifact(
-            f"the exported network of {artifact.run} differs by {distance:.2g} on noise, {NOISE_DISTANCE} is allowed: "
-            f"this OpenVINO cannot export {artifact.spec.model.architecture}"
+            f"the exported network of {artifact.run} differs by {error:.2g} on images of noise, the limit is "
+            f"{MAX_NOISE_ERROR}: this OpenVINO cannot export {artifact.spec.model.architecture}"
         )
 
 
-def _drop(file: Path, *, unless: bool) -> None:
-    if not unless:
-        for path in (file, file.with_suffix(".bin")):
-            path.unlink(missing_ok=True)
+def _delete_export(file: Path) -> None:
+    for path in (file, file.with_suffix(".bin")):
+        path.unlink(missing_ok=True)
+
+
+def _environment() -> dict[str, Any]:
+    """Where images per second were measured."""
+    return {
+        "machine": machine(),
+        "bf16": cpu_has_bf16(),
+        "threads": torch.get_num_threads(),
+        "batch_size": parity_gate.BATCH,
+    }
 
 
 def machine() -> str:
-    """Processor and cores."""
+    """The processor's model and the number of cores."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         lines = []
-    other = platform.processor() or platform.machine()  # an ARM processor has no name there
-    model = next((line.split(": ")[1] for line in lines if line.startswith("model name")), other)
+    fallback = platform.processor() or platform.machine()  # /proc/cpuinfo has no model name on ARM
+    model = next((line.split(": ")[1] for line in lines if line.startswith("model name")), fallback)
     return f"{model}, {os.cpu_count()} cores"

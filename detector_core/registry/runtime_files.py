@@ -1,13 +1,13 @@
-"""``runtime.json`` of a promoted version: which precision is served, why, and checksums of what was exported.
+"""``runtime.json`` of a promoted version: which precision is served and why, and checksums of the exported files.
 
 ::
 
     VERSION/
       runtime.json               this record; it belongs to one set of weights
       openvino/fp32.xml, .bin    for fp32 and bf16
-      openvino/int8.xml, .bin    where int8 passed the gate or was forced
+      openvino/int8.xml, .bin    if int8 passed the parity gate or was forced
 
-Reading it needs neither OpenVINO nor torch. A model folder without it is served by torch in fp32.
+Reading it needs neither OpenVINO nor torch. A model folder without it is served with torch in fp32.
 """
 
 import json
@@ -19,35 +19,36 @@ from detector_core.errors import BadConfig, BrokenArtifact
 from detector_core.networks.artifacts import sha256_of
 from detector_core.registry.engines import FILE_NAMES, PRECISIONS
 
-FORMAT = 1
+FORMAT = 2
 RUNTIME_FILE, RUNTIME_FOLDER = "runtime.json", "openvino"
-AGAIN = "promote the model again"
+REMEDY = "promote the model again"
 
 
 @dataclass(frozen=True, kw_only=True)
 class RuntimeRecord:
-    """What ``runtime.json`` holds.
+    """The content of ``runtime.json``.
 
     Attributes:
-        precision: what ``auto`` serves; ``requested_precision``: what promotion was asked for.
-        weights_sha256: of the network that was exported.
-        compared_on: data set, split and images of the parity gate; empty where it was not run.
-        table: one row a precision, see :class:`detector_core.registry.parity_gate.Row`.
+        precision: what ``auto`` serves.
+        requested_precision: the ``--precision`` of the promotion.
+        weights_sha256: checksum of the weights that were exported.
         files: sha256 of each exported file by its path in the folder.
-        measured: machine, threads and batch of the images/s, and whether its CPU has bf16.
-        arithmetic: bf16 or f32 by precision: what was compared, and what is served on any other machine.
-        versions: of the libraries that exported.
+        results: one :class:`detector_core.registry.parity_gate.PrecisionResult` per precision, as dicts.
+        compared_on: data set, split and images of the parity gate; empty if it did not run.
+        measured_on: machine, threads and batch size of the images/s, and whether the CPU has bf16.
+        arithmetic: bf16 or f32 by precision, as it was compared; every machine serves it so, or in f32.
+        versions: versions of the libraries that exported.
     """
 
     precision: str
     requested_precision: str
     weights_sha256: str
     files: dict[str, str]
-    table: list[dict[str, Any]] = field(default_factory=list)
+    results: list[dict[str, Any]] = field(default_factory=list)
     compared_on: dict[str, Any] = field(default_factory=dict)
-    measured: dict[str, Any] = field(default_factory=dict)
-    versions: dict[str, str] = field(default_factory=dict)
+    measured_on: dict[str, Any] = field(default_factory=dict)
     arithmetic: dict[str, str] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
     format: int = FORMAT
 
 
@@ -57,72 +58,74 @@ def write(folder: Path, record: RuntimeRecord) -> None:
 
 
 def checksums(folder: Path) -> dict[str, str]:
-    """The sha256 of each exported file."""
+    """The sha256 of each exported file by its path in the folder."""
     return {f"{RUNTIME_FOLDER}/{path.name}": sha256_of(path) for path in sorted((folder / RUNTIME_FOLDER).iterdir())}
 
 
 def read(folder: str | Path, weights_sha256: str) -> RuntimeRecord | None:
-    """The record; None for a plain model folder.
+    """Reads the record; None for a model folder without one.
 
     Raises:
-        BrokenArtifact: it is damaged, of another format, or about other weights.
+        BrokenArtifact: the record is damaged, has another format, or belongs to other weights.
     """
-    where = Path(folder) / RUNTIME_FILE
+    path = Path(folder) / RUNTIME_FILE
     try:
-        values = json.loads(where.read_bytes())
-        found = RuntimeRecord(**values)
-        works = found.format == FORMAT and found.precision in PRECISIONS
+        values = json.loads(path.read_bytes())
+        if values["format"] != FORMAT:
+            raise BrokenArtifact(f"{path} has format {values['format']!r}, {FORMAT} was expected: {REMEDY}")
+        record = RuntimeRecord(**values)
     except FileNotFoundError:
         return None
-    except (ValueError, TypeError) as error:
-        raise BrokenArtifact(f"{where} is damaged ({error}): {AGAIN}") from None
-    if not works:
-        raise BrokenArtifact(f"{where} has format {found.format!r} and precision {found.precision!r}: {AGAIN}")
-    if found.weights_sha256 != weights_sha256:
-        raise BrokenArtifact(f"{where} is about other weights: {AGAIN}")
-    return found
+    except (ValueError, TypeError, KeyError) as error:
+        raise BrokenArtifact(f"{path} is damaged ({error!r}): {REMEDY}") from None
+    if record.precision not in PRECISIONS:
+        raise BrokenArtifact(f"{path} has precision {record.precision!r}, not {', '.join(PRECISIONS)}: {REMEDY}")
+    if record.weights_sha256 != weights_sha256:
+        raise BrokenArtifact(f"{path} belongs to other weights: {REMEDY}")
+    return record
 
 
 def resolve_precision(record: RuntimeRecord | None, precision: str) -> str:
-    """The precision that ``auto`` or a name stands for.
+    """The precision to serve: the record's for ``auto``, otherwise ``precision`` itself.
 
     Raises:
-        BadConfig: one that was not exported.
+        BadConfig: the precision was not exported.
     """
     if precision == "auto":
         return record.precision if record else "fp32"
-    there = [name for name in PRECISIONS if record and f"{RUNTIME_FOLDER}/{FILE_NAMES[name]}" in record.files] or [
-        "fp32"
-    ]
-    if precision not in there:
-        raise BadConfig(f"precision is {precision!r}, this model has {', '.join(there)}: jobs.promote makes others")
+    exported = _exported_precisions(record) if record else ["fp32"]
+    if precision not in exported:
+        raise BadConfig(
+            f"precision is {precision!r}, but this model has {', '.join(exported)}: export others with jobs.promote"
+        )
     return precision
 
 
 def verified_file(folder: str | Path, record: RuntimeRecord, precision: str) -> Path:
-    """The .xml to serve, once it and its .bin match their checksums.
+    """The .xml file of a precision, after verifying the checksums of it and its .bin file.
 
     Raises:
         BrokenArtifact: a file is missing or was changed.
     """
     xml = Path(folder) / RUNTIME_FOLDER / FILE_NAMES[precision]
     for path in (xml, xml.with_suffix(".bin")):
-        name = f"{RUNTIME_FOLDER}/{path.name}"
         if not path.is_file():
-            raise BrokenArtifact(f"{path} is missing: {AGAIN}")
-        found = sha256_of(path)
-        if found != record.files.get(name):
-            said = str(record.files.get(name))
+            raise BrokenArtifact(f"{path} is missing: {REMEDY}")
+        actual, expected = sha256_of(path), str(record.files.get(f"{RUNTIME_FOLDER}/{path.name}"))
+        if actual != expected:
             raise BrokenArtifact(
-                f"{path} was changed: sha256 {found[:12]}..., {RUNTIME_FILE} says {said[:12]}...: {AGAIN}"
+                f"{path} was changed: its sha256 is {actual[:12]}..., {RUNTIME_FILE} has {expected[:12]}...: {REMEDY}"
             )
     return xml
 
 
 def verify_files(folder: str | Path, weights_sha256: str) -> None:
-    """Raises BrokenArtifact unless every exported file is there and unchanged."""
+    """Raises BrokenArtifact unless every exported file exists unchanged."""
     record = read(folder, weights_sha256)
     if record:
-        for precision in PRECISIONS:
-            if f"{RUNTIME_FOLDER}/{FILE_NAMES[precision]}" in record.files:
-                verified_file(folder, record, precision)
+        for precision in _exported_precisions(record):
+            verified_file(folder, record, precision)
+
+
+def _exported_precisions(record: RuntimeRecord) -> list[str]:
+    return [name for name in PRECISIONS if f"{RUNTIME_FOLDER}/{FILE_NAMES[name]}" in record.files]

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from detector_core.config import RunSpec
-from detector_core.evaluation import calibration
+from detector_core.evaluation import calibration, report
 from detector_core.evaluation.calibration import Calibration
 from detector_core.networks import artifacts
 from detector_core.networks.artifacts import Artifact
@@ -57,7 +57,8 @@ def save_model(
 
 def add_report(folder: Path, *, auc: float | None, data: dict[str, Any], name: str = "test", sha256: str = "") -> None:
     """Writes the fields of a report of jobs.evaluate that promotion and serving read."""
-    report = {
+    values = {
+        "format": report.FORMAT,
         "model": {"weights_sha256": sha256 or artifacts.read(folder).weights_sha256},
         "data": data,
         "split": "test",
@@ -65,6 +66,6 @@ def add_report(folder: Path, *, auc: float | None, data: dict[str, Any], name: s
         "ranking": {"auc": {"value": auc}},
         "metrics": {name: {"value": 0.1} for name in ("accuracy", "fakes_passed_rate", "reals_flagged_rate")},
     }
-    where = folder / artifacts.EVALUATION / name / "report.json"
+    where = folder / artifacts.EVALUATION / name / report.REPORT
     where.parent.mkdir(parents=True)
-    where.write_text(json.dumps(report))
+    where.write_text(json.dumps(values))

@@ -73,7 +73,7 @@ def test_a_damaged_or_missing_image_is_named(writable_dataset: Path, tiny_spec: 
     with pytest.raises(BadImage, match=f"{victim}: the file is empty"):
         score_grid(nn.Identity(), rows, data.root, tiny_spec.preprocess)
     victim.unlink()
-    with pytest.raises(BadImage, match=f"{victim}: the file is gone"):
+    with pytest.raises(BadImage, match=f"{victim}: the file does not exist"):
         score_grid(nn.Identity(), rows, data.root, tiny_spec.preprocess)
 
 

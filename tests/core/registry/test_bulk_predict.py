@@ -1,5 +1,4 @@
-"""detector_core.registry.bulk_predict: a verdict for each image, in order, and what becomes of a file that cannot
-be read."""
+"""A verdict for each image, in order, and an error for each file that cannot be read."""
 
 import errno
 from pathlib import Path
@@ -25,26 +24,26 @@ def version(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Some more than a batch; read only."""
+    """A few more than a batch, read only."""
     folder = tmp_path_factory.mktemp("images")
     for number in range(BATCH + 3):
         (folder / f"{number:02}.jpg").write_bytes(image_bytes(number, "fake" if number % 2 else "real"))
-    (folder / "torn.jpg").write_bytes(image_bytes(0, "real")[:300])
+    (folder / "damaged.jpg").write_bytes(image_bytes(0, "real")[:300])
     return folder
 
 
-def test_each_image_gets_the_verdict_of_the_service_in_the_order_asked(version: Path, images: Path) -> None:
+def test_each_image_gets_the_verdict_of_the_service_in_order(version: Path, images: Path) -> None:
     paths = sorted((path.name for path in images.glob("[0-9]*.jpg")), reverse=True)
-    found = predict_files(str(version), "cpu", str(images), paths)
+    table = predict_files(str(version), "cpu", str(images), paths)
     expected = Predictor(version).predict([decode((images / path).read_bytes()) for path in paths])
-    assert found["path"].tolist() == paths
-    assert found["verdict"].tolist() == [one.verdict for one in expected]
-    assert found["p_fake"].tolist() == pytest.approx([one.p_fake for one in expected], abs=1e-3)
-    assert found["logit"].tolist() == pytest.approx([one.logit for one in expected], abs=1e-3)
-    assert found["error"].isna().all()
+    assert table["path"].tolist() == paths
+    assert table["verdict"].tolist() == [prediction.verdict for prediction in expected]
+    assert table["p_fake"].tolist() == pytest.approx([prediction.p_fake for prediction in expected], abs=1e-3)
+    assert table["logit"].tolist() == pytest.approx([prediction.logit for prediction in expected], abs=1e-3)
+    assert table["error"].isna().all()
 
 
-def test_a_file_that_cannot_be_read_is_named_and_stops_nothing(
+def test_a_file_that_cannot_be_read_gets_an_error_and_the_rest_continues(
     version: Path, images: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read = storage.read_bytes
@@ -55,22 +54,24 @@ def test_a_file_that_cannot_be_read_is_named_and_stops_nothing(
         return read(path)
 
     monkeypatch.setattr(storage, "read_bytes", refuse)
-    found = predict_files(str(version), "cpu", str(images), ["00.jpg", "torn.jpg", "gone.jpg", "01.jpg"])
-    refused, torn, gone, whole = found["error"]
+    table = predict_files(str(version), "cpu", str(images), ["00.jpg", "damaged.jpg", "gone.jpg", "01.jpg"])
+    refused, damaged, missing, intact = table["error"]
     assert refused == "the file cannot be opened: Permission denied"
-    assert torn.startswith("damaged image: ")
-    assert gone.startswith("the file cannot be opened: ")
-    assert gone.endswith("No such file or directory")
-    assert whole is None or whole != whole
-    assert found["verdict"].notna().tolist() == found["p_fake"].notna().tolist() == [False] * 3 + [True]
+    assert damaged.startswith("damaged image: ")
+    assert missing.startswith("the file cannot be opened: ")
+    assert missing.endswith("No such file or directory")
+    assert intact is None or intact != intact
+    assert table["verdict"].notna().tolist() == table["p_fake"].notna().tolist() == [False] * 3 + [True]
 
 
-def test_a_disk_that_fails_stops_it_and_says_how_to_go_on(
+def test_a_failing_disk_stops_the_run_and_names_the_remedy(
     version: Path, images: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(path: str) -> bytes:
         raise OSError(errno.EIO, "Input/output error", path)
 
     monkeypatch.setattr(storage, "read_bytes", fail)
-    with pytest.raises(BadData, match=rf"^{images}/00\.jpg cannot be read \(.*\): run the same command again to go on"):
+    with pytest.raises(
+        BadData, match=rf"^{images}/00\.jpg cannot be read \(.*\): run the same command again to continue"
+    ):
         predict_files(str(version), "cpu", str(images), ["00.jpg"])

@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from detector_core.errors import BrokenArtifact
+from detector_core.evaluation.calibration import verdicts
 from detector_core.images.preprocess import to_input
 from detector_core.networks import artifacts
-from detector_core.registry.predictor import Prediction, Predictor, blank, describe
+from detector_core.registry.predictor import Prediction, Predictor, blank_image, describe
 from tests.support.models import SIZE, save_model
 
 
@@ -18,24 +19,24 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def images(count: int) -> list[np.ndarray]:
-    """Noise of several sizes, one of them the model's."""
-    draw = np.random.default_rng(0)
+    """Images of noise in several sizes, one of them the model's."""
+    rng = np.random.default_rng(0)
     sizes = [(SIZE, SIZE), (64, 48), (20, 31)]
-    return [draw.integers(0, 256, (*sizes[i % 3], 3), dtype=np.uint8) for i in range(count)]
+    return [rng.integers(0, 256, (*sizes[i % 3], 3), dtype=np.uint8) for i in range(count)]
 
 
-def test_scores_are_those_of_the_network_on_the_same_input(model: Path) -> None:
+def test_scores_match_the_network_on_the_same_input(model: Path) -> None:
     network, artifact = artifacts.load(model)
     with torch.inference_mode():
         expected = [network(to_input(image, artifact.spec.preprocess)[None]).item() for image in images(5)]
-    found = Predictor(model, batch_size=2).predict(images(5))
-    assert [prediction.logit for prediction in found] == pytest.approx(expected, abs=1e-4)
-    assert [prediction.p_fake for prediction in found] == pytest.approx(
+    predictions = Predictor(model, batch_size=2).predict(images(5))
+    assert [prediction.logit for prediction in predictions] == pytest.approx(expected, abs=1e-4)
+    assert [prediction.p_fake for prediction in predictions] == pytest.approx(
         [1 / (1 + np.exp(-logit / 2.0)) for logit in expected], abs=1e-4
     )
 
 
-def test_a_squared_image_gives_the_same_score_as_the_whole_one(model: Path) -> None:
+def test_a_prepared_square_scores_as_its_image(model: Path) -> None:
     from detector_core.images.preprocess import square
 
     predictor = Predictor(model)
@@ -44,29 +45,22 @@ def test_a_squared_image_gives_the_same_score_as_the_whole_one(model: Path) -> N
     assert [p.logit for p in predictor.predict(whole)] == [p.logit for p in predictor.predict(squares)]
 
 
-def test_no_images_no_predictions(model: Path) -> None:
+def test_no_images_give_no_predictions(model: Path) -> None:
     assert Predictor(model).predict([]) == []
 
 
 def test_verdict_and_confidence_follow_the_thresholds(model: Path) -> None:
     predictor = Predictor(model)
-    (found,) = predictor.predict([blank(predictor.info)])
+    (prediction,) = predictor.predict([blank_image(predictor.info)])
     calibration = predictor.info.calibration
-    expected = (
-        "real"
-        if found.p_fake < calibration.real_below
-        else "fake"
-        if found.p_fake >= calibration.fake_above
-        else "uncertain"
-    )
-    assert found.verdict == expected
+    assert prediction.verdict == str(verdicts([prediction.p_fake], calibration)[0])
     cases = {"real": 0.8, "fake": 0.2, "uncertain": 0.8}
     for verdict, confidence in cases.items():
         prediction = Prediction(p_fake=0.2, logit=0.0, verdict=verdict, model=predictor.info)
         assert prediction.confidence == pytest.approx(confidence)
 
 
-def test_a_model_describes_itself(model: Path) -> None:
+def test_describe_reads_the_model_folder(model: Path) -> None:
     info = describe(model)
     assert (info.name, info.version, info.data, info.generated) == ("tiny", "tiny-v1", "data d1", True)
     assert info.sha256 == artifacts.read(model).weights_sha256
@@ -75,7 +69,7 @@ def test_a_model_describes_itself(model: Path) -> None:
     assert dataclasses.is_dataclass(info.preprocess)
 
 
-def test_a_network_that_gives_no_number_is_refused(tmp_path: Path) -> None:
+def test_a_network_with_scores_that_are_not_finite_is_refused(tmp_path: Path) -> None:
     folder = save_model(tmp_path / "nan")
     network, artifact = artifacts.load(folder)
     weights = {

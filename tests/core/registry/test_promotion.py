@@ -1,4 +1,4 @@
-"""Export, parity gate and runtime together, with a tiny network and without Ray."""
+"""Export, parity gate and predictor together, with a tiny network and without Ray."""
 
 import json
 import os
@@ -32,40 +32,40 @@ def data(tiny_dataset: Path) -> Manifest:
 
 
 @pytest.fixture(scope="module")
-def said() -> list[str]:
+def messages() -> list[str]:
     return []
 
 
 @pytest.fixture(scope="module")
-def version(tmp_path_factory: pytest.TempPathFactory, data: Manifest, said: list[str]) -> Path:
-    """A version with every precision; read only. Forced: the figures of random weights are nobody's concern here."""
+def version(tmp_path_factory: pytest.TempPathFactory, data: Manifest, messages: list[str]) -> Path:
+    """A version with every precision, read only. The limits are lifted, because the weights are random."""
     folder = tmp_path_factory.mktemp("promotion")
-    add_runtime = partial(promotion.add_runtime, requested_precision="auto", data=data, say=said.append)
+    add_runtime = partial(promotion.add_runtime, requested_precision="auto", data=data, say=messages.append)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("detector_core.registry.parity_gate.MAX_AUC_DROP", 1.0)
-        patch.setattr("detector_core.registry.parity_gate.FLIPS", 1.0)
+        patch.setattr("detector_core.registry.parity_gate.MAX_FLIP_RATE", 1.0)
         versions.promote(save_model(folder / "model"), folder / "models", add_files=add_runtime, key="auto")
     return versions.live(folder / "models")
 
 
 def squares(count: int, size: int = SIZE) -> np.ndarray:
-    """Noise."""
+    """Images of noise."""
     return np.random.default_rng(0).integers(0, 256, (count, size, size, 3), dtype=np.uint8)
 
 
-def test_fp32_scores_are_those_of_evaluation(version: Path, data: Manifest) -> None:
+def test_fp32_scores_match_the_evaluation(version: Path, data: Manifest) -> None:
     network, artifact = artifacts.load(version)
     expected = scoring.score(network, data.split("valid"), data.root, artifact.spec.preprocess)
     predictor = Predictor(version, precision="fp32", threads=1, batch_size=5)
     from detector_core.images.preprocess import decode
 
-    found = predictor.predict([decode((Path(data.root) / path).read_bytes()) for path in expected["path"]])
-    assert [one.logit for one in found] == pytest.approx(expected["logit"].tolist(), abs=1e-3)
+    predictions = predictor.predict([decode((Path(data.root) / path).read_bytes()) for path in expected["path"]])
+    assert [prediction.logit for prediction in predictions] == pytest.approx(expected["logit"].tolist(), abs=1e-3)
     assert predictor.info.precision == "fp32"
 
 
 @pytest.mark.parametrize("precision", ["int8", "bf16"])
-def test_fast_scores_are_near(version: Path, precision: str) -> None:
+def test_int8_and_bf16_scores_are_close_to_fp32(version: Path, precision: str) -> None:
     images = list(squares(24))
     exact = Predictor(version, precision="fp32", threads=1).predict(images)
     fast = Predictor(version, precision=precision, threads=1)
@@ -75,33 +75,33 @@ def test_fast_scores_are_near(version: Path, precision: str) -> None:
     assert Predictor(version).info == describe(version)
 
 
-def test_what_was_measured_is_kept(version: Path, said: list[str]) -> None:
+def test_the_record_holds_the_results_of_the_gate(version: Path, messages: list[str]) -> None:
     record = runtime_files.read(version, artifacts.read(version).weights_sha256)
     assert record
     assert record.precision == "int8"
-    assert [row["precision"] for row in record.table] == ["int8", "bf16", "fp32", "torch fp32"]
+    assert [result["precision"] for result in record.results] == ["int8", "bf16", "fp32", "torch fp32"]
     assert record.compared_on["images"] == {"real": 8, "fake": 8}
     assert set(record.files) == {f"openvino/{name}.{end}" for name in ("fp32", "int8") for end in ("xml", "bin")}
-    assert any("the gate is run on it all the same" in line for line in said)
-    assert "-> int8" in said[-1]
+    assert any("precisions are compared on it anyway" in line for line in messages)
+    assert "-> int8" in messages[-1]
     assert "int8 |" in (version / "MODEL_CARD.md").read_text()
 
 
-def test_serving_loads_neither_torch_nor_nncf_and_leaves_nothing(version: Path, tmp_path: Path) -> None:
+def test_serving_imports_neither_torch_nor_nncf_and_writes_nothing(version: Path, tmp_path: Path) -> None:
     code = (
         "import sys, numpy as np; from detector_core.registry.predictor import Predictor\n"
         f"Predictor({str(version)!r}, threads=1).predict([np.zeros((9, 9, 3), np.uint8)])\n"
-        "print([name for name in ('torch', 'nncf', 'sklearn', 'matplotlib') if name in sys.modules],"
+        "print([name for name in ('torch', 'nncf', 'sklearn', 'matplotlib', 'pandas') if name in sys.modules],"
         " sys.modules['openvino_telemetry'])"
     )
-    found = subprocess.run(
+    done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, "HOME": str(tmp_path)}
     )
-    assert found.stdout == "[] None\n", found.stderr
+    assert done.stdout == "[] None\n", done.stderr
     assert list(tmp_path.iterdir()) == []
 
 
-def test_explaining_loads_the_network_and_gives_a_map(version: Path) -> None:
+def test_explain_loads_the_network_and_returns_a_heat_map(version: Path) -> None:
     predictor = Predictor(version, threads=1)
     maps = [predictor.explain(squares(1)[0], toward) for toward in ("fake", "real", "fake")]
     assert maps[0].shape == (SIZE, SIZE)
@@ -123,7 +123,7 @@ def test_a_damaged_export_is_refused(version: Path, tmp_path: Path, name: str, d
         versions.rollback(models)
 
 
-def test_a_record_of_other_weights_or_another_form_is_refused(version: Path, tmp_path: Path) -> None:
+def test_a_record_of_other_weights_or_another_format_is_refused(version: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(version, tmp_path / "copy")
     values = json.loads((folder / "runtime.json").read_text())
     for change in ({"weights_sha256": "0"}, {"format": 9}, {"precision": "int4"}, {"more": 1}):
@@ -132,15 +132,15 @@ def test_a_record_of_other_weights_or_another_form_is_refused(version: Path, tmp
             describe(folder)
 
 
-def test_a_plain_model_is_served_by_torch_in_fp32(tmp_path: Path) -> None:
+def test_a_model_without_a_record_is_served_by_torch_in_fp32(tmp_path: Path) -> None:
     model = save_model(tmp_path / "plain")
     assert Predictor(model).info.precision == "fp32"
     with pytest.raises(BadConfig, match="this model has fp32"):
         Predictor(model, precision="int8")
 
 
-class Spoilt(OpenVinoEngine):
-    """An engine whose int8 is wrong."""
+class WrongInt8(OpenVinoEngine):
+    """An engine whose int8 scores are wrong."""
 
     def __init__(self, file: Path, precision: str, threads: int = 0) -> None:
         super().__init__(file, precision, threads)
@@ -152,52 +152,54 @@ class Spoilt(OpenVinoEngine):
         )
 
 
-def test_a_precision_that_fails_makes_way_for_the_next(
+def test_if_a_precision_fails_the_next_one_is_served(
     tmp_path: Path, data: Manifest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("detector_core.registry.promotion.OpenVinoEngine", Spoilt)
+    monkeypatch.setattr("detector_core.registry.promotion.OpenVinoEngine", WrongInt8)
     monkeypatch.setattr("detector_core.registry.promotion.openvino_export.quantize", lambda fp32, _: fp32)
     model = save_model(tmp_path / "model")
     monkeypatch.setitem(promotion.FILE_NAMES, "int8", "fp32.xml")
-    said: list[str] = []
-    record = promotion.add_runtime(model, data=data, say=said.append)
+    messages: list[str] = []
+    record = promotion.add_runtime(model, data=data, say=messages.append)
     assert record.precision == ("bf16" if cpu_has_bf16() else "fp32")
-    assert record.table[0]["passed"] is False
-    assert "verdicts flip" in record.table[0]["reason"]
-    assert "no verdict may flip" in "".join(said)
+    assert record.results[0]["passed"] is False
+    assert "verdicts flip" in record.results[0]["reason"]
+    assert "no verdict may flip" in "".join(messages)
 
     models = tmp_path / "models"
-    explicit = partial(promotion.add_runtime, requested_precision="int8", data=data, say=said.append)
+    explicit = partial(promotion.add_runtime, requested_precision="int8", data=data, say=messages.append)
     clean = save_model(tmp_path / "clean")
     with pytest.raises(OperationRefused, match=r"int8 does not pass the parity gate: .* of 16 verdicts flip.*--force"):
-        versions.promote(clean, models, complete=explicit, key="int8")
+        versions.promote(clean, models, add_files=explicit, key="int8")
     assert versions.list_versions(models) == []
     assert [path.name for path in models.iterdir()] == []
     versions.promote(clean, models, add_files=partial(explicit, force=True), key="int8")
     assert describe(versions.live(models)).precision == "int8"
 
 
-def test_a_cpu_without_bf16_does_not_serve_it(tmp_path: Path, data: Manifest, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cpu_without_bf16_does_not_serve_bf16(
+    tmp_path: Path, data: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("detector_core.registry.promotion.cpu_has_bf16", lambda: False)
-    with pytest.raises(OperationRefused, match=r"this CPU does not multiply bf16; --precision auto"):
+    with pytest.raises(OperationRefused, match=r"this CPU has no bf16 instructions; --precision auto"):
         promotion.add_runtime(
             save_model(tmp_path / "model"), requested_precision="bf16", data=data, force=True, say=lambda _: None
         )
 
 
-def test_without_data_fp32_is_served_and_it_is_said(tmp_path: Path) -> None:
-    said: list[str] = []
-    record = promotion.add_runtime(save_model(tmp_path / "model"), say=said.append)
+def test_without_data_fp32_is_served_with_a_message(tmp_path: Path) -> None:
+    messages: list[str] = []
+    record = promotion.add_runtime(save_model(tmp_path / "model"), say=messages.append)
     assert (record.precision, record.compared_on) == ("fp32", {})
-    assert record.table == [
-        {**record.table[0], "precision": "fp32", "passed": None, "reason": "not compared: no data set was named"}
+    assert record.results == [
+        {**record.results[0], "precision": "fp32", "passed": None, "reason": "not compared: no data set was named"}
     ]
-    assert "--data" in said[0]
+    assert "--data" in messages[0]
     with pytest.raises(BadConfig, match="--data DATASET"):
-        promotion.add_runtime(tmp_path / "model", requested_precision="bf16", say=said.append)
+        promotion.add_runtime(tmp_path / "model", requested_precision="bf16", say=messages.append)
 
 
-def test_an_export_that_is_another_network_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_export_with_other_scores_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Wrong(OpenVinoEngine):
         def __call__(self, pixels_BSSC: np.ndarray) -> np.ndarray:
             return super().__call__(pixels_BSSC) + 0.1
@@ -217,7 +219,7 @@ def test_calibration_images_are_of_both_classes(data: Manifest, monkeypatch: pyt
 
 
 @pytest.mark.parametrize(
-    ("has_bf16", "precision", "gated_in", "served_in"),
+    ("has_bf16", "precision", "compared_in", "served_in"),
     [
         (True, "int8", "bf16", "bf16"),
         (True, "int8", "f32", "f32"),
@@ -228,18 +230,18 @@ def test_calibration_images_are_of_both_classes(data: Manifest, monkeypatch: pyt
         (False, "int8", "f32", "f32"),
     ],
 )
-def test_another_machine_multiplies_as_the_gate_did_or_exactly(
+def test_another_machine_uses_the_arithmetic_of_the_gate_or_f32(
     version: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     has_bf16: bool,
     precision: str,
-    gated_in: str | None,
+    compared_in: str | None,
     served_in: str,
 ) -> None:
     folder = shutil.copytree(version, tmp_path / "copy")
     record = json.loads((folder / "runtime.json").read_text())
-    record["arithmetic"] = {precision: gated_in} if gated_in else {}
+    record["arithmetic"] = {precision: compared_in} if compared_in else {}
     (folder / "runtime.json").write_text(json.dumps(record))
     hints: list[str] = []
 
@@ -256,27 +258,29 @@ def test_another_machine_multiplies_as_the_gate_did_or_exactly(
 
 
 @pytest.mark.parametrize(
-    ("asked", "passed", "served"),
+    ("requested", "passed", "served"),
     [("auto", True, "bf16"), ("int8", True, "bf16"), ("int8", False, "fp32"), ("fp32", True, "fp32")],
 )
-def test_where_torch_computes_int8_becomes_bf16_if_that_passed_the_gate(
-    version: Path, tmp_path: Path, asked: str, passed: bool, served: str
+def test_torch_serves_bf16_instead_of_int8_if_it_passed_the_gate(
+    version: Path, tmp_path: Path, requested: str, passed: bool, served: str
 ) -> None:
     folder = shutil.copytree(version, tmp_path / "copy")
     record = json.loads((folder / "runtime.json").read_text())
-    record["table"] = [{**row, "passed": passed or row["precision"] != "bf16"} for row in record["table"]]
+    record["results"] = [{**row, "passed": passed or row["precision"] != "bf16"} for row in record["results"]]
     (folder / "runtime.json").write_text(json.dumps(record))
-    predictor = Predictor(folder, precision=asked, device="cpu:0")  # for torch a CPU, and not the one of OpenVINO
+    predictor = Predictor(
+        folder, precision=requested, device="cpu:0"
+    )  # a CPU for torch that is not the device of OpenVINO
     assert predictor.info.precision == served
     exact = Predictor(folder, precision="fp32", threads=1).predict(list(squares(4)))
-    found = predictor.predict(list(squares(4)))
-    assert [one.logit for one in found] == pytest.approx([one.logit for one in exact], abs=0.1)
-    distance = max(abs(one.logit - other.logit) for one, other in zip(found, exact, strict=True))
-    assert (distance > 1e-4) is (served == "bf16")
+    logits = np.array([prediction.logit for prediction in predictor.predict(list(squares(4)))])
+    distance = np.abs(logits - [prediction.logit for prediction in exact]).max()
+    assert distance < 0.1
+    assert bool(distance > 1e-4) is (served == "bf16")
 
 
 @pytest.mark.parametrize(
-    ("said", "model"),
+    ("cpuinfo", "model"),
     [
         ("processor\t: 0\nmodel name\t: Fast 3000\nmodel name\t: Fast 3000\n", "Fast 3000"),
         ("processor\t: 0\nCPU part\t: 0xd40\n", "aarch64"),
@@ -284,11 +288,11 @@ def test_where_torch_computes_int8_becomes_bf16_if_that_passed_the_gate(
     ],
     ids=["named", "ARM", "no such file"],
 )
-def test_a_machine_is_its_processor_and_cores(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, said: str | None, model: str
+def test_machine_names_the_processor_and_the_cores(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, cpuinfo: str | None, model: str
 ) -> None:
-    if said is not None:
-        (tmp_path / "cpuinfo").write_text(said)
+    if cpuinfo is not None:
+        (tmp_path / "cpuinfo").write_text(cpuinfo)
     monkeypatch.setattr(promotion, "Path", lambda _: tmp_path / "cpuinfo")
     monkeypatch.setattr("platform.processor", lambda: "")
     monkeypatch.setattr("platform.machine", lambda: "aarch64")
@@ -296,9 +300,9 @@ def test_a_machine_is_its_processor_and_cores(
     assert promotion.machine() == f"{model}, 8 cores"
 
 
-def test_what_the_gate_multiplied_in_is_kept(version: Path) -> None:
+def test_the_record_holds_the_arithmetic_of_the_gate(version: Path) -> None:
     record = runtime_files.read(version, artifacts.read(version).weights_sha256)
     assert record
     fast = "bf16" if cpu_has_bf16() else "f32"
     assert record.arithmetic == {"int8": fast, "bf16": fast, "fp32": "f32"}
-    assert record.measured["bf16"] is cpu_has_bf16()
+    assert record.measured_on["bf16"] is cpu_has_bf16()

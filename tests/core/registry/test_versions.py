@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from detector_core import storage
 from detector_core.errors import BadConfig, BrokenArtifact, OperationRefused
 from detector_core.evaluation.calibration import Calibration
 from detector_core.evaluation.calibration import save as save_calibration
@@ -14,11 +15,11 @@ from tests.support.models import add_report, save_model
 
 
 def hidden(models: Path) -> list[str]:
-    """What a torn write would leave."""
+    """Files that an interrupted write leaves."""
     return [path.name for path in models.iterdir() if path.name.startswith(".")]
 
 
-def test_a_promoted_model_is_a_whole_copy_and_live(tmp_path: Path) -> None:
+def test_a_promoted_model_is_a_complete_copy_and_live(tmp_path: Path) -> None:
     model, models = save_model(tmp_path / "run" / "model"), tmp_path / "models"
     version = versions.promote(tmp_path / "run", models)
     assert versions.live(models) == models / version
@@ -51,7 +52,7 @@ def test_new_thresholds_make_a_new_version(tmp_path: Path) -> None:
 def test_a_damaged_copy_is_repaired(tmp_path: Path) -> None:
     model, models = save_model(tmp_path / "model"), tmp_path / "models"
     version = versions.promote(model, models)
-    (models / version / artifacts.WEIGHTS).write_bytes(b"torn")
+    (models / version / artifacts.WEIGHTS).write_bytes(b"damaged")
     assert versions.promote(model, models) == version
     assert artifacts.load(models / version)[1].run == "tiny"
 
@@ -61,25 +62,25 @@ def test_a_model_without_a_test_report_is_refused(tmp_path: Path) -> None:
     with pytest.raises(OperationRefused, match=r"jobs\.evaluate"):
         versions.promote(model, tmp_path / "models")
     add_report(model, auc=0.9, data={"name": "x", "fingerprint": "x"}, sha256="0" * 64)
-    with pytest.raises(OperationRefused, match="no report of a test split"):
+    with pytest.raises(OperationRefused, match="was never evaluated on a test split"):
         versions.promote(model, tmp_path / "models")
     assert not (tmp_path / "models").exists()
 
 
-def _cut_weights(model: Path) -> None:
+def _truncated_weights(model: Path) -> None:
     path = model / artifacts.WEIGHTS
     path.write_bytes(path.read_bytes()[:-1])
 
 
-def _foreign_calibration(model: Path) -> None:
+def _calibration_of_other_weights(model: Path) -> None:
     save_calibration(str(model), Calibration(chosen_on={"weights_sha256": "0" * 64}))
 
 
-def _torn_report(model: Path) -> None:
+def _damaged_report(model: Path) -> None:
     (model / "evaluation" / "test" / "report.json").write_text("{")
 
 
-@pytest.mark.parametrize("damage", [_cut_weights, _foreign_calibration, _torn_report, shutil.rmtree])
+@pytest.mark.parametrize("damage", [_truncated_weights, _calibration_of_other_weights, _damaged_report, shutil.rmtree])
 def test_a_broken_model_is_refused_and_the_live_one_stays(tmp_path: Path, damage: Any) -> None:
     models = tmp_path / "models"
     version = versions.promote(save_model(tmp_path / "good"), models)
@@ -103,14 +104,14 @@ def test_a_worse_model_is_refused_unless_forced(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("auc", "data"), [(0.9, "d1"), (0.5, "d2")])
-def test_no_worse_or_judged_elsewhere_is_promoted(tmp_path: Path, auc: float, data: str) -> None:
+def test_a_model_that_is_no_worse_or_not_comparable_is_promoted(tmp_path: Path, auc: float, data: str) -> None:
     models = tmp_path / "models"
     versions.promote(save_model(tmp_path / "first", auc=0.9, data="d1"), models)
     version = versions.promote(save_model(tmp_path / "second", seed=1, auc=auc, data=data), models)
     assert versions.live(models).name == version
 
 
-def test_models_are_compared_on_every_data_set_both_were_judged_on(tmp_path: Path) -> None:
+def test_models_are_compared_on_every_data_set_of_both(tmp_path: Path) -> None:
     models, other = tmp_path / "models", {"name": "other", "fingerprint": "d9"}
     first, second = save_model(tmp_path / "first", auc=0.8), save_model(tmp_path / "second", seed=1, auc=0.9)
     add_report(first, auc=0.7, data=other, name="test-d9")
@@ -120,14 +121,14 @@ def test_models_are_compared_on_every_data_set_both_were_judged_on(tmp_path: Pat
         versions.promote(second, models)
 
 
-def test_a_one_class_report_compares_nothing(tmp_path: Path) -> None:
+def test_a_report_without_auc_is_not_compared(tmp_path: Path) -> None:
     first, second = save_model(tmp_path / "first", auc=0.9), save_model(tmp_path / "second", seed=1, auc=None)
     add_report(second, auc=None, data={"name": "data d1", "fingerprint": "d1"})
     versions.promote(first, tmp_path / "models")
     assert versions.promote(second, tmp_path / "models") == versions.live(tmp_path / "models").name
 
 
-def test_roll_back_goes_back_step_by_step(tmp_path: Path) -> None:
+def test_rollback_goes_back_step_by_step(tmp_path: Path) -> None:
     models = tmp_path / "models"
     a, b, c = (versions.promote(save_model(tmp_path / str(seed), seed=seed), models) for seed in range(3))
     assert versions.list_versions(models) == [c, b, a]
@@ -141,7 +142,7 @@ def test_roll_back_goes_back_step_by_step(tmp_path: Path) -> None:
     assert versions.list_versions(models) == [c, a, b]
 
 
-def test_roll_back_skips_deleted_and_refuses_changed_versions(tmp_path: Path) -> None:
+def test_rollback_skips_deleted_and_refuses_changed_versions(tmp_path: Path) -> None:
     models = tmp_path / "models"
     a, b, c = (versions.promote(save_model(tmp_path / str(seed), seed=seed), models) for seed in range(3))
     shutil.rmtree(models / b)
@@ -151,17 +152,17 @@ def test_roll_back_skips_deleted_and_refuses_changed_versions(tmp_path: Path) ->
     assert versions.live(models).name == c
 
 
-def test_nothing_promoted_is_said_with_the_command(tmp_path: Path) -> None:
+def test_without_a_promotion_the_error_names_the_command(tmp_path: Path) -> None:
     with pytest.raises(BadConfig, match=r"no live model.*jobs\.promote RUN --to"):
         versions.live(tmp_path / "models")
     assert versions.list_versions(tmp_path / "models") == []
 
 
-def test_a_live_version_that_is_gone_is_named_and_can_be_replaced(tmp_path: Path) -> None:
+def test_a_missing_live_version_is_named_and_can_be_replaced(tmp_path: Path) -> None:
     models = tmp_path / "models"
-    gone = versions.promote(save_model(tmp_path / "a"), models)
-    shutil.rmtree(models / gone)
-    with pytest.raises(BrokenArtifact, match=gone):
+    missing = versions.promote(save_model(tmp_path / "a"), models)
+    shutil.rmtree(models / missing)
+    with pytest.raises(BrokenArtifact, match=missing):
         versions.live(models)
     new = versions.promote(save_model(tmp_path / "b", seed=1, auc=0.1), models)
     assert versions.live(models).name == new
@@ -174,7 +175,7 @@ def test_a_run_name_cannot_leave_the_folder(tmp_path: Path) -> None:
     assert json.loads((models / version / artifacts.ARTIFACT).read_text())["run"] == "../../evil run"
 
 
-def test_pruning_keeps_the_live_one_and_the_newest_before_it(tmp_path: Path) -> None:
+def test_prune_keeps_the_live_version_and_the_newest_before_it(tmp_path: Path) -> None:
     models = tmp_path / "models"
     a, b, c = (versions.promote(save_model(tmp_path / str(seed), seed=seed), models) for seed in range(3))
     assert versions.prune(models, 2) == [a]
@@ -189,7 +190,25 @@ def test_pruning_keeps_the_live_one_and_the_newest_before_it(tmp_path: Path) -> 
         versions.prune(models, 0)
 
 
-def test_completing_a_copy_is_part_of_the_whole(tmp_path: Path) -> None:
+def test_prune_reads_the_live_version_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A rollback while versions are being removed must not change which of them are."""
+    models, reads, read_bytes = tmp_path / "models", [], storage.read_bytes
+    for seed in range(4):
+        versions.promote(save_model(tmp_path / str(seed), seed=seed), models)
+    monkeypatch.setattr(storage, "read_bytes", lambda file: reads.append(Path(file).name) or read_bytes(file))
+    assert len(versions.prune(models, 1)) == 3
+    assert reads == ["live"]
+
+
+def test_a_report_of_another_format_is_refused(tmp_path: Path) -> None:
+    model = save_model(tmp_path / "model")
+    path = model / "evaluation" / "test" / "report.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "format": 1}))
+    with pytest.raises(BrokenArtifact, match=r"format is 1, 2 was expected.*evaluate the model again"):
+        versions.promote(model, tmp_path / "models")
+
+
+def test_added_files_are_part_of_the_version(tmp_path: Path) -> None:
     model, models = save_model(tmp_path / "model"), tmp_path / "models"
 
     def fail(folder: Path) -> None:
