@@ -85,8 +85,8 @@ def test_a_full_folder_is_503(predictor: Predictor, folder: Path) -> None:
 
 def test_a_folder_that_cannot_be_written_to_is_reported_at_the_start(predictor: Predictor, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(BadConfig, match=r"feedback_folder .*file/gifts cannot be written to"):
-        make_app(predictor, feedback_folder=str(tmp_path / "file" / "gifts"))
+    with pytest.raises(BadConfig, match=r"feedback_folder .*file/feedback cannot be written to"):
+        make_app(predictor, feedback_folder=str(tmp_path / "file" / "feedback"))
 
 
 def test_without_a_folder_feedback_is_off(predictor: Predictor) -> None:
