@@ -1,1 +1,1 @@
-"""Folders and CSVs to a checked data set, and a data set to batches."""
+"""From folders and CSVs to a checked data set, and from a data set to batches."""

@@ -1,14 +1,13 @@
-"""Decoded images of a split, kept on a node's disk and shared by every process of that node through the page cache.
+"""A cache of the decoded images of a split on a node's disk, shared by all processes through the page cache.
 
 ::
 
     CACHE/KEY/
-      pixels.npy     uint8 NSSC, as :func:`detector_core.images.preprocess.square` leaves each image; mapped, never
-      copied
-      broken.json    row: reason, for images that could not be decoded; written last
+      pixels.npy     uint8 NSSC, each image as :func:`detector_core.images.preprocess.square` returns it; memory-mapped
+      broken.json    {row: reason} for images that could not be decoded; written last
 
-The first process that needs a split fills it under a lock, the others wait for it. A key holds the data set's
-fingerprint and all that shapes the pixels, so one cache serves every run of the same images at the same size.
+The first process that needs a split fills the cache under a lock while the others wait. The key is a hash over the data
+set's fingerprint and everything that affects the pixels, so all runs on the same images at the same size share a cache.
 """
 
 import hashlib
@@ -29,11 +28,11 @@ from detector_core.images.preprocess import square
 
 PIXELS, BROKEN = "pixels.npy", "broken.json"
 SPARE_BYTES = 2**30
-"""What filling leaves free on the disk."""
+"""Disk space that filling a cache leaves free."""
 
 
 class DecodedSplit:
-    """A filled cache of one split: ``read(row)`` is the row's pixels SSC, or the reason why there are none."""
+    """A filled cache of one split."""
 
     def __init__(self, folder: Path) -> None:
         self.pixels_NSSC: Pixels = np.load(folder / PIXELS, mmap_mode="r")
@@ -41,27 +40,34 @@ class DecodedSplit:
         self.broken = {int(row): reason for row, reason in reasons.items()}
 
     def read(self, row: int) -> Pixels | str:
-        """A copy of the row's pixels, or a reason."""
+        """A copy of the row's image_SSC, or the reason why it could not be decoded."""
         return self.broken.get(row) or np.array(self.pixels_NSSC[row])
 
 
 def load_square(path: str, preprocess: PreprocessSpec) -> Pixels | str:
-    """An image file as image_SSC uint8, or the reason why it cannot be read."""
+    """Reads an image file as image_SSC uint8; returns the reason if it cannot be decoded."""
     try:
         return square(decode(storage.read_bytes(path)), preprocess)
     except BadImage as error:
         return f"{path}: {error}"
     except FileNotFoundError:
-        return f"{path}: the file is gone"
+        return f"{path}: the file does not exist"
 
 
 def open_split(
     cache: Path, fingerprint: str, rows: pd.DataFrame, root: str, preprocess: PreprocessSpec
 ) -> DecodedSplit:
-    """The cache of a split's rows, filled first if nobody has.
+    """Opens the cache of a split's rows, filling it first if it does not exist.
+
+    Args:
+        cache: folder for all caches.
+        fingerprint: fingerprint of the data set.
+        rows: the rows of the split, with ``path``.
+        root: folder or URI that the paths are relative to.
+        preprocess: size and interpolation of the cached images.
 
     Raises:
-        BadConfig: the disk has no room for it.
+        BadConfig: the disk has too little space.
     """
     folder = cache / _key(fingerprint, rows, preprocess)
     cache.mkdir(parents=True, exist_ok=True)
@@ -76,26 +82,26 @@ def _fill(folder: Path, paths: list[str], preprocess: PreprocessSpec) -> None:
     needed, free = len(paths) * size * size * 3, shutil.disk_usage(folder.parent).free
     if needed + SPARE_BYTES > free:
         raise BadConfig(
-            f"--cache {folder.parent}: {len(paths):,} images at {size} px take {needed / 2**30:.1f} GiB, and "
-            f"{free / 2**30:.1f} GiB are free: name a larger disk, or --cache none to decode at every use"
+            f"--cache {folder.parent}: {len(paths):,} images at {size} px need {needed / 2**30:.1f} GiB, and "
+            f"{free / 2**30:.1f} GiB are free: use a larger disk, or --cache none to decode images at every use"
         )
     broken: dict[int, str] = {}
-    with storage.replacing(folder) as beside:
-        beside.mkdir()
-        pixels = np.lib.format.open_memmap(beside / PIXELS, "w+", np.uint8, (len(paths), size, size, 3))
+    with storage.replacing(folder) as temporary:
+        temporary.mkdir()
+        pixels = np.lib.format.open_memmap(temporary / PIXELS, "w+", np.uint8, (len(paths), size, size, 3))
 
-        def put(row: int) -> None:
-            found = load_square(paths[row], preprocess)
-            if isinstance(found, str):
-                broken[row] = found
+        def decode_row(row: int) -> None:
+            image_SSC = load_square(paths[row], preprocess)
+            if isinstance(image_SSC, str):
+                broken[row] = image_SSC
             else:
-                pixels[row] = found
+                pixels[row] = image_SSC
 
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            for _ in pool.map(put, range(len(paths))):
+            for _ in pool.map(decode_row, range(len(paths))):
                 pass
         pixels.flush()
-        (beside / BROKEN).write_text(json.dumps(broken))
+        (temporary / BROKEN).write_text(json.dumps(broken))
 
 
 def _key(fingerprint: str, rows: pd.DataFrame, preprocess: PreprocessSpec) -> str:

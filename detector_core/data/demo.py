@@ -1,18 +1,18 @@
-"""Generated demo data: portraits through a camera ("real") and through a decoder ("fake"), from a seed alone.
+"""Generates demo data from a seed: portraits rendered by a simulated camera ("real") and a simulated decoder ("fake").
 
-The images are painted by :mod:`detector_core.data.portraits`; nobody in them exists and nothing is downloaded.
-They show
-that the whole chain works and say nothing about photographs, so every result on them is called *generated demo data*
-(the folder holds :data:`~detector_core.data.manifest.GENERATED_MARK`, which preparing hands on).
+The scenes are painted by :mod:`detector_core.data.portraits`; the people in them do not exist and nothing is
+downloaded. The data shows that all steps work together but says nothing about photographs, so every result on it is
+labelled *generated demo data*: the folder contains :data:`~detector_core.data.manifest.GENERATED_MARK`, which
+``jobs.prepare`` records in the manifest.
 
-* **real**: the painted scene through a camera: blur of the lens, lateral colour fringes, vignetting, a Bayer mosaic,
-  shot and read noise, bilinear demosaicing, tone curve.
-* **fake**: another scene through the decoder of an imagined generator, drawn anew for each image: from a small latent
-  image upwards by transposed convolutions, whose unequal overlap leaves a pattern of period 2 and 4
-  (A. Odena et al., "Deconvolution and checkerboard artifacts", Distill 2016), with noise injected at each stage.
+* **real**: the scene seen by a camera with lens blur, lateral chromatic aberration, vignetting, a Bayer mosaic, shot
+  and read noise, bilinear demosaicing and a tone curve.
+* **fake**: another scene seen by the decoder of an imaginary generator with weights drawn for each image. It upsamples
+  a small latent image by transposed convolutions, whose uneven overlap leaves patterns of period 2 and 4 (A. Odena et
+  al., "Deconvolution and checkerboard artifacts", Distill 2016), and adds noise at each stage.
 
-Nothing but that is to tell them apart. Each fake has a *twin*, its own scene through the camera, which is never
-written: the fake gets its brightness and contrast, and just as much grain as makes its JPEG weigh the same.
+The classes differ in nothing else. Each fake has a *twin*, the same scene seen by the camera, which is not saved: the
+fake gets the twin's brightness and contrast, and enough grain that its JPEG has the same size.
 """
 
 import io
@@ -35,34 +35,35 @@ from detector_core.errors import BadConfig, OperationRefused
 from detector_core.labels import FAKE, KAGGLE_NUMBER, LABELS, REAL, SPLITS
 
 GENERATOR = "detector_core.data.demo 1"
-"""Raised whenever the same parameters give other images."""
+"""Name and version of the generator; increment the version whenever the same parameters yield different images."""
 NOTE = "generated demo data: procedural portraits from a seed, no photographs; results on it say nothing about faces"
 IMAGES = Path("real_vs_fake", "real-vs-fake")
 CSV_COLUMNS = ["original_path", "id", "label", "label_str", "path"]
 """The columns of the Kaggle archive's CSVs, after the unnamed index."""
 JPEG: dict[str, Any] = {"format": "JPEG", "quality": 95, "subsampling": 0}
-"""The one export of both classes; without chroma subsampling, which would smooth the traces away."""
+"""Both classes are saved in the same way, without chroma subsampling, which would smooth the traces away."""
 STAGES = 2
-"""Upsampling steps of the decoder: the latent image is 2**STAGES times smaller."""
+"""Upsampling stages of the decoder: the latent image is 2**STAGES times smaller than the result."""
 UNEVENNESS = (0.02, 0.04)
-"""How unequal the four phases of a transposed convolution are: relative standard deviation, drawn per image."""
+"""Range of the relative standard deviation of the four phases of a transposed convolution, drawn per image."""
 DETAIL = (0.4, 0.8)
-"""The share of a scene's fine detail that the decoder's stages put back."""
+"""Range of the proportion of a scene's fine detail that the decoder restores, drawn per image."""
 MAX_GRAIN, GRAIN_STEPS = 0.12, 7
-"""The grain of a fake is found by that many bisections between 0 and the maximum (display values, 0-1)."""
+"""The grain of a fake is found by GRAIN_STEPS bisections between 0 and MAX_GRAIN (display values, 0-1)."""
 
 Progress = Callable[[int, int], None]
+"""``progress(done, total)``, in images."""
 
 
 def camera(scene_light: Array, rng: np.random.Generator) -> Array:
-    """A photograph of a scene: light_2S2S3 (linear, twice the size) -> tone_SS3, both float32 0-1."""
+    """Photographs a scene: light_2S2S3 (linear, twice the size) -> display_SS3, both float32 0-1."""
     size = len(scene_light) // 2
     blur, fringe = rng.uniform(0.4, 0.9), rng.uniform(-0.4, 0.4)
     optical = np.empty_like(scene_light)
-    for channel, moved in enumerate((fringe, 0.0, -fringe)):
-        plane = ndimage.gaussian_filter(scene_light[..., channel], blur * (1 + 0.1 * abs(moved)), mode="nearest")
-        optical[..., channel] = ndimage.shift(plane, (0.0, moved), order=1, mode="nearest") if moved else plane
-    light = _shrink(optical, 2)
+    for channel, offset in enumerate((fringe, 0.0, -fringe)):
+        plane = ndimage.gaussian_filter(scene_light[..., channel], blur * (1 + 0.1 * abs(offset)), mode="nearest")
+        optical[..., channel] = ndimage.shift(plane, (0.0, offset), order=1, mode="nearest") if offset else plane
+    light = _downsample(optical, 2)
     axis = np.linspace(-1, 1, size, dtype=np.float32)
     light *= (1 - rng.uniform(0.05, 0.2) * (axis[:, None] ** 2 + axis**2) / 2)[..., None]
 
@@ -75,7 +76,7 @@ def camera(scene_light: Array, rng: np.random.Generator) -> Array:
 
 
 def _bayer(size: int) -> Array:
-    """Which of red, green and blue each sensor cell measures: mask_SS3, RGGB."""
+    """The channel that each sensor cell measures: mask_SS3, RGGB."""
     mask = np.zeros((size, size, 3), dtype=np.float32)
     mask[0::2, 0::2, 0] = mask[0::2, 1::2, 1] = mask[1::2, 0::2, 1] = mask[1::2, 1::2, 2] = 1
     return mask
@@ -85,25 +86,25 @@ def _demosaic(mask: Array, light: Array) -> Array:
     """Bilinear demosaicing: each missing value is the mean of its measured neighbours."""
     weights = (1.0, 2.0, 1.0)
     smooth = [ndimage.correlate1d(ndimage.correlate1d(a, weights, 0), weights, 1) for a in (light * mask, mask)]
-    full: Array = np.where(mask > 0, light, smooth[0] / smooth[1])
-    return full
+    demosaiced: Array = np.where(mask > 0, light, smooth[0] / smooth[1])
+    return demosaiced
 
 
 def tone(light: Array) -> Array:
-    """The tone curve of both classes: linear light -> display values 0-1, float32."""
+    """Applies the tone curve of both classes: linear light -> display values 0-1, float32."""
     display: Array = np.clip(light, 0, 1) ** np.float32(1 / 2.2)
     return display
 
 
-def _shrink(image: Array, factor: int) -> Array:
-    """The mean of each factor x factor block."""
+def _downsample(image: Array, factor: int) -> Array:
+    """The mean of each block of ``factor`` x ``factor`` pixels."""
     size = len(image) // factor
     small: Array = image.reshape(size, factor, size, factor, -1).mean(axis=(1, 3))
     return small
 
 
 def _transposed_convolution(small: Array, unevenness: float, rng: np.random.Generator) -> Array:
-    """Twice the size: zeros between the pixels, then a random 4 x 4 kernel whose four phases weigh unequally."""
+    """Doubles the size with zeros between the pixels and a random 4 x 4 kernel whose four phases have unequal sums."""
     padded = np.pad(small, ((1, 1), (1, 1), (0, 0)), mode="edge")
     spread = np.zeros((2 * len(padded), 2 * len(padded), small.shape[2]), dtype=np.float32)
     spread[0::2, 0::2] = padded
@@ -118,22 +119,22 @@ def _transposed_convolution(small: Array, unevenness: float, rng: np.random.Gene
 
 
 def decoder(scene_light: Array, rng: np.random.Generator) -> tuple[Array, Array]:
-    """A generator's image of a scene and its grain: light_2S2S3 -> tone_SS3 and grain_SS3 of about unit deviation.
+    """Decodes a scene: light_2S2S3 -> display_SS3, and grain_SS3 with a standard deviation of 1.
 
-    The image is ``tone_SS3 + g * grain_SS3``; the caller chooses g.
+    The image of the generator is ``display_SS3 + g * grain_SS3``; the caller chooses g.
     """
-    target = tone(_shrink(scene_light, 2))
+    target = tone(_downsample(scene_light, 2))
     unevenness, detail = rng.uniform(*UNEVENNESS), rng.uniform(*DETAIL)
-    scales = [_shrink(target, 2**stage) if stage else target for stage in range(STAGES + 1)]
+    scales = [_downsample(target, 2**stage) if stage else target for stage in range(STAGES + 1)]
     image, grain = scales[-1], np.zeros_like(scales[-1])
     for stage in reversed(range(STAGES)):
         state = rng.bit_generator.state
         image = _transposed_convolution(image, unevenness, rng)
-        rng.bit_generator.state = state  # the grain goes through the same kernel as the image
+        rng.bit_generator.state = state  # the grain passes through the same kernel as the image
         grain = _transposed_convolution(
             grain + rng.normal(0, 1, (*grain.shape[:2], 1)).astype(np.float32), unevenness, rng
         )
-        # What the learnt features of a real decoder would add at this size: the detail that upsampling cannot know.
+        # The learned layers of a real decoder would add the detail that upsampling alone cannot restore.
         smooth = np.repeat(np.repeat(scales[stage + 1], 2, axis=0), 2, axis=1)
         smooth = ndimage.uniform_filter(smooth, (3, 3, 0), mode="nearest")
         image = image + detail * (scales[stage] - smooth)
@@ -150,50 +151,51 @@ def _encode(display: Array) -> bytes:
 
 
 def real_image(rng: np.random.Generator, size: int) -> bytes:
-    """A JPEG of class real."""
+    """Renders a JPEG of class real."""
     return _encode(camera(portrait(rng, 2 * size), rng))
 
 
 def fake_image(rng: np.random.Generator, size: int) -> bytes:
-    """A JPEG of class fake, as bright, contrasty and heavy as the camera's image of the same scene."""
+    """Renders a JPEG of class fake with the brightness, contrast and file size of a photograph of the same scene."""
     scene = portrait(rng, 2 * size)
     twin = camera(scene, rng)
     image, grain = decoder(scene, rng)
-    weight = len(_encode(twin))
+    twin_bytes = len(_encode(twin))
     low, high = 0.0, MAX_GRAIN
-    for _ in range(GRAIN_STEPS):  # bisection: more grain always weighs more
+    for _ in range(GRAIN_STEPS):  # bisection: more grain always makes a larger file
         middle = (low + high) / 2
-        low, high = (low, middle) if len(_encode(_like(twin, image + middle * grain))) > weight else (middle, high)
-    return _encode(_like(twin, image + low * grain))
+        fake_bytes = len(_encode(_match_contrast(image + middle * grain, twin)))
+        low, high = (low, middle) if fake_bytes > twin_bytes else (middle, high)
+    return _encode(_match_contrast(image + low * grain, twin))
 
 
-def _like(twin: Array, image: Array) -> Array:
-    """An image with the mean and the standard deviation that each channel of its twin has."""
+def _match_contrast(image: Array, twin: Array) -> Array:
+    """Scales each channel of an image to the mean and standard deviation of its twin's."""
     scale = twin.std((0, 1)) / image.std((0, 1))
     matched: Array = (image - image.mean((0, 1))) * scale + twin.mean((0, 1))
     return matched
 
 
-_IMAGE = {REAL: real_image, FAKE: fake_image}
+_RENDER = {REAL: real_image, FAKE: fake_image}
 
 
 def generate(
     out: Path, *, seed: int = 0, size: int, counts: Mapping[str, int], progress: Progress | None = None
 ) -> Path:
-    """Writes a folder of generated demo data in the layout of the Kaggle 140k set, and returns it.
+    """Writes a folder of generated demo data in the layout of the Kaggle 140k set and returns its path.
 
-    The folder appears whole or not at all. One that stands there complete with the same parameters is kept as it is.
+    The folder appears complete or not at all. A complete folder with the same parameters is kept as it is.
 
     Args:
         out: the folder to write.
         seed: the same seed, size and counts give byte-identical files.
-        size: side of the square images, pixels; a multiple of 2**STAGES.
-        counts: images of *each class* per split.
-        progress: called with (images done, images in all).
+        size: side of the square images in pixels; a multiple of 2**STAGES.
+        counts: number of images of *each class* per split.
+        progress: called after each image.
 
     Raises:
-        BadConfig: a seed, size or count that cannot work.
-        OperationRefused: ``out`` holds something else than generated demo data.
+        BadConfig: the seed, the size or a count is not valid.
+        OperationRefused: ``out`` contains something other than generated demo data.
     """
     mark = {"generator": GENERATOR, "seed": seed, "size": size, "counts": dict(counts), "note": NOTE}
     _check(seed, size, counts)
@@ -201,27 +203,27 @@ def generate(
         return out
     if out.exists() and not (out / GENERATED_MARK).is_file() and (not out.is_dir() or any(out.iterdir())):
         raise OperationRefused(
-            f"{out} holds no generated demo data and would be overwritten: move it away or name another folder"
+            f"{out} contains files that are not generated demo data and would be lost: move them or use another folder"
         )
     total, done = len(LABELS) * sum(counts.values()), 0
-    with storage.replacing(out) as beside:
+    with storage.replacing(out) as temporary:
         for split_number, split in enumerate(SPLITS):
             rows: list[tuple[str, str, int, str, str]] = []
             for label in sorted(LABELS):
-                folder = beside / IMAGES / split / label
+                folder = temporary / IMAGES / split / label
                 folder.mkdir(parents=True)
                 for index in range(counts[split]):
-                    # A stream of its own for each image: no scene is drawn twice, whatever the counts.
+                    # Each image has its own random stream: scenes do not repeat and do not depend on the counts.
                     rng = np.random.default_rng((seed, split_number, KAGGLE_NUMBER[label], index))
                     name = "".join(rng.choice(list(string.ascii_uppercase + string.digits), 10))
-                    (folder / f"{name}.jpg").write_bytes(_IMAGE[label](rng, size))
+                    (folder / f"{name}.jpg").write_bytes(_RENDER[label](rng, size))
                     rows.append((f"{name}.jpg", name, KAGGLE_NUMBER[label], label, f"{split}/{label}/{name}.jpg"))
                     done += 1
                     if progress:
                         progress(done, total)
             rows.sort(key=lambda row: row[-1])
-            pd.DataFrame(rows, columns=CSV_COLUMNS).to_csv(beside / f"{split}.csv")
-        (beside / GENERATED_MARK).write_text(json.dumps(mark, indent=2))
+            pd.DataFrame(rows, columns=CSV_COLUMNS).to_csv(temporary / f"{split}.csv")
+        (temporary / GENERATED_MARK).write_text(json.dumps(mark, indent=2))
     return out
 
 
@@ -236,12 +238,12 @@ def _check(seed: int, size: int, counts: Mapping[str, int]) -> None:
 
 
 def _is_complete(out: Path, mark: dict[str, Any]) -> bool:
-    """Whether a folder holds every image of these parameters."""
+    """Whether a folder contains every image that the parameters in ``mark`` describe."""
     try:
-        found = json.loads((out / GENERATED_MARK).read_text())
+        existing = json.loads((out / GENERATED_MARK).read_text())
     except (FileNotFoundError, NotADirectoryError, ValueError):
         return False
-    return found == mark and all(
+    return existing == mark and all(
         (out / f"{split}.csv").is_file()
         and len(list((out / IMAGES / split / label).glob("*.jpg"))) == mark["counts"][split]
         for split in SPLITS

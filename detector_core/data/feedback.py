@@ -1,12 +1,12 @@
-"""Images that users chose to give, with their label: an append-only store that learning reads later.
+"""An append-only store of images that users donate with a label, for later training.
 
 ::
 
-    FOLDER/images/SHA256.jpg or .png      the image without metadata, once
-    FOLDER/records/TIME-SHA256.json         one for each time it was given: label, what the service had said
+    FOLDER/images/SHA256.jpg or .png           the image without metadata, stored once
+    FOLDER/records/TIME-SHA256-RANDOM.json     one per donation: the label, and what the service had predicted
 
-An image lies before its record, and both appear whole. To forget a gift delete its record, and its image if no other
-record names it. A label is what somebody claims: whoever learns from it must judge it first.
+An image is written before its record, and both appear atomically. To delete a donation, delete its record, and its
+image if no other record refers to it. A label is only what a user claims: review it before training on it.
 """
 
 import json
@@ -33,21 +33,26 @@ FORMAT: Final = 1
 IMAGES: Final = "images"
 RECORDS: Final = "records"
 FREE_BYTES: Final = 10**9
-"""The store takes nothing more when the disk has less left."""
+"""Free disk space below which the store accepts no more donations."""
 _RECOUNT_S: Final = 60.0
+"""Seconds after which the size of the folder, which several processes may share, is measured again."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """One gift.
+    """One donation.
 
     Attributes:
-        id: its name; the time and the image's sha256 begin it.
+        id: name of the record: time, beginning of the image's sha256, random digits.
         time: UTC, ISO 8601.
-        sha256: of the stored file ``image``, a path relative to the folder.
-        label: what the user says the image is: real or fake.
-        verdict: what the service had said, empty if it was not asked; ``model`` its name, version and sha256.
-        request_id: of the request that gave the verdict, empty if unknown.
+        sha256: of the stored image file.
+        image: path of the image file, relative to the folder.
+        label: what the image shows according to the user: real or fake.
+        verdict: the verdict that the service had given; empty if there was none.
+        model: name, version and sha256 of the model that was live.
+        request_id: id of the request with that verdict; empty if unknown.
+        consent: whether the user agreed to the use of the image; always true.
+        format: version of this format.
     """
 
     id: str
@@ -63,22 +68,24 @@ class Record:
 
 
 class Store:
-    """A folder of gifts.
+    """A folder of donations.
 
     Args:
-        folder: several processes may share it.
-        max_bytes: most that the files in it may take together. Processes that share it look at most a minute late.
+        folder: created if it does not exist; several processes may share it.
+        max_bytes: maximum total size of its files. Processes that share the folder may notice up to a minute late that
+            it is full.
     """
 
     def __init__(self, folder: str | Path, max_bytes: int) -> None:
         self._folder, self._max_bytes = Path(folder), max_bytes
         self._lock = threading.Lock()
-        self._held, self._counted = 0, -_RECOUNT_S
+        self._used_bytes, self._measured_at = 0, -_RECOUNT_S
 
     def probe(self) -> None:
-        """Writes a file and takes it away. Raises BadConfig where gifts could not be kept."""
+        """Writes a temporary file into the folder. Raises BadConfig if that fails."""
         try:
-            with tempfile.TemporaryFile(dir=_made(self._folder)):
+            self._folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self._folder):
                 pass
         except OSError as error:
             raise BadConfig(f"feedback_folder {self._folder} cannot be written to ({error.strerror})") from None
@@ -93,16 +100,23 @@ class Store:
         request_id: str = "",
         max_pixels: int = MAX_PIXELS,
     ) -> str:
-        """Keeps an image that its giver consented to; returns the id of the record.
+        """Stores an image whose user consented to it; returns the id of the record.
+
+        Args:
+            data: the bytes of the image.
+            label: real or fake.
+            model, verdict, request_id: see :class:`Record`.
+            max_pixels: maximum width times height.
 
         Raises:
-            BadImage, TooManyPixels: not a whole image, or too large a one.
+            BadData: the label is neither real nor fake.
+            BadImage, TooManyPixels: the bytes are not a complete image, or it is too large.
             InsufficientResources: the folder or the disk is full.
         """
         if label not in LABELS:
             raise BadData(f"label is {label!r}: it must be one of {', '.join(LABELS)}")
-        bare, suffix = metadata.strip(data, decode(data, max_pixels=max_pixels))
-        digest = sha256(bare).hexdigest()
+        stripped, suffix = metadata.strip(data, decode(data, max_pixels=max_pixels))
+        digest = sha256(stripped).hexdigest()
         now = datetime.now(UTC)
         record = Record(
             id=f"{now:%Y%m%dT%H%M%S%fZ}-{digest[:16]}-{secrets.token_hex(2)}",
@@ -114,49 +128,45 @@ class Store:
             model=model,
             request_id=request_id,
         )
-        said = json.dumps(asdict(record), indent=1).encode()
+        record_json = json.dumps(asdict(record), indent=1).encode()
         with self._lock:
-            self._take(len(bare) + len(said))
+            self._reserve(len(stripped) + len(record_json))
             image = self._folder / record.image
             if not image.exists():
-                storage.write_bytes(image, bare)
-            storage.write_bytes(self._folder / RECORDS / f"{record.id}.json", said)
+                storage.write_bytes(image, stripped)
+            storage.write_bytes(self._folder / RECORDS / f"{record.id}.json", record_json)
         return record.id
 
-    def _take(self, count: int) -> None:
-        if time.monotonic() - self._counted > _RECOUNT_S:
-            self._held = sum(_size(Path(top, name)) for top, _, names in os.walk(self._folder) for name in names)
-            self._counted = time.monotonic()
-        if self._held + count > self._max_bytes:
-            raise InsufficientResources(
-                f"the feedback folder holds its {self._max_bytes / 2**20:g} MiB: move its gifts elsewhere"
-            )
-        there = next(path for path in (self._folder.absolute(), *self._folder.absolute().parents) if path.exists())
-        if shutil.disk_usage(there).free < FREE_BYTES + count:
-            raise InsufficientResources("the disk of the feedback folder is nearly full")
-        self._held += count
-
-
-def _made(folder: Path) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+    def _reserve(self, size: int) -> None:
+        """Counts ``size`` more bytes as used. Raises InsufficientResources if there is no space for them."""
+        if time.monotonic() - self._measured_at > _RECOUNT_S:
+            self._used_bytes = sum(_size(Path(top, name)) for top, _, names in os.walk(self._folder) for name in names)
+            self._measured_at = time.monotonic()
+        if self._used_bytes + size > self._max_bytes:
+            limit = f"{self._max_bytes / 2**20:g} MiB"
+            raise InsufficientResources(f"the feedback folder is full ({limit}): move its donations elsewhere")
+        existing = next(path for path in (self._folder.absolute(), *self._folder.absolute().parents) if path.exists())
+        if shutil.disk_usage(existing).free < FREE_BYTES + size:
+            raise InsufficientResources("the disk of the feedback folder is nearly full: free some space on it")
+        self._used_bytes += size
 
 
 def _size(path: Path) -> int:
+    """The size of a file; 0 if another process has deleted or renamed it meanwhile."""
     try:
         return path.stat().st_size
-    except FileNotFoundError:  # another process is writing
+    except FileNotFoundError:
         return 0
 
 
 def read(folder: str | Path) -> Iterator[Record]:
-    """The gifts in a folder, the oldest first. Raises BadData for a record of another form."""
+    """Reads the donations in a folder, the oldest first. Raises BadData for a file that is not a valid record."""
     for path in sorted((Path(folder) / RECORDS).glob("*.json")):
         try:
-            found: dict[str, Any] = json.loads(path.read_bytes())
-            record = Record(**found)
+            fields: dict[str, Any] = json.loads(path.read_bytes())
+            record = Record(**fields)
         except (ValueError, TypeError) as error:
             raise BadData(f"{path} is not a feedback record: {error}") from None
         if record.format != FORMAT:
-            raise BadData(f"{path} has format {record.format}: {FORMAT} was expected")
+            raise BadData(f"{path} has format {record.format}, this version reads {FORMAT}")
         yield record

@@ -1,10 +1,10 @@
-"""Batches of images from a manifest, the same whatever the number of workers.
+"""Batches of images from a manifest that are the same for any number of workers.
 
-An epoch is a permutation drawn from (seed, epoch), cut into *global batches* of ``batch_size``, each cut into
-near-equal *micro-batches* of at most ``micro_batch`` images. Worker r of W takes micro-batches r, r + W, ...: what
-BatchNorm sees and what each gradient sums over are fixed by the spec, never by W. A worker without a micro-batch in
-the last round of a step gets a *filler* of one image, which counts for nothing, so that all ranks take part in the
-same collective operations.
+An epoch is a permutation determined by (seed, epoch). It is divided into *global batches* of ``batch_size``, each of
+which is divided into nearly equal *micro-batches* of at most ``micro_batch`` images. Of W workers, rank r processes
+micro-batches r, r + W, ...: the images over which BatchNorm computes its statistics and over which a gradient is summed
+depend on the spec, never on W. A rank without a micro-batch in the last round of a step gets a *filler* of one image,
+which is not counted, so that all ranks take part in the same collective operations.
 """
 
 import math
@@ -26,27 +26,28 @@ from detector_core.images.augment import Augment
 from detector_core.images.decode import Pixels
 
 FILLER = -1
-"""Stands for the epoch in a key: the image is loaded but not counted."""
+"""In place of the epoch in a key: the image is loaded but not counted."""
 Key = tuple[int, int]
+"""(epoch, row in the split)"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerRank:
-    """The rank of this process among the workers of a run."""
+    """The rank of this process among the ``world_size`` workers of a run."""
 
     rank: int = 0
     world_size: int = 1
 
 
 class Batch(NamedTuple):
-    """Images of one micro-batch.
+    """The images of one micro-batch.
 
     Attributes:
-        pixels_BSSC: uint8; empty planes if a network sees features alone.
-        target_B: float32, 1 = fake.
-        index_B: int64, row in the split.
+        pixels_BSSC: uint8; of size 0 x 0 if the network uses only features.
+        target_B: float32, 1 for fake.
+        index_B: int64, rows in the split.
         broken: paths and reasons of images that were left out.
-        feature_BD: float32, the images' frozen features; None without a frozen backbone.
+        feature_BD: float32, features from a frozen backbone; None without one.
     """
 
     pixels_BSSC: torch.Tensor
@@ -58,12 +59,12 @@ class Batch(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class SplitFeatures:
-    """Frozen features of a split.
+    """The features that a frozen backbone computes for a split.
 
     Attributes:
-        feature_NVD: float32; for each row its V versions, the first of the image itself, the others augmented.
-        broken: rows without features, and why.
-        alone: whether the network sees features only and no pixels.
+        feature_NVD: float32, V versions of each row: the first of the image itself, the others of augmented copies.
+        broken: {row: reason} for rows without features.
+        alone: whether the network uses only features, no pixels.
     """
 
     feature_NVD: NDArray[np.float32]
@@ -73,7 +74,14 @@ class SplitFeatures:
 
 @dataclass(frozen=True, kw_only=True)
 class EpochPlan:
-    """Which images make up which micro-batch of an epoch."""
+    """The division of epochs into global batches and micro-batches.
+
+    Attributes:
+        images: number of images in the split.
+        batch_size: images per optimizer step over all workers.
+        micro_batch: maximum images per forward and backward pass.
+        seed: seed of the permutations.
+    """
 
     images: int
     batch_size: int
@@ -82,37 +90,43 @@ class EpochPlan:
 
     @property
     def steps(self) -> int:
-        """Optimizer steps of an epoch; the last may have a smaller batch."""
+        """Optimizer steps per epoch; the last step may have a smaller batch."""
         return math.ceil(self.images / self.batch_size)
 
     def micro_batches(self, step: int) -> int:
-        """How many micro-batches make up a step."""
+        """Number of micro-batches in a step."""
         return math.ceil(self.step_images(step) / self.micro_batch)
 
     def step_images(self, step: int) -> int:
-        """How many images a step sums its gradient over."""
+        """Number of images in a step, over which its gradient is summed."""
         return min(self.batch_size, self.images - step * self.batch_size)
 
     def rounds(self, step: int, worker: WorkerRank) -> int:
-        """Forward and backward passes that every worker makes in a step."""
+        """Number of forward and backward passes per worker in a step."""
         return math.ceil(self.micro_batches(step) / worker.world_size)
 
     def keys(self, epoch: int, first_step: int, worker: WorkerRank) -> Iterator[list[Key]]:
-        """The (epoch, row) keys of each of a worker's micro-batches, from ``first_step`` on."""
+        """Yields the keys of each micro-batch of a worker, starting at ``first_step``."""
         order: NDArray[np.int64] = np.random.default_rng((self.seed, epoch)).permutation(self.images)
         for step in range(first_step, self.steps):
             batch = order[step * self.batch_size : (step + 1) * self.batch_size]
             parts = np.array_split(batch, self.micro_batches(step))
-            for turn in range(self.rounds(step, worker)):
-                mine = worker.rank + turn * worker.world_size
-                yield [(epoch, int(row)) for row in parts[mine]] if mine < len(parts) else [(FILLER, int(batch[0]))]
+            filler = [(FILLER, int(batch[0]))]
+            for number in range(worker.rank, self.rounds(step, worker) * worker.world_size, worker.world_size):
+                yield [(epoch, int(row)) for row in parts[number]] if number < len(parts) else filler
 
 
 def plan(images: int, optim: OptimSpec, seed: int, worker: WorkerRank) -> EpochPlan:
-    """The plan of a run's epochs.
+    """The epoch plan of a run.
+
+    Args:
+        images: number of images in the training split.
+        optim: gives the batch sizes.
+        seed: seed of the permutations.
+        worker: the rank of this process; only its ``world_size`` is used.
 
     Raises:
-        BadConfig: a batch with fewer images than there are workers.
+        BadConfig: there are more workers than images in a batch.
     """
     if min(optim.batch_size, images) < worker.world_size:
         raise BadConfig(
@@ -123,13 +137,18 @@ def plan(images: int, optim: OptimSpec, seed: int, worker: WorkerRank) -> EpochP
 
 
 class ImageDataset(Dataset[Any]):
-    """The images of one split: decoded, resized to a square and, with ``augment``, augmented.
+    """The images of one split by key: decoded, resized to a square and, with ``augment``, augmented.
 
-    A key is (epoch, row); the epoch is part of the augmentation's seed. A broken image yields the reason instead.
+    Augmentation is seeded with (seed, epoch, row). A broken image yields the reason in place of pixels.
 
     Args:
-        decoded: decoded images to use instead of the files.
-        features: frozen features; in training one version of each image is drawn per epoch.
+        rows: the rows of the split, with ``path`` and ``label``.
+        root: folder or URI that the paths are relative to.
+        preprocess: size and interpolation of the square.
+        augment: augmentation in training; None for evaluation.
+        seed: seed of the augmentation.
+        decoded: cache to read pixels from; None to decode the files.
+        features: features from a frozen backbone; in training one version of each image is drawn per epoch.
     """
 
     def __init__(
@@ -163,12 +182,12 @@ class ImageDataset(Dataset[Any]):
         return key, pixels
 
     def collate(self, samples: list[tuple[Key, Pixels | str]]) -> Batch:
-        """Stacks the whole images; lists broken ones with the reason."""
-        whole = [(key, pixels) for key, pixels in samples if not isinstance(pixels, str)]
+        """Stacks the intact images into a batch that lists the reasons of the broken ones."""
+        intact = [(key, pixels) for key, pixels in samples if not isinstance(pixels, str)]
         empty = np.empty((0, self.side, self.side, 3), np.uint8)
-        stacked = np.stack([pixels for _, pixels in whole]) if whole else empty
-        index = np.array([row for (_, row), _ in whole], dtype=np.int64)
-        features = [self.feature(key) for key, _ in whole] if self.features else []
+        stacked = np.stack([pixels for _, pixels in intact]) if intact else empty
+        index = np.array([row for (_, row), _ in intact], dtype=np.int64)
+        features = [self.feature(key) for key, _ in intact] if self.features else []
         return Batch(
             pixels_BSSC=torch.from_numpy(stacked),
             target_B=torch.from_numpy(self.targets[index]),
@@ -178,7 +197,7 @@ class ImageDataset(Dataset[Any]):
         )
 
     def feature(self, key: Key) -> NDArray[np.float32]:
-        """The frozen feature of an image: of the image itself, or in training of one of its versions."""
+        """The feature_D of an image: of the image itself or, in training, of a version drawn for the epoch."""
         assert self.features is not None
         epoch, row = key
         versions = self.features.feature_NVD.shape[1]
@@ -189,7 +208,7 @@ class ImageDataset(Dataset[Any]):
 
 @dataclass
 class TrainSampler(Sampler[list[Key]]):
-    """This worker's micro-batches of the epoch and step last set."""
+    """A worker's micro-batches of the epoch that was set last."""
 
     plan: EpochPlan
     worker: WorkerRank
@@ -197,7 +216,7 @@ class TrainSampler(Sampler[list[Key]]):
     first_step: int = 0
 
     def set_epoch(self, epoch: int, first_step: int = 0) -> None:
-        """The next iteration starts here."""
+        """Sets the epoch and first step of the next iteration."""
         self.epoch, self.first_step = epoch, first_step
 
     def __iter__(self) -> Iterator[list[Key]]:
@@ -209,25 +228,28 @@ class TrainSampler(Sampler[list[Key]]):
 
 @dataclass
 class ValidSampler(Sampler[list[Key]]):
-    """This worker's part of a split; over all workers every image comes exactly once."""
+    """A worker's part of a split; over all workers, every image comes exactly once."""
 
     images: int
     micro_batch: int
     worker: WorkerRank = field(default_factory=WorkerRank)
 
     def __iter__(self) -> Iterator[list[Key]]:
-        mine = range(self.worker.rank, self.images, self.worker.world_size)
-        for first in range(0, len(mine), self.micro_batch):
-            yield [(0, row) for row in mine[first : first + self.micro_batch]]
+        rows = self._rows()
+        for first in range(0, len(rows), self.micro_batch):
+            yield [(0, row) for row in rows[first : first + self.micro_batch]]
 
     def __len__(self) -> int:
-        return math.ceil(len(range(self.worker.rank, self.images, self.worker.world_size)) / self.micro_batch)
+        return math.ceil(len(self._rows()) / self.micro_batch)
+
+    def _rows(self) -> range:
+        return range(self.worker.rank, self.images, self.worker.world_size)
 
 
 def loader(
     images: ImageDataset, sampler: Sampler[list[Key]], *, processes: int, pin_memory: bool = False
 ) -> "DataLoader[Any]":
-    """Batches of a sampler's keys, decoded by ``processes`` further processes (0: in this one)."""
+    """A loader of a sampler's batches that decodes in ``processes`` child processes, or in this process if 0."""
     return DataLoader(
         images,
         batch_sampler=sampler,
@@ -236,18 +258,23 @@ def loader(
         pin_memory=pin_memory,
         prefetch_factor=4 if processes else None,
         persistent_workers=processes > 0,
-        # Without one, every pass over the loader would draw from the caller's random stream.
+        # Without a generator, every pass over the loader would draw from the caller's random stream.
         generator=torch.Generator(),
-        # A process forked from one that runs threads (Ray, a GPU) may stop for ever.
+        # A process forked from one with threads (Ray, CUDA) may hang forever.
         multiprocessing_context="forkserver" if processes else None,
     )
 
 
 def check_files(rows: pd.DataFrame, root: str, *, remote_sample: int = 16) -> None:
-    """That the images of a manifest are still where it says: all of them on disk, a sample on an object store.
+    """Checks that the images of a manifest still exist: all of them on disk, a sample in an object store.
+
+    Args:
+        rows: rows of the manifest, with ``path``.
+        root: folder or URI that the paths are relative to.
+        remote_sample: approximate number of images to check in an object store.
 
     Raises:
-        BadData: with the first missing image and how many are missing.
+        BadData: images are missing; names the first one and how many there are.
     """
     paths = [storage.join(root, path) for path in rows["path"]]
     if storage.is_uri(root):
@@ -255,6 +282,6 @@ def check_files(rows: pd.DataFrame, root: str, *, remote_sample: int = 16) -> No
     missing = [path for path in paths if not storage.exists(path)]
     if missing:
         raise BadData(
-            f"{missing[0]} is missing, and {len(missing) - 1} more of {len(paths)} looked for: "
-            f"the images under {root} were moved; put them back or prepare the data set again"
+            f"{missing[0]} is missing, and {len(missing) - 1} more of {len(paths)} checked: "
+            f"the images under {root} were moved or deleted; put them back or prepare the data set again"
         )

@@ -1,8 +1,8 @@
-"""Procedural portraits: painted people who do not exist and resemble nobody, drawn from a random generator.
+"""Procedural portraits of people who do not exist, painted from a random number generator.
 
-Everything is a soft-edged shape over a square canvas, painted from back to front: background, long hair, shoulders,
-neck, ears, head, features, hair, glasses. Coordinates run from -1 to 1, x to the right and y down; the canvas holds
-linear light, 0 black to 1 white, so that a camera model can be put behind it. No file and no network is read.
+Everything is a shape with soft edges on a square canvas, painted from back to front: background, long hair, shoulders,
+neck, ears, head, features, hair, glasses. Coordinates run from -1 to 1, x to the right and y down. The canvas holds
+linear light from 0 (black) to 1 (white), the input of a camera model. Nothing is read from files or the network.
 """
 
 import math
@@ -15,7 +15,7 @@ from scipy import ndimage
 Array = NDArray[np.floating]
 Colour = tuple[float, float, float]
 
-# sRGB triples, 0-255; every image mixes two neighbours of a row.
+# sRGB triples, 0-255; every portrait mixes two neighbouring colours of a palette.
 _SKIN: tuple[Colour, ...] = (
     (255, 224, 196),
     (241, 194, 160),
@@ -47,12 +47,12 @@ _SCENERY: tuple[Colour, ...] = (
 
 
 def linear(srgb: Colour) -> Array:
-    """An sRGB triple 0-255 as linear light 0-1, float32."""
+    """Converts an sRGB triple 0-255 to linear light 0-1, float32."""
     return ((np.asarray(srgb, dtype=np.float32) / 255) ** 2.2).astype(np.float32)
 
 
 def _box(mask: Array) -> tuple[slice, slice]:
-    """The rows and columns where a mask is not 0: most shapes are small, and the rest of the canvas stays untouched."""
+    """The rows and columns where a mask is not 0; most shapes are small, so painting only there saves time."""
     spans = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
     rows, columns = (slice(span[0], span[-1] + 1) if len(span) else slice(0) for span in spans)
     return rows, columns
@@ -60,14 +60,14 @@ def _box(mask: Array) -> tuple[slice, slice]:
 
 @dataclass(frozen=True)
 class _Canvas:
-    """An image in work: light_SS3 and the coordinates of its pixels."""
+    """An unfinished image: light_SS3 and the coordinates of its pixels."""
 
     light: Array
     x: Array
     y: Array
 
     def paint(self, mask: Array, colour: Array) -> None:
-        """Lays a colour (one, or one a pixel) over the canvas where ``mask`` is above 0."""
+        """Paints a colour, or one colour per pixel, with ``mask`` as the opacity."""
         box = _box(mask)
         under = self.light[box]
         under += mask[box][..., None] * (np.broadcast_to(colour, self.light.shape)[box] - under)
@@ -78,7 +78,7 @@ class _Canvas:
         self.light[box] *= 1 + amount * mask[box][..., None]
 
     def edge(self, distance: Array, softness: float = 0.0) -> Array:
-        """1 inside (distance < 0) and 0 outside, with an antialiased or softer edge."""
+        """A mask that is 1 where ``distance`` < 0 and 0 elsewhere, with an antialiased or softer edge."""
         width = max(softness, 2 / len(self.x))
         inside: Array = np.clip(0.5 - distance / width, 0, 1)
         return inside
@@ -86,22 +86,22 @@ class _Canvas:
     def ellipse(
         self, x: Array, y: Array, cx: float, cy: float, a: float, b: float, *, power: float = 2.0, softness: float = 0.0
     ) -> Array:
-        """The mask of a superellipse with half axes a and b."""
+        """The mask of a superellipse with semi-axes a and b."""
         u, v = np.abs(x - cx) / a, np.abs(y - cy) / b
         radius = np.sqrt(u * u + v * v) if power == 2 else (u**power + v**power) ** (1 / power)
         return self.edge((radius - 1) * min(a, b), softness)
 
 
-def _between(rng: np.random.Generator, palette: tuple[Colour, ...]) -> Array:
-    """A colour between two neighbours of a palette, linear light."""
-    at = rng.uniform(0, len(palette) - 1)
-    low, part = int(at), at - int(at)
-    mixed: Array = (1 - part) * linear(palette[low]) + part * linear(palette[min(low + 1, len(palette) - 1)])
+def _mix(rng: np.random.Generator, palette: tuple[Colour, ...]) -> Array:
+    """A random colour between two neighbours of a palette, linear light."""
+    position = rng.uniform(0, len(palette) - 1)
+    low, weight = int(position), position - int(position)
+    mixed: Array = (1 - weight) * linear(palette[low]) + weight * linear(palette[min(low + 1, len(palette) - 1)])
     return mixed
 
 
 def _background(canvas: _Canvas, rng: np.random.Generator) -> None:
-    """A sky-to-ground gradient with out-of-focus lights."""
+    """Paints a gradient from sky to ground with lights that are out of focus."""
     first, second = (linear(_SCENERY[i]) for i in rng.choice(len(_SCENERY), 2, replace=False))
     angle = rng.uniform(0, math.pi)
     slope = np.clip(0.5 + 0.4 * (math.cos(angle) * canvas.x + math.sin(angle) * canvas.y), 0, 1)[..., None]
@@ -115,7 +115,7 @@ def _background(canvas: _Canvas, rng: np.random.Generator) -> None:
 
 
 def _strands(x: Array, y: Array, rng: np.random.Generator) -> Array:
-    """Hair as light and dark streaks that fall from a parting: about -1 to 1."""
+    """Light and dark streaks of hair that fall from a parting: about -1 to 1."""
     angle = np.arctan2(y + 0.9, x + rng.uniform(-0.3, 0.3)) + 0.15 * np.sin(rng.uniform(2, 6) * y + rng.uniform(0, 6))
     waves = [
         np.sin(f * angle + p)
@@ -128,7 +128,7 @@ def _strands(x: Array, y: Array, rng: np.random.Generator) -> Array:
 def _eye(
     canvas: _Canvas, x: Array, y: Array, cx: float, cy: float, look: dict[str, float], iris: Array, skin: Array
 ) -> None:
-    """One eye: socket shade, white, iris, pupil, lid and the light's reflection."""
+    """Paints an eye: shade of the socket, white, iris, pupil, lid and a reflection."""
     a, b = look["eye_width"], look["eye_height"]
     canvas.shade(canvas.ellipse(x, y, cx, cy - 0.02, a * 1.7, b * 2.6, softness=0.12), -0.22)
     white = canvas.ellipse(x, y, cx, cy, a, b, power=1.7)
@@ -144,8 +144,8 @@ def _eye(
 def _face(
     canvas: _Canvas, x: Array, y: Array, rng: np.random.Generator, look: dict[str, float], skin: Array, hair: Array
 ) -> None:
-    """Brows, eyes, nose, cheeks, mouth and, for some, a beard; x and y are the head's own coordinates."""
-    iris = _between(rng, _IRIS)
+    """Paints brows, eyes, nose, cheeks, mouth and sometimes a beard; x and y are coordinates relative to the head."""
+    iris = _mix(rng, _IRIS)
     for side in (-1.0, 1.0):
         cx, cy = side * look["eye_gap"], look["eye_y"]
         _eye(canvas, x, y, cx, cy, look, iris, skin)
@@ -180,7 +180,7 @@ def _face(
 
 
 def _glasses(canvas: _Canvas, x: Array, y: Array, rng: np.random.Generator, look: dict[str, float]) -> None:
-    """Two rims, a bridge and a faint reflection."""
+    """Paints glasses: two rims, a bridge and a faint reflection."""
     frame = linear(_CLOTH[rng.integers(len(_CLOTH))]) * 0.4
     a, b, power = rng.uniform(0.16, 0.2), rng.uniform(0.12, 0.17), rng.uniform(2, 4)
     for side in (-1.0, 1.0):
@@ -194,18 +194,18 @@ def _glasses(canvas: _Canvas, x: Array, y: Array, rng: np.random.Generator, look
 
 
 def portrait(rng: np.random.Generator, size: int) -> Array:
-    """A portrait as light_SS3 float32, linear light 0 to about 1; everything in it is drawn from ``rng``.
+    """Paints a portrait: light_SS3 float32, linear light from 0 to about 1.
 
     Args:
-        rng: the only source of randomness: the same state gives the same portrait.
-        size: side of the canvas, pixels.
+        rng: the only source of randomness; the same state gives the same portrait.
+        size: side of the canvas in pixels.
     """
     axis = (np.arange(size, dtype=np.float32) + 0.5) / size * 2 - 1
     x, y = np.meshgrid(axis, axis)
     canvas = _Canvas(np.zeros((size, size, 3), dtype=np.float32), x, y)
     _background(canvas, rng)
 
-    skin, hair, cloth = _between(rng, _SKIN), _between(rng, _HAIR), linear(_CLOTH[rng.integers(len(_CLOTH))])
+    skin, hair, cloth = _mix(rng, _SKIN), _mix(rng, _HAIR), linear(_CLOTH[rng.integers(len(_CLOTH))])
     ranges = {
         "eye_gap": (0.2, 0.25), "eye_y": (-0.12, -0.04), "eye_width": (0.09, 0.12), "eye_height": (0.045, 0.068),
         "gaze": (-0.03, 0.03), "brow_y": (0.13, 0.18), "brow_tilt": (-0.2, 0.2), "brow_weight": (0.012, 0.03),
@@ -219,7 +219,7 @@ def portrait(rng: np.random.Generator, size: int) -> Array:
     strands = _strands(x, y, rng)
     locks = hair * (0.85 + 0.45 * strands)[..., None]
 
-    # The head's own coordinates: moved, tilted and scaled.
+    # Coordinates relative to the head, which is shifted, tilted and scaled.
     tilt, scale = rng.normal(0, 0.09), rng.uniform(0.9, 1.08)
     cosine, sine = math.cos(tilt) / scale, math.sin(tilt) / scale
     dx, dy = x - rng.uniform(-0.12, 0.12), y - rng.uniform(-0.1, 0.06)
@@ -239,7 +239,7 @@ def portrait(rng: np.random.Generator, size: int) -> Array:
     for side in (-1.0, 1.0):
         canvas.paint(canvas.ellipse(hx, hy, side * a, 0.02, 0.075, 0.14), skin * 0.7)
 
-    # A head is an ellipsoid in the light: Lambert's law over its normals.
+    # The head is shaded as an ellipsoid, by Lambert's law.
     head = canvas.ellipse(hx, hy, 0, 0, a, b, power=look["head_power"])
     nx, ny = np.clip(hx / (a * 1.15), -1, 1), np.clip(hy / (b * 1.15), -1, 1)
     nz = np.sqrt(np.clip(1 - nx**2 - ny**2, 0.02, 1))

@@ -12,7 +12,7 @@ from detector_core.labels import SPLITS
 
 
 def rows(count: int = 120) -> pd.DataFrame:
-    """An innocent data set: both classes drawn from the same files."""
+    """A data set without shortcuts: the properties of both classes have the same distributions."""
     draw = np.random.default_rng(0)
     label = np.array(["real", "fake"])[np.arange(count) % 2]
     return pd.DataFrame(
@@ -37,11 +37,11 @@ def rows(count: int = 120) -> pd.DataFrame:
 
 
 def source(frame: pd.DataFrame, **changes: object) -> Index:
-    known = {"source": "s", "root": "s", "flat": False, "generated": False, "ignored": 0, "csv": None}
-    return Index(frame=frame, **{**known, **changes})
+    fields = {"source": "s", "root": "s", "flat": False, "generated": False, "ignored": 0, "csv": None}
+    return Index(frame=frame, **{**fields, **changes})
 
 
-def judged(frame: pd.DataFrame, group_N: np.ndarray | None = None, **changes: object) -> dict:
+def run_audit(frame: pd.DataFrame, group_N: np.ndarray | None = None, **changes: object) -> dict:
     usable = int(frame["problem"].isna().sum())
     return audit(source(frame, **changes), frame, np.arange(usable) if group_N is None else group_N)
 
@@ -50,8 +50,8 @@ def separation(frame: pd.DataFrame, name: str) -> dict:
     return next(row for row in shortcuts(frame) if row["property"] == name)
 
 
-def test_an_innocent_data_set_has_no_warning():
-    result = judged(rows())
+def test_a_data_set_without_shortcuts_has_no_warnings():
+    result = run_audit(rows())
     assert result["warnings"] == []
     assert result["images"] == 120
     assert result["counts"] == {split: {"real": 20, "fake": 20} for split in SPLITS}
@@ -62,7 +62,7 @@ def test_an_innocent_data_set_has_no_warning():
 
 
 @pytest.mark.parametrize(
-    ("name", "of_real", "of_fake", "value"),
+    ("name", "of_real", "of_fake", "auc"),
     [
         ("bytes", 20_000, 8_000, 1.0),
         ("bytes", 8_000, 20_000, 0.0),
@@ -75,56 +75,57 @@ def test_an_innocent_data_set_has_no_warning():
         ("format", "JPEG RGB", "PNG RGB", 1.0),
     ],
 )
-def test_each_shortcut_is_found_and_warned_about(name: str, of_real: object, of_fake: object, value: float):
+def test_each_shortcut_is_detected_and_gets_a_warning(name: str, of_real: object, of_fake: object, auc: float):
     frame = rows()
     frame[name] = np.where(frame["label"] == "real", of_real, of_fake)
-    found = judged(frame)
-    assert separation(frame, name) == {"property": name, "auc": value, "separation": 1.0}
-    assert found["shortcuts"][0]["property"] == name
-    assert found["warnings"] == [warning for warning in found["warnings"] if f"SHORTCUT: {name} alone" in warning] != []
+    result = run_audit(frame)
+    assert separation(frame, name) == {"property": name, "auc": auc, "separation": 1.0}
+    assert result["shortcuts"][0]["property"] == name
+    (warning,) = result["warnings"]
+    assert warning.startswith(f"SHORTCUT: {name} alone separates real from fake")
 
 
-def test_a_missing_jpeg_quality_tells_as_much_as_a_value():
+def test_a_missing_jpeg_quality_is_a_shortcut_too():
     frame = rows()
     frame.loc[frame["label"] == "fake", "jpeg_quality"] = pd.NA
     assert separation(frame, "jpeg_quality")["auc"] == 1.0
 
 
-def test_tables_that_are_different_in_every_file_tell_nothing():
+def test_tables_that_differ_in_every_file_are_not_a_shortcut():
     frame = rows(2000)
     frame["jpeg_tables"] = [f"{number:08x}" for number in range(2000)]
     assert separation(frame, "jpeg_tables")["auc"] == 0.5
 
 
-def test_with_one_class_alone_no_property_separates():
+def test_with_only_one_class_every_property_has_auc_one_half():
     frame = rows()
     assert {row["auc"] for row in shortcuts(frame[frame["label"] == "real"])} == {0.5}
 
 
-def test_duplicates_within_and_across():
+def test_duplicates_within_and_across_splits_and_labels():
     frame = rows(12)
     group_N = np.arange(12)
     group_N[[0, 6]] = 0  # both real, both train
     group_N[[2, 4]] = 2  # both real, valid and test
     group_N[[7, 9, 11]] = 7  # all fake, every split
     group_N[[1, 8]] = 1  # fake in train, real in valid
-    found = duplicates(frame, group_N)
-    assert {name: found[name] for name in ("groups", "images", "across_splits", "across_labels")} == {
+    result = duplicates(frame, group_N)
+    assert {name: result[name] for name in ("groups", "images", "across_splits", "across_labels")} == {
         "groups": 4,
         "images": 9,
         "across_splits": 3,
         "across_labels": 1,
     }
-    assert found["examples"][0] == ["007.jpg", "009.jpg", "011.jpg"]
-    assert found["examples"][-1] == ["000.jpg", "006.jpg"]
+    assert result["examples"][0] == ["007.jpg", "009.jpg", "011.jpg"]
+    assert result["examples"][-1] == ["000.jpg", "006.jpg"]
 
 
-def test_identical_files_with_two_labels_and_near_ones_across_splits_are_warned_about():
+def test_identical_files_with_both_labels_and_near_duplicates_across_splits_get_warnings():
     frame = rows(12)
     frame.loc[1, "sha256"] = frame.loc[0, "sha256"]
     group_N = np.arange(12)
     group_N[[2, 4]] = 2
-    result = judged(frame, group_N)
+    result = run_audit(frame, group_N)
     assert result["duplicates"]["exact"]["across_labels"] == 1
     assert groups_across_splits(result) == 1
     text = " | ".join(result["warnings"])
@@ -132,11 +133,11 @@ def test_identical_files_with_two_labels_and_near_ones_across_splits_are_warned_
     assert "near-identical images across splits: 1" in text
 
 
-def test_unreadable_images_are_listed_with_their_reason_and_count_for_nothing_else():
+def test_unreadable_images_are_listed_with_the_reason_and_not_counted():
     frame = rows(12)
     frame.loc[3, "problem"] = "damaged image: truncated"
     frame.loc[3, ["bytes", "width", "height", "brightness", "sha256", "phash"]] = None
-    result = judged(frame)
+    result = run_audit(frame)
     assert result["unreadable"] == {
         "count": 1,
         "files": [{"path": "003.jpg", "reason": "damaged image: truncated"}],
@@ -145,7 +146,7 @@ def test_unreadable_images_are_listed_with_their_reason_and_count_for_nothing_el
     assert any("cannot be used: 1" in warning for warning in result["warnings"])
 
 
-def test_csv_differences_and_empty_splits_are_warned_about():
+def test_csv_differences_and_empty_splits_get_warnings():
     frame = rows(12)
     frame["split"] = "train"
     csv = {
@@ -154,15 +155,15 @@ def test_csv_differences_and_empty_splits_are_warned_about():
         "files_without_row": {"count": 1, "examples": ["z"]},
         "repeated_rows": 3,
     }
-    text = " | ".join(judged(frame, csv=csv)["warnings"])
+    text = " | ".join(run_audit(frame, csv=csv)["warnings"])
     for part in ("without a file: 2", "no CSV lists: 1", "repeat a path: 3", "no valid images", "no test images"):
         assert part in text
 
 
-def test_the_summary_names_every_figure():
+def test_the_summary_has_table_i_the_separations_and_the_warnings():
     frame = rows()
     frame["bytes"] = np.where(frame["label"] == "real", 2, 1)
-    text = summary(judged(frame), "faces -> there")
-    assert text.startswith("faces -> there")
+    text = summary(run_audit(frame), "faces -> dataset")
+    assert text.startswith("faces -> dataset")
     for part in ("50,000 + 50,000", "bytes 1.000", "WARNING: SHORTCUT: bytes"):
         assert part in text

@@ -1,4 +1,4 @@
-"""The generated demo data: the layout, the seed, and that nothing but the traces tells the classes apart."""
+"""detector_core.data.demo: the layout, the seed, and that only the traces distinguish the classes."""
 
 import io
 import json
@@ -26,7 +26,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def images(folder):
-    """One row an image: split, label, file size, and the pixels as float."""
+    """One row per image: split, label, file size, and the pixels as float."""
     rows = []
     for path in sorted((folder / demo.IMAGES).rglob("*.jpg")):
         with Image.open(path) as image:
@@ -35,10 +35,11 @@ def images(folder):
 
 
 def contents(folder):
+    """The bytes of every file by relative path."""
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_layout_and_csvs_agree(folder):
+def test_the_csvs_list_exactly_the_files(folder):
     listed = set()
     for split in SPLITS:
         table = pd.read_csv(folder / f"{split}.csv")
@@ -53,18 +54,18 @@ def test_layout_and_csvs_agree(folder):
     assert len(listed) == 2 * sum(COUNTS.values())
 
 
-def test_csv_columns_are_those_of_the_archive(folder, faces):
-    theirs, ours = (pd.read_csv(root / "test.csv").columns for root in (faces, folder))
-    assert list(theirs) == list(ours)
+def test_the_csv_columns_are_those_of_the_kaggle_archive(folder, faces):
+    archive, generated = (pd.read_csv(root / "test.csv").columns for root in (faces, folder))
+    assert list(archive) == list(generated)
 
 
-def test_mark_says_what_it_is(folder):
+def test_the_mark_records_the_parameters(folder):
     mark = json.loads((folder / GENERATED_MARK).read_text())
     assert (mark["seed"], mark["size"], mark["counts"]) == (5, SIZE, COUNTS)
     assert mark["note"].startswith("generated demo data")
 
 
-def test_same_seed_same_bytes_other_seed_other_images(tmp_path):
+def test_the_same_seed_gives_the_same_bytes_and_another_seed_other_images(tmp_path):
     first, again, other = (
         contents(demo.generate(tmp_path / name, seed=seed, size=32, counts=FEW))
         for name, seed in (("first", 1), ("again", 1), ("other", 2))
@@ -73,24 +74,24 @@ def test_same_seed_same_bytes_other_seed_other_images(tmp_path):
     assert not set(first.values()) & set(other.values())
 
 
-def test_a_image_does_not_depend_on_the_counts(tmp_path):
+def test_an_image_does_not_depend_on_the_counts(tmp_path):
     few = demo.generate(tmp_path / "few", size=32, counts=FEW)
     more = demo.generate(tmp_path / "more", size=32, counts={split: count + 1 for split, count in FEW.items()})
     jpegs = [{p.name: p.read_bytes() for p in root.rglob("*.jpg")} for root in (few, more)]
     assert jpegs[0].items() < jpegs[1].items()
 
 
-def test_complete_is_kept_torn_is_replaced(tmp_path):
+def test_a_complete_folder_is_kept_and_an_incomplete_one_replaced(tmp_path):
     out = demo.generate(tmp_path / "data", size=32, counts=FEW)
-    whole = contents(out)
-    victim = next(out.rglob("*.jpg"))
-    before = victim.stat().st_mtime_ns
+    complete = contents(out)
+    image = next(out.rglob("*.jpg"))
+    before = image.stat().st_mtime_ns
     demo.generate(out, size=32, counts=FEW)
-    assert victim.stat().st_mtime_ns == before
+    assert image.stat().st_mtime_ns == before
 
-    victim.unlink()
+    image.unlink()
     demo.generate(out, size=32, counts=FEW)
-    assert contents(out) == whole
+    assert contents(out) == complete
 
     demo.generate(out, size=32, counts=FEW, seed=9)
     assert json.loads((out / GENERATED_MARK).read_text())["seed"] == 9
@@ -108,9 +109,9 @@ def test_an_interrupted_run_leaves_nothing(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_folder_of_other_things_is_refused(tmp_path):
+def test_a_folder_with_other_files_is_not_overwritten(tmp_path):
     (tmp_path / "holiday.jpg").write_bytes(b"precious")
-    with pytest.raises(OperationRefused, match="holds no generated demo data"):
+    with pytest.raises(OperationRefused, match="contains files that are not generated demo data"):
         demo.generate(tmp_path, size=32, counts=FEW)
     assert (tmp_path / "holiday.jpg").read_bytes() == b"precious"
 
@@ -125,14 +126,14 @@ def test_a_folder_of_other_things_is_refused(tmp_path):
         ({"counts": dict.fromkeys(SPLITS, 0)}, "1 or more"),
     ],
 )
-def test_parameters_that_cannot_work(tmp_path, wrong, message):
+def test_invalid_parameters_are_rejected(tmp_path, wrong, message):
     with pytest.raises(BadConfig, match=message):
         demo.generate(tmp_path / "data", **({"size": 32, "counts": FEW} | wrong))
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
-    ("what", "measure"),
+    ("name", "measure"),
     [
         ("file size", lambda row: row["bytes"]),
         ("width", lambda row: row["pixels"].shape[1]),
@@ -141,12 +142,12 @@ def test_parameters_that_cannot_work(tmp_path, wrong, message):
         ("contrast", lambda row: row["pixels"].std()),
     ],
 )
-def test_nothing_simple_tells_the_classes_apart(images, what, measure):
+def test_no_simple_property_separates_the_classes(images, name, measure):
     auc = roc_auc_score(images["label"] == "fake", images.apply(measure, axis=1))
-    assert 0.4 <= auc <= 0.6, what
+    assert 0.4 <= auc <= 0.6, name
 
 
-def test_both_classes_leave_through_the_same_export(folder):
+def test_both_classes_are_encoded_in_the_same_way(folder):
     headers = set()
     for path in (folder / demo.IMAGES).rglob("*.jpg"):
         with Image.open(io.BytesIO(path.read_bytes())) as image:
@@ -156,8 +157,8 @@ def test_both_classes_leave_through_the_same_export(folder):
     assert len(headers) == 1
 
 
-def test_no_scene_is_shared(images):
-    # 8 x 8 block means: the camera and the decoder leave them as they are, so one scene seen twice would be near.
+def test_no_two_images_show_the_same_scene(images):
+    # Camera and decoder preserve the means of 8 x 8 blocks, so two images of the same scene would be close.
     small = np.stack([p.reshape(8, SIZE // 8, 8, SIZE // 8, 3).mean((1, 3)).ravel() for p in images["pixels"]])
     distance = np.abs(small[:, None] - small[None]).mean(-1)
     assert distance[np.triu_indices(len(small), 1)].min() > 5
@@ -169,7 +170,7 @@ def test_no_scene_is_shared(images):
 
 
 def test_fakes_carry_a_periodic_trace(images):
-    """Energy at the frequencies of period 2, against that of the whole band around them."""
+    """Energy at a period of 2 pixels, relative to that of the band around it."""
 
     def trace(pixels):
         grey = pixels.mean(-1)

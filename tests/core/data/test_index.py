@@ -18,8 +18,8 @@ def touch(root: Path, *paths: str) -> Path:
     return root
 
 
-def kaggle(root: Path) -> Path:
-    """The archive's layout with two files of each kind and its CSVs."""
+def make_archive(root: Path) -> Path:
+    """The layout of the archive with two files per split and class, and its CSVs."""
     for split in SPLITS:
         paths = [f"{split}/{label}/{number}.jpg" for label in sorted(LABELS) for number in range(2)]
         touch(root / KAGGLE_FOLDER, *paths)
@@ -44,7 +44,7 @@ def change_csv(file: Path, **columns: object) -> None:
 
 
 def test_the_kaggle_archive(tmp_path: Path):
-    index = scan(str(kaggle(tmp_path)))
+    index = scan(str(make_archive(tmp_path)))
     assert index.root == f"{tmp_path}/{KAGGLE_FOLDER}"
     assert not index.flat
     assert not index.generated
@@ -58,19 +58,19 @@ def test_the_kaggle_archive(tmp_path: Path):
     }
 
 
-def test_its_inner_folder_is_the_same_data_set(tmp_path: Path):
-    outer, inner = scan(str(kaggle(tmp_path))), scan(str(tmp_path / KAGGLE_FOLDER))
+def test_the_inner_folder_of_the_archive_is_the_same_data_set(tmp_path: Path):
+    outer, inner = scan(str(make_archive(tmp_path))), scan(str(tmp_path / KAGGLE_FOLDER))
     assert inner.key == outer.key
     assert inner.csv == outer.csv
 
 
-def test_a_uri_is_the_same_as_a_path(tmp_path: Path):
-    kaggle(tmp_path)
+def test_a_file_uri_is_the_same_as_a_path(tmp_path: Path):
+    make_archive(tmp_path)
     assert scan(tmp_path.as_uri()).frame.equals(scan(str(tmp_path)).frame)
 
 
 @pytest.mark.parametrize("valid", ["valid", "val", "validation", "Valid"])
-def test_a_plain_tree_whatever_validation_is_called(tmp_path: Path, valid: str):
+def test_a_plain_tree_with_any_name_for_validation(tmp_path: Path, valid: str):
     touch(tmp_path, *(f"{split}/{label}/a.png" for split in ("train", valid, "test") for label in LABELS))
     index = scan(str(tmp_path))
     assert sorted(index.frame["split"].unique()) == ["test", "train", "valid"]
@@ -85,7 +85,7 @@ def test_a_flat_tree_has_no_splits_and_may_have_subfolders(tmp_path: Path):
     assert index.frame["label"].tolist() == ["fake", "real", "real"]
 
 
-def test_other_files_are_counted_and_hidden_ones_are_not_seen(tmp_path: Path):
+def test_other_files_are_counted_and_hidden_files_ignored(tmp_path: Path):
     touch(tmp_path, "real/a.jpg", "fake/b.jpg", "real/Thumbs.db", "real/.c.jpg", ".parts/real/d.jpg", "notes.txt")
     index = scan(str(tmp_path))
     assert index.frame["path"].tolist() == ["fake/b.jpg", "real/a.jpg"]
@@ -93,20 +93,20 @@ def test_other_files_are_counted_and_hidden_ones_are_not_seen(tmp_path: Path):
 
 
 @pytest.mark.parametrize("marked", ["", KAGGLE_FOLDER])
-def test_generated_images_are_known_by_their_mark(tmp_path: Path, marked: str):
-    kaggle(tmp_path)
+def test_generated_images_are_recognised_by_their_mark(tmp_path: Path, marked: str):
+    make_archive(tmp_path)
     (tmp_path / marked / GENERATED_MARK).write_text("{}")
     assert scan(str(tmp_path)).generated
 
 
 def test_the_mark_is_found_from_the_inner_folder(tmp_path: Path):
-    kaggle(tmp_path)
+    make_archive(tmp_path)
     (tmp_path / GENERATED_MARK).write_text("{}")
     assert scan(str(tmp_path / KAGGLE_FOLDER)).generated
 
 
-def test_the_key_changes_with_the_files_only(tmp_path: Path):
-    kaggle(tmp_path)
+def test_the_key_changes_only_with_the_files(tmp_path: Path):
+    make_archive(tmp_path)
     before = scan(str(tmp_path)).key
     assert scan(str(tmp_path)).key == before
     touch(tmp_path, f"{KAGGLE_FOLDER}/train/real/new.jpg")
@@ -114,7 +114,7 @@ def test_the_key_changes_with_the_files_only(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    ("made", "asked", "says"),
+    ("files", "source", "message"),
     [
         ([], "nowhere", "nowhere does not exist"),
         (["file"], "file", "is not a folder"),
@@ -125,15 +125,15 @@ def test_the_key_changes_with_the_files_only(tmp_path: Path):
         (["real/a.txt", "fake/b.txt"], "", "no images in them"),
     ],
 )
-def test_a_source_that_cannot_be_used_is_named(tmp_path: Path, made: list[str], asked: str, says: str):
-    with pytest.raises(BadData, match=says) as error:
-        scan(str(touch(tmp_path, *made) / asked).rstrip("/"))
+def test_the_error_for_an_unusable_source_names_it(tmp_path: Path, files: list[str], source: str, message: str):
+    with pytest.raises(BadData, match=message) as error:
+        scan(str(touch(tmp_path, *files) / source).rstrip("/"))
     assert str(tmp_path) in str(error.value)
     assert "\n" not in str(error.value)
 
 
 def test_rows_without_files_and_files_without_rows_are_counted(tmp_path: Path):
-    kaggle(tmp_path)
+    make_archive(tmp_path)
     (tmp_path / KAGGLE_FOLDER / "train/real/0.jpg").unlink()
     touch(tmp_path, f"{KAGGLE_FOLDER}/valid/fake/extra.jpg")
     csv = scan(str(tmp_path)).csv
@@ -142,7 +142,7 @@ def test_rows_without_files_and_files_without_rows_are_counted(tmp_path: Path):
 
 
 def test_paths_may_begin_with_the_archive_folder_and_repeat(tmp_path: Path):
-    kaggle(tmp_path)
+    make_archive(tmp_path)
     change_csv(tmp_path / "test.csv", path=lambda paths: f"{KAGGLE_FOLDER}/" + paths)
     table = pd.read_csv(tmp_path / "train.csv", index_col=0)
     pd.concat([table, table.head(1)]).to_csv(tmp_path / "train.csv")
@@ -152,7 +152,7 @@ def test_paths_may_begin_with_the_archive_folder_and_repeat(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    ("columns", "says"),
+    ("columns", "message"),
     [
         ({"label": lambda numbers: 1 - numbers}, "its folder says fake .every row: this copy has the numbers flipped"),
         ({"label": [0, 0, 1, 0]}, "row 4 .train/real/1.jpg.: label 0 means fake, but its folder says real .1 rows"),
@@ -160,24 +160,26 @@ def test_paths_may_begin_with_the_archive_folder_and_repeat(tmp_path: Path):
         ({"label_str": ["fake", "real", "real", "real"]}, "row 2 .*label 0 means fake, but label_str says real"),
     ],
 )
-def test_labels_that_contradict_stop(tmp_path: Path, columns: dict, says: str):
-    kaggle(tmp_path)
+def test_labels_that_contradict_the_folders_are_rejected(tmp_path: Path, columns: dict, message: str):
+    make_archive(tmp_path)
     change_csv(tmp_path / "train.csv", **columns)
-    with pytest.raises(BadData, match=says) as error:
+    with pytest.raises(BadData, match=message) as error:
         scan(str(tmp_path))
     assert str(tmp_path / "train.csv") in str(error.value)
 
 
-@pytest.mark.parametrize(("text", "says"), [("", "not a CSV"), ("a,b\n1,2\n", "no column 'path'")])
-def test_a_csv_of_another_kind_is_named(tmp_path: Path, text: str, says: str):
-    kaggle(tmp_path)
+@pytest.mark.parametrize(("text", "message"), [("", "not a CSV"), ("a,b\n1,2\n", "no column 'path'")])
+def test_a_csv_with_other_columns_is_rejected(tmp_path: Path, text: str, message: str):
+    make_archive(tmp_path)
     (tmp_path / "valid.csv").write_text(text)
-    with pytest.raises(BadData, match=says):
+    with pytest.raises(BadData, match=message):
         scan(str(tmp_path))
 
 
 @pytest.mark.parametrize("splits", [[""], ["train/", "test/"]])
-def test_a_sample_has_as_many_of_each_split_and_class_drawn_by_the_seed(tmp_path: Path, splits: list[str]):
+def test_a_sample_has_the_same_number_of_each_split_and_class_and_depends_on_the_seed(
+    tmp_path: Path, splits: list[str]
+):
     whole = scan(str(touch(tmp_path, *(f"{s}{label}/{n}.jpg" for s in splits for label in LABELS for n in range(30)))))
     first, again, other = (whole.sample(5, seed).frame for seed in (1, 1, 2))
     assert first.equals(again)
@@ -190,7 +192,7 @@ def test_a_sample_has_as_many_of_each_split_and_class_drawn_by_the_seed(tmp_path
         whole.sample(0, 1)
 
 
-def test_images_without_labels_are_listed_whatever_the_folders_are_called(tmp_path: Path):
+def test_unlabelled_images_are_listed_whatever_their_folders_are_called(tmp_path: Path):
     index = scan_unlabelled(str(touch(tmp_path, "a.JPG", "real/b.png", "deep/er/c.webp", "notes.txt", ".d.jpg")))
     assert index.frame["path"].tolist() == ["a.JPG", "deep/er/c.webp", "real/b.png"]
     assert index.frame[["label", "split"]].isna().all(axis=None)
@@ -198,20 +200,20 @@ def test_images_without_labels_are_listed_whatever_the_folders_are_called(tmp_pa
 
 
 @pytest.mark.parametrize(
-    ("inside", "says"),
+    ("source", "message"),
     [
         ("none", "none does not exist"),
         ("notes.txt", "notes.txt is not a folder"),
         ("", r"has no images in it \(.jpg"),
     ],
 )
-def test_where_there_are_no_images_without_labels(tmp_path: Path, inside: str, says: str):
+def test_the_error_for_a_source_without_images_names_it(tmp_path: Path, source: str, message: str):
     touch(tmp_path, "notes.txt")
-    with pytest.raises(BadData, match=says):
-        scan_unlabelled(str(tmp_path / inside))
+    with pytest.raises(BadData, match=message):
+        scan_unlabelled(str(tmp_path / source))
 
 
-def test_every_image_and_csv_row_of_a_real_data_set_is_found(faces: Path):
+def test_every_image_and_csv_row_of_a_real_data_set_is_listed(faces: Path):
     index = scan(str(faces))
     assert len(index.frame) == len(list(faces.rglob("*.jpg")))
     assert index.csv["rows"] == {path.name: len(pd.read_csv(path)) for path in faces.glob("*.csv")}

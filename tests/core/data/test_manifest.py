@@ -1,4 +1,4 @@
-"""detector_core.data.manifest: a prepared data set that cannot be used is named, with what to do."""
+"""detector_core.data.manifest: errors name a data set that cannot be used, and say what to do."""
 
 import json
 from collections.abc import Callable
@@ -13,31 +13,31 @@ from detector_core.data.manifest import DATASET, MANIFEST
 from detector_core.errors import BadManifest
 
 
-def change(dataset: Path, **values: Any) -> None:
-    """Fields of its dataset.json, None to take one out."""
+def edit_json(dataset: Path, **values: Any) -> None:
+    """Changes fields of dataset.json; None removes one."""
     changed = json.loads((dataset / DATASET).read_text()) | values
     (dataset / DATASET).write_text(json.dumps({name: value for name, value in changed.items() if value is not None}))
 
 
-def rewrite(dataset: Path, edit: Callable[[pd.DataFrame], pd.DataFrame]) -> None:
-    """Its manifest, edited."""
+def edit_manifest(dataset: Path, edit: Callable[[pd.DataFrame], pd.DataFrame]) -> None:
+    """Changes the manifest."""
     edit(pd.read_parquet(dataset / MANIFEST)).to_parquet(dataset / MANIFEST)
 
 
 @pytest.mark.parametrize(
-    ("damage", "says"),
+    ("damage", "message"),
     [
         (lambda folder: (folder / DATASET).write_text("{"), " cannot be read .*: prepare it again"),
         (lambda folder: (folder / MANIFEST).write_bytes(b"PAR1"), " cannot be read .*: prepare it again"),
         (lambda folder: (folder / DATASET).write_text("1"), " has format 1, .*: prepare it again"),
-        (lambda folder: change(folder, format=0), " has format 0, this version reads 1: prepare it again"),
-        (lambda folder: change(folder, root=None), f"/{DATASET} has no 'root': prepare it again"),
+        (lambda folder: edit_json(folder, format=0), " has format 0, this version reads 1: prepare it again"),
+        (lambda folder: edit_json(folder, root=None), f"/{DATASET} has no field 'root': prepare it again"),
         (
-            lambda folder: rewrite(folder, lambda frame: frame.drop(columns="phash")),
+            lambda folder: edit_manifest(folder, lambda frame: frame.drop(columns="phash")),
             f"/{MANIFEST} has no column 'phash': prepare it again",
         ),
         (
-            lambda folder: rewrite(folder, lambda frame: frame.iloc[1:]),
+            lambda folder: edit_manifest(folder, lambda frame: frame.iloc[1:]),
             f": {MANIFEST} and {DATASET} do not belong together: prepare it again",
         ),
         (
@@ -45,12 +45,21 @@ def rewrite(dataset: Path, edit: Callable[[pd.DataFrame], pd.DataFrame]) -> None
             r" is not a prepared data set \(.*is missing\): .*python -m jobs\.prepare",
         ),
     ],
-    ids=["torn JSON", "torn table", "no table", "format", "field", "column", "rows", "gone"],
+    ids=[
+        "broken JSON",
+        "broken manifest",
+        "JSON that is not an object",
+        "format",
+        "field",
+        "column",
+        "rows",
+        "missing",
+    ],
 )
-def test_a_data_set_that_cannot_be_used_is_named(
-    writable_dataset: Path, damage: Callable[[Path], object], says: str
+def test_the_error_for_a_damaged_data_set_names_it_and_says_what_to_do(
+    writable_dataset: Path, damage: Callable[[Path], object], message: str
 ) -> None:
     assert len(manifest.load(str(writable_dataset)).frame) == 32
     damage(writable_dataset)
-    with pytest.raises(BadManifest, match=f"{writable_dataset}{says}"):
+    with pytest.raises(BadManifest, match=f"{writable_dataset}{message}"):
         manifest.load(str(writable_dataset))

@@ -1,5 +1,4 @@
-"""detector_core.data.splits: the ratio in each class, groups kept together, the same seed the same
-splits."""
+"""detector_core.data.splits: the ratio holds in each class, groups stay together, and the seed decides."""
 
 import numpy as np
 import pandas as pd
@@ -12,7 +11,7 @@ from detector_core.errors import BadConfig, BadData
 from detector_core.labels import LABELS, SPLITS
 
 
-def test_drawn_splits_have_the_ratio_in_each_class():
+def test_the_splits_have_the_ratio_in_each_class():
     labels = ["real"] * 700 + ["fake"] * 350
     splits = draw_splits(labels, np.arange(1050), ratio=(5, 1, 1), seed=0)
     counts = pd.crosstab(np.array(labels), splits)
@@ -20,33 +19,33 @@ def test_drawn_splits_have_the_ratio_in_each_class():
     assert counts.loc["fake", list(SPLITS)].tolist() == [250, 50, 50]
 
 
-def test_drawn_splits_keep_groups_together():
+def test_groups_stay_together():
     labels = ["real", "fake"] * 300
     group_N = np.random.default_rng(0).integers(0, 90, 600)
     splits = draw_splits(labels, group_N, ratio=(5, 1, 1), seed=3)
     assert (pd.Series(splits).groupby(group_N).nunique() == 1).all()
-    shares = pd.crosstab(np.array(labels), splits, normalize="index")
-    assert np.abs(shares["train"] - 5 / 7).max() < 0.03
+    proportions = pd.crosstab(np.array(labels), splits, normalize="index")
+    assert np.abs(proportions["train"] - 5 / 7).max() < 0.03
 
 
-def test_drawn_splits_depend_on_the_seed_alone():
-    labels, alone = ["real", "fake"] * 50, np.arange(100)
-    first, again, other = (draw_splits(labels, alone, ratio=(3, 1, 1), seed=seed) for seed in (1, 1, 2))
+def test_the_splits_depend_on_the_seed():
+    labels, group_N = ["real", "fake"] * 50, np.arange(100)
+    first, again, other = (draw_splits(labels, group_N, ratio=(3, 1, 1), seed=seed) for seed in (1, 1, 2))
     assert (first == again).all()
     assert (first != other).any()
 
 
 @st.composite
-def grouped(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
-    """Labels and groups of images: groups of up to four near-duplicates, each of one label."""
+def grouped_labels(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
+    """Labels and groups of images, in groups of up to four with the same label."""
     groups = draw(st.lists(st.tuples(st.sampled_from(LABELS), st.integers(1, 4)), min_size=40, max_size=80))
     labels = np.array([label for label, size in groups for _ in range(size)])
     names = draw(st.permutations(range(len(groups))))
     return labels, np.array([name for name, (_, size) in zip(names, groups, strict=True) for _ in range(size)])
 
 
-def drawn(labels: np.ndarray, group_N: np.ndarray, ratio: list[int], seed: int) -> np.ndarray:
-    """The splits; an example with too few images of a label is passed over."""
+def draw_or_reject(labels: np.ndarray, group_N: np.ndarray, ratio: list[int], seed: int) -> np.ndarray:
+    """Draws splits; rejects an example with too few images of a label."""
     try:
         return draw_splits(list(labels), group_N, ratio=ratio, seed=seed)
     except BadData:
@@ -57,13 +56,13 @@ ratios, seeds = st.lists(st.integers(1, 5), min_size=3, max_size=3), st.integers
 
 
 @settings(max_examples=50)
-@given(grouped(), ratios, seeds)
+@given(grouped_labels(), ratios, seeds)
 def test_near_duplicates_stay_in_one_split_and_each_label_keeps_the_ratio(
     given_: tuple[np.ndarray, np.ndarray], ratio: list[int], seed: int
 ):
-    """A group goes where its label misses most, so no split has a group too many, or two too few."""
+    """A group goes to the split that lacks most of its label, so a surplus is at most one group, a lack at most two."""
     labels, group_N = given_
-    splits = drawn(labels, group_N, ratio, seed)
+    splits = draw_or_reject(labels, group_N, ratio, seed)
     assert (pd.Series(splits).groupby(group_N).nunique() == 1).all()
     for label in LABELS:
         largest = np.bincount(group_N[labels == label]).max()
@@ -73,22 +72,22 @@ def test_near_duplicates_stay_in_one_split_and_each_label_keeps_the_ratio(
 
 
 @settings(max_examples=50)
-@given(grouped(), ratios, seeds, st.randoms(use_true_random=False))
-def test_a_image_s_split_does_not_depend_on_the_order(
+@given(grouped_labels(), ratios, seeds, st.randoms(use_true_random=False))
+def test_the_split_of_an_image_does_not_depend_on_the_order(
     given_: tuple[np.ndarray, np.ndarray], ratio: list[int], seed: int, random
 ):
     labels, group_N = given_
-    splits = drawn(labels, group_N, ratio, seed)
+    splits = draw_or_reject(labels, group_N, ratio, seed)
     order = random.sample(range(len(labels)), len(labels))
-    assert (drawn(labels[order], group_N[order], ratio, seed) == splits[order]).all()
+    assert (draw_or_reject(labels[order], group_N[order], ratio, seed) == splits[order]).all()
 
 
 @pytest.mark.parametrize("ratio", [(5, 1), (5, 0, 1), (5, -1, 1)])
-def test_a_ratio_that_cannot_work(ratio: tuple[int, ...]):
+def test_invalid_ratios_are_rejected(ratio: tuple[int, ...]):
     with pytest.raises(BadConfig, match="split ratio"):
         draw_splits(["real", "fake"], np.arange(2), ratio=ratio, seed=0)
 
 
-def test_too_few_images_to_split():
+def test_too_few_images_for_every_split_are_rejected():
     with pytest.raises(BadData, match="2 real images are too few: the valid split would get none"):
         draw_splits(["real", "real", *["fake"] * 9], np.arange(11), ratio=(5, 1, 1), seed=0)
