@@ -1,11 +1,11 @@
-"""Every benchmark, one after the other, and ``benchmarks/RESULTS.md`` with what they printed.
+"""Runs every benchmark, one after another, and writes what they print to ``benchmarks/RESULTS.md``.
 
   python -m benchmarks                       all
-  python -m benchmarks --quick               fewer rounds and shorter points, to see that all of them run
-  python -m benchmarks --only serve train    some; the others' sections stay as they were
+  python -m benchmarks --quick               fewer rounds and shorter measurements, to check that all of them run
+  python -m benchmarks --only serve train    some of them; the sections of the others stay as they were
 
-Each measures beside its peers in one run and prints its own table; ``python -m benchmarks.NAME --help`` says what the
-rows are. The ratios that were aimed at stand first, with what was found, reached or not. The last line is JSON.
+Each compares itself with its peers in one run and prints a table; ``python -m benchmarks.NAME --help`` explains the
+rows. The targets come first, with the measured ratio and whether it was reached. The last line on stdout is JSON.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from benchmarks.machine import describe
-from benchmarks.targets import TARGETS, Found
+from benchmarks.targets import TARGETS, Outcome
 
 RESULTS = Path(__file__).parent / "RESULTS.md"
 
@@ -45,29 +45,29 @@ BENCHMARKS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Section:
-    """What one benchmark said: its table as text, and the ratios that were aimed at."""
+    """The output of one benchmark: its table as text, and its targets."""
 
     name: str
     command: str
     minutes: float
     text: str
-    found: list[Found]
+    outcomes: list[Outcome]
 
 
 def main() -> None:
-    """Runs, shows progress on stderr, writes the page; exits with 1 if one of them failed."""
+    """Runs the benchmarks and writes the page; exits with 1 if one of them failed."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--only", nargs="+", choices=BENCHMARKS, default=list(BENCHMARKS), metavar="NAME")
-    parser.add_argument("--quick", action="store_true", help="writes no page unless --out is given")
+    parser.add_argument("--quick", action="store_true", help="short runs; writes no page unless --out is given")
     parser.add_argument("--out", type=Path, metavar="FILE", help=f"[{RESULTS.parent.name}/{RESULTS.name}]")
-    given = parser.parse_args()
-    out = given.out or (None if given.quick else RESULTS)
+    arguments = parser.parse_args()
+    out = arguments.out or (None if arguments.quick else RESULTS)
     machine, sections, failed = describe(), [], []
     print(machine, flush=True)
-    for name in given.only:
-        section = run(name, BENCHMARKS[name].quick if given.quick else BENCHMARKS[name].full)
+    for name in arguments.only:
+        section = run(name, BENCHMARKS[name].quick if arguments.quick else BENCHMARKS[name].full)
         if section is None:
             failed.append(name)
             continue
@@ -75,14 +75,15 @@ def main() -> None:
         print(f"\n{section.command}\n{section.text}", flush=True)
         if out:
             write(out, machine, sections)
-    found = [one for section in sections for one in section.found]
-    print(f"\n{table(found)}")
-    print(json.dumps({"failed": failed, "found": [asdict(one) for one in found], "page": str(out) if out else None}))
+    outcomes = [outcome for section in sections for outcome in section.outcomes]
+    print(f"\n{table(outcomes)}")
+    values = {"failed": failed, "targets": [asdict(outcome) for outcome in outcomes], "page": str(out) if out else None}
+    print(json.dumps(values))
     sys.exit(1 if failed else 0)
 
 
 def run(name: str, flags: tuple[str, ...]) -> Section | None:
-    """One benchmark in a process of its own; None, with what it said on stderr, if it failed."""
+    """Runs one benchmark in a separate process; None if it failed, with its errors on stderr."""
     command = ["-m", f"benchmarks.{name}", *flags]
     print(f"python {' '.join(command)} ...", file=sys.stderr, flush=True)
     started = time.perf_counter()
@@ -97,23 +98,23 @@ def run(name: str, flags: tuple[str, ...]) -> Section | None:
         command=f"python {' '.join(command)}",
         minutes=(time.perf_counter() - started) / 60,
         text="\n".join(lines[:-1]),
-        found=[target.read(values) for target in TARGETS if target.benchmark == name],
+        outcomes=[target.read(values) for target in TARGETS if target.benchmark == name],
     )
 
 
-def table(found: list[Found]) -> str:
-    """The ratios in Markdown."""
-    rows = [f"| {one.what} | {one.aim} | {one.shown} | {'yes' if one.reached else 'no'} |" for one in found]
-    return "\n".join(["| ratio | aimed at | found | reached |", "|---|---|---|---|", *rows])
+def table(outcomes: list[Outcome]) -> str:
+    """The targets as a Markdown table."""
+    rows = [f"| {row.what} | {row.aim} | {row.shown} | {'yes' if row.reached else 'no'} |" for row in outcomes]
+    return "\n".join(["| ratio | target | measured | reached |", "|---|---|---|---|", *rows])
 
 
 def write(out: Path, machine: str, sections: list[Section]) -> None:
-    """The page, beside and then renamed; sections of benchmarks that did not run stay as they were."""
+    """Writes the page atomically; the sections of benchmarks that did not run stay as they were."""
     kept = _sections(out.read_text()) if out.exists() else {}
     ratios = {name: _rows(text) for name, text in kept.items()}
     for section in sections:
-        ratios[section.name] = table(section.found).splitlines()[2:]
-        rows = [*table(section.found).splitlines(), ""] if section.found else []
+        ratios[section.name] = table(section.outcomes).splitlines()[2:]
+        rows = [*table(section.outcomes).splitlines(), ""] if section.outcomes else []
         kept[section.name] = "\n".join(
             [
                 f"## {section.name}",
@@ -131,15 +132,15 @@ def write(out: Path, machine: str, sections: list[Section]) -> None:
     head = [
         "# Benchmarks",
         "",
-        "Written by `python -m benchmarks`. Each section is one run, ours and the peers in turns; medians.",
+        "Written by `python -m benchmarks`. In each run ours and the peers take turns; figures are medians.",
         "",
         *table([]).splitlines(),
         *(row for name in order for row in ratios[name]),
         "",
     ]
-    beside = out.with_name(f".{out.name}.{os.getpid()}")
-    beside.write_text("\n".join([*head, *(kept[name] for name in order)]))
-    beside.replace(out)
+    temporary = out.with_name(f".{out.name}.{os.getpid()}")
+    temporary.write_text("\n".join([*head, *(kept[name] for name in order)]))
+    temporary.replace(out)
 
 
 def _sections(page: str) -> dict[str, str]:

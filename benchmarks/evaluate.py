@@ -1,11 +1,13 @@
-"""What judging adds to the bare forward passes: reading, decoding, resizing, collecting the scores.
+"""What scoring adds to the bare forward passes: reading, decoding, resizing, and collecting the scores.
 
-Both rows run the same network over the same images in batches of the same size, in turns in one process, on one
-thread for the network as a scoring worker has; the median over the rounds counts. The peer has its inputs ready in
-memory. The robustness grid is told as forward passes of the bare row too: 1 + its number of changes.
+All rows run the same network over the same images in batches of the same size, in turns in one process, with one
+thread for the network, as in a scoring worker; the median over the rounds counts. The bare forward passes have their
+inputs in memory. The robustness grid is compared with as many of them as it makes: 1 + its number of changes.
 
   python -m benchmarks.evaluate
   python -m benchmarks.evaluate --image-size 224 --images 256
+
+The last line on stdout is one JSON object: seconds, passes.
 """
 
 import argparse
@@ -33,18 +35,18 @@ STORED_SIZE, BATCH = 256, 64
 
 
 def main() -> None:
-    """Generates the images, measures in turns and prints the table; the last line is JSON."""
+    """Generates the images, measures in turns and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=128, metavar="N")
-    parser.add_argument("--image-size", type=int, default=128, metavar="S")
-    parser.add_argument("--rounds", type=int, default=5, metavar="R", help="the median of these counts [5]")
-    given = parser.parse_args()
+    parser.add_argument("--images", type=int, default=128, metavar="N", help="number of images [128]")
+    parser.add_argument("--image-size", type=int, default=128, metavar="S", help="side of the input, pixels [128]")
+    parser.add_argument("--rounds", type=int, default=5, metavar="R", help="number of rounds [5]")
+    arguments = parser.parse_args()
     torch.set_num_threads(1)
-    spec = spec_for("resnet68", {"preprocess.image_size": given.image_size})
+    spec = spec_for("resnet68", {"preprocess.image_size": arguments.image_size})
     network = factory.build(spec.model).eval().to(memory_format=torch.channels_last)
     print(describe())
     with tempfile.TemporaryDirectory(prefix="bench-") as scratch:
-        counts = {"train": 1, "valid": 1, "test": given.images // 2}
+        counts = {"train": 1, "valid": 1, "test": arguments.images // 2}
         folder = demo.generate(Path(scratch) / "images", seed=0, size=STORED_SIZE, counts=counts)
         paths = sorted(path for path in folder.rglob("*.jpg") if "test" in path.parts)
         names = [path.relative_to(folder).as_posix() for path in paths]
@@ -63,15 +65,15 @@ def main() -> None:
         }
         seconds: dict[str, list[float]] = {name: [] for name in works}
         bare()
-        for _ in tqdm(range(given.rounds), unit="round"):
+        for _ in tqdm(range(arguments.rounds), unit="round"):
             for name, work in works.items():
                 started = time.perf_counter()
                 work()
                 seconds[name].append(time.perf_counter() - started)
     medians = {name: statistics.median(values) for name, values in seconds.items()}
     passes = {"bare forward passes": 1, "scoring": 1, "robustness grid": 1 + len(CHANGES)}
-    print(f"resnet68, {len(rows)} images of {STORED_SIZE} px read at {given.image_size} px, one thread, fp32")
-    print(f"{'':20} {'seconds':>8} {'spread':>13} {'passes':>7}  beside the bare passes")
+    print(f"resnet68, {len(rows)} images of {STORED_SIZE} px read at {arguments.image_size} px, one thread, fp32")
+    print(f"{'':20} {'seconds':>8} {'spread':>13} {'passes':>7}  compared with the bare passes")
     for name, median in medians.items():
         spread = f"{min(seconds[name]):.2f}-{max(seconds[name]):.2f}"
         more = median / (passes[name] * medians["bare forward passes"]) - 1

@@ -1,6 +1,4 @@
-"""The loops that ``benchmarks.train`` sets beside ours: the same images, network, batch and threads, none of our code
-but the network.
-"""
+"""Training loops for ``benchmarks.train`` to compare with: the same images, network, batch and threads as ours."""
 
 import time
 from collections.abc import Callable, Iterable
@@ -16,12 +14,12 @@ from detector_core.networks import factory
 from detector_core.training.step import resolve_compute_dtype
 
 EPOCHS = 2
-"""Of every row; the second counts."""
+"""Epochs of every row; the second one counts."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Work:
-    """What every row does: ``images`` a tree of files, ``dataset`` the same prepared."""
+    """The work of every row: ``images`` is a tree of files, ``dataset`` the same images prepared."""
 
     images: Path
     dataset: Path

@@ -1,6 +1,6 @@
-"""The servers that ``benchmarks.serve`` sets beside ours: the same network in torch, eager, float32.
+"""A plain FastAPI server for ``benchmarks.serve`` to compare with: the same network in torch, eager mode, float32.
 
-python -m benchmarks.peers LitServe|FastAPI MODEL PORT BATCH
+python -m benchmarks.peers MODEL PORT
 """
 
 import os
@@ -15,8 +15,8 @@ from detector_core.images.preprocess import decode, normalize, square
 from detector_core.networks import artifacts
 
 
-class Torch:
-    """Bytes -> p_fake, with all cores."""
+class TorchModel:
+    """Predicts p_fake from the bytes of an image, on all cores."""
 
     def __init__(self, model: Path) -> None:
         torch.set_num_threads(os.cpu_count() or 1)
@@ -24,19 +24,19 @@ class Torch:
         self.preprocess = artifact.spec.preprocess
 
     def read(self, data: bytes) -> torch.Tensor:
-        """An image as pixels_SSC."""
+        """Decodes an image: pixels_SSC."""
         return torch.from_numpy(square(decode(data), self.preprocess).copy())
 
-    def judge(self, pixels_BSSC: torch.Tensor) -> list[float]:
-        """The probabilities."""
+    def predict(self, pixels_BSSC: torch.Tensor) -> list[float]:
+        """Predicts p_fake for each image."""
         with torch.inference_mode():
-            found: list[float] = self.network(normalize(pixels_BSSC, self.preprocess)).flatten().sigmoid().tolist()
-        return found
+            p_fake: list[float] = self.network(normalize(pixels_BSSC, self.preprocess)).flatten().sigmoid().tolist()
+        return p_fake
 
 
 def fastapi(model: Path, port: int) -> None:
-    """One process; each request runs in the thread pool of FastAPI, one image a pass."""
-    judge, app = Torch(model), FastAPI()
+    """Serves in one process; each request runs in FastAPI's thread pool, one image per pass."""
+    predictor, app = TorchModel(model), FastAPI()
 
     @app.get("/healthz")
     def alive() -> str:
@@ -44,7 +44,7 @@ def fastapi(model: Path, port: int) -> None:
 
     @app.post("/v1/detect")
     def detect(file: UploadFile) -> dict[str, float]:
-        return {"p_fake": judge.judge(judge.read(file.file.read())[None])[0]}
+        return {"p_fake": predictor.predict(predictor.read(file.file.read())[None])[0]}
 
     uvicorn.run(app, host="127.0.0.1", port=port, log_level="error")
 

@@ -1,11 +1,11 @@
-"""Time and peak memory of ``jobs.prepare`` against the number of images, and the slope between the first and last.
+"""Time and peak memory of ``jobs.prepare`` for several numbers of images, and the slope between the first and the last.
 
-Images are generated: JPEGs of 32 x 32 pixels of noise, in a temporary folder that is removed. Peak memory is the
-high-water mark of resident memory (VmHWM) of the driver and of its largest Ray worker, from /proc, so on Linux only.
-
-The last line is JSON.
+The images are generated: 32 x 32 pixel JPEGs of noise, in a temporary folder. Peak memory is the high-water mark of
+resident memory (VmHWM in /proc, so on Linux only) of the driver and of its largest Ray worker.
 
   python -m benchmarks.prepare --images 2200 100000
+
+The last line on stdout is one JSON object.
 """
 
 import argparse
@@ -24,14 +24,14 @@ from tqdm import tqdm
 
 from benchmarks.machine import describe
 
-SHARES = {"train": 5 / 7, "valid": 1 / 7, "test": 1 / 7}
+PROPORTIONS = {"train": 5 / 7, "valid": 1 / 7, "test": 1 / 7}
 POLL_S = 0.5
 MIB = 2**20
 
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """One run: ``driver`` and ``worker`` are peak resident bytes, of the job and of its largest worker."""
+    """One run: ``driver`` and ``worker`` are the peak resident bytes of the job and of its largest worker."""
 
     images: int
     seconds: float
@@ -43,16 +43,16 @@ def generate(folder: Path, count: int) -> None:
     """Writes ``count`` different images as a {train,valid,test}/{real,fake} tree."""
     draw = np.random.default_rng(0)
     for number in tqdm(range(count), desc=f"generating {count:,}", unit=" images"):
-        split = list(SHARES)[np.searchsorted(np.cumsum(list(SHARES.values())), (number + 0.5) / count)]
-        place = folder / split / ("real", "fake")[number % 2]
-        place.mkdir(parents=True, exist_ok=True)
+        split = list(PROPORTIONS)[np.searchsorted(np.cumsum(list(PROPORTIONS.values())), (number + 0.5) / count)]
+        target = folder / split / ("real", "fake")[number % 2]
+        target.mkdir(parents=True, exist_ok=True)
         buffer = io.BytesIO()
         Image.fromarray(draw.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(buffer, "JPEG", quality=85)
-        (place / f"{number:07}.jpg").write_bytes(buffer.getvalue())
+        (target / f"{number:07}.jpg").write_bytes(buffer.getvalue())
 
 
 def measure(source: Path, dataset: Path, count: int) -> Measured:
-    """Prepares a folder in a process of its own and watches its memory."""
+    """Prepares a folder in a separate process and watches its memory."""
     start = time.perf_counter()
     command = [sys.executable, "-m", "jobs.prepare", str(source), "--out", str(dataset)]
     driver = worker = 0

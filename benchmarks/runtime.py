@@ -1,11 +1,13 @@
-"""The bare runtime in process: images/s of torch and of each OpenVINO precision, by batch.
+"""Throughput of the bare runtime in process: torch and each OpenVINO precision, by batch size.
 
-Random weights, images of noise, the engines that serving uses: uint8 squares in, logits out. Rows with "fixed" are
-compiled for one batch size; the others take any. "first" is the first pass of a batch size that the engine has not
-seen, which a request pays. The rows run in turns; the median over the rounds counts.
+Random weights and images of noise, on the engines that serving uses: uint8 squares in, logits out. Rows named "fixed"
+are compiled for one batch size, the others accept any. "First pass" is the first one with a batch size that is new to
+the engine, which delays a request. The rows run in turns; the median over the rounds counts.
 
   python -m benchmarks.runtime
   python -m benchmarks.runtime --image-size 128 --threads 1 --rounds 10
+
+The last line on stdout is one JSON object: images_per_s, first_s.
 """
 
 import argparse
@@ -62,14 +64,14 @@ def main() -> None:
                 seconds[name][batch].append(_seconds(row[batch], pixels[:batch]))
     print(f"resnet68 at {size} px, {given.threads} threads, images/s (ms of the first pass)")
     print(f"{'':22}" + "".join(f"{'batch ' + str(batch):>18}" for batch in BATCHES))
-    rates = {
+    speeds = {
         name: {batch: batch / statistics.median(values) for batch, values in row.items()}
         for name, row in seconds.items()
     }
-    for name, speeds in rates.items():
-        cells = (f"{rate:.1f} ({1000 * first[name][batch]:.0f})" for batch, rate in speeds.items())
+    for name, by_batch in speeds.items():
+        cells = (f"{images_per_s:.1f} ({1000 * first[name][batch]:.0f})" for batch, images_per_s in by_batch.items())
         print(f"{name:22}" + "".join(f"{cell:>18}" for cell in cells))
-    print(json.dumps({"images_per_s": rates, "first_s": first}))
+    print(json.dumps({"images_per_s": speeds, "first_s": first}))
 
 
 def _fixed(xml: Path, batch: int) -> Path:

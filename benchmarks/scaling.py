@@ -1,7 +1,7 @@
-"""Images a second and cost from 1 to 1,000 GPUs, and of serving up to 1,000,000 images an hour: a model on paper.
+"""A model on paper of throughput and cost: training on 1 to 1,000 GPUs, serving up to 1,000,000 images per hour.
 
-Arithmetic on the inputs below, none of it run on such a cluster; docs/scaling.md has the formulae and where each input
-comes from. Put your own figures in: the rate that benchmarks.train --gpu prints, your prices, your network.
+It is arithmetic on the inputs below; none of it was run on such a cluster. docs/scaling.md has the formulae and the
+source of each input. Enter your own figures: the throughput that benchmarks.train --gpu prints, prices, network.
 
   python -m benchmarks.scaling
   python -m benchmarks.scaling --images-per-s 900 --gpu-price 0.45 --gigabits 10 --batch-per-gpu 100
@@ -18,22 +18,22 @@ SERVED_PER_HOUR = (1_000, 10_000, 100_000, 1_000_000)
 
 @dataclass(frozen=True, kw_only=True)
 class Inputs:
-    """What the model reckons with; the defaults are resnet68 at 224 px on g5.2xlarge (one A10G) and m6i.4xlarge.
+    """The inputs of the model; the defaults are resnet68 at 224 px on g5.2xlarge (one A10G) and m6i.4xlarge.
 
     Attributes:
-        images_per_s: one GPU training; assumed: 25 % of 70 TFLOP/s at 32.4 GFLOP an image.
-        parameters: of the network; a gradient is a float32 each.
-        micro_batch: images of one pass; a GPU has at least one a step.
-        batch: of the paper, whatever the number of GPUs.
-        batch_per_gpu: of the second table, where the batch grows with the GPUs.
-        gigabits: a node's network, sustained.
-        latency_s: of one message between nodes.
-        decode_per_core: images a second that one core reads, squares and augments.
-        cores: of a GPU's node; one is left to everything else.
-        gpu_price, cpu_price: dollars an hour of a GPU node and of a serving node.
-        served_per_core: images a second of one core, at full load.
-        serving_cores: of a serving node.
-        serving_load: share of a serving node that is planned with.
+        images_per_s: training throughput of one GPU; assumed: 25 % of 70 TFLOP/s at 32.4 GFLOP per image.
+        parameters: parameters of the network; each has a float32 gradient.
+        micro_batch: images per pass; a GPU makes at least one pass per step.
+        batch: global batch of the paper, whatever the number of GPUs.
+        batch_per_gpu: batch per GPU in the second table, where the global batch grows with the GPUs.
+        gigabits: sustained network bandwidth of a node, Gbit/s.
+        latency_s: latency of one message between nodes.
+        decode_per_core: images per second that one core reads, resizes and augments.
+        cores: cores of a GPU node; one is left for everything else.
+        gpu_price, cpu_price: dollars per hour of a GPU node and of a serving node.
+        served_per_core: images per second that one core serves at full load.
+        serving_cores: cores of a serving node.
+        serving_load: proportion of a serving node's throughput that is planned for.
     """
 
     images_per_s: float = 540
@@ -54,7 +54,7 @@ class Inputs:
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """One row of a table; ``limit`` is what keeps it from being faster."""
+    """One row of a table; ``limit`` is the bottleneck."""
 
     gpus: int
     images_per_s: float

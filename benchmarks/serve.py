@@ -1,21 +1,23 @@
-"""Answers a second of the service, beside the servers that one would write without it, and the bare runtime.
+"""Throughput of the service, compared with the servers that one would write without it, and with the bare runtime.
 
-One table, the same JPEGs of 256 px, network (resnet68, one step from random weights), cores and closed-loop clients for
-every row: each connection asks again as soon as it is answered. Face detection is off, as the peers have none.
+Every row uses the same 256 px JPEGs, network (resnet68, one step from random weights), cores and closed-loop clients:
+each connection sends its next request as soon as it has an answer. Face detection is off, as the peers have none.
 
   ours           python -m jobs.serve: Ray Serve, batches, the promoted runtime (int8 by default)
   together       the same with ``layout: together``: an ingress and a model in one process
   LitServe       the same network in torch, eager, fp32, batches of the same size (extra ``bench``)
-  FastAPI        the same in one uvicorn process, an image at a time
-  bare runtime   what ours computes with, in process, whole batches of ready squares: the ceiling
+  FastAPI        the same in one uvicorn process, one image at a time
+  bare runtime   the runtime of ours, in process, on full batches of decoded squares: the upper limit
 
-The rows take turns; the median over the rounds counts.
+The rows run in turns; the median over the rounds counts.
 
   python -m benchmarks.serve
   python -m benchmarks.serve --precision bf16 --connections 1,32 --seconds 20
 
-Where the time goes stands below: a client's wait, of it the service's own clock, of it reading and decoding, of it the
-wait for a batch and the network.
+A second table shows where the time goes: the latency that a client sees, the part that the service measures itself, and
+of that the stages of the pipeline.
+
+The last line on stdout is one JSON object: bare, rows.
 """
 
 import argparse
@@ -50,55 +52,55 @@ SETTINGS = (
     f"max_batch_size: {BATCH}, max_queued: 512, http: {{max_open: 512}}, ingresses: {{max_replicas: 1}}, threads: 1, "
     f"detector_cpus: 0.45, detectors: {{min_replicas: 2, max_replicas: 2}}"
 )
-"""A detector of one thread on each core: threads of one pass wait for each other, and so for what runs beside them."""
+"""One detector with one thread per core: the threads of one pass would wait for each other and for other processes."""
 OURS, TOGETHER, LITSERVE, FASTAPI = "ours", "together", "LitServe", "FastAPI"
 LAYOUTS = {OURS: "apart", TOGETHER: "together"}
 
 
 @dataclass
 class Point:
-    """What a number of connections got: seconds of each answer, and the service's own clock where it tells."""
+    """Measurements with a number of connections: seconds of each answer, and the timings that the service reports."""
 
     seconds: list[float] = field(default_factory=list)
     stages: dict[str, list[float]] = field(default_factory=dict)
     failed: int = 0
-    rate: float = 0.0
+    images_per_s: float = 0.0
 
-    def quantile(self, share: float) -> float | None:
-        """Milliseconds; None where nothing was answered in time."""
+    def quantile(self, fraction: float) -> float | None:
+        """A quantile of the latency in milliseconds; None if nothing was answered in time."""
         if not self.seconds:
             return None
         ordered = sorted(self.seconds)
-        return 1000 * ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+        return 1000 * ordered[min(len(ordered) - 1, int(fraction * len(ordered)))]
 
 
 @dataclass(frozen=True)
 class Row:
-    """The medians over the rounds of a number of connections; milliseconds, None where nothing was answered."""
+    """Medians over the rounds, with a number of connections; milliseconds, None if nothing was answered."""
 
-    rate: float
+    images_per_s: float
     p50: float | None
     p99: float | None
     failed: int
-    wait: float | None
+    latency: float | None
     stages: dict[str, float]
 
     @classmethod
     def of(cls, points: list[Point]) -> "Row":
-        """Of one point a round."""
+        """Combines the points of all rounds."""
 
-        def quantile(share: float) -> float | None:
-            found = [value for point in points if (value := point.quantile(share)) is not None]
-            return statistics.median(found) if found else None
+        def quantile(fraction: float) -> float | None:
+            values = [value for point in points if (value := point.quantile(fraction)) is not None]
+            return statistics.median(values) if values else None
 
         seconds = [value for point in points for value in point.seconds]
         stages = {name for point in points for name in point.stages}
         return cls(
-            rate=statistics.median(point.rate for point in points),
+            images_per_s=statistics.median(point.images_per_s for point in points),
             p50=quantile(0.5),
             p99=quantile(0.99),
             failed=sum(point.failed for point in points),
-            wait=1000 * statistics.mean(seconds) if seconds else None,
+            latency=1000 * statistics.mean(seconds) if seconds else None,
             stages={
                 name: statistics.mean(v for point in points for v in point.stages.get(name, []))
                 for name in ("service", "decode", "faces", "detect")
@@ -108,36 +110,36 @@ class Row:
 
 
 def main() -> None:
-    """Makes a model, measures every row and prints the tables; the last line is JSON."""
+    """Makes a model, measures every row and prints the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--precision", default="int8", choices=("int8", "bf16", "fp32"), help="of ours [int8]")
-    parser.add_argument("--connections", default="1,8,32,128", help="open at once [1,8,32,128]")
-    parser.add_argument("--seconds", type=float, default=8, help="of each point, after a warm-up [8]")
-    parser.add_argument("--rounds", type=int, default=3, metavar="R", help="the median of these counts [3]")
-    parser.add_argument("--rows", default=f"{OURS},{TOGETHER},{LITSERVE},{FASTAPI}", help="[%(default)s]")
-    given = parser.parse_args()
-    connections = [int(part) for part in given.connections.split(",")]
+    parser.add_argument("--precision", default="int8", choices=("int8", "bf16", "fp32"), help="of our rows [int8]")
+    parser.add_argument("--connections", default="1,8,32,128", help="numbers of open connections [1,8,32,128]")
+    parser.add_argument("--seconds", type=float, default=8, help="duration of each measurement, after a warm-up [8]")
+    parser.add_argument("--rounds", type=int, default=3, metavar="R", help="number of rounds [3]")
+    parser.add_argument("--rows", default=f"{OURS},{TOGETHER},{LITSERVE},{FASTAPI}", help="rows [%(default)s]")
+    arguments = parser.parse_args()
+    connections = [int(part) for part in arguments.connections.split(",")]
     print(describe())
     with tempfile.TemporaryDirectory(prefix="bench-") as scratch:
         folder = Path(scratch)
-        images = _make(folder, given.precision)
+        images = _make(folder, arguments.precision)
         live = versions.live(folder / "models")
         bare: list[dict[str, float]] = []
         points: dict[str, dict[int, list[Point]]] = {
-            row: {count: [] for count in connections} for row in given.rows.split(",")
+            row: {count: [] for count in connections} for row in arguments.rows.split(",")
         }
-        for number in range(given.rounds):
+        for number in range(arguments.rounds):
             bare.append(_bare(live, images))
-            say(f"round {number + 1}/{given.rounds}, bare runtime: {bare[-1]['images_per_s']:.1f} images/s")
+            say(f"round {number + 1}/{arguments.rounds}, bare runtime: {bare[-1]['images_per_s']:.1f} images/s")
             for row, of_row in points.items():
                 port = free_port()
                 with _server(_command(row, folder, live, port), port):
-                    for count, found in of_row.items():
-                        found.append(asyncio.run(_load(port, images, count, given.seconds)))
-                        say(f"  {row}, {count} connections: {found[-1].rate:.1f} images/s")
-    rows = {row: {count: Row.of(found) for count, found in of_row.items()} for row, of_row in points.items()}
-    medians = {name: statistics.median(one[name] for one in bare) for name in bare[0]}
-    _print(given.precision, medians, rows)
+                    for count, measured in of_row.items():
+                        measured.append(asyncio.run(_load(port, images, count, arguments.seconds)))
+                        say(f"  {row}, {count} connections: {measured[-1].images_per_s:.1f} images/s")
+    rows = {row: {count: Row.of(rounds) for count, rounds in of_row.items()} for row, of_row in points.items()}
+    medians = {name: statistics.median(measured[name] for measured in bare) for name in bare[0]}
+    _print(arguments.precision, medians, rows)
 
 
 def _print(precision: str, bare: dict[str, float], rows: dict[str, dict[int, Row]]) -> None:
@@ -145,28 +147,28 @@ def _print(precision: str, bare: dict[str, float], rows: dict[str, dict[int, Row
         f"resnet68 at {SIZE} px, {STORED_SIZE} px JPEGs, batches up to {BATCH}; ours in {precision}, peers torch fp32"
     )
     print(f"bare runtime: {bare['images_per_s']:.1f} images/s in batches, {bare['ms']:.1f} ms for one image")
-    print(f"{'connections':>11}  {'row':10} {'images/s':>9} {'p50 ms':>8} {'p99 ms':>8}  beside")
+    print(f"{'connections':>11}  {'row':10} {'images/s':>9} {'p50 ms':>8} {'p99 ms':>8}  compared with")
     for count in next(iter(rows.values())):
         for name, of_row in rows.items():
             row = of_row[count]
-            peers = {peer: rows[peer][count].rate for peer in rows if name in LAYOUTS and peer not in LAYOUTS}
-            beside = [f"{row.rate / rate:.2f} x {peer}" for peer, rate in peers.items() if rate]
-            beside += [f"{row.rate / bare['images_per_s']:.0%} of the bare runtime"] if name in LAYOUTS else []
-            beside += [f"{row.failed} refused"] if row.failed else []
+            peers = {peer: rows[peer][count].images_per_s for peer in rows if name in LAYOUTS and peer not in LAYOUTS}
+            ratios = [f"{row.images_per_s / speed:.2f} x {peer}" for peer, speed in peers.items() if speed]
+            ratios += [f"{row.images_per_s / bare['images_per_s']:.0%} of the bare runtime"] if name in LAYOUTS else []
+            ratios += [f"{row.failed} refused"] if row.failed else []
             waits = " ".join(f"{'none':>8}" if ms is None else f"{ms:8.1f}" for ms in (row.p50, row.p99))
-            print(f"{count:11}  {name:10} {row.rate:9.1f} {waits}  {', '.join(beside)}")
-    print("where the time goes, mean ms: a client's wait > the service's clock > reading, decoding, detecting")
+            print(f"{count:11}  {name:10} {row.images_per_s:9.1f} {waits}  {', '.join(ratios)}")
+    print("where the time goes, mean ms: latency of the client > time in the service > decode, faces, detect")
     ours = [(name, count, row) for name, of_row in rows.items() for count, row in of_row.items() if name in LAYOUTS]
     for name, count, row in ours:
-        if row.wait is not None:
+        if row.latency is not None:
             stages = ", ".join(f"{stage} {value:.1f}" for stage, value in row.stages.items())
-            print(f"{count:11}  {name:10} {row.wait:.1f} > {stages}")
-    found = {name: {count: asdict(row) for count, row in of_row.items()} for name, of_row in rows.items()}
-    print(json.dumps({"bare": bare, "rows": found}))
+            print(f"{count:11}  {name:10} {row.latency:.1f} > {stages}")
+    values = {name: {count: asdict(row) for count, row in of_row.items()} for name, of_row in rows.items()}
+    print(json.dumps({"bare": bare, "rows": values}))
 
 
 def _make(folder: Path, precision: str) -> list[bytes]:
-    """Trains a step, judges and promotes, as a user would; returns the test images."""
+    """Trains one step, evaluates and promotes, as a user would; returns the test images."""
     source = demo.generate(folder / "images", seed=0, size=STORED_SIZE, counts=COUNTS)
     batch = ["--batch-size", "16", "--micro-batch", "8", "--epochs", "1", "--image-size", str(SIZE)]
     where = ["--data", str(folder / "data")]
@@ -212,7 +214,7 @@ async def _load(port: int, images: list[bytes], connections: int, seconds: float
     begin = time.perf_counter() + warm
     end = begin + seconds
 
-    async def ask_on(session: aiohttp.ClientSession, number: int) -> None:
+    async def send_requests(session: aiohttp.ClientSession, number: int) -> None:
         while time.perf_counter() < end:
             data, started = images[number % len(images)], time.perf_counter()
             number += 1
@@ -228,22 +230,22 @@ async def _load(port: int, images: list[bytes], connections: int, seconds: float
                 continue
             point.seconds.append(done - started)
             if "results" in body:
-                clock = {"service": body["timing_ms"]["total"], **body["results"][0]["timing_ms"]}
-                for name, value in clock.items():
+                timings = {"service": body["timing_ms"]["total"], **body["results"][0]["timing_ms"]}
+                for name, value in timings.items():
                     point.stages.setdefault(name, []).append(value)
 
     connector = aiohttp.TCPConnector(limit=connections)
     async with aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(120)) as session:
-        await asyncio.gather(*(ask_on(session, number) for number in range(connections)))
-    point.rate = len(point.seconds) / seconds
+        await asyncio.gather(*(send_requests(session, number) for number in range(connections)))
+    point.images_per_s = len(point.seconds) / seconds
     return point
 
 
 def _command(row: str, folder: Path, live: Path, port: int) -> list[str]:
     if row in LAYOUTS:
         (folder / "serve.yaml").write_text(f"{{layout: {LAYOUTS[row]}, {SETTINGS}}}")
-        given = ["--models", str(folder / "models"), "--config", str(folder / "serve.yaml")]
-        return ["-m", "jobs.serve", *given, "--port", str(port)]
+        flags = ["--models", str(folder / "models"), "--config", str(folder / "serve.yaml")]
+        return ["-m", "jobs.serve", *flags, "--port", str(port)]
     if row == LITSERVE:
         return ["-m", "benchmarks.peer_litserve", str(live), str(port), str(BATCH)]
     return ["-m", "benchmarks.peers", str(live), str(port)]

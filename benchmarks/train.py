@@ -1,22 +1,24 @@
-"""Images a second of training resnet68, beside the loop that a user would write without this project.
+"""Throughput of training resnet68, compared with the loops that a user would write without this project.
 
-One table, the same images, network, batch and number of threads for every row; the rows take turns, and the median
-over the rounds counts. Each row trains two epochs in a process of its own and reports the second, validation left out.
+Every row uses the same images, network, batch and number of threads. The rows run in turns, and the median over the
+rounds counts. Each row trains two epochs in a separate process and reports the second, without validation.
 
-  plain loop      torchvision's ImageFolder, DataLoader and transforms, fp32, Adam: no code of ours but the network
-  timm loop       timm's dataset, loader, transforms and optimizer, channels last, autocast as in our rows: what its
-                  training script is made of (the script itself is in timm's repository, not in its package)
+  plain loop      torchvision's ImageFolder, DataLoader and transforms, fp32, Adam: none of our code except the network
+  timm loop       timm's dataset, loader, transforms and optimizer, channels last, autocast as in our rows: the parts
+                  of its training script (the script itself is not in timm's package)
   fit()           detector_core.training.loop.fit in one process, without Ray
   job, 1 worker   python -m jobs.train with one worker that has all the cores
   job, 2 workers  the same with two workers that share them
   input pipeline  decoding, resizing and augmenting alone, one core, ours (with cut-out) and torchvision's
 
-Ratios stand beside the row they are taken against. TFLOP/s are the network's own, forward and backward (three times
-the forward pass); with --peak-tflops, the published figure of your device and precision, also as utilisation.
+Each ratio names the row that it compares with. TFLOP/s count the network's forward and backward pass (three times the
+forward pass); --peak-tflops, the published peak of your device and compute dtype, adds the utilisation.
 
   python -m benchmarks.train
   python -m benchmarks.train --profile
   python -m benchmarks.train --gpu --image-size 224 --batch-size 256 --images 8192 --peak-tflops 989
+
+The last line on stdout is one JSON object: images_per_s, flops_per_image.
 """
 
 import argparse
@@ -52,7 +54,7 @@ STORED_SIZE = 256
 
 
 def without_ray(work: Work) -> float:
-    """``fit()`` alone."""
+    """``fit()`` without Ray."""
     torch.set_num_threads(work.threads)
     data = manifest.load(str(work.dataset))
     state = TrainState(work.spec, data.fingerprint, "cuda" if work.gpu else "cpu")
@@ -61,7 +63,7 @@ def without_ray(work: Work) -> float:
 
 
 def job(work: Work, workers: int) -> float:
-    """``python -m jobs.train``, Ray and all."""
+    """``python -m jobs.train``, with Ray."""
     with tempfile.TemporaryDirectory(prefix="train-") as scratch:
         spec_file = Path(scratch) / "spec.json"
         spec_file.write_text(json.dumps(work.spec.to_dict()))
@@ -76,7 +78,7 @@ def job(work: Work, workers: int) -> float:
 
 
 def our_pipeline(work: Work) -> float:
-    """Decoded, squared, augmented images a second on one core."""
+    """Images per second that one core decodes, resizes and augments."""
     data, spec = manifest.load(str(work.dataset)), work.spec
     images = ImageDataset(data.split("train"), data.root, spec.preprocess, spec.augment, spec.seed)
     started = time.perf_counter()
@@ -100,20 +102,20 @@ PROFILED = 10
 
 
 def profile(work: Work, name: str) -> None:
-    """Where one row spends its time: the operators of torch that take most of it, and their share."""
+    """Prints the torch operators that take most of a row's time, with their proportion of it."""
     torch.set_num_threads(work.threads)
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as seen:
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler:
         started = time.perf_counter()
         ROWS[name][0](work)
         wall = time.perf_counter() - started
-    spent = sorted(seen.key_averages(), key=lambda one: -one.self_cpu_time_total)[:PROFILED]
+    spent = sorted(profiler.key_averages(), key=lambda event: -event.self_cpu_time_total)[:PROFILED]
     print(f"{name}, {EPOCHS} epochs in {wall:.1f} s")
-    for one in spent:
-        print(f"  {one.key:48} {one.self_cpu_time_total / 1e6 / wall:6.1%} {one.count:7,} calls")
+    for event in spent:
+        print(f"  {event.key:48} {event.self_cpu_time_total / 1e6 / wall:6.1%} {event.count:7,} calls")
 
 
 def measure(name: str, work: Work) -> float:
-    """One row once, in a process of its own (a job starts its own processes)."""
+    """Measures a row once, in a separate process (a job starts its own processes)."""
     if name.startswith("job"):
         return ROWS[name][0](work)
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
@@ -121,7 +123,7 @@ def measure(name: str, work: Work) -> float:
 
 
 def training_flops(spec: RunSpec) -> float:
-    """Floating-point operations of one image, forward and backward."""
+    """Floating-point operations per image, forward and backward."""
     size = spec.preprocess.image_size
     network = factory.build(spec.model).eval()
     with FlopCounterMode(display=False) as counter, torch.no_grad():
@@ -130,52 +132,52 @@ def training_flops(spec: RunSpec) -> float:
 
 
 def main() -> None:
-    """Generates the images, measures in turns and prints the table; the last line is JSON."""
+    """Generates the images, measures in turns and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=256, metavar="N", help="training images [256]")
     parser.add_argument("--image-size", type=int, default=64, metavar="S")
     parser.add_argument("--batch-size", type=int, default=32, metavar="B")
-    parser.add_argument("--rounds", type=int, default=3, metavar="R", help="the median of these counts [3]")
-    parser.add_argument("--precision", default="auto", help="of our rows: auto, fp32 or bf16 [auto]")
+    parser.add_argument("--rounds", type=int, default=3, metavar="R", help="number of rounds [3]")
+    parser.add_argument("--compute-dtype", default="auto", help="of our rows: auto, fp32 or bf16 [auto]")
     parser.add_argument("--gpu", action="store_true")
-    parser.add_argument("--only", nargs="+", choices=ROWS, default=list(ROWS), metavar="ROW", help="some rows")
+    parser.add_argument("--only", nargs="+", choices=ROWS, default=list(ROWS), metavar="ROW", help="rows [all]")
     parser.add_argument(
-        "--profile", action="store_true", help="instead: which operators the plain loop and fit() spend their time in"
+        "--profile", action="store_true", help="print the most expensive operators of the plain loop and fit() instead"
     )
     parser.add_argument("--peak-tflops", type=float, metavar="T", help="published peak, to show utilisation")
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     spec = spec_for(
         VARIANT,
         {
-            "preprocess.image_size": given.image_size,
+            "preprocess.image_size": arguments.image_size,
             "optim.epochs": EPOCHS,
-            "optim.batch_size": given.batch_size,
-            "optim.micro_batch": given.batch_size,
-            "optim.compute_dtype": given.precision,
+            "optim.batch_size": arguments.batch_size,
+            "optim.micro_batch": arguments.batch_size,
+            "optim.compute_dtype": arguments.compute_dtype,
         },
     )
     cores = os.cpu_count() or 1
-    device = torch.device("cuda" if given.gpu else "cpu")
-    precision_used = resolve_compute_dtype(spec.optim, device)
+    device = torch.device("cuda" if arguments.gpu else "cpu")
+    compute_dtype = resolve_compute_dtype(spec.optim, device)
     print(describe())
     print(
-        f"{VARIANT}, {given.images} images of {STORED_SIZE} px read at {given.image_size} px, batch "
-        f"{given.batch_size}, {cores} threads in all, {device.type}, our rows in {precision_used}"
+        f"{VARIANT}, {arguments.images} images of {STORED_SIZE} px read at {arguments.image_size} px, batch "
+        f"{arguments.batch_size}, {cores} threads in total, {device.type}, our rows in {compute_dtype}"
     )
     with tempfile.TemporaryDirectory(prefix="bench-") as scratch:
-        work = _work(Path(scratch), spec, given.images, cores=cores, gpu=given.gpu)
-        if given.profile:
+        work = _work(Path(scratch), spec, arguments.images, cores=cores, gpu=arguments.gpu)
+        if arguments.profile:
             for name in ("plain loop", "fit()"):
                 profile(work, name)
             return
-        rates: dict[str, list[float]] = {name: [] for name in given.only}
-        with tqdm(total=given.rounds * len(rates), unit="run") as bar:
-            for _ in range(given.rounds):
-                for name in rates:
+        speeds: dict[str, list[float]] = {name: [] for name in arguments.only}
+        with tqdm(total=arguments.rounds * len(speeds), unit="run") as bar:
+            for _ in range(arguments.rounds):
+                for name in speeds:
                     bar.set_description(name)
-                    rates[name].append(measure(name, work))
+                    speeds[name].append(measure(name, work))
                     bar.update()
-    report(rates, training_flops(spec), given.peak_tflops)
+    report(speeds, training_flops(spec), arguments.peak_tflops)
 
 
 def _work(scratch: Path, spec: RunSpec, count: int, *, cores: int, gpu: bool) -> Work:
@@ -190,12 +192,12 @@ def _work(scratch: Path, spec: RunSpec, count: int, *, cores: int, gpu: bool) ->
     )
 
 
-def report(rates: dict[str, list[float]], flops: float, peak_tflops: float | None) -> None:
-    """The table, then the medians as JSON."""
-    medians = {name: statistics.median(values) for name, values in rates.items()}
+def report(speeds: dict[str, list[float]], flops: float, peak_tflops: float | None) -> None:
+    """Prints the table, then the medians as JSON."""
+    medians = {name: statistics.median(values) for name, values in speeds.items()}
     print(f"{'':18} {'images/s':>9} {'spread':>15} {'TFLOP/s':>8}  ratio")
     for name, median in medians.items():
-        spread = f"{min(rates[name]):.1f}-{max(rates[name]):.1f}"
+        spread = f"{min(speeds[name]):.1f}-{max(speeds[name]):.1f}"
         tflops = median * flops / 1e12
         shown = f"{tflops:8.3f}" if name in TRAINING else f"{'':8}"
         peer = ROWS[name][1]
