@@ -28,7 +28,7 @@ from detector_core.images.preprocess import square
 CANONICAL: Final[NDArray[np.float64]] = np.array([[0.375, 0.4715], [0.625, 0.4715], [0.384, 0.7295], [0.616, 0.7295]])
 """x and y of the left and right eye and the left and right corner of the mouth, as fractions of a portrait's side."""
 MAX_PORTRAIT: Final = 1024
-"""Largest side of a portrait that is cut out at the scale of its image, as in FFHQ."""
+"""Maximum side of a portrait that keeps the scale of its image, in pixels, as in FFHQ."""
 MAP_SIDE: Final = 512
 """Longest side of a heat map that is projected back onto an image, pixels."""
 LANDMARKS_USED: Final = (0, 1, 3, 4)
@@ -123,23 +123,26 @@ def project_back(grey_SS: NDArray[np.uint8], frame: Frame, box: Box) -> NDArray[
     return np.asarray(projected, dtype=np.uint8)
 
 
-def portrait_of(image_HWC: Pixels, face: Face, size: int) -> Pixels:
-    """A face as the square that a network is trained on: the whole image if it is a portrait already, else its frame.
+def align_face(image_HWC: Pixels, face: Face, size: int) -> Pixels:
+    """Aligns a face like the portraits that networks are trained on: image_SSC uint8.
+
+    If the image is already an aligned portrait, its centre square is used.
 
     Args:
-        size: side of the square in pixels; 0 keeps the scale of the image, up to MAX_PORTRAIT.
+        image_HWC: the image.
+        face: the face, detected in this image.
+        size: side of the result in pixels; 0 keeps the scale of the image, up to MAX_PORTRAIT.
     """
     if fills_image(image_HWC, face):
         height, width = image_HWC.shape[:2]
         side = min(height, width)
-        whole = PreprocessSpec(image_size=size or min(side, MAX_PORTRAIT))
-        return square(image_HWC, whole)
+        return square(image_HWC, PreprocessSpec(image_size=size or min(side, MAX_PORTRAIT)))
     frame = portrait_frame(face)
     return extract_portrait(image_HWC, frame, size or min(max(1, round(frame.side)), MAX_PORTRAIT))
 
 
 def save_portrait(path: str, data: bytes, *, folder: str) -> bytes:
-    """Aligns the largest face of an image, saves it without loss as ``folder/path.png``, and returns that file's bytes.
+    """Aligns the largest face of an image, saves it losslessly as ``folder/path.png``, and returns that file's bytes.
 
     Args:
         path: relative path of the image.
@@ -150,11 +153,11 @@ def save_portrait(path: str, data: bytes, *, folder: str) -> bytes:
         BadImage: the bytes are not a complete image, or it has no face.
     """
     image_HWC = decode(data)
-    found = detect(image_HWC)
-    if not found:
+    faces = detect(image_HWC)
+    if not faces:
         raise BadImage("no face was found")
     buffer = io.BytesIO()
-    Image.fromarray(portrait_of(image_HWC, found[0], 0)).save(buffer, "PNG")
+    Image.fromarray(align_face(image_HWC, faces[0], size=0)).save(buffer, "PNG")
     storage.write_bytes(storage.join(folder, portrait_name(path)), buffer.getvalue())
     return buffer.getvalue()
 

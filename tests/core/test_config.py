@@ -1,3 +1,5 @@
+"""detector_core.config: validation, conversion to and from plain dicts, and changes by dotted names."""
+
 import dataclasses
 import json
 from typing import Any
@@ -8,7 +10,7 @@ from detector_core.config import AugmentSpec, ModelSpec, OptimSpec, PreprocessSp
 from detector_core.errors import BadConfig
 from detector_core.networks.variants import VARIANTS, spec_for
 
-GOOD: dict[type, dict[str, Any]] = {
+VALID: dict[type, dict[str, Any]] = {
     ModelSpec: {"architecture": "resnet68"},
     PreprocessSpec: {"image_size": 224},
     AugmentSpec: {},
@@ -21,11 +23,12 @@ GOOD: dict[type, dict[str, Any]] = {
     },
 }
 NAN = float("nan")
-BAD: list[tuple[type, str, Any]] = [
+INVALID: list[tuple[type, str, Any]] = [
     (ModelSpec, "architecture", ""),
     (ModelSpec, "init", ""),
     (ModelSpec, "layout", (3, 4, 6)),
     (ModelSpec, "layout", (3, 0, 6, 3)),
+    (ModelSpec, "dropout", 1.0),
     (PreprocessSpec, "image_size", 0),
     (PreprocessSpec, "mean", (0.5,)),
     (PreprocessSpec, "std", (0.5, 0.5, 0.0)),
@@ -40,6 +43,9 @@ BAD: list[tuple[type, str, Any]] = [
     (AugmentSpec, "contrast", -1.0),
     (AugmentSpec, "cutout_size", 0.0),
     (AugmentSpec, "cutout_size", 1.0),
+    (AugmentSpec, "delivery", 1.5),
+    (AugmentSpec, "crop", -1),
+    (AugmentSpec, "versions", -1),
     (OptimSpec, "learning_rate", -1.0),
     (OptimSpec, "learning_rate", NAN),
     (OptimSpec, "learning_rate", float("inf")),
@@ -49,36 +55,43 @@ BAD: list[tuple[type, str, Any]] = [
     (OptimSpec, "compute_dtype", "fp16"),
     (OptimSpec, "schedule", "step"),
     (OptimSpec, "patience", -1),
+    (OptimSpec, "optimizer", "sgd"),
+    (OptimSpec, "weight_decay", 0.1),
+    (OptimSpec, "weight_decay", -0.1),
+    (OptimSpec, "warmup_steps", -1),
+    (OptimSpec, "head_learning_rate_factor", 0.0),
+    (OptimSpec, "label_smoothing", 1.0),
+    (OptimSpec, "ema", 1.0),
     (RunSpec, "variant", ""),
     (RunSpec, "seed", -1),
     (RunSpec, "seed", 2**31),
 ]
 
 
-@pytest.mark.parametrize(("spec", "name", "value"), BAD)
-def test_a_bad_value_is_named_with_its_field(spec: type, name: str, value: Any) -> None:
-    spec(**GOOD[spec])
+@pytest.mark.parametrize(("spec", "name", "value"), INVALID)
+def test_the_error_for_an_invalid_value_names_its_field(spec: type, name: str, value: Any) -> None:
+    spec(**VALID[spec])
     with pytest.raises(BadConfig) as error:
-        spec(**{**GOOD[spec], name: value})
+        spec(**{**VALID[spec], name: value})
     assert str(error.value).startswith(f"{spec.__name__}.{name} is {value!r}: it must be ")
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_a_spec_survives_json(variant: str) -> None:
+def test_a_spec_can_be_converted_to_json_and_back(variant: str) -> None:
     spec = spec_for(variant, {"seed": 7, "model.layout": [1, 1, 1, 1]})
     assert RunSpec.from_dict(json.loads(json.dumps(spec.to_dict()))) == spec
 
 
-def test_fields_left_out_keep_their_defaults() -> None:
+def test_omitted_fields_keep_their_defaults() -> None:
     assert AugmentSpec.from_dict({"cutout": 0.5}) == AugmentSpec(cutout=0.5)
 
 
-def test_a_whole_number_is_a_fraction_too() -> None:
+def test_an_int_is_accepted_for_a_float() -> None:
     assert AugmentSpec.from_dict({"cutout": 1}) == AugmentSpec(cutout=1.0)
 
 
 @pytest.mark.parametrize(
-    ("values", "says"),
+    ("values", "message"),
     [
         ({"epochz": 3}, "OptimSpec has no field 'epochz'; its fields are learning_rate, epochs"),
         ({"epochs": "3"}, "OptimSpec.epochs is '3': it must be of type int"),
@@ -90,19 +103,19 @@ def test_a_whole_number_is_a_fraction_too() -> None:
         ([], "OptimSpec is \\[\\]: it must be a table of fields"),
     ],
 )
-def test_from_dict_names_what_it_cannot_use(values: Any, says: str) -> None:
-    with pytest.raises(BadConfig, match=says):
+def test_errors_of_from_dict_name_the_field(values: Any, message: str) -> None:
+    with pytest.raises(BadConfig, match=message):
         OptimSpec.from_dict(values)
 
 
-def test_a_list_is_checked_item_by_item() -> None:
+def test_every_item_of_a_list_is_checked() -> None:
     with pytest.raises(BadConfig, match=r"ModelSpec\.layout is 'x': it must be of type int"):
         ModelSpec.from_dict({"architecture": "resnet68", "layout": [3, "x", 4, 3]})
     with pytest.raises(BadConfig, match=r"ModelSpec\.layout is 3: it must be a list"):
         ModelSpec.from_dict({"architecture": "resnet68", "layout": 3})
 
 
-def test_replace_changes_dotted_fields_and_nothing_else() -> None:
+def test_replace_changes_only_the_dotted_fields() -> None:
     spec = spec_for("resnet68")
     changed = spec.replace({"optim.epochs": 3, "preprocess.mean": [0, 0, 0], "seed": 1})
     assert changed.optim == dataclasses.replace(spec.optim, epochs=3)
@@ -112,16 +125,16 @@ def test_replace_changes_dotted_fields_and_nothing_else() -> None:
 
 
 @pytest.mark.parametrize("name", ["epochs", "optim.epoch", "optim.epochs.x", "optim.x.y", "a.b.c", ""])
-def test_replace_names_a_field_that_does_not_exist(name: str) -> None:
+def test_the_error_of_replace_names_a_field_that_does_not_exist(name: str) -> None:
     with pytest.raises(BadConfig, match=f"RunSpec has no field '{name}'"):
         spec_for("resnet68").replace({name: 3})
 
 
-def test_replace_checks_values() -> None:
+def test_replace_validates_values() -> None:
     with pytest.raises(BadConfig, match=r"OptimSpec\.epochs is 0: it must be 1 or more"):
         spec_for("resnet68").replace({"optim.epochs": 0})
 
 
-def test_a_spec_cannot_be_changed() -> None:
+def test_a_spec_is_immutable() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         spec_for("resnet68").seed = 3  # type: ignore[misc]

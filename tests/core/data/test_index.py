@@ -180,16 +180,16 @@ def test_a_csv_with_other_columns_is_rejected(tmp_path: Path, text: str, message
 def test_a_sample_has_the_same_number_of_each_split_and_class_and_depends_on_the_seed(
     tmp_path: Path, splits: list[str]
 ):
-    whole = scan(str(touch(tmp_path, *(f"{s}{label}/{n}.jpg" for s in splits for label in LABELS for n in range(30)))))
-    first, again, other = (whole.sample(5, seed).frame for seed in (1, 1, 2))
+    index = scan(str(touch(tmp_path, *(f"{s}{label}/{n}.jpg" for s in splits for label in LABELS for n in range(30)))))
+    first, again, other = (index.sample(5, seed).frame for seed in (1, 1, 2))
     assert first.equals(again)
     assert not first["path"].equals(other["path"])
     assert first.groupby(["split", "label"], dropna=False).size().tolist() == [5] * 2 * len(splits)
     assert first["path"].is_monotonic_increasing
-    assert first["path"].isin(whole.frame["path"]).all()
-    assert whole.sample(31, 0).frame.equals(whole.frame)
+    assert first["path"].isin(index.frame["path"]).all()
+    assert index.sample(31, 0).frame.equals(index.frame)
     with pytest.raises(BadConfig, match="--sample is 0: it must be 1 or more"):
-        whole.sample(0, 1)
+        index.sample(0, 1)
 
 
 def test_unlabelled_images_are_listed_whatever_their_folders_are_called(tmp_path: Path):

@@ -24,6 +24,7 @@ from detector_core.images.align import (
 )
 from detector_core.images.decode import Pixels
 from detector_core.images.faces import Face
+from tests.support.images import encode
 
 SIZE = 128
 
@@ -97,12 +98,6 @@ def test_a_large_face_is_downscaled_without_aliasing() -> None:
     assert extracted.std() < 8  # uniform grey; without antialiasing there would be a moire pattern
 
 
-def png_of(image: Pixels) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
 @pytest.mark.parametrize(("side", "saved"), [(300, 300), (1400, align.MAX_PORTRAIT)])
 def test_a_face_in_a_photo_is_saved_as_a_portrait_at_its_own_scale(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, side: int, saved: int
@@ -110,11 +105,11 @@ def test_a_face_in_a_photo_is_saved_as_a_portrait_at_its_own_scale(
     canvas, frame = paste_drawing(side, 10, canvas=max(700, 3 * side))
     face = face_for(frame)
     monkeypatch.setattr(align, "detect", lambda _: [face])
-    data = save_portrait("train/real/a.jpg", png_of(canvas), folder=str(tmp_path))
+    data = save_portrait("train/real/a.jpg", encode(Image.fromarray(canvas)), folder=str(tmp_path))
     assert (tmp_path / "train/real/a.jpg.png").read_bytes() == data
-    found = np.asarray(Image.open(io.BytesIO(data)))
-    assert found.shape == (saved, saved, 3)
-    small = np.asarray(Image.fromarray(found).resize((SIZE, SIZE)))
+    portrait = np.asarray(Image.open(io.BytesIO(data)))
+    assert portrait.shape == (saved, saved, 3)
+    small = np.asarray(Image.fromarray(portrait).resize((SIZE, SIZE)))
     assert np.abs(small.astype(int) - drawing().astype(int))[8:-8, 8:-8].mean() < 3
 
 
@@ -124,22 +119,22 @@ def test_a_portrait_is_kept_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyP
         box=(10, 10, 110, 120), score=1.0, landmarks=face_for(Frame(corner=(0, 0), side=SIZE, degrees=0)).landmarks
     )
     monkeypatch.setattr(align, "detect", lambda _: [face])
-    data = save_portrait("a.png", png_of(image), folder=str(tmp_path))
+    data = save_portrait("a.png", encode(Image.fromarray(image)), folder=str(tmp_path))
     assert np.array_equal(np.asarray(Image.open(io.BytesIO(data))), image)
 
 
 def test_an_image_without_a_face_is_not_saved(tmp_path: Path) -> None:
     with pytest.raises(BadImage, match="no face was found"):
-        save_portrait("a.png", png_of(np.zeros((64, 64, 3), np.uint8)), folder=str(tmp_path))
+        save_portrait("a.png", encode(Image.new("RGB", (64, 64))), folder=str(tmp_path))
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_map_is_projected_back_onto_the_frame() -> None:
     canvas, frame = paste_drawing(200, 20)
     box = bounding_box(frame, canvas)
-    placed = project_back(np.full((SIZE, SIZE), 255, np.uint8), frame, box)
-    assert placed.shape == (box[3] - box[1], box[2] - box[0])
+    projected = project_back(np.full((SIZE, SIZE), 255, np.uint8), frame, box)
+    assert projected.shape == (box[3] - box[1], box[2] - box[0])
     centre = (frame.corners.mean(0) - box[:2]).astype(int)
-    assert placed[centre[1], centre[0]] == 255
-    assert placed[0, 0] == placed[-1, -1] == 0  # the corners of the box lie outside the turned frame
-    assert (placed > 127).mean() == pytest.approx(200**2 / placed.size, abs=0.02)
+    assert projected[centre[1], centre[0]] == 255
+    assert projected[0, 0] == projected[-1, -1] == 0  # the corners of the box lie outside the rotated frame
+    assert (projected > 127).mean() == pytest.approx(200**2 / projected.size, abs=0.02)

@@ -119,7 +119,7 @@ def bombs() -> dict[str, bytes]:
     side = 10_000
     small = Image.new("L", (300, 200))
     big_endian, little_endian = struct.pack(">HH", 200, 300), struct.pack("<HH", 300, 200)
-    found = {
+    files = {
         "PNG": png_bomb(side),
         "JPEG": patched(encode(small, "JPEG"), big_endian, struct.pack(">HH", side, side)),
         "GIF": patched(encode(small, "GIF"), b"GIF87a" + little_endian, b"GIF87a" + struct.pack("<HH", side, side)),
@@ -130,7 +130,7 @@ def bombs() -> dict[str, bytes]:
         "AVIF": patched(encode(small, "AVIF"), struct.pack(">II", 300, 200), struct.pack(">II", side, side)),
         "TIFF": encode(Image.new("1", (side, side)), "TIFF", compression="group4"),
     }
-    return found | {"TIFF with huge tiles": tiff_with_huge_tiles()}
+    return files | {"TIFF with huge tiles": tiff_with_huge_tiles()}
 
 
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")

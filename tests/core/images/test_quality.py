@@ -69,7 +69,7 @@ def test_tables_that_libjpeg_does_not_write_get_the_closest_quality() -> None:
 
 
 @pytest.mark.parametrize(
-    "data", [encode(texture()), b"", b"text", b"\xff\xd8\xff"], ids=["PNG", "empty", "text", "torn"]
+    "data", [encode(texture()), b"", b"text", b"\xff\xd8\xff"], ids=["PNG", "empty", "text", "truncated"]
 )
 def test_files_that_are_not_jpeg_have_no_quality(data: bytes) -> None:
     assert quality.jpeg_quality(data) is None

@@ -105,10 +105,10 @@ def test_an_incomplete_version_is_never_served(store: str, tmp_path: Path, monke
     def put_all_but_the_last(local: Path, where: str | Path, last: str) -> None:
         (local / last).unlink()
         put_folder(local, where, last)
-        raise OSError("AWS Error NETWORK_CONNECTION during PutObject operation: gone")
+        raise OSError("AWS Error NETWORK_CONNECTION during PutObject operation: connection lost")
 
     monkeypatch.setattr(storage, "put_folder", put_all_but_the_last)
-    with pytest.raises(OSError, match="gone"):
+    with pytest.raises(OSError, match="connection lost"):
         versions.promote(model, models)
     monkeypatch.setattr(storage, "put_folder", put_folder)
     assert versions.list_versions(models) == versions.history(models) == []
