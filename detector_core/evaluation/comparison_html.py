@@ -166,7 +166,8 @@ def _pairs(pairs: list[dict[str, Any]]) -> list[dict[str, str]]:
 
 
 def _p_value(p_value: float) -> str:
-    return f"{p_value:.4f}{'' if p_value <= SIGNIFICANCE else ' within noise'}"
+    value = f"{p_value:.4f}" if p_value >= 0.0001 else "< 0.0001"
+    return value if p_value <= SIGNIFICANCE else f"{value} within noise"
 
 
 def _cost(rows: list[dict[str, Any]]) -> list[dict[str, str]]:

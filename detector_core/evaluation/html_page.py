@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 escape = html.escape
 
 STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 64rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
 table { border-collapse: collapse; margin: 1rem 0 }
 th, td { text-align: left; padding: .3rem .8rem; border-bottom: 1px solid #ddd }
 td + td, th + th { text-align: right; font-variant-numeric: tabular-nums }
@@ -32,9 +32,14 @@ def warnings(texts: Iterable[str]) -> str:
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A table of plain texts; without a header row if all its cells are empty."""
+    return html_table(header, ("".join(f"<td>{escape(cell)}</td>" for cell in row) for row in rows))
+
+
+def html_table(header: Sequence[str], rows: Iterable[str]) -> str:
+    """A table from the ``td`` elements of its rows; a wide one scrolls within the page."""
     top = "".join(f"<th>{escape(cell)}</th>" for cell in header) if any(header) else ""
-    body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
-    return f"<table><tr>{top}</tr>{body}</table>" if top else f"<table>{body}</table>"
+    body = "".join(f"<tr>{row}</tr>" for row in ((top, *rows) if top else rows))
+    return f'<div class="scroll"><table>{body}</table></div>'
 
 
 def image(name: str, png: bytes, width: str = "28rem") -> str:

@@ -28,6 +28,7 @@ from detector_core.evaluation.metrics import (
     proportion,
     ranking,
     reliability,
+    short_label,
 )
 from detector_core.labels import FAKE, LABELS, REAL
 
@@ -44,7 +45,7 @@ SEEN_SPLIT_WARNINGS = {
     "valid": "The weights and the thresholds were chosen on these images: these metrics are optimistic",
 }
 """What the report of a split says first if the model was trained on the same data set."""
-GENERATED = "generated demo data: the metrics show that the pipeline works and say nothing about photographs"
+GENERATED = "Generated demo data: the metrics show that the pipeline works and say nothing about photographs"
 
 
 def summarize(scores: "pd.DataFrame", calibration: Calibration) -> dict[str, Any]:
@@ -139,13 +140,13 @@ def _warnings(chosen_on: dict[str, Any], trained_on: dict[str, Any], data: dict[
         warnings.append(GENERATED)
     if not same:
         warnings.append(
-            f"not the model's own data set: it was trained on {trained_on['name']} "
+            f"Not the model's own data set: it was trained on {trained_on['name']} "
             f"({trained_on['fingerprint'][:12]}), these images are from {data['name']} ({data['fingerprint'][:12]})"
         )
     if not chosen_on:
-        warnings.append("no thresholds were chosen: the threshold is 0.5, and no verdict is uncertain")
+        warnings.append("No thresholds were chosen: the threshold is 0.5, and no verdict is uncertain")
     elif split not in SEEN_SPLIT_WARNINGS and chosen_on["fingerprint"] != trained_on["fingerprint"]:
-        warnings.append(f"the thresholds were chosen on {chosen_on['name']}, not on the model's own data set")
+        warnings.append(f"The thresholds were chosen on {chosen_on['name']}, not on the model's own data set")
     return warnings
 
 
@@ -174,10 +175,10 @@ def format_report(report: dict[str, Any]) -> str:
 def _uncertain_lines(report: dict[str, Any]) -> list[str]:
     three, calibration = report["with_uncertain"], report["calibration"]
     low, high, error = calibration["real_below"], calibration["fake_above"], calibration["on_these_images"]
-    range_text = f"from p_fake {low:.4f} to {high:.4f}" if low < high else "never"
+    title = f"with the verdict {UNCERTAIN} from p_fake {low:.4f} to {high:.4f}" if low < high else "never uncertain"
     counts = {label: ", ".join(f"{n:,} {v}" for v, n in three["verdicts"][label].items()) for label in LABELS}
     return [
-        f"  with the verdict {UNCERTAIN} ({range_text}):",
+        f"  {title}:",
         *(f"    {label + 's:':8}{row}" for label, row in counts.items()),
         f"    decided {format_percent(three['coverage'])}, "
         f"of these correct {format_percent(three['accuracy_of_decided'])}",
@@ -195,7 +196,7 @@ def _robustness_line(row: dict[str, Any]) -> str:
 def format_uncalibrated(report: dict[str, Any]) -> str:
     """Accuracy and both error rates without calibration, at 0.5, in one line."""
     shown = ("accuracy", *ERROR_RATES)
-    return ", ".join(f"{METRICS[name]} {format_percent(report['uncalibrated'][name])}" for name in shown)
+    return ", ".join(f"{short_label(name)} {format_percent(report['uncalibrated'][name])}" for name in shown)
 
 
 def format_percent(estimate: dict[str, Any]) -> str:

@@ -11,7 +11,7 @@ from scipy.stats import norm
 
 from detector_core import plotting
 from detector_core.evaluation.explain import WORST_IMAGES
-from detector_core.evaluation.html_page import escape, image, page, table, warnings
+from detector_core.evaluation.html_page import escape, html_table, image, page, table, warnings
 from detector_core.evaluation.metrics import ERROR_RATES, METRICS, RANKING_METRICS, short_label
 from detector_core.evaluation.report import (
     UNCALIBRATED,
@@ -126,18 +126,16 @@ def _calibration(chosen: dict[str, Any]) -> str:
 
 def _robustness(rows: list[dict[str, Any]]) -> str:
     """A table of changes and metrics, colored from red (no better than chance) to green (perfect)."""
-    header = "".join(f"<th>{escape(label)}</th>" for label in ("images", *map(short_label, _ROBUSTNESS_METRICS)))
-    body = "".join(
-        f"<tr><td>{escape(row['change'])}</td>"
-        + "".join(_colored_cell(name, row[name]) for name in _ROBUSTNESS_METRICS)
-        + "</tr>"
+    header = ("images", *map(short_label, _ROBUSTNESS_METRICS))
+    cells = (
+        f"<td>{escape(row['change'])}</td>" + "".join(_colored_cell(name, row[name]) for name in _ROBUSTNESS_METRICS)
         for row in rows
     )
     text = (
         "<p>The same images, re-encoded, resized, blurred, noisy or cropped. Accuracy and both error rates are at the "
         "frozen threshold, which was chosen on unchanged images.</p>"
     )
-    return f"<h2>Robustness: changed images</h2>{text}<table><tr>{header}</tr>{body}</table>"
+    return f"<h2>Robustness: changed images</h2>{text}{html_table(header, cells)}"
 
 
 def _colored_cell(name: str, estimate: dict[str, Any]) -> str:

@@ -65,7 +65,7 @@ def crop(image_HWC: Pixels, _: np.random.Generator, *, fraction: float) -> Pixel
 
 
 def shift(image_HWC: Pixels, _: np.random.Generator, *, fraction: float) -> Pixels:
-    """Crops the upper left, ``fraction`` of the height and of the width smaller: a frame that is off centre."""
+    """Crops the upper left, ``fraction`` of the height and of the width smaller: an off-center frame."""
     height, width = image_HWC.shape[:2]
     return image_HWC[: max(1, round(height * (1 - fraction))), : max(1, round(width * (1 - fraction)))]
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 
 from detector_core.data.manifest import Manifest
@@ -86,16 +85,7 @@ def add_runtime(
     else:
         precisions = [name for name in PRECISIONS if requested_precision in ("auto", name) or name == "fp32"]
         engines, failed = _build_engines(precisions, fp32, data, artifact, say)
-        frozen = calibration.load(str(folder), artifact.weights_sha256)
-        rows, compared_on = _gate_images(data, artifact, say)
-        results = parity_gate.compare_precisions(
-            {BASELINE: baseline, **engines},
-            rows,
-            data.root,
-            artifact.spec.preprocess,
-            frozen,
-            progress("comparing precisions", len(rows)) if progress else None,
-        )
+        results, compared_on = _compare(folder, {BASELINE: baseline, **engines}, data, artifact, say, progress)
         results = sorted([*results, *failed], key=lambda result: [*PRECISIONS, BASELINE].index(result.precision))
         chosen = _choose(results, requested_precision, force, say)
     say(parity_gate.format_table(results, chosen))
@@ -108,25 +98,42 @@ def add_runtime(
         files=runtime_files.checksums(folder),
         results=[vars(result) for result in results],
         compared_on=compared_on,
-        measured_on=_environment(),
-        arithmetic={name: arithmetic_of(name) for name in PRECISIONS},
-        versions={name: version(name) for name in ("openvino", "nncf", "torch")},
+        **_origin(),
     )
     runtime_files.write(folder, record)
     (folder / model_card.CARD_FILE).write_text(model_card.render_card(folder))
     return record
 
 
-def _gate_images(data: Manifest, artifact: Artifact, say: Say) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """The rows of the validation split, and a description of them for the record."""
+def _origin() -> dict[str, Any]:
+    """Where a record was made: machine, arithmetic of each precision, and versions."""
+    return {
+        "measured_on": _environment(),
+        "arithmetic": {name: arithmetic_of(name) for name in PRECISIONS},
+        "versions": {name: version(name) for name in ("openvino", "nncf", "torch")},
+    }
+
+
+def _compare(
+    folder: Path,
+    engines: dict[str, Engine],
+    data: Manifest,
+    artifact: Artifact,
+    say: Say,
+    progress: ProgressBar | None,
+) -> tuple[list[PrecisionResult], dict[str, Any]]:
+    """The results of the parity gate, and a description of the images for the record."""
     if data.fingerprint != artifact.data["fingerprint"]:
         say(f"{data.name} is not the data set that the model was trained on: precisions are compared on it anyway")
     rows = data.split(GATE_SPLIT)
     warning = parity_gate.small_split_warning(len(rows))
     if warning:
         say(warning)
+    step = progress("comparing precisions", len(rows)) if progress else None
+    frozen = calibration.load(str(folder), artifact.weights_sha256)
+    results = parity_gate.compare_precisions(engines, rows, data.root, artifact.spec.preprocess, frozen, step)
     counts = rows["label"].value_counts().to_dict()
-    return rows, {"name": data.name, "fingerprint": data.fingerprint, "split": GATE_SPLIT, "images": counts}
+    return results, {"name": data.name, "fingerprint": data.fingerprint, "split": GATE_SPLIT, "images": counts}
 
 
 def _choose(results: list[PrecisionResult], requested_precision: str, force: bool, say: Say) -> str:

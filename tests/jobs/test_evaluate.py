@@ -90,7 +90,7 @@ def test_a_run_is_evaluated_and_calibrated_once(model: Path, tiny_dataset: Path)
     scores = pd.read_parquet(folder / "scores.parquet")
     assert list(scores.columns) == ["path", "label", "logit", "p_fake"]
     assert len(scores) == 16
-    for text in ("generated demo data", "FAKES PASSED", "REALS FLAGGED", "is real"):
+    for text in ("Generated demo data", "fakes passed", "reals flagged", "is real"):
         assert text in first.messages
     chosen = json.loads((model / "model" / "calibration.json").read_text())
     assert chosen["chosen_on"]["split"] == "valid"

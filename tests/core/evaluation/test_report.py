@@ -69,11 +69,11 @@ def test_a_split_that_the_model_has_seen_is_a_warning() -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"data": {**DATA, "generated": True}}, "generated demo data"),
-        ({"data": {**DATA, "fingerprint": "b" * 64, "name": "other"}}, "not the model's own data set"),
+        ({"data": {**DATA, "generated": True}}, "Generated demo data"),
+        ({"data": {**DATA, "fingerprint": "b" * 64, "name": "other"}}, "Not the model's own data set"),
         (
             {"calibration": Calibration(chosen_on={"fingerprint": "c" * 64, "name": "elsewhere"})},
-            "the thresholds were chosen on elsewhere, not on the model's own data set",
+            "The thresholds were chosen on elsewhere, not on the model's own data set",
         ),
     ],
 )
@@ -86,7 +86,7 @@ def test_other_circumstances_that_a_reader_must_know_are_warnings(changes: dict[
 
 def test_default_thresholds_are_a_warning() -> None:
     report = build_report(scores_of([-3.0], [3.0]), UNCALIBRATED, model=MODEL, data=DATA, split="test")
-    assert "no thresholds were chosen" in report["warnings"][0]
+    assert "No thresholds were chosen" in report["warnings"][0]
 
 
 def test_the_text_table_shows_percent_with_intervals() -> None:

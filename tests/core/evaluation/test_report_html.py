@@ -60,7 +60,7 @@ def test_the_page_is_well_formed_and_needs_no_network() -> None:
     assert len(page.loads) == 5
     assert all(load.startswith("data:") for load in page.loads)
     text = " ".join(page.words)
-    for words in ("fakes passed", "reals flagged", "generated demo data", "tiny <b>", "AUC", " %"):
+    for words in ("fakes passed", "reals flagged", "Generated demo data", "tiny <b>", "AUC", " %"):
         assert words in text
 
 

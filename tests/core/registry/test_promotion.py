@@ -14,13 +14,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from detector_core.config import PreprocessSpec
 from detector_core.data import manifest
 from detector_core.data.manifest import Manifest
-from detector_core.errors import BadConfig, BadData, BrokenArtifact, OperationRefused
+from detector_core.errors import BadConfig, BrokenArtifact, OperationRefused
 from detector_core.evaluation import scoring
 from detector_core.networks import artifacts
-from detector_core.registry import openvino_export, promotion, runtime_files, versions
+from detector_core.registry import promotion, runtime_files, versions
 from detector_core.registry.engines import OpenVinoEngine, cpu_has_bf16
 from detector_core.registry.predictor import Predictor, describe
 from tests.support.models import SIZE, save_model
@@ -207,15 +206,6 @@ def test_an_export_with_other_scores_is_refused(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr("detector_core.registry.promotion.OpenVinoEngine", Wrong)
     with pytest.raises(BrokenArtifact, match=r"differs by 0\.1"):
         promotion.add_runtime(save_model(tmp_path / "model"), say=lambda _: None)
-
-
-def test_calibration_images_are_of_both_classes(data: Manifest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(openvino_export, "CALIBRATION_IMAGES_PER_CLASS", 5)
-    rows = data.split("train")
-    preprocess = PreprocessSpec(image_size=SIZE)
-    assert openvino_export.calibration_images(rows, data.root, preprocess).shape == (10, SIZE, SIZE, 3)
-    with pytest.raises(BadData, match="no fake image"):
-        openvino_export.calibration_images(rows[rows["label"] == "real"], data.root, preprocess)
 
 
 @pytest.mark.parametrize(
