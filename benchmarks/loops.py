@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 
 from detector_core.config import RunSpec
 from detector_core.networks import factory
-from detector_core.training.step import resolve_compute_dtype
+from detector_core.training.optimizer import resolve_compute_dtype
 
 EPOCHS = 2
 """Epochs of every row; the second one counts."""

@@ -47,7 +47,8 @@ from detector_core.data.loading import ImageDataset
 from detector_core.networks import factory
 from detector_core.networks.variants import spec_for
 from detector_core.training.loop import EpochReport, fit
-from detector_core.training.step import TrainState, resolve_compute_dtype
+from detector_core.training.optimizer import resolve_compute_dtype
+from detector_core.training.step import TrainState
 
 VARIANT = "resnet68-cutout"
 STORED_SIZE = 256

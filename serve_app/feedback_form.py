@@ -40,7 +40,7 @@ class FeedbackForm:
         return cls(data=form.files[0], label=label, verdict=verdict, request_id=request_id)
 
     def save(self, store: feedback.Store, model: dict[str, str], max_pixels: int, pool: DecodePool) -> str:
-        """Stores the image without metadata; returns its id. Call it in a thread. Raises BadImage, InsufficientResources."""
+        """Stores the image without metadata and returns its id, in a thread. Raises BadImage, InsufficientResources."""
         width, height = read_size(self.data, max_pixels=max_pixels)
         with pool.reserve(2 * width * height * BYTES_PER_PIXEL):
             return store.add(

@@ -193,6 +193,18 @@ def _glasses(canvas: _Canvas, x: Array, y: Array, rng: np.random.Generator, look
     canvas.paint(canvas.edge(np.abs(y - look["eye_y"] + 0.03) - 0.014) * (np.abs(x) < gap + 0.02), frame)
 
 
+_LOOK = {
+    "eye_gap": (0.2, 0.25), "eye_y": (-0.12, -0.04), "eye_width": (0.09, 0.12), "eye_height": (0.045, 0.068),
+    "gaze": (-0.03, 0.03), "brow_y": (0.13, 0.18), "brow_tilt": (-0.2, 0.2), "brow_weight": (0.012, 0.03),
+    "nose_y": (0.16, 0.24), "nose_width": (0.06, 0.1), "mouth_y": (0.36, 0.44), "mouth_width": (0.15, 0.25),
+    "smile": (-0.02, 0.12), "lip": (0.03, 0.055), "mouth_open": (0.0, 0.03), "teeth": (-0.03, 0.02),
+    "blush": (0.0, 0.3), "light_x": (-1.0, 1.0), "beard": (-1.2, 0.8), "head_width": (0.46, 0.56),
+    "head_height": (0.64, 0.74), "head_power": (2.0, 2.6), "hair_length": (-0.5, 0.9), "hairline": (0.28, 0.5),
+    "parting": (-0.3, 0.3), "fringe": (-0.5, 0.5),
+}  # fmt: skip
+"""Range of each property of a face, in coordinates from -1 to 1."""
+
+
 def portrait(rng: np.random.Generator, size: int) -> Array:
     """Paints a portrait: light_SS3 float32, linear light from 0 to about 1.
 
@@ -206,16 +218,7 @@ def portrait(rng: np.random.Generator, size: int) -> Array:
     _background(canvas, rng)
 
     skin, hair, cloth = _mix(rng, _SKIN), _mix(rng, _HAIR), linear(_CLOTH[rng.integers(len(_CLOTH))])
-    ranges = {
-        "eye_gap": (0.2, 0.25), "eye_y": (-0.12, -0.04), "eye_width": (0.09, 0.12), "eye_height": (0.045, 0.068),
-        "gaze": (-0.03, 0.03), "brow_y": (0.13, 0.18), "brow_tilt": (-0.2, 0.2), "brow_weight": (0.012, 0.03),
-        "nose_y": (0.16, 0.24), "nose_width": (0.06, 0.1), "mouth_y": (0.36, 0.44), "mouth_width": (0.15, 0.25),
-        "smile": (-0.02, 0.12), "lip": (0.03, 0.055), "mouth_open": (0.0, 0.03), "teeth": (-0.03, 0.02),
-        "blush": (0.0, 0.3), "light_x": (-1.0, 1.0), "beard": (-1.2, 0.8), "head_width": (0.46, 0.56),
-        "head_height": (0.64, 0.74), "head_power": (2.0, 2.6), "hair_length": (-0.5, 0.9), "hairline": (0.28, 0.5),
-        "parting": (-0.3, 0.3), "fringe": (-0.5, 0.5),
-    }  # fmt: skip
-    look = {name: float(rng.uniform(low, high)) for name, (low, high) in ranges.items()}
+    look = {name: float(rng.uniform(low, high)) for name, (low, high) in _LOOK.items()}
     strands = _strands(x, y, rng)
     locks = hair * (0.85 + 0.45 * strands)[..., None]
 

@@ -77,7 +77,7 @@ def from_url(url: str, folder: Path) -> Path:
     """The path of a published file, kept under its own name in ``folder`` and downloaded if it is not there yet.
 
     Raises:
-        WeightsUnavailable: the file cannot be downloaded; the message says where to put it and what the alternatives are.
+        WeightsUnavailable: the file cannot be downloaded; the message says where to put it and what else can be done.
     """
     path = folder / PurePosixPath(url).name
     if path.exists():
@@ -104,8 +104,8 @@ def load_file(model: nn.Module, where: str | Path, heads: Iterable[str]) -> None
     the file or has another number of classes, the network keeps its own.
 
     Raises:
-        WeightsUnavailable: there is no such file, it holds no weights, or they belong to another network (the message names the
-            first tensor that differs).
+        WeightsUnavailable: there is no such file, it holds no weights, or they belong to another network (the message
+            names the first tensor that differs).
     """
     state, own = read(where), model.state_dict()
     prefixes = tuple(f"{head}." for head in heads)

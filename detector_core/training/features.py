@@ -36,7 +36,8 @@ from detector_core.images.preprocess import normalize
 from detector_core.networks import packages
 from detector_core.networks.frozen import FrozenNetwork
 from detector_core.training.distributed import all_gather
-from detector_core.training.step import TrainState, autocast, resolve_compute_dtype
+from detector_core.training.optimizer import resolve_compute_dtype
+from detector_core.training.step import TrainState, autocast
 
 BATCH = 32
 SAVE_EVERY = 512

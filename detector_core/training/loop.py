@@ -12,7 +12,7 @@ import dataclasses
 import itertools
 import math
 import resource
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,7 +39,8 @@ from detector_core.evaluation import metrics
 from detector_core.networks.frozen import FrozenNetwork, trained_state
 from detector_core.training.distributed import all_gather
 from detector_core.training.features import FeatureReport, frozen_features, standardize
-from detector_core.training.step import Stepper, StepReport, TrainState, autocast, resolve_compute_dtype, to_device
+from detector_core.training.optimizer import resolve_compute_dtype
+from detector_core.training.step import Stepper, StepReport, TrainState, autocast, to_device
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,8 +102,36 @@ def fit(
         TrainingFailed: the loss is no longer finite; the weights are those before the step.
     """
     worker = worker or WorkerRank()
-    optim, spec = state.spec.optim, state.spec
+    train, valid = yield from _datasets(state, data, worker, cache)
     pin_memory = state.device.type == "cuda"
+    epoch_plan = plan(len(train), state.spec.optim, state.spec.seed, worker)
+    sampler = TrainSampler(epoch_plan, worker)
+    train_loader = loader(train, sampler, processes=processes, pin_memory=pin_memory)
+    valid_loader = loader(
+        valid,
+        ValidSampler(len(valid), state.spec.optim.micro_batch, worker),
+        processes=min(processes, 1),
+        pin_memory=pin_memory,
+    )
+    stepper = Stepper(state, epoch_plan, worker, skip_broken)
+    progress = state.progress
+    if not state.finished and (current := environment(state)) not in progress.environments:
+        progress.environments.append(current)
+    while not state.finished:
+        sampler.set_epoch(progress.epoch, progress.step)
+        batches = iter(train_loader)
+        while progress.step < epoch_plan.steps:
+            yield stepper.step(batches)
+        network = state.evaluated if state.average else stepper.network
+        targets, logits = _logits(state, network, valid_loader, skip_broken)
+        yield _end_epoch(state, epoch_plan.steps, targets, logits, worker)
+
+
+def _datasets(
+    state: TrainState, data: Manifest, worker: WorkerRank, cache: Path | None
+) -> Generator[FeatureReport, None, tuple[ImageDataset, ImageDataset]]:
+    """The training and validation images, with the features of frozen backbones."""
+    spec = state.spec
     train_rows, valid_rows = data.split("train"), data.split("valid")
     features: dict[str, SplitFeatures] = {}
     if isinstance(state.network, FrozenNetwork) and not state.finished:
@@ -119,27 +148,7 @@ def fit(
         train_rows, data.root, spec.preprocess, spec.augment, spec.seed, decoded[0], features.get("train")
     )
     valid = ImageDataset(valid_rows, data.root, spec.preprocess, decoded=decoded[1], features=features.get("valid"))
-    epoch_plan = plan(len(train), optim, spec.seed, worker)
-    sampler = TrainSampler(epoch_plan, worker)
-    train_loader = loader(train, sampler, processes=processes, pin_memory=pin_memory)
-    valid_loader = loader(
-        valid,
-        ValidSampler(len(valid), optim.micro_batch, worker),
-        processes=min(processes, 1),
-        pin_memory=pin_memory,
-    )
-    stepper = Stepper(state, epoch_plan, worker, skip_broken)
-    progress = state.progress
-    if not state.finished and (current := environment(state)) not in progress.environments:
-        progress.environments.append(current)
-    while not state.finished:
-        sampler.set_epoch(progress.epoch, progress.step)
-        batches = iter(train_loader)
-        while progress.step < epoch_plan.steps:
-            yield stepper.step(batches)
-        network = state.evaluated if state.average else stepper.network
-        targets, logits = _logits(state, network, valid_loader, skip_broken)
-        yield _end_epoch(state, epoch_plan.steps, targets, logits, worker)
+    return train, valid
 
 
 def environment(state: TrainState) -> dict[str, Any]:

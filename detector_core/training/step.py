@@ -20,16 +20,16 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from detector_core.config import OptimSpec, RunSpec
+from detector_core.config import RunSpec
 from detector_core.data.loading import Batch, EpochPlan, WorkerRank
 from detector_core.errors import BadData, BrokenArtifact, TrainingFailed
 from detector_core.images.preprocess import normalize
 from detector_core.networks import factory
-from detector_core.networks.catalog import find_network
 from detector_core.networks.frozen import FrozenNetwork, load_trained_state, trained_state
 from detector_core.training import checkpoint
 from detector_core.training.checkpoint import Progress
 from detector_core.training.distributed import BatchNormStatistics
+from detector_core.training.optimizer import create_optimizer, learning_rate, resolve_compute_dtype
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -233,40 +233,6 @@ class Stepper:
             raise BadData(f"broken image: {broken[0]}; repair it, or leave broken images out with --skip-broken")
         listed = self.state.progress.broken_images
         listed.extend(item for item in broken if item not in listed)
-
-
-def learning_rate(optim: OptimSpec, step: int, steps_per_epoch: int) -> float:
-    """The learning rate of a step, counted from 0 over the whole run: a linear warm-up, then the schedule."""
-    lr = optim.learning_rate * min(1.0, (step + 1) / max(1, optim.warmup_steps))
-    if optim.schedule == "constant":
-        return lr
-    return lr * 0.5 * (1 + math.cos(math.pi * step / (optim.epochs * steps_per_epoch)))
-
-
-def create_optimizer(network: nn.Module, spec: RunSpec) -> torch.optim.Optimizer:
-    """The optimizer of a spec. Classification layers are a separate group; each step sets the learning rates."""
-    prefixes = tuple(f"{head}." for head in find_network(spec.model.architecture).heads)
-    heads: list[nn.Parameter] = []
-    body: list[nn.Parameter] = []
-    for name, parameter in network.named_parameters():
-        if parameter.requires_grad:
-            (heads if name.startswith(prefixes) else body).append(parameter)
-    factors = ((body, 1.0), (heads, spec.optim.head_learning_rate_factor))
-    groups = [{"params": parameters, "factor": factor} for parameters, factor in factors if parameters]
-    if spec.optim.optimizer == "adamw":
-        return torch.optim.AdamW(groups, weight_decay=spec.optim.weight_decay, fused=True)
-    return torch.optim.Adam(groups, fused=True)
-
-
-def resolve_compute_dtype(optim: OptimSpec, device: torch.device) -> str:
-    """``bf16`` or ``fp32``; ``auto`` is bf16 if the hardware multiplies it natively."""
-    if optim.compute_dtype != "auto":
-        return optim.compute_dtype
-    if device.type == "cuda":
-        native = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:
-        native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return "bf16" if native else "fp32"
 
 
 def autocast(state: TrainState) -> Any:

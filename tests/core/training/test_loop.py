@@ -17,7 +17,8 @@ from detector_core.data import manifest
 from detector_core.data.loading import WorkerRank
 from detector_core.errors import BadData, BrokenArtifact, TrainingFailed
 from detector_core.training.loop import EpochReport, fit
-from detector_core.training.step import StepReport, TrainState, learning_rate, resolve_compute_dtype
+from detector_core.training.optimizer import learning_rate, resolve_compute_dtype
+from detector_core.training.step import StepReport, TrainState
 
 
 def losses(spec: RunSpec, dataset: Path, place: WorkerRank | None = None) -> list[float]:

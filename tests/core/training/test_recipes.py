@@ -23,7 +23,8 @@ from detector_core.registry import openvino_export
 from detector_core.registry.engines import OpenVinoEngine
 from detector_core.training.features import FeatureReport
 from detector_core.training.loop import EpochReport, fit
-from detector_core.training.step import StepReport, TrainState, create_optimizer, learning_rate
+from detector_core.training.optimizer import create_optimizer, learning_rate
+from detector_core.training.step import StepReport, TrainState
 
 SMALL = {
     "preprocess.image_size": 64,

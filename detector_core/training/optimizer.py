@@ -1,0 +1,43 @@
+"""The optimizer of a run, its learning rate at every step, and the dtype that it computes in."""
+
+import math
+
+import torch
+from torch import nn
+
+from detector_core.config import OptimSpec, RunSpec
+from detector_core.networks.catalog import find_network
+
+
+def learning_rate(optim: OptimSpec, step: int, steps_per_epoch: int) -> float:
+    """The learning rate of a step, counted from 0 over the whole run: a linear warm-up, then the schedule."""
+    lr = optim.learning_rate * min(1.0, (step + 1) / max(1, optim.warmup_steps))
+    if optim.schedule == "constant":
+        return lr
+    return lr * 0.5 * (1 + math.cos(math.pi * step / (optim.epochs * steps_per_epoch)))
+
+
+def create_optimizer(network: nn.Module, spec: RunSpec) -> torch.optim.Optimizer:
+    """The optimizer of a spec. Classification layers are a separate group; each step sets the learning rates."""
+    prefixes = tuple(f"{head}." for head in find_network(spec.model.architecture).heads)
+    heads: list[nn.Parameter] = []
+    body: list[nn.Parameter] = []
+    for name, parameter in network.named_parameters():
+        if parameter.requires_grad:
+            (heads if name.startswith(prefixes) else body).append(parameter)
+    factors = ((body, 1.0), (heads, spec.optim.head_learning_rate_factor))
+    groups = [{"params": parameters, "factor": factor} for parameters, factor in factors if parameters]
+    if spec.optim.optimizer == "adamw":
+        return torch.optim.AdamW(groups, weight_decay=spec.optim.weight_decay, fused=True)
+    return torch.optim.Adam(groups, fused=True)
+
+
+def resolve_compute_dtype(optim: OptimSpec, device: torch.device) -> str:
+    """``bf16`` or ``fp32``; ``auto`` is bf16 if the hardware multiplies it natively."""
+    if optim.compute_dtype != "auto":
+        return optim.compute_dtype
+    if device.type == "cuda":
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return "bf16" if native else "fp32"
