@@ -28,7 +28,7 @@ UNCERTAIN = "uncertain"
 VERDICTS = (REAL, UNCERTAIN, FAKE)
 TEMPERATURE_RANGE = (0.1, 100.0)
 FAKES_PASSED_LIMITS = (0.01, 0.02, 0.05)
-"""The limits that :func:`choose` tries if it is given none, the strictest first."""
+"""The limits that :func:`choose` tries by default, the strictest first."""
 MIN_REALS_PASSED = 0.5
 """A limit is too strict if a smaller fraction of the reals would be called real."""
 

@@ -126,7 +126,7 @@ def differences(run: EvaluatedRun) -> list[str]:
     names = [field for field in default if used[field] != default[field]]
     ignored = {"seed", "optim.micro_batch"}
     if default["model.init"] == "hub" and used["model.init"] != "none":
-        ignored.add("model.init")  # a file, which presumably holds the published weights
+        ignored.add("model.init")  # a file, presumably with the published weights
     different = [name for name in names if name not in ignored]
     return different + [TRAINING_IMAGES] * (_training_images(run) != PAPER_TRAINING_IMAGES)
 
@@ -166,7 +166,7 @@ def mcnemar(first: EvaluatedRun, second: EvaluatedRun) -> dict[str, Any]:
 
     Returns:
         ``only_first_correct``, ``only_second_correct`` and ``p_value`` over all images, and the same under ``fakes``
-        over the fakes alone, which tells whether one of the two lets fewer fakes pass.
+        over the fakes alone, which shows whether one of the two lets fewer fakes pass.
 
     Raises:
         BadData: the two were evaluated on different images.

@@ -61,7 +61,7 @@ def render_page(comparison: dict[str, Any], runs: list[EvaluatedRun], images: di
         _table(_metrics(comparison["means"])),
         _misprints(comparison["means"]),
         "<h2>Is a difference between two variants significant?</h2>",
-        f"<p>McNemar's exact test on the same images: over all images, and over the fakes alone, which tells whether "
+        f"<p>McNemar's exact test on the same images: over all images, and over the fakes alone, which shows whether "
         f"one of the two lets fewer fakes pass. A difference with p above {SIGNIFICANCE:g} may be chance.</p>",
         _table(_pairs(comparison["mcnemar"])),
         "<h2>Settings</h2>",

@@ -238,10 +238,11 @@ def brier_score(is_fake_N: Flags, p_fake_N: Scores) -> float:
 
 
 def reliability(is_fake_N: Flags, p_fake_N: Scores, bins: int = BINS) -> dict[str, list[Any]]:
-    """The reliability diagram: for each equal-width bin of ``p_fake`` that is not empty, what it predicts and holds.
+    """The reliability diagram: the predicted and the observed fraction of fakes in equal-width bins of ``p_fake``.
 
     Returns:
-        ``images``, their number; ``p_fake``, their mean ``p_fake``; ``fakes``, the fraction of fakes among them.
+        One value for each bin that is not empty: ``images``, the number of images; ``p_fake``, their mean ``p_fake``;
+        ``fakes``, the fraction of fakes among them.
     """
     bin_N = np.minimum((p_fake_N * bins).astype(int), bins - 1)
     images = np.bincount(bin_N, minlength=bins)

@@ -1,4 +1,4 @@
-"""Verdicts about files of unlabeled images, the same that the service gives about whole images.
+"""Predictions for files of unlabeled images, identical to those of the service for whole images.
 
 Left out: distributing the files (``jobs.predict``), and looking for faces.
 """

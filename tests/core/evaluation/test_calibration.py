@@ -32,7 +32,7 @@ few = settings(max_examples=30, deadline=None)  # the cores may be busy
 WHERE = {"fingerprint": "f" * 64, "name": "tiny", "split": "valid", "n": 100, "weights_sha256": "w"}
 
 
-def drawn(seed: int, distance: float, n: int) -> tuple[Any, Any]:
+def normal_logits(seed: int, distance: float, n: int) -> tuple[Any, Any]:
     """n logits of each class, normal, ``distance`` standard deviations apart."""
     draw = np.random.default_rng(seed)
     is_fake = np.repeat([False, True], n)
@@ -138,10 +138,10 @@ def test_a_small_split_without_errors_has_one_threshold_in_the_gap() -> None:
 
 @pytest.mark.parametrize("seed", range(5))
 def test_a_good_model_calls_most_reals_real(seed: int) -> None:
-    is_fake, logit = drawn(seed, 2.9, 50)  # AUC 0.98
+    is_fake, logit = normal_logits(seed, 2.9, 50)  # AUC 0.98
     chosen = choose(is_fake, logit, chosen_on=WHERE)
     assert chosen.real_below <= chosen.fake_above
-    new_fake, new_logit = drawn(seed + 100, 2.9, 2000)
+    new_fake, new_logit = normal_logits(seed + 100, 2.9, 2000)
     names = verdicts(chosen.p_fake(new_logit), chosen)
     assert np.mean(names[~new_fake] == "real") > 0.5
     assert np.mean(names[new_fake] == "real") < 0.1
@@ -160,7 +160,7 @@ def test_one_unusual_fake_relaxes_the_limit_unless_it_is_given() -> None:
 
 
 def test_a_random_model_calls_almost_nothing_real() -> None:
-    is_fake, logit = drawn(0, 0.0, 500)
+    is_fake, logit = normal_logits(0, 0.0, 500)
     chosen = choose(is_fake, logit, chosen_on=WHERE)
     assert chosen.max_fakes_passed == FAKES_PASSED_LIMITS[0]
     assert Confusion.from_scores(is_fake, chosen.p_fake(logit), chosen.real_below).fakes_passed <= 5

@@ -161,8 +161,8 @@ def test_settings_that_differ_from_the_paper_come_first(paper: list[EvaluatedRun
 
 @pytest.mark.parametrize("runs", [1, 2, 3])
 def test_a_cell_without_a_run_is_blank(paper: list[EvaluatedRun], runs: int) -> None:
-    drawn = np.asarray(Image.open(io.BytesIO(comparison_html.draw_learning_curves(paper[:runs]))).convert("L"))
-    upper = drawn[: drawn.shape[0] * 3 // 4]  # the legend is below
+    pixels = np.asarray(Image.open(io.BytesIO(comparison_html.draw_learning_curves(paper[:runs]))).convert("L"))
+    upper = pixels[: pixels.shape[0] * 3 // 4]  # the legend is below
     middles = [np.array_split(third, 3, axis=1)[1] for third in np.array_split(upper, 3, axis=1)]
     assert [bool((middle < 255).any()) for middle in middles] == [number < runs for number in range(3)]
 
