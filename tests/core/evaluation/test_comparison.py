@@ -178,3 +178,10 @@ def test_seed_micro_batch_and_a_weights_file_are_no_differences(paper: list[Eval
         "optim.schedule",
         "augment.cutout",
     ]
+
+
+def test_settings_do_not_show_the_path_of_a_weights_file(paper: list[EvaluatedRun]) -> None:
+    run = replace(paper[0], spec=paper[0].spec.replace({"model.init": "home/weights.pt", "optim.epochs": 3}))
+    settings = comparison.settings(run)
+    assert settings["initial weights"] == {"used": "a file", "default": "hub"}
+    assert settings["epochs"] == {"used": 3, "default": 10}
