@@ -56,7 +56,8 @@ def face_for(frame: Frame) -> Face:
     eyes_and_mouth = frame.corners[0] + CANONICAL @ np.stack([right, down])
     nose = eyes_and_mouth.mean(0) + 40  # anywhere, since it is not used
     landmarks = np.insert(eyes_and_mouth, 2, nose, axis=0).astype(np.float32)
-    return Face(box=(0, 0, 1, 1), score=1.0, landmarks=landmarks)
+    (x, y), half = frame.corners.mean(0), 0.36 * frame.side
+    return Face(box=(x - half, y - half, x + half, y + half), score=1.0, landmarks=landmarks)
 
 
 @given(side=st.floats(20, 4000), degrees=st.floats(-179, 179), x=st.floats(-500, 5000), y=st.floats(-500, 5000))
@@ -66,6 +67,15 @@ def test_landmarks_determine_the_frame(side: float, degrees: float, x: float, y:
     assert fitted.side == pytest.approx(side, rel=1e-2)
     assert math.remainder(fitted.degrees - degrees, 360) == pytest.approx(0, abs=1)
     assert np.abs(fitted.corners - frame.corners).max() < 0.02 * side + 0.1
+
+
+@pytest.mark.parametrize(("x", "y", "scale"), [(200, 150, 0.0), (-500, -500, 0.0), (-500, 150, 1.0), (200, 150, 20.0)])
+def test_landmarks_that_contradict_the_box_are_ignored(x: float, y: float, scale: float) -> None:
+    """Coinciding landmarks outside of the image would keep a thread busy for minutes."""
+    eyes_and_mouth = np.array([x, y]) + scale * 140 * (CANONICAL - 0.5)
+    landmarks = np.insert(eyes_and_mouth, 2, [x, y], axis=0).astype(np.float32)
+    frame = portrait_frame(Face(box=(150, 100, 250, 200), score=1.0, landmarks=landmarks))
+    assert (frame.corner, frame.side, frame.degrees) == (pytest.approx((131, 81)), pytest.approx(138), 0)
 
 
 @pytest.mark.parametrize("side", [90, 128, 200, 400])
