@@ -1,1 +1,1 @@
-"""Scores to figures: metrics, thresholds, robustness, reports, comparisons."""
+"""From scores to metrics: thresholds, robustness, reports, comparisons, explanations."""
