@@ -15,8 +15,8 @@ folder of a trial, with its model and TensorBoard events (make tensorboard shows
 more and then listed as failed; the search continues. After a crash, run the same command with --resume: finished trials
 are not repeated.
 
-The last line on stdout is one JSON object: search, variant, objective, best (learning_rate, value of the objective,
-spec file), table_ii, trials, failed; with "all" a list of these under "searches".
+The last line on stdout is one JSON object: search, variant, objective, best (learning_rate, the value of the
+objective, spec: its file), table_ii, trials, failed; with "all" a list of these under "searches".
 """
 
 import argparse

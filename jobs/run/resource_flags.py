@@ -29,7 +29,11 @@ def add_flags(parser: argparse.ArgumentParser, *, workers: str = "--workers", ca
     parser.add_argument("--storage", required=True, metavar="RUNS", help="folder, shared mount or URI for runs")
     group = parser.add_argument_group("resources")
     group.add_argument(
-        workers, default="1", dest="workers", metavar="W", help="Ray Train workers; MIN:MAX uses what is available [1]"
+        workers,
+        default="1",
+        dest="workers",
+        metavar="W",
+        help="Ray Train workers" + ("; MIN:MAX uses what is available" if workers == "--workers" else "") + " [1]",
     )
     group.add_argument("--gpu", action="store_true", help="one GPU for each worker")
     group.add_argument("--cpus", type=int, metavar="N", help="cores per worker [an equal share of all cores]")

@@ -35,7 +35,7 @@ CPUS_PER_WORKER = "cpus_per_worker"
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Adds the flags that override fields of a variant's row."""
-    group = parser.add_argument_group("what to train (default: the variant's row of Table II)")
+    group = parser.add_argument_group("what to train (default: the settings of the variant)")
     for flag, (field, kind, text) in _OVERRIDES.items():
         group.add_argument(flag, type=kind, default=None, metavar=flag[2:].upper(), help=f"{text} [{field}]")
     group.add_argument(

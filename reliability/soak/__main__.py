@@ -160,7 +160,7 @@ def _goes_live(service: Service, version: str) -> bool:
     """Waits until a version answers; false if it does not within LIVE_WITHIN_S."""
     over = _timer(LIVE_WITHIN_S)
     while not over():
-        status, text = service.ask("POST", "/v1/detect", image_bytes(), "image/jpeg")
+        status, text = service.request("POST", "/v1/detect", image_bytes(), "image/jpeg")
         if status == 200 and json.loads(text)["results"][0]["model"]["version"] == version:
             return True
         time.sleep(0.5)

@@ -25,7 +25,7 @@ def read(name: str) -> dict[str, Any]:
     return config
 
 
-def said(config: dict[str, Any], key: str) -> str:
+def joined(config: dict[str, Any], key: str) -> str:
     return "\n".join(config[key])
 
 
@@ -44,10 +44,10 @@ def test_ray_s_validators_see_a_mistake() -> None:
 @pytest.mark.parametrize("name", FILES)
 def test_a_cluster_is_closed_and_runs_the_locked_environment(name: str) -> None:
     config = read(name)
-    head, setup = said(config, "head_start_ray_commands"), said(config, "setup_commands")
+    head, setup = joined(config, "head_start_ray_commands"), joined(config, "setup_commands")
     assert "--dashboard-host=127.0.0.1" in head
     assert [target for target in config["file_mounts"] if target.endswith("/.ray/auth_token")]
-    assert "RAY_AUTH_MODE=token" in setup + said(config.get("docker", {"run_options": []}), "run_options")
+    assert "RAY_AUTH_MODE=token" in setup + joined(config.get("docker", {"run_options": []}), "run_options")
     assert "uv sync --locked --no-dev --no-install-project" in setup
     for mounted in config["file_mounts"].values():
         assert mounted.startswith("~") or (ROOT / mounted).exists(), mounted
@@ -103,8 +103,8 @@ def launch(config: dict[str, Any], kind: str) -> dict[str, Any]:
     provider.create_node(config["available_node_types"][kind]["node_config"], tags, 1)
     (node,) = provider.non_terminated_nodes({TAG_RAY_USER_NODE_TYPE: kind})
     assert provider.node_tags(node)[TAG_RAY_CLUSTER_NAME] == config["cluster_name"]
-    found = boto3.client("ec2", region_name=config["provider"]["region"]).describe_instances(InstanceIds=[node])
-    instance: dict[str, Any] = found["Reservations"][0]["Instances"][0]
+    response = boto3.client("ec2", region_name=config["provider"]["region"]).describe_instances(InstanceIds=[node])
+    instance: dict[str, Any] = response["Reservations"][0]["Instances"][0]
     return instance
 
 

@@ -34,9 +34,9 @@ def cluster_of(name: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize(("name", "kind"), [("cluster", "RayCluster"), ("job", "RayJob"), ("service", "RayService")])
 def test_a_manifest_is_of_its_kind(name: str, kind: str) -> None:
-    found = manifest(name)
-    assert (found["apiVersion"], found["kind"]) == ("ray.io/v1", kind)
-    assert set(found["metadata"]) & {"name", "generateName"}
+    content = manifest(name)
+    assert (content["apiVersion"], content["kind"]) == ("ray.io/v1", kind)
+    assert set(content["metadata"]) & {"name", "generateName"}
 
 
 @pytest.mark.parametrize("name", ["cluster", "service"])

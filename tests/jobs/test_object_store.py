@@ -1,4 +1,4 @@
-"""The whole story on an object store: prepare, train, resume after a SIGKILL, evaluate, promote, answer."""
+"""Every job on an object store: prepare, train, resume after SIGKILL, evaluate, promote and serve."""
 
 import importlib
 import json
@@ -56,7 +56,7 @@ def lines(uri: str) -> int:
     return len(storage.read_bytes(uri).splitlines()) if storage.exists(uri) else 0
 
 
-def test_the_whole_story(images: str, tiny_spec: RunSpec, tmp_path: Path) -> None:
+def test_every_job_works_on_an_object_store(images: str, tiny_spec: RunSpec, tmp_path: Path) -> None:
     made = job("prepare", images, "--out", f"{TOP}/datasets/tiny", "--name", "tiny")
     assert made["images"] == 80
     assert storage.names(made["dataset"]) == ["audit.json", "dataset.json", "manifest.parquet"]
@@ -80,8 +80,8 @@ def test_the_whole_story(images: str, tiny_spec: RunSpec, tmp_path: Path) -> Non
     assert not [name for name in storage.names(RUN) if name.startswith("checkpoint_2")]
     assert {"model", "run.json", "metrics.csv", "curves.png", "samples.png", "tensorboard"} <= set(storage.names(RUN))
 
-    judged = job("evaluate", RUN, "--data", made["dataset"], "--workers", "1")
-    assert judged["report"] == f"{RUN}/model/evaluation/test/report.json"
+    evaluated = job("evaluate", RUN, "--data", made["dataset"], "--workers", "1")
+    assert evaluated["report"] == f"{RUN}/model/evaluation/test/report.json"
     assert "report.html" in storage.names(f"{RUN}/model/evaluation/test")
 
     promoted = job("promote", RUN, "--to", f"{TOP}/models")
@@ -107,8 +107,8 @@ def served(models: str, temporary: Path) -> Iterator[str]:
     service = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
     try:
         assert service.stdout
-        said = iter(service.stdout.readline, "")
-        assert any("Ctrl-C" in line for line in said), service.communicate()[1]
+        lines = iter(service.stdout.readline, "")
+        assert any("Ctrl-C" in line for line in lines), service.communicate()[1]
         yield f"http://127.0.0.1:{port}"
     finally:
         service.terminate()

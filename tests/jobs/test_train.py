@@ -148,7 +148,7 @@ def test_too_many_workers_fail_in_seconds(spec_file: Path, tiny_dataset: Path, t
     ("flags", "message"),
     [
         (["--batch-size", "1", "--workers", "2"], "2 workers need at least one image each"),
-        (["--workers", "0"], "--workers 0: write a number of 1 or more"),
+        (["--workers", "0"], "--workers 0: give a number of 1 or more"),
         (["--set", "optim.nothing=1"], "RunSpec has no field 'optim.nothing'"),
         (["--epochs", "0"], "OptimSpec.epochs is 0: it must be 1 or more"),
         (["--image-size", "8"], "image size 8 is too small for resnet68"),
@@ -157,14 +157,14 @@ def test_too_many_workers_fail_in_seconds(spec_file: Path, tiny_dataset: Path, t
         (["--data", "nowhere"], "nowhere is not a prepared data set"),
     ],
 )
-def test_bad_flags_end_in_one_line(
+def test_invalid_flags_are_reported_in_one_line(
     tiny_dataset: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], flags: list[str], message: str
 ) -> None:
     given = ["resnet68", "--data", str(tiny_dataset), "--storage", str(tmp_path / "runs"), "--init", "none", *flags]
-    with pytest.raises(SystemExit) as ended:
+    with pytest.raises(SystemExit) as exited:
         main(given)
     out, err = capfd.readouterr()
-    assert (ended.value.code, out) == (1, "")
+    assert (exited.value.code, out) == (1, "")
     assert message in err.splitlines()[-1]
     assert not (tmp_path / "runs").exists()
 
@@ -177,7 +177,7 @@ def test_an_unknown_variant_names_the_nearest(
     assert "did you mean resnet68?" in capfd.readouterr().err.splitlines()[-1]
 
 
-def test_moved_images_are_found_before_ray_starts(
+def test_moved_images_are_reported_before_ray_starts(
     writable_dataset: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     root = Path(manifest.load(str(writable_dataset)).root)
@@ -188,13 +188,15 @@ def test_moved_images_are_found_before_ray_starts(
     assert f"the images under {root} were moved" in err.splitlines()[-1]
 
 
-def test_few_steps_are_said(writable_dataset: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_training_of_few_steps_is_warned_about(
+    writable_dataset: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     count = len(manifest.load(str(writable_dataset)).split("train"))
-    Path(manifest.load(str(writable_dataset)).root).rename(tmp_path / "elsewhere")  # so that it ends there
+    Path(manifest.load(str(writable_dataset)).root).rename(tmp_path / "elsewhere")  # ends the job early
     with pytest.raises(SystemExit):
         main(["resnet68-cutout", "--data", str(writable_dataset), "--storage", str(tmp_path)])
-    words = f"resnet68-cutout: {count} images in batches of 1,000 are 1 step an epoch, 10 in all"
-    assert words in capfd.readouterr().err
+    warning = f"resnet68-cutout: {count} images in batches of 1,000 are only 1 step per epoch, 10 in total"
+    assert warning in capfd.readouterr().err
 
 
 def test_the_agents_of_a_killed_driver_end_by_themselves(agents: list[int]) -> None:

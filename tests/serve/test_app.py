@@ -44,9 +44,9 @@ def service(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 def test_it_says_where_it_listens(service: Service) -> None:
     for part in (f"http://127.0.0.1:{service.port}/\n", f"http://127.0.0.1:{service.port}/docs\n", "token: "):
-        assert part in service.said
-    assert service.ask("GET", "/readyz")[0] == 200
-    assert "<title>" in service.ask("GET", "/")[1]
+        assert part in service.output
+    assert service.request("GET", "/readyz")[0] == 200
+    assert "<title>" in service.request("GET", "/")[1]
 
 
 def test_the_model_that_answers_is_named_and_each_answer_has_one_request_id(service: Service) -> None:
@@ -62,13 +62,13 @@ def check_score(service: Service) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(buffer, "JPEG")
     (expected,) = Predictor(versions.live(service.models)).predict([decode(buffer.getvalue())])
-    status, body = service.ask("POST", "/v1/detect", buffer.getvalue(), "image/jpeg")
+    status, body = service.request("POST", "/v1/detect", buffer.getvalue(), "image/jpeg")
     assert status == 200
     (result,) = json.loads(body)["results"]
     assert result["p_fake"] == pytest.approx(expected.p_fake, abs=1e-3)
     assert result["verdict"] == expected.verdict
     assert result["model"]["version"] == versions.live(service.models).name
-    status, body = service.ask("POST", "/v1/detect", b"text", "image/jpeg")
+    status, body = service.request("POST", "/v1/detect", b"text", "image/jpeg")
     assert (status, json.loads(body)["error"]["code"]) == (400, "not_an_image")
 
 
@@ -81,7 +81,7 @@ def test_the_layout_together_runs_ingress_and_model_in_one_process(models: Path,
     (tmp_path / "home").mkdir()
     with running(models, tmp_path / "home", tmp_path / "log", "--config", str(tmp_path / "serve.yaml")) as together:
         check_score(together)
-        assert together.ask("GET", "/readyz")[0] == 200
+        assert together.request("GET", "/readyz")[0] == 200
         titles = [Path(f"/proc/{pid}/cmdline").read_text() for pid in marked(together.mark)]
     # While a replica runs a method, such as a health check, a dot and the method follow in the title.
     replicas = [re.split(r"[.\0]", title)[0] for title in titles if "ServeReplica" in title]

@@ -131,7 +131,7 @@ def test_overload_is_refused_with_503_and_the_service_recovers(service: Service)
     assert answers.malformed == []
     assert set(answers.statuses) == {200, 503}
     started = time.monotonic()
-    assert wait_until(lambda: service.ask("POST", "/v1/detect", image_bytes(), "image/jpeg")[0] == 200, RECOVERY_S)
+    assert wait_until(lambda: service.request("POST", "/v1/detect", image_bytes(), "image/jpeg")[0] == 200, RECOVERY_S)
     assert time.monotonic() - started < RECOVERY_S
 
 
@@ -157,7 +157,7 @@ def test_no_request_fails_when_a_replica_is_killed(service: Service) -> None:
     answers = asyncio.run(load_for(6, service, LIGHT, kill))
     assert answers.malformed == []
     assert answers.statuses[200] > answers.statuses[503]
-    assert wait_until(lambda: service.ask("GET", "/readyz")[0] == 200, 60)
+    assert wait_until(lambda: service.request("GET", "/readyz")[0] == 200, 60)
     assert detectors(service) != before
 
 
@@ -167,13 +167,13 @@ def test_no_request_fails_during_a_promotion(service: Service, tmp_path: Path) -
 
     def promote() -> None:
         version = versions.promote(better, service.models)
-        assert wait_until(lambda: json.loads(service.ask("GET", "/v1/model")[1])["version"] == version, 60)
+        assert wait_until(lambda: json.loads(service.request("GET", "/v1/model")[1])["version"] == version, 60)
 
     answers = asyncio.run(load_for(8, service, LIGHT, promote))
     assert answers.malformed == []
     assert set(answers.statuses) == {200}
     assert set(answers.versions) == {before, versions.live(service.models).name}
-    assert json.loads(service.ask("GET", "/v1/model")[1])["version"] == versions.live(service.models).name
+    assert json.loads(service.request("GET", "/v1/model")[1])["version"] == versions.live(service.models).name
 
 
 def main(seconds: float) -> None:

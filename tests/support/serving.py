@@ -1,4 +1,4 @@
-"""A running ``python -m jobs.serve`` for tests: started, asked, stopped whatever state it is in."""
+"""A running ``python -m jobs.serve`` for tests, in another process."""
 
 import contextlib
 import http.client
@@ -20,18 +20,25 @@ MARK = "DETECTOR_TEST_MARK"
 
 @dataclass
 class Service:
-    """A running ``python -m jobs.serve``; ``mark`` is in the environment of each of its processes."""
+    """A running ``python -m jobs.serve``.
+
+    Attributes:
+        mark: a value in the environment of each of its processes, to find them.
+        home: its HOME folder.
+        output: what it printed to stdout when it started.
+        log: the file with its stderr.
+    """
 
     process: "subprocess.Popen[str]"
     port: int
     mark: str
     models: Path
     home: Path
-    said: str
+    output: str
     log: Path
 
-    def ask(self, method: str, path: str, body: bytes = b"", content_type: str = "") -> tuple[int, str]:
-        """Status and body."""
+    def request(self, method: str, path: str, body: bytes = b"", content_type: str = "") -> tuple[int, str]:
+        """Sends a request; returns the status and the body of the response."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
         connection.request(method, path, body, {"Content-Type": content_type} if content_type else {})
         response = connection.getresponse()
@@ -39,32 +46,32 @@ class Service:
         connection.close()
         return response.status, text
 
-    def pids(self, words: bytes) -> list[int]:
-        """Its processes whose command line has these words."""
-        found = []
+    def pids(self, text: bytes) -> list[int]:
+        """The ids of its processes whose command line contains a text."""
+        pids = []
         for pid in marked(self.mark):
             try:
-                if words in Path(f"/proc/{pid}/cmdline").read_bytes():
-                    found.append(pid)
+                if text in Path(f"/proc/{pid}/cmdline").read_bytes():
+                    pids.append(pid)
             except (FileNotFoundError, ProcessLookupError):
                 continue
-        return found
+        return pids
 
 
 def marked(mark: str) -> list[int]:
-    """Processes that carry a mark in their environment."""
-    found = []
+    """The ids of the processes with a mark in their environment."""
+    pids = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             if f"{MARK}={mark}".encode() in (folder / "environ").read_bytes():
-                found.append(int(folder.name))
+                pids.append(int(folder.name))
         except (FileNotFoundError, ProcessLookupError, PermissionError):
             continue
-    return found
+    return pids
 
 
 def start(models: Path, home: Path, log: Path, *more: str) -> Service:
-    """Starts the service and waits until it says that it serves, or ends."""
+    """Starts the service and waits until it prints that it is ready, or ends."""
     port, mark = free_port(), uuid.uuid4().hex
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     with log.open("w") as stderr:
@@ -75,17 +82,17 @@ def start(models: Path, home: Path, log: Path, *more: str) -> Service:
             text=True,
             env={**environment, MARK: mark, "HOME": str(home)},
         )
-    said, limit = "", threading.Timer(START_S, process.kill)
+    output, limit = "", threading.Timer(START_S, process.kill)
     limit.start()
     assert process.stdout
-    while "Ctrl-C" not in said and (line := process.stdout.readline()):
-        said += line
+    while "Ctrl-C" not in output and (line := process.stdout.readline()):
+        output += line
     limit.cancel()
-    return Service(process, port, mark, models, home, said, log)
+    return Service(process, port, mark, models, home, output, log)
 
 
 def stop(service: Service) -> None:
-    """Ends it, whatever state it is in."""
+    """Ends the service and any process of it that is left."""
     try:
         if service.process.poll() is None:
             service.process.send_signal(signal.SIGINT)
@@ -99,13 +106,13 @@ def stop(service: Service) -> None:
 
 @contextlib.contextmanager
 def running(models: Path, home: Path, log: Path, *more: str) -> Iterator[Service]:
-    """The service for the length of a ``with`` block; where Ray was not up within its fixed 30 s, one more try."""
+    """The service for the duration of a ``with`` block; started a second time if the machine was too busy."""
     service = start(models, home, log, *more)
     if "too busy" in log.read_text():
         stop(service)
         service = start(models, home, log, *more)
     try:
-        assert "Ctrl-C" in service.said, log.read_text()
+        assert "Ctrl-C" in service.output, log.read_text()
         yield service
     finally:
         stop(service)
