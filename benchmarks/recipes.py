@@ -113,6 +113,10 @@ def write_starter(run: str, data: str, folder: Path) -> None:
         artifact = artifacts.read(model)
         artifacts.save(copy, weights, dataclasses.replace(artifact, run=starter.NAME))
         job("evaluate", str(copy), "--data", data, "--robustness")
+        for path in copy.glob("evaluation/*/report.json"):  # says where the model lay while it was evaluated
+            report = json.loads(path.read_text())
+            report["model"]["folder"] = starter.NAME
+            path.write_text(json.dumps(report, indent=2))
         shutil.rmtree(folder, ignore_errors=True)
         shutil.copytree(copy, folder, ignore=shutil.ignore_patterns(*SHOWING_IMAGES))
 
