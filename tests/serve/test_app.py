@@ -156,7 +156,8 @@ def refused(*arguments: object) -> str:
 
 
 def test_what_cannot_work_is_said_before_ray_starts(models: Path, tmp_path: Path) -> None:
-    assert "jobs.promote" in refused("--models", tmp_path)
+    (tmp_path / "live").write_text("gone\n")
+    assert "promote a model again" in refused("--models", tmp_path)
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
