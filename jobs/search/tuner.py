@@ -36,6 +36,12 @@ TUNE_FOLDER, TRIAL_FOLDER = "tune", "trials"
 TRIAL_RETRIES = 1
 TRIAL_RESOURCES: dict[str, float] = {"CPU": 0, "memory": 300 * 2**20}
 """Resources of the process of a trial: memory only, so that it is scheduled by the memory it needs."""
+TUNE_ENVIRONMENT = {
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # RunLog writes the TensorBoard events, with the tags of jobs.train
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C ends this job like every other
+    "TUNE_GLOBAL_CHECKPOINT_S": "2",
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+}
 LEARNING_RATE = "learning_rate"
 RELEASE_AFTER_S = 5.0
 """Until then the controller of a stopped trial may still run, and would replace workers whose cores were released."""
@@ -71,12 +77,7 @@ def run_search(plan: SearchPlan, arguments: argparse.Namespace, data: Manifest) 
 
 
 def _tuner(plan: SearchPlan, request: RunRequest, board: Any, concurrent: int) -> ray.tune.Tuner:
-    os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = (
-        "1"  # RunLog writes the TensorBoard events, with the tags of jobs.train
-    )
-    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # Ctrl-C ends this job like every other
-    os.environ["TUNE_GLOBAL_CHECKPOINT_S"] = "2"
-    os.environ["TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S"] = "0"
+    os.environ.update(TUNE_ENVIRONMENT)
     trial = ray.tune.with_parameters(_trial, request=asdict(request), fingerprint=plan.fingerprint, board=board)
     trainable = ray.tune.with_resources(trial, TRIAL_RESOURCES)
     storage_options = launch.storage_options(plan.folder)
