@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
 UV = shutil.which("uv") or (str(ROOT / ".uv/bin/uv") if (ROOT / ".uv/bin/uv").exists() else None)
 LIMIT_S = 240
-UPLOAD_BYTES = 2 * 2**20
+UPLOAD_BYTES = 14 * 2**20  # 9 MiB of it are the starter model
 RAY_LIMIT_BYTES = 100 * 2**20
 TINY = (
     "timm:test_resnet", "--init", "none", "--image-size", "32", "--epochs", "1", "--batch-size", "12", "--cpus", "1",
