@@ -4,7 +4,6 @@ import io
 import os
 import re
 import signal
-import subprocess
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -16,7 +15,7 @@ import pandas as pd
 from detector_core import storage
 from reliability.faults.fault import PromiseBroken, Workspace, ensure, last_line, resumed_at, steps_of
 from tests.support.processes import children, kill
-from tests.support.progress import Stuck, finish
+from tests.support.progress import Process, Stuck
 from tests.support.training import EPOCHS, STEPS, start
 
 MAX_DIFFERENCE = 0.05
@@ -39,7 +38,7 @@ class Run:
     folder: Path
     dataset: Path
     storage: str
-    process: "subprocess.Popen[str]"
+    process: Process
     descendants: dict[int, str] = field(default_factory=dict)
     damaged: Path | None = None
 
@@ -115,7 +114,7 @@ class Scenario:
         flags = ("--checkpoint-every", str(CHECKPOINT_EVERY), *self.flags)
         with self.environment(folder) as place:
 
-            def begin(*more: str) -> "subprocess.Popen[str]":
+            def begin(*more: str) -> Process:
                 return start(workspace.spec, dataset, place.storage, "run", *flags, *more, env=place.env)
 
             run = Run(folder, dataset, place.storage, begin())
@@ -129,7 +128,7 @@ class Scenario:
                     ended = f"ended after {took_s:.1f} s; " if self.error else ""
                     self.repair(run)
                     run.process = begin("--resume")
-                    code, out, err = finish(run.process)
+                    code, out, err = run.process.finish()
                     ensure(self.resume_message in err, f"--resume did not say {self.resume_message!r}: {err[-1000:]}")
                 ensure(code == 0, f"exit code {code}: {err[-3000:]}")
                 difference = _check_result(run, out, baseline)
@@ -142,7 +141,7 @@ class Scenario:
         """Exit code, stdout and stderr of the run, and the seconds until it ended."""
         started = time.monotonic()
         try:
-            code, out, err = finish(run.process)
+            code, out, err = run.process.finish()
         except Stuck as error:
             raise PromiseBroken(f"the run did not end: {error}") from None
         return code, out, err, time.monotonic() - started
@@ -172,8 +171,8 @@ def _kill_remaining(run: Run) -> None:
     if run.process.poll() is None:
         processes |= children(run.process.pid)
         run.process.kill()
-        run.process.communicate()
     kill(processes)
+    run.process.finish()
 
 
 def losses_of(run_folder: str) -> list[float]:
@@ -190,6 +189,6 @@ def wait_for_epochs(run: Run, count: int) -> None:
     deadline = time.monotonic() + TWO_EPOCHS_S
     while (finished := len(losses_of(run.run_folder))) < count:
         if run.process.poll() is not None:
-            raise PromiseBroken(f"the run ended after {finished} epochs: {run.process.communicate()[1][-2000:]}")
+            raise PromiseBroken(f"the run ended after {finished} epochs: {run.process.finish()[2][-2000:]}")
         ensure(time.monotonic() < deadline, f"{finished} epochs within {TWO_EPOCHS_S} s, expected {count}")
         time.sleep(0.05)

@@ -1,15 +1,10 @@
-"""jobs.evaluate and its scoring workers, each on a private Ray."""
+"""jobs.evaluate and its scoring workers, on the Ray that the tests of the jobs share."""
 
 import argparse
 import json
-import os
-import subprocess
-import sys
-from collections.abc import Iterator
-from concurrent.futures import Executor, ProcessPoolExecutor
-from multiprocessing import get_context
+import warnings
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -23,8 +18,7 @@ from jobs import evaluate
 from jobs.common import scoring_workers
 from jobs.common.cluster import connect
 
-ROOT = Path(__file__).parents[2]
-LIMIT_S = 300
+pytestmark = pytest.mark.usefixtures("shared_ray")
 FILES = (
     "scores.parquet",
     "report.json",
@@ -35,20 +29,6 @@ FILES = (
     "reliability.png",
     "worst.png",
 )
-
-
-class Result(NamedTuple):
-    code: int
-    result: dict[str, Any]
-    messages: str
-
-
-def run(*arguments: object) -> Result:
-    command = [sys.executable, "-m", "jobs.evaluate", *map(str, arguments)]
-    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
-    lines = done.stdout.splitlines()
-    return Result(done.returncode, json.loads(lines[-1]) if lines else {}, done.stderr)
 
 
 def save_model(folder: Path, spec: RunSpec, dataset: Path) -> Path:
@@ -78,8 +58,8 @@ def model(tmp_path: Path, tiny_spec: RunSpec, tiny_dataset: Path) -> Path:
     return save_model(tmp_path / "run", tiny_spec, tiny_dataset)
 
 
-def test_a_run_is_evaluated_and_calibrated_once(model: Path, tiny_dataset: Path) -> None:
-    first = run(model, "--data", tiny_dataset, "--workers", 1)
+def test_a_run_is_evaluated_and_calibrated_once(model: Path, tiny_dataset: Path, run_job: Any) -> None:
+    first = run_job("evaluate", model, "--data", tiny_dataset, "--workers", 1)
     assert first.code == 0, first.messages
     assert list(first.result) == ["model", "split", "accuracy", "auc", "fakes_passed", "reals_flagged", "report"]
     folder = model / "model" / "evaluation" / "test"
@@ -98,7 +78,9 @@ def test_a_run_is_evaluated_and_calibrated_once(model: Path, tiny_dataset: Path)
 
     assert "robustness" not in report
 
-    second = run(model / "model", "--data", tiny_dataset, "--split", "valid", "--workers", 1, "--robustness")
+    second = run_job(
+        "evaluate", model / "model", "--data", tiny_dataset, "--split", "valid", "--workers", 1, "--robustness"
+    )
     assert second.code == 0, second.messages
     assert "these metrics are optimistic" in second.messages
     assert "to choose the thresholds" not in second.messages
@@ -119,41 +101,33 @@ def test_invalid_arguments_are_refused_before_anything_is_written(
     assert not (model / "model" / "evaluation").exists()
 
 
-@pytest.fixture
-def subprocess_pool() -> Iterator[Executor]:
-    """Another process for Ray, which ends the process that started it if some of its errors occur."""
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        yield pool
-
-
 def scores(model: Path, dataset: Path, workers: list[int]) -> list[pd.DataFrame]:
     """Scores the test split once for each number of workers, in tasks of five images."""
-    scoring_workers.BATCH = 5
     data, results = manifest.load(str(dataset)), []
-    with connect():
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings(), connect():
+        warnings.simplefilter("ignore")  # of Ray, which are errors under pytest
+        patch.setattr(scoring_workers, "BATCH", 5)
         for count in workers:
             with scoring_workers.ScoringWorkers(str(model / "model"), data.root, workers=count, gpu=False) as pool:
                 results.append(pool.score(data.split("test"), "scoring"))
     return results
 
 
-def test_scores_do_not_depend_on_the_number_of_workers(
-    model: Path, tiny_dataset: Path, subprocess_pool: Executor
-) -> None:
-    one, two = subprocess_pool.submit(scores, model, tiny_dataset, [1, min(2, os.cpu_count() or 1)]).result(LIMIT_S)
+def test_scores_do_not_depend_on_the_number_of_workers(model: Path, tiny_dataset: Path) -> None:
+    one, two = scores(model, tiny_dataset, [1, 2])
     pd.testing.assert_frame_equal(one, two)
 
 
-def test_a_broken_image_is_named(model: Path, writable_dataset: Path, subprocess_pool: Executor) -> None:
+def test_a_broken_image_is_named(model: Path, writable_dataset: Path) -> None:
     data = manifest.load(str(writable_dataset))
     broken = Path(data.root) / data.split("test")["path"][7]
     broken.write_bytes(b"no image")
     with pytest.raises(BadImage, match=str(broken)):
-        subprocess_pool.submit(scores, model, writable_dataset, [1]).result(LIMIT_S)
+        scores(model, writable_dataset, [1])
 
 
-def test_changed_weights_are_refused(model: Path, tiny_dataset: Path, subprocess_pool: Executor) -> None:
+def test_changed_weights_are_refused(model: Path, tiny_dataset: Path) -> None:
     weights = model / "model" / "model.safetensors"
     weights.write_bytes(weights.read_bytes() + b"x")
     with pytest.raises(BrokenArtifact, match="was changed"):
-        subprocess_pool.submit(scores, model, tiny_dataset, [1]).result(LIMIT_S)
+        scores(model, tiny_dataset, [1])

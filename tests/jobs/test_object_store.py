@@ -4,7 +4,6 @@ import importlib
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -21,9 +20,10 @@ from detector_core.config import RunSpec
 from detector_core.data import manifest
 from detector_core.storage import object_stores
 from jobs.common.loopback import free_port
+from tests.support.cluster import head_node
+from tests.support.progress import Process
 from tests.support.s3 import BUCKET, s3_server, use_server
 
-LIMIT_S = 240
 TOP = f"s3://{BUCKET}"
 RUN = f"{TOP}/runs/one"
 
@@ -38,25 +38,31 @@ def images(tiny_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
         yield f"{TOP}/images"
 
 
-def start(verb: str, *flags: str) -> "subprocess.Popen[str]":
-    command = [sys.executable, "-m", f"jobs.{verb}", *flags]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+@pytest.fixture
+def ray_with_store(images: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:  # noqa: ARG001
+    """A cluster whose processes reach the store, as the one that jobs use; yields their folder for temporary files."""
+    (tmp_path / "temporary").mkdir()
+    with head_node(token=os.environ["RAY_AUTH_TOKEN"], TMPDIR=str(tmp_path / "temporary")) as head:
+        monkeypatch.setenv("RAY_ADDRESS", head.address)
+        yield tmp_path / "temporary"
 
 
-def job(verb: str, *flags: str) -> dict[str, Any]:
-    """Runs a job to its end; its result."""
-    process = start(verb, *flags)
-    out, err = process.communicate(timeout=LIMIT_S)
-    assert process.returncode == 0, err
-    result: dict[str, Any] = json.loads(out.splitlines()[-1])
-    return result
+def start(verb: str, *flags: str) -> Process:
+    return Process([sys.executable, "-m", f"jobs.{verb}", *flags])
 
 
 def lines(uri: str) -> int:
     return len(storage.read_bytes(uri).splitlines()) if storage.exists(uri) else 0
 
 
-def test_every_job_works_on_an_object_store(images: str, tiny_spec: RunSpec, tmp_path: Path) -> None:
+def test_every_job_works_on_an_object_store(
+    images: str, ray_with_store: Path, tiny_spec: RunSpec, run_job: Any
+) -> None:
+    def job(verb: str, *flags: str) -> dict[str, Any]:
+        done = run_job(verb, *flags)
+        assert done.code == 0, done.messages
+        return dict(done.result)
+
     made = job("prepare", images, "--out", f"{TOP}/datasets/tiny", "--name", "tiny")
     assert made["images"] == 80
     assert storage.names(made["dataset"]) == ["audit.json", "dataset.json", "manifest.parquet"]
@@ -66,13 +72,9 @@ def test_every_job_works_on_an_object_store(images: str, tiny_spec: RunSpec, tmp
     train = ("timm:test_resnet-cutout", "--spec", spec, "--data", made["dataset"], "--storage", f"{TOP}/runs")
     train = (*train, "--name", "one", "--cpus", "1", "--checkpoint-every", "2")
     process = start("train", *train)
-    deadline = time.monotonic() + LIMIT_S
-    while lines(f"{RUN}/metrics.csv") < 1 + 1:
-        assert process.poll() is None, process.communicate()[1]
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    process.wait_until(lambda: lines(f"{RUN}/metrics.csv") >= 1 + 1)
     os.kill(process.pid, signal.SIGKILL)
-    process.communicate()
+    process.finish()
     assert not storage.exists(f"{RUN}/model")
     trained = job("train", *train, "--resume")
     assert (trained["run"], trained["epochs"], trained["steps"]) == (RUN, 4, 16)
@@ -90,29 +92,25 @@ def test_every_job_works_on_an_object_store(images: str, tiny_spec: RunSpec, tmp
 
     data = manifest.load(made["dataset"])
     image = storage.read_bytes(storage.join(data.root, data.split("test")["path"][0]))
-    with served(f"{TOP}/models", tmp_path) as base:
+    with served(f"{TOP}/models") as base:
         answer = httpx.get(f"{base}/v1/model", timeout=60)
         assert answer.json()["version"] == promoted["version"]
         answer = httpx.post(f"{base}/v1/detect", files={"file": ("face.jpg", image, "image/jpeg")}, timeout=60)
         assert answer.status_code == 200, answer.text
-    assert [path.name for path in tmp_path.glob("deepfake-detector-models-*/*/[!.]*")] == [promoted["version"]]
+    assert [path.name for path in ray_with_store.glob("deepfake-detector-models-*/*/[!.]*")] == [promoted["version"]]
 
 
 @contextmanager
-def served(models: str, temporary: Path) -> Iterator[str]:
+def served(models: str) -> Iterator[str]:
     """The service on a free port until the ``with`` block ends; its base URL."""
     port = free_port()
-    command = [sys.executable, "-m", "jobs.serve", "--models", models, "--port", str(port)]
-    env = {**os.environ, "TMPDIR": str(temporary), "RAY_TMPDIR": "/tmp"}
-    service = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
+    service = start("serve", "--models", models, "--port", str(port))
     try:
-        assert service.stdout
-        lines = iter(service.stdout.readline, "")
-        assert any("Ctrl-C" in line for line in lines), service.communicate()[1]
+        service.wait_until(lambda: "Ctrl-C" in service.out)
         yield f"http://127.0.0.1:{port}"
     finally:
         service.terminate()
-        service.communicate(timeout=LIMIT_S)
+        service.finish()
 
 
 @pytest.mark.parametrize(

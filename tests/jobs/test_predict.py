@@ -1,8 +1,7 @@
 """jobs.predict: the same scores as the service, broken images named, and no chunk predicted twice."""
 
+import functools
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -39,14 +38,14 @@ def uploads(tmp_path: Path) -> Path:
     return folder
 
 
-def predict(*arguments: object) -> tuple[int, dict[str, Any], str]:
-    command = [sys.executable, "-m", "jobs.predict", *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    return done.returncode, json.loads(done.stdout.splitlines()[-1]) if done.stdout else {}, done.stderr
+@pytest.fixture
+def predict(run_job: Any, shared_ray: str) -> Any:  # noqa: ARG001
+    """Runs the job on the shared Ray."""
+    return functools.partial(run_job, "predict")
 
 
 def test_every_image_gets_the_verdict_of_the_service_and_finished_chunks_are_not_repeated(
-    models: Path, uploads: Path, tmp_path: Path
+    models: Path, uploads: Path, tmp_path: Path, predict: Any
 ) -> None:
     live, index = versions.live(models), scan_unlabelled(str(uploads))
     paths = index.frame["path"].tolist()
@@ -73,7 +72,7 @@ def test_every_image_gets_the_verdict_of_the_service_and_finished_chunks_are_not
     assert summary["test"][0]["fakes_passed"] is not None
 
 
-def test_what_cannot_work_is_one_line(models: Path, uploads: Path, tmp_path: Path) -> None:
+def test_what_cannot_work_is_one_line(models: Path, uploads: Path, tmp_path: Path, predict: Any) -> None:
     (tmp_path / "empty").mkdir()
     for arguments, words in (
         ((tmp_path / "empty", "--models", models), "has no images in it"),

@@ -1,14 +1,14 @@
 """jobs.prepare: from a folder of images to a data set, on a real Ray."""
 
 import argparse
+import functools
 import io
 import json
-import os
 import re
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -23,24 +23,16 @@ from detector_core.labels import LABELS, SPLITS
 from jobs import prepare
 from jobs.common.chunks import ChunkStore
 
-ROOT = Path(__file__).parents[2]
+
+@pytest.fixture
+def run(run_job: Any, shared_ray: str) -> Any:  # noqa: ARG001
+    """Runs the job on the shared Ray."""
+    return functools.partial(run_job, "prepare")
 
 
-def run(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Runs the job in another process."""
-    return subprocess.run(
-        [sys.executable, "-m", "jobs.prepare", *map(str, arguments)],
-        cwd=ROOT,
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        timeout=180,
-    )
-
-
-def result_of(done: subprocess.CompletedProcess[str]) -> dict:
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
+def result_of(done: Any) -> dict:
+    assert done.code == 0, done.messages
+    return done.result
 
 
 def photograph(seed: int) -> bytes:
@@ -68,7 +60,7 @@ def tree(tmp_path: Path) -> Path:
     return root
 
 
-def test_a_tree_becomes_a_data_set_and_finished_chunks_are_not_repeated(tree: Path, tmp_path: Path):
+def test_a_tree_becomes_a_data_set_and_finished_chunks_are_not_repeated(tree: Path, tmp_path: Path, run: Any):
     dataset = tmp_path / "made" / "dataset"
     index = scan(str(tree))
     first = inspect_images(index.root, index.frame["path"].tolist())
@@ -98,11 +90,11 @@ def test_a_tree_becomes_a_data_set_and_finished_chunks_are_not_repeated(tree: Pa
     assert sorted(path.name for path in dataset.iterdir()) == ["audit.json", "dataset.json", "manifest.parquet"]
     unreadable = json.loads((dataset / "audit.json").read_text())["unreadable"]["files"]
     assert [row["path"] for row in unreadable] == ["valid/real/3.jpg"]
-    assert "near-identical images across splits: 1" in done.stderr
-    assert "inspecting: 100%" in done.stderr
+    assert "near-identical images across splits: 1" in done.messages
+    assert "inspecting: 100%" in done.messages
 
 
-def test_a_source_without_splits_is_split_with_near_duplicates_kept_together(tmp_path: Path):
+def test_a_source_without_splits_is_split_with_near_duplicates_kept_together(tmp_path: Path, run: Any):
     root = tmp_path / "flat"
     for label in LABELS:
         for index in range(14):
@@ -120,7 +112,7 @@ def test_a_source_without_splits_is_split_with_near_duplicates_kept_together(tmp
     assert json.loads((dataset / "audit.json").read_text())["split"] == {"seed": 5, "ratio": [5, 1, 1]}
 
 
-def test_aligned_faces_become_the_data_set(faces: Path, tmp_path: Path):
+def test_aligned_faces_become_the_data_set(faces: Path, tmp_path: Path, run: Any):
     for label in LABELS:
         first = sorted((faces / "real_vs_fake" / "real-vs-fake" / "valid" / label).iterdir())[0]
         canvas = Image.new("RGB", (600, 500), (100, 110, 120))
@@ -145,12 +137,12 @@ def test_aligned_faces_become_the_data_set(faces: Path, tmp_path: Path):
             assert crop.width == crop.height
 
 
-def test_a_missing_source_is_reported_in_one_line_and_nothing_is_written(tmp_path: Path):
+def test_a_missing_source_is_reported_in_one_line_and_nothing_is_written(tmp_path: Path, run: Any):
     done = run(tmp_path / "nowhere", "--out", tmp_path / "dataset")
-    assert done.returncode == 1
-    assert done.stdout == ""
-    assert done.stderr.startswith(f"error: {tmp_path}/nowhere does not exist")
-    assert done.stderr.count("\n") == 1
+    assert done.code == 1
+    assert done.result == {}
+    assert done.messages.startswith(f"error: {tmp_path}/nowhere does not exist")
+    assert done.messages.count("\n") == 1
     assert not (tmp_path / "dataset").exists()
 
 

@@ -3,10 +3,9 @@
 import argparse
 import json
 import signal
-import subprocess
 import sys
-import time
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -17,33 +16,33 @@ from detector_core.networks import artifacts
 from detector_core.networks.variants import VARIANTS, spec_for
 from jobs.reproduce import main, specs
 from jobs.run import resource_flags, spec_flags
+from tests.support.progress import Process
 
-LIMIT_S = 1200
 
-
-def command(dataset: Path, runs: Path) -> list[str]:
+def arguments(dataset: Path, runs: Path, workers: str) -> list[str]:
     flags = ["--init", "none", "--epochs-scale", "0.01", "--image-scale", "0.34", "--batch-size", "4"]
-    where = ["--data", str(dataset), "--storage", str(runs), "--workers", "1:2", "--cpus", "1"]
-    return [sys.executable, "-m", "jobs.reproduce", *where, *flags, "--micro-batch", "4"]
+    where = ["--data", str(dataset), "--storage", str(runs), "--workers", workers, "--cpus", "1"]
+    return [*where, *flags, "--micro-batch", "4"]
 
 
-def test_six_variants_are_compared_and_none_is_trained_twice(small_dataset: Path, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("shared_ray")
+def test_six_variants_are_compared_and_none_is_trained_twice(small_dataset: Path, tmp_path: Path, run_job: Any) -> None:
+    """The first is trained by an elastic group of workers, the others by one worker each."""
     first = tmp_path / f"reproduce-{VARIANTS[0]}-0" / "model" / "artifact.json"
-    process = subprocess.Popen(command(small_dataset, tmp_path), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    deadline = time.monotonic() + LIMIT_S
-    while not first.exists() and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.1)
+    command = [sys.executable, "-m", "jobs.reproduce", *arguments(small_dataset, tmp_path, "1:2")]
+    process = Process(command)
+    process.wait_until(first.exists)
     process.send_signal(signal.SIGTERM)
-    _, err = process.communicate(timeout=LIMIT_S)
-    assert process.returncode == 130, err.decode()
+    code, _, err = process.finish()
+    assert code == 130, err
     before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/model/artifact.json")}
     assert first in before
     assert len(before) < len(VARIANTS)
 
-    done = subprocess.run(command(small_dataset, tmp_path), capture_output=True, text=True, timeout=LIMIT_S)
-    assert done.returncode == 0, done.stderr
+    done = run_job("reproduce", *arguments(small_dataset, tmp_path, "1"))
+    assert done.code == 0, done.messages
     assert {path: path.stat().st_mtime_ns for path in before} == before
-    result = json.loads(done.stdout.splitlines()[-1])
+    result = done.result
     assert [row["variant"] for row in result["variants"]] == list(VARIANTS)
     assert result["winner"] in VARIANTS
     for variant in VARIANTS:
@@ -61,10 +60,9 @@ def test_six_variants_are_compared_and_none_is_trained_twice(small_dataset: Path
     rows = json.loads((folder / "comparison.json").read_text())["rows"]
     assert all(row["seconds"] > 0 and row["images_per_s"] > 0 and row["peak_memory_bytes"] > 10**8 for row in rows)
 
-    other = [*command(small_dataset, tmp_path), "--batch-size", "8"]
-    refused = subprocess.run(other, capture_output=True, text=True, timeout=LIMIT_S)
-    assert refused.returncode == 1
-    assert "was started with different settings (optim.batch_size was 4, now 8)" in refused.stderr.splitlines()[-1]
+    refused = run_job("reproduce", *arguments(small_dataset, tmp_path, "1"), "--batch-size", "8")
+    assert refused.code == 1
+    assert "was started with different settings (optim.batch_size was 4, now 8)" in refused.last_message
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,11 @@
 """A planted shortcut from end to end: fakes differ from reals in nothing but how their JPEGs were saved."""
 
 import io
-import json
-import subprocess
-import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from detector_core import labels
@@ -21,7 +20,10 @@ from detector_core.training.step import TrainState
 SAVED = {"real": {"quality": 97, "subsampling": 0}, "fake": {"quality": SWAP_QUALITY, "subsampling": "4:2:0"}}
 
 
-def test_the_audit_warns_and_the_swapped_row_exposes_the_model(tmp_path: Path, tiny_spec: RunSpec) -> None:
+@pytest.mark.usefixtures("shared_ray")
+def test_the_audit_warns_and_the_swapped_row_exposes_the_model(
+    tmp_path: Path, tiny_spec: RunSpec, run_job: Any
+) -> None:
     draw = np.random.default_rng(0)
     for split, count in {"train": 48, "valid": 24, "test": 24}.items():
         for label, how in SAVED.items():
@@ -32,9 +34,8 @@ def test_the_audit_warns_and_the_swapped_row_exposes_the_model(tmp_path: Path, t
                 buffer = io.BytesIO()
                 Image.fromarray(pixels).save(buffer, "JPEG", **how)
                 (folder / f"{number}.jpg").write_bytes(buffer.getvalue())
-    command = [sys.executable, "-m", "jobs.prepare", str(tmp_path / "images"), "--out", str(tmp_path / "dataset")]
-    prepared = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
-    warnings = json.loads(prepared.stdout.splitlines()[-1])["warnings"]
+    prepared = run_job("prepare", tmp_path / "images", "--out", tmp_path / "dataset")
+    warnings = prepared.result["warnings"]
     assert any("jpeg_quality" in warning for warning in warnings), warnings
 
     data = manifest.load(str(tmp_path / "dataset"))

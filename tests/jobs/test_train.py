@@ -16,7 +16,6 @@ from detector_core.networks import artifacts
 from detector_core.training import checkpoint
 from jobs.train import main
 from tests.support.processes import children, wait_until_gone
-from tests.support.progress import finish
 from tests.support.training import (
     EPOCHS,
     STEPS,
@@ -90,12 +89,12 @@ def test_a_killed_worker_and_a_killed_driver_do_not_change_the_result(
     wait_for_epochs(process, tmp_path / "killed", 5)
     descendants = children(process.pid)
     os.kill(process.pid, signal.SIGKILL)
-    finish(process)
+    process.finish()
     agents += [pid for pid, line in descendants.items() if "agent" in line.lower()]
     wait_until_gone(descendants.keys() - set(agents), 30)
     newest = max((tmp_path / "killed").glob("checkpoint_2*"))
     (newest / "state.pt").write_bytes(b"torn")
-    code, out, err = finish(start(spec, tiny_dataset, tmp_path, "killed", *flags, "--resume"))
+    code, out, err = start(spec, tiny_dataset, tmp_path, "killed", *flags, "--resume").finish()
     assert code == 0, err
     assert "skipping a damaged checkpoint" in err
     assert json.loads(out.splitlines()[-1])["steps"] == EPOCHS * STEPS
@@ -112,7 +111,7 @@ def test_a_stopped_run_has_written_a_checkpoint(
     process = start(spec, tiny_dataset, tmp_path, "stopped", "--checkpoint-every", "0", "--epochs", "1000")
     wait_for_epochs(process, tmp_path / "stopped", 2)
     (os.killpg if number == signal.SIGINT else os.kill)(process.pid, number)
-    code, out, err = finish(process)
+    code, out, err = process.finish()
     assert (code, out) == (130, ""), err
     assert "stopping after the current step, with a checkpoint" in err
     assert "--name stopped --resume to continue" in err.splitlines()[-1]

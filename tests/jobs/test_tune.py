@@ -3,7 +3,6 @@
 import importlib.metadata
 import json
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -18,7 +17,7 @@ from detector_core.config import RunSpec
 from detector_core.data import manifest
 from detector_core.networks import artifacts
 from jobs.tune import main
-from tests.support.progress import finish, wait_until
+from tests.support.progress import Process
 
 VARIANT = "timm:test_resnet-cutout"
 
@@ -103,10 +102,10 @@ def test_a_killed_search_can_be_resumed_and_repeats_no_finished_trial(
     how = ["--learning-rates", "0.003,0.001", "--max-concurrent", "1", "--epochs", "4"]
     arguments = flags(spec_file, tiny_dataset, tmp_path, "killed", *how)
     folder = tmp_path / "runs" / "killed"
-    process = subprocess.Popen([sys.executable, "-m", "jobs.tune", *arguments], stderr=subprocess.PIPE, text=True)
-    wait_until(lambda: len(list(folder.glob("trials/*/run.json"))) == 2, process, lambda: len(list(folder.rglob("*"))))
+    process = Process([sys.executable, "-m", "jobs.tune", *arguments])
+    process.wait_until(lambda: len(list(folder.glob("trials/*/run.json"))) == 2)
     process.send_signal(signal.SIGKILL)
-    _, _, err = finish(process)
+    _, _, err = process.finish()
     before = models(folder)
     assert len(before) == 1, err
     time.sleep(2)

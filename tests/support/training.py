@@ -1,7 +1,6 @@
 """A training job as a process, for tests that disturb it: start it, and wait for its epochs."""
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -10,8 +9,7 @@ import pandas as pd
 
 from detector_core.config import RunSpec
 from detector_core.networks.variants import spec_for
-from tests.support import progress
-from tests.support.progress import finish
+from tests.support.progress import Process
 
 EPOCHS, STEPS = 10, 12
 CPUS = ("--cpus", "1")
@@ -43,19 +41,17 @@ def arguments(spec_file: Path, dataset: Path | str, runs: Path | str, name: str,
 
 def start(
     spec_file: Path, dataset: Path | str, runs: Path | str, name: str, *flags: str, env: dict[str, str] | None = None
-) -> "subprocess.Popen[str]":
+) -> Process:
     """Starts a training in a new process group."""
     command = [sys.executable, "-m", "jobs.train", *arguments(spec_file, dataset, runs, name, *flags)]
-    return subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True, env=env
-    )
+    return Process(command, start_new_session=True, env=env)
 
 
 def train(
     spec_file: Path, dataset: Path | str, runs: Path | str, name: str, *flags: str, env: dict[str, str] | None = None
 ) -> dict[str, Any]:
     """Trains to the end; the result that the job prints."""
-    code, out, err = finish(start(spec_file, dataset, runs, name, *flags, env=env))
+    code, out, err = start(spec_file, dataset, runs, name, *flags, env=env).finish()
     assert code == 0, err
     result: dict[str, Any] = json.loads(out.splitlines()[-1])
     return result
@@ -72,6 +68,6 @@ def epochs_of(run: Path) -> int:
     return len(val_losses(run)) if (run / "metrics.csv").exists() else 0
 
 
-def wait_for_epochs(process: "subprocess.Popen[str]", run: Path, count: int) -> None:
+def wait_for_epochs(process: Process, run: Path, count: int) -> None:
     """Waits until a run has finished ``count`` epochs, as long as it makes progress."""
-    progress.wait_until(lambda: epochs_of(run) >= count, process, progress=lambda: epochs_of(run))
+    process.wait_until(lambda: epochs_of(run) >= count, progress=lambda: epochs_of(run))
