@@ -5,6 +5,7 @@ import os
 import secrets
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -14,7 +15,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from jobs.common.loopback import free_port
 from tests.support.processes import children, kill
 
 BIN = Path(sys.executable).parent
@@ -51,7 +51,8 @@ def head_node(*, cpus: int = 2, dashboard: bool = False, token: str = "", **envi
         environment: more variables for the cluster and all its processes.
     """
     folder = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))  # short: the path of a socket has at most 107 bytes
-    ports, gcs_port = {name: free_port() for name in PORTS}, free_port()
+    gcs_port, *others = free_ports(1 + len(PORTS))
+    ports = dict(zip(PORTS, others, strict=True))
     env = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     env |= {
         "PATH": f"{BIN}:{env['PATH']}",
@@ -88,6 +89,15 @@ def head_node(*, cpus: int = 2, dashboard: bool = False, token: str = "", **envi
             kill(processes)
             ray.wait(timeout=60)
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def free_ports(count: int) -> list[int]:
+    """Different free ports: all are held open until the last one is chosen, or one could be given twice."""
+    with contextlib.ExitStack() as stack:
+        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [int(probe.getsockname()[1]) for probe in probes]
 
 
 def _is_ready(head: Head) -> bool:
