@@ -18,26 +18,24 @@ from detector_core.data import manifest
 from detector_core.labels import LABELS
 from detector_core.networks.artifacts import sha256_of
 from detector_core.networks.variants import spec_for
+from tests.support.jobs import run_job  # noqa: F401  # a fixture
 
 # The machine may be busy, and every run must see the same examples.
 settings.register_profile("patient", deadline=None, derandomize=True)
 settings.load_profile("patient")
 torch.set_num_threads(1)  # the networks are tiny, and the cores may be busy
-SERIAL = (
-    "reliability/test_faults.py",
-    "reliability/test_soak.py",
-    "serve/test_app.py",
-    "serve/test_load.py",
-    "serve/test_operators.py",
-)
-"""Tests that measure a load or the effects of a fault. Any other test at the same time would disturb them."""
+LONGEST = ("jobs/test_reproduce", "jobs/test_tune", "jobs/test_train", "cluster/test_jobs", "serve/test_app", "jobs/")
+"""The files whose tests take longest. They begin first, so that no worker is left with one when the others are done."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks the tests that ``make test`` runs one after another, when the parallel ones have ended."""
-    for item in items:
-        if item.path.relative_to(Path(__file__).parent).as_posix().startswith(SERIAL):
-            item.add_marker("serial")
+    """Puts the longest files first; the order within a file stays."""
+
+    def rank(item: pytest.Item) -> int:
+        file = item.path.relative_to(Path(__file__).parent).as_posix()
+        return next((number for number, start in enumerate(LONGEST) if file.startswith(start)), len(LONGEST))
+
+    items.sort(key=rank)
 
 
 @pytest.fixture(scope="session")

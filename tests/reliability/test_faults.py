@@ -7,9 +7,14 @@ import pytest
 from reliability.faults.__main__ import FAULTS
 from reliability.faults.fault import Fault, Outcome, Workspace, cause
 from reliability.faults.report import PAGE, page
+from reliability.faults.serving import SERVING
 
 ROOT = Path(__file__).parents[2]
-QUICK = [fault for fault in FAULTS if fault.quick]
+QUICK = [
+    pytest.param(fault, id=fault.name, marks=pytest.mark.serial if fault in SERVING else ())
+    for fault in FAULTS
+    if fault.quick
+]
 
 
 @pytest.fixture(scope="module")
@@ -17,7 +22,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     return Workspace(tmp_path_factory.mktemp("faults"))
 
 
-@pytest.mark.parametrize("fault", QUICK, ids=[fault.name for fault in QUICK])
+@pytest.mark.parametrize("fault", QUICK)
 def test_the_promise_holds(fault: Fault, workspace: Workspace) -> None:
     outcome = cause(fault, workspace)
     if outcome.held == "skipped":

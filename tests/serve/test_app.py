@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
@@ -145,21 +146,15 @@ def test_a_model_that_no_replica_can_load_is_named(tmp_path: Path) -> None:
     assert "--rollback" in found.stderr.splitlines()[-1]
 
 
-def refused(*arguments: object) -> str:
-    """The one line of a call that must fail before Ray is started."""
-    found = subprocess.run(
-        [sys.executable, "-m", "jobs.serve", *map(str, arguments)], capture_output=True, text=True, timeout=120
-    )
-    assert (found.returncode, found.stdout) == (1, "")
-    assert len(found.stderr.splitlines()) == 1
-    return found.stderr
-
-
-def test_what_cannot_work_is_said_before_ray_starts(models: Path, tmp_path: Path) -> None:
+def test_what_cannot_work_is_said_before_ray_starts(models: Path, tmp_path: Path, run_job: Any) -> None:
     (tmp_path / "live").write_text("gone\n")
-    assert "promote a model again" in refused("--models", tmp_path)
+    code, result, message = run_job("serve", "--models", tmp_path)
+    assert (code, result, message.count("\n")) == (1, {}, 1)
+    assert "promote a model again" in message
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        assert f"port {port} is in use" in refused("--models", models, "--port", port)
+        code, result, message = run_job("serve", "--models", models, "--port", port)
+    assert (code, result, message.count("\n")) == (1, {}, 1)
+    assert f"port {port} is in use" in message

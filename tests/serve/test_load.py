@@ -24,6 +24,7 @@ from tests.support.http_service import JPEG, image_bytes
 from tests.support.models import save_model
 from tests.support.serving import Service, marked, running
 
+pytestmark = pytest.mark.serial
 OVERLOAD, LIGHT = 96, 4
 """Connections that send requests without a pause: about ten times what SETTINGS allow at a time, and well within it."""
 SETTINGS = """
