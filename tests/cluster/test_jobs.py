@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from ray._private.runtime_env.packaging import create_package
 from detector_core.data import manifest
 from jobs.common.loopback import free_port
 from tests.support.cluster import Head, head_node
+from tests.support.progress import run
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
@@ -44,21 +46,13 @@ class Client:
         """``ray job submit FLAGS -- COMMAND`` from the project's folder, with the cluster's token or another one."""
         submit = [str(BIN / "ray"), "job", "submit", "--address", self.head.dashboard, *flags, "--", *command]
         env = self.head.env | ({"RAY_AUTH_TOKEN": token} if token else {})
-        return subprocess.run(submit, cwd=ROOT, env=env, capture_output=True, text=True, timeout=LIMIT_S, check=False)
-
-    def job(self, verb: str, *flags: str) -> dict[str, Any]:
-        """Submits a job that must succeed, and returns its result."""
-        done = self.submit("python", "-m", f"jobs.{verb}", *flags)
-        assert done.returncode == 0, done.stdout + done.stderr
-        return result_of(done.stdout)
+        return run(submit, cwd=ROOT, env=env)
 
 
-def result_of(log: str) -> dict[str, Any]:
-    """The result of a job in the log of ``ray job submit``, which has other lines before and after it."""
-    lines = [line for line in log.splitlines() if line.startswith("{")]
-    assert lines, log
-    result: dict[str, Any] = json.loads(lines[-1])
-    return result
+def results_of(done: "subprocess.CompletedProcess[str]") -> list[dict[str, Any]]:
+    """The results of the jobs that a successful submission ran; its log has other lines before and after each."""
+    assert done.returncode == 0, done.stdout + done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
 
 
 @pytest.fixture(scope="module")
@@ -70,12 +64,20 @@ def client() -> Iterator[Client]:
 def test_every_job_runs_under_ray_job_submit(client: Client, tiny_dataset: Path, tmp_path: Path) -> None:
     images = manifest.load(str(tiny_dataset)).root
     data, runs, models = (str(tmp_path / name) for name in ("data", "runs", "models"))
-    assert client.job("prepare", images, "--out", data)["images"] == 80
-    assert client.job("train", *TINY, "--data", data, "--storage", runs, "--name", "one")["epochs"] == 1
-    search = ("--learning-rates", "0.003,0.001", "--name", "rates", "--cache", "none")
-    assert client.job("tune", *TINY, "--data", data, "--storage", runs, *search)["failed"] == 0
-    assert client.job("evaluate", f"{runs}/one", "--data", data, "--workers", "1")["split"] == "test"
-    assert client.job("promote", f"{runs}/one", "--to", models)["live"].startswith(models)
+    jobs = (
+        ("prepare", images, "--out", data),
+        ("train", *TINY, "--data", data, "--storage", runs, "--name", "one"),
+        ("tune", *TINY, "--data", data, "--storage", runs, "--learning-rates", "0.003", "--cache", "none"),
+        ("evaluate", f"{runs}/one", "--data", data, "--workers", "1"),
+        ("promote", f"{runs}/one", "--to", models),
+    )
+    script = " && ".join(shlex.join(["python", "-m", f"jobs.{verb}", *flags]) for verb, *flags in jobs)
+    prepared, trained, tuned, evaluated, promoted = results_of(client.submit("sh", "-c", script))
+    assert prepared["images"] == 80
+    assert trained["epochs"] == 1
+    assert tuned["failed"] == 0
+    assert evaluated["split"] == "test"
+    assert promoted["live"].startswith(models)
 
 
 def test_a_failed_job_says_why_and_exits_with_an_error(client: Client, tmp_path: Path) -> None:
@@ -96,7 +98,7 @@ def test_too_few_resources_are_reported_in_seconds(client: Client, tiny_dataset:
 def test_a_job_without_an_address_starts_a_private_ray(client: Client, tiny_dataset: Path, tmp_path: Path) -> None:
     images = manifest.load(str(tiny_dataset)).root
     command = [sys.executable, "-m", "jobs.prepare", images, "--out", str(tmp_path / "data")]
-    done = subprocess.run(command, env=client.head.env, capture_output=True, text=True, check=False, timeout=LIMIT_S)
+    done = run(command, env=client.head.env)
     assert done.returncode == 0, done.stderr
     assert re.search(r"to use the Ray that already runs on this machine, set RAY_ADDRESS=[\d.]+:\d+", done.stderr)
     assert json.loads(done.stdout.splitlines()[-1])["images"] == 80
@@ -145,10 +147,9 @@ def test_uv_run_uses_the_installed_environment(client: Client, tiny_dataset: Pat
     """``uv run`` starts the workers of a job with the driver's interpreter: here the installed one, offline."""
     env = {"UV_PROJECT_ENVIRONMENT": str(Path(sys.prefix)), "UV_OFFLINE": "1"}
     flags = ("--working-dir", ".", "--runtime-env-json", json.dumps({"env_vars": env}))
-    train = ("-m", "jobs.train", *TINY, "--data", str(tiny_dataset), "--storage", str(tmp_path), "--name", "uv")
-    done = client.submit(str(UV), "run", "--frozen", "--no-sync", "python", *train, flags=flags)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert result_of(done.stdout)["epochs"] == 1
+    prepare = ("-m", "jobs.prepare", manifest.load(str(tiny_dataset)).root, "--out", str(tmp_path / "data"))
+    done = client.submit(str(UV), "run", "--frozen", "--no-sync", "python", *prepare, flags=flags)
+    assert [result["images"] for result in results_of(done)] == [80]
 
 
 def test_the_upload_is_small_and_contains_only_code(tmp_path: Path) -> None:
