@@ -6,7 +6,6 @@ import secrets
 import shutil
 import signal
 import socket
-import socket
 import subprocess
 import sys
 import tempfile
@@ -41,15 +40,6 @@ class Head:
     dashboard: str
     env: dict[str, str]
     folder: Path
-
-
-def free_ports(count: int) -> list[int]:
-    """Different ports of loopback that are free: all are bound before the first is given back."""
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [int(each.getsockname()[1]) for each in sockets]
 
 
 @contextmanager
