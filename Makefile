@@ -26,7 +26,7 @@ demo: $(STAMP)  ## train, evaluate, promote and serve a small model, and send it
 test: $(STAMP)  ## every test, in under 12 minutes on two cores; the last line says what failed
 	@$(RUN) -m tests
 
-coverage: $(STAMP)  ## the lines of detector_core that its tests do not run; fails below 100 %
+coverage: $(STAMP)  ## the lines of detector_core that its tests do not run; fails below 100%
 	@$(RUN) -m coverage erase
 	@$(RUN) -m coverage run -m pytest tests/core
 	@$(RUN) -m coverage combine --quiet

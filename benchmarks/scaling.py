@@ -21,7 +21,7 @@ class Inputs:
     """The inputs of the model; the defaults are resnet68 at 224 px on g5.2xlarge (one A10G) and m6i.4xlarge.
 
     Attributes:
-        images_per_s: training throughput of one GPU; assumed: 25 % of 70 TFLOP/s at 32.4 GFLOP per image.
+        images_per_s: training throughput of one GPU; assumed: 25% of 70 TFLOP/s at 32.4 GFLOP per image.
         parameters: parameters of the network; each has a float32 gradient.
         micro_batch: images per pass; a GPU makes at least one pass per step.
         batch: global batch of the paper, whatever the number of GPUs.

@@ -12,7 +12,7 @@ rounds counts. Each row trains two epochs in a separate process and reports the 
   input pipeline  decoding, resizing and augmenting alone, one core, ours (with cut-out) and torchvision's
 
 Each ratio names the row that it compares with. TFLOP/s count the network's forward and backward pass (three times the
-forward pass); --peak-tflops, the published peak of your device and compute dtype, adds the utilisation.
+forward pass); --peak-tflops, the published peak of your device and compute dtype, adds the utilization.
 
   python -m benchmarks.train
   python -m benchmarks.train --profile
@@ -145,7 +145,7 @@ def main() -> None:
     parser.add_argument(
         "--profile", action="store_true", help="print the most expensive operators of the plain loop and fit() instead"
     )
-    parser.add_argument("--peak-tflops", type=float, metavar="T", help="published peak, to show utilisation")
+    parser.add_argument("--peak-tflops", type=float, metavar="T", help="published peak, to show utilization")
     arguments = parser.parse_args()
     spec = spec_for(
         VARIANT,

@@ -114,7 +114,7 @@ class PreprocessSpec(_Spec):
 
     Attributes:
         image_size: side of the square input in pixels.
-        mean, std: normalisation per channel in the order of ``channels``, for pixels scaled to 0-1.
+        mean, std: normalization per channel in the order of ``channels``, for pixels scaled to 0-1.
         interpolation: ``bilinear`` or ``bicubic``, both with antialiasing.
         channels: channel order, ``RGB`` or ``BGR``.
     """
@@ -135,7 +135,7 @@ class PreprocessSpec(_Spec):
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentSpec(_Spec):
-    """Random changes of a training image, applied after resizing and before normalisation.
+    """Random changes of a training image, applied after resizing and before normalization.
 
     Attributes:
         flip: probability of a horizontal flip.

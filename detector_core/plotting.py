@@ -44,7 +44,7 @@ def draw_learning_curves(axes: Axes, history: list[dict[str, Any]], *, title: st
     epochs = [row["epoch"] for row in history]
     for column, (color, label) in LEARNING_CURVES.items():
         axes.plot(epochs, [row[column] for row in history], color=color, label=label, marker="o", markersize=3)
-    axes.axvline(kept_epoch, color="grey", linestyle=":", label=f"kept: epoch {kept_epoch}")
+    axes.axvline(kept_epoch, color="gray", linestyle=":", label=f"kept: epoch {kept_epoch}")
     axes.set(title=title, xlabel="epoch", ylabel="loss, accuracy", xlim=(0.5, epochs[-1] + 0.5), ylim=(0, None))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)

@@ -1,4 +1,4 @@
-"""Evaluate a trained model on a split of a data set: error rates with 95 % confidence intervals.
+"""Evaluate a trained model on a split of a data set: error rates with 95% confidence intervals.
 
   python -m jobs.evaluate runs/resnet68-cutout-20260101-120000 --data data/faces
   python -m jobs.evaluate models/VERSION --data data/other-faces --split test --workers 8

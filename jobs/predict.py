@@ -1,4 +1,4 @@
-"""Score unlabelled images in bulk: p_fake and a verdict for each.
+"""Score unlabeled images in bulk: p_fake and a verdict for each.
 
   python -m jobs.predict uploads --out scores
   python -m jobs.predict uploads --models models --out scores
@@ -27,7 +27,7 @@ import ray
 from tqdm import tqdm
 
 from detector_core import storage
-from detector_core.data.index import scan_unlabelled
+from detector_core.data.index import scan_unlabeled
 from detector_core.errors import BadConfig
 from detector_core.evaluation.calibration import VERDICTS
 from detector_core.registry import starter, versions
@@ -65,7 +65,7 @@ def job(arguments: argparse.Namespace) -> dict[str, Any]:
         )
     location = storage.join(models, arguments.version) if arguments.version else versions.live_location(models)
     model = describe(versions.fetch(location))
-    index = scan_unlabelled(arguments.source)
+    index = scan_unlabeled(arguments.source)
     paths = index.frame["path"].tolist()
     cli.say(f"{len(paths):,} images below {index.root}, model {model.version}")
     chunks = [paths[start : start + CHUNK_IMAGES] for start in range(0, len(paths), CHUNK_IMAGES)]

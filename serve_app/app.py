@@ -3,7 +3,8 @@
   serve run serve_app.app:build models=/srv/models         serves the live model of MODELS
   serve deploy serve_app/config.yaml                       the same on a cluster, see the file
 
-Left out: starting Ray and the service (``jobs.serve``), and what the replicas do (:mod:`serve_app.deployments`).
+Not in this module: starting Ray and the service (``jobs.serve``), and what the replicas do
+(:mod:`serve_app.deployments`).
 """
 
 from typing import Any, cast

@@ -51,7 +51,7 @@ class Crop:
         image_SSC: uint8, of the model's size.
         box: where it lies in the image, in pixels; the bounding box of ``frame`` if the face was aligned.
         face: the face in it, if faces were searched.
-        frame: how the face was aligned; None for an upright centre square.
+        frame: how the face was aligned; None for an upright center square.
         quality: flags that make the score less reliable, see :data:`serve_app.schemas.Quality`.
     """
 
@@ -118,7 +118,7 @@ def find_crops(
     warnings: tuple[ImageWarning, ...] = (),
     decode_s: float = 0.0,
 ) -> DecodedImage:
-    """Finds the crops to predict in a decoded image or frame: each face, or the centre square without face search."""
+    """Finds the crops to predict in a decoded image or frame: each face, or the center square without face search."""
     started = time.perf_counter()
     height, width = image_HWC.shape[:2]
     detected = faces.detect(image_HWC) if search_faces else []
@@ -128,7 +128,7 @@ def find_crops(
         all_warnings.append("upscaled")
     if len(detected) > 1:
         all_warnings.append("several_faces")
-    if width != height and crops and crops[0].box == _centre(width, height):
+    if width != height and crops and crops[0].box == _center(width, height):
         all_warnings.append("cropped")
     return DecodedImage(
         width=width,
@@ -142,7 +142,7 @@ def find_crops(
 
 def _crops(image_HWC: Pixels, model: ModelInfo, detected: list[Face], search_faces: bool) -> tuple[Crop, ...]:
     height, width = image_HWC.shape[:2]
-    whole = Crop(image_SSC=square(image_HWC, model.preprocess), box=_centre(width, height))
+    whole = Crop(image_SSC=square(image_HWC, model.preprocess), box=_center(width, height))
     if not search_faces:
         return (whole,)
     if detected and faces.fills_image(image_HWC, detected[0]):  # an aligned portrait: cropped as in jobs.evaluate
@@ -162,7 +162,7 @@ def _aligned(image_HWC: Pixels, face: Face, model: ModelInfo) -> Crop:
     )
 
 
-def _centre(width: int, height: int) -> Box:
+def _center(width: int, height: int) -> Box:
     side = min(width, height)
     left, top = (width - side) // 2, (height - side) // 2
     return left, top, left + side, top + side
@@ -218,9 +218,9 @@ async def _heatmap(client: ModelClient, crop: Crop, verdict: str) -> Heatmap | N
         heat_SS = await client.explain(crop.image_SSC, toward)
     except BadConfig:  # the network has no feature maps
         return None
-    grey_HW = np.rint(255 * np.clip(np.nan_to_num(heat_SS), 0, 1)).astype(np.uint8)
+    gray_HW = np.rint(255 * np.clip(np.nan_to_num(heat_SS), 0, 1)).astype(np.uint8)
     if crop.frame:
-        grey_HW = align.project_back(grey_HW, crop.frame, crop.box)
+        gray_HW = align.project_back(gray_HW, crop.frame, crop.box)
     buffer = io.BytesIO()
-    Image.fromarray(grey_HW).save(buffer, "PNG")
+    Image.fromarray(gray_HW).save(buffer, "PNG")
     return Heatmap(toward=toward, box=crop.box, png_base64=base64.b64encode(buffer.getvalue()).decode())

@@ -1,7 +1,7 @@
 """The HTTP interface as a FastAPI application: each route parses a request, calls the service once and forms an answer.
 
 Uploads stay in memory. Neither images nor file names are stored or logged, except an image that a user sends as
-feedback. Left out: what the service does (:mod:`serve_app.service`) and Ray (:mod:`serve_app.deployments`).
+feedback. Not in this module: what the service does (:mod:`serve_app.service`) and Ray (:mod:`serve_app.deployments`).
 """
 
 from collections.abc import Callable
@@ -91,7 +91,7 @@ def service_of(request: Request) -> DetectionService:
 
 
 Service = Annotated[DetectionService, Depends(service_of)]
-_FACES = Query(description="on: find and score each face; off: score the centre square; auto: the operator's setting")
+_FACES = Query(description="on: find and score each face; off: score the center square; auto: the operator's setting")
 
 
 def _upload_routes(settings: HttpSettings) -> APIRouter:

@@ -15,7 +15,7 @@ Quality = Literal["small", "blurred", "dark"]
 ImageWarning = Literal["recompressed", "upscaled", "several_faces", "cropped"]
 """``recompressed``: a JPEG of such low quality that traces are lost. ``upscaled``: the scored part is smaller than the
 model's input. ``several_faces``: the face that is most likely fake decided. ``cropped``: the image is not square, and
-only its centre square was scored."""
+only its center square was scored."""
 
 CODES = {
     400: "not_an_image",
@@ -89,7 +89,7 @@ class FaceAnswer(BaseModel):
 
 
 class Heatmap(BaseModel):
-    """Where the evidence for a verdict lies (Grad-CAM): a greyscale PNG, 255 where the evidence is strongest."""
+    """Where the evidence for a verdict lies (Grad-CAM): a grayscale PNG, 255 where the evidence is strongest."""
 
     toward: Label
     box: Box = Field(description=f"the part of the image that the PNG covers: {_BOX}")

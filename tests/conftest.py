@@ -47,7 +47,7 @@ def faces() -> Path:
 
 
 def image_bytes(seed: int, label: str, side: int = 32) -> bytes:
-    """A JPEG of coloured noise; fakes have vertical stripes, two pixels wide."""
+    """A JPEG of colored noise; fakes have vertical stripes, two pixels wide."""
     draw = np.random.default_rng(seed)
     pixels = draw.normal(draw.uniform(90, 160, 3), 25, (side, side, 3))
     if label == "fake":

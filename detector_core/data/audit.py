@@ -58,7 +58,7 @@ def audit(index: Index, frame: pd.DataFrame, group_N: NDArray[np.int64]) -> dict
 
 
 def duplicates(frame: pd.DataFrame, group_N: NDArray[np.int64]) -> dict[str, Any]:
-    """Summarises the groups of two or more images.
+    """Summarizes the groups of two or more images.
 
     Args:
         frame: one row per image with ``path``, ``label`` and ``split``.
@@ -136,9 +136,7 @@ def warnings(result: dict[str, Any]) -> list[str]:
     ]
     empty = [split for split in SPLITS if not any(result["counts"][split].values())]
     numbers = {
-        "groups of identical files labelled both real and fake: {} (one of the labels is wrong)": exact[
-            "across_labels"
-        ],
+        "groups of identical files labeled both real and fake: {} (one of the labels is wrong)": exact["across_labels"],
         "groups of near-identical images across splits: {} (test metrics will be too optimistic; audit.json lists "
         "examples)": near["across_splits"],
         "images left out because they cannot be used: {} (audit.json gives the reasons)": result["unreadable"]["count"],

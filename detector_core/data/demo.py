@@ -2,7 +2,7 @@
 
 The scenes are painted by :mod:`detector_core.data.portraits`; the people in them do not exist and nothing is
 downloaded. The data shows that all steps work together but says nothing about photographs, so every result on it is
-labelled *generated demo data*: the folder contains :data:`~detector_core.data.manifest.GENERATED_MARK`, which
+labeled *generated demo data*: the folder contains :data:`~detector_core.data.manifest.GENERATED_MARK`, which
 ``jobs.prepare`` records in the manifest.
 
 * **real**: the scene seen by a camera with lens blur, lateral chromatic aberration, vignetting, a Bayer mosaic, shot
@@ -83,7 +83,7 @@ def _bayer(size: int) -> Array:
 
 
 def _demosaic(mask: Array, light: Array) -> Array:
-    """Bilinear demosaicing: each missing value is the mean of its measured neighbours."""
+    """Bilinear demosaicing: each missing value is the mean of its measured neighbors."""
     weights = (1.0, 2.0, 1.0)
     smooth = [ndimage.correlate1d(ndimage.correlate1d(a, weights, 0), weights, 1) for a in (light * mask, mask)]
     demosaiced: Array = np.where(mask > 0, light, smooth[0] / smooth[1])

@@ -17,7 +17,7 @@ MAX_DISTANCE: Final = 80
 
 Measured on the 2.4 million pairs of 2,200 aligned portraits: images of the same scene differ in at most 74 bits, the
 closest pair of different scenes in 97, and every 14 bits more let in ten times as many unrelated pairs. Recompression
-at JPEG quality 30 changes 8 bits (median; at most 40), halving the size 6 (24), cropping 2 % 40 (58).
+at JPEG quality 30 changes 8 bits (median; at most 40), halving the size 6 (24), cropping 2% 40 (58).
 """
 BLOCK: Final = 2048
 """Hashes per block of the comparison."""

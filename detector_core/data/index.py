@@ -111,7 +111,7 @@ def scan(source: str) -> Index:
     )
 
 
-def scan_unlabelled(source: str) -> Index:
+def scan_unlabeled(source: str) -> Index:
     """Lists every image below a folder or URI, whatever its subfolders are called; ``label`` and ``split`` are None.
 
     Raises:

@@ -47,15 +47,15 @@ def image_properties(data: bytes) -> dict[str, Any]:
 
     Returns:
         ``sha256`` of the file, ``width`` and ``height`` in pixels with the EXIF orientation applied, ``bytes``,
-        ``format`` with the colour mode, ``jpeg_quality`` 1-100 (None unless it is a JPEG), ``jpeg_tables`` (a short
-        hash of the quantisation tables), ``chroma`` subsampling, ``metadata_bytes``, ``brightness`` (mean grey level,
+        ``format`` with the color mode, ``jpeg_quality`` 1-100 (None unless it is a JPEG), ``jpeg_tables`` (a short
+        hash of the quantization tables), ``chroma`` subsampling, ``metadata_bytes``, ``brightness`` (mean gray level,
         0-255) and ``phash`` (hexadecimal).
 
     Raises:
         BadImage: the bytes are not a complete image.
     """
     image_HWC = decode(data)
-    grey = Image.fromarray(image_HWC).convert("L")
+    gray = Image.fromarray(image_HWC).convert("L")
     with Image.open(io.BytesIO(data)) as header:
         tables: Mapping[int, Sequence[int]] | None = getattr(header, "quantization", None) or None
         return {
@@ -68,7 +68,7 @@ def image_properties(data: bytes) -> dict[str, Any]:
             "jpeg_tables": _tables_id(tables) if tables else NOT_JPEG,
             "chroma": _chroma(header),
             "metadata_bytes": _metadata_bytes(header),
-            "brightness": float(np.asarray(grey).mean()),
+            "brightness": float(np.asarray(gray).mean()),
             "phash": perceptual_hash(image_HWC),
         }
 
@@ -109,7 +109,7 @@ def inspect_images(root: str, paths: Sequence[str], transform: Transform | None 
 
 
 def perceptual_hash(image_HWC: Pixels) -> str:
-    """A difference hash of 544 bits, hexadecimal: the sign of each step between neighbours in a 17 x 17 thumbnail.
+    """A difference hash of 544 bits, hexadecimal: the sign of each step between neighbors in a 17 x 17 thumbnail.
 
     Aligned portraits share their low frequencies, so the usual 64 bits would call different people near-duplicates; 544
     bits do not. Recompression, resizing and changes of brightness flip a few bits;
@@ -130,11 +130,11 @@ def _tables_id(tables: Mapping[int, Sequence[int]]) -> str:
 def _chroma(header: Image.Image) -> str:
     if not isinstance(header, JpegImagePlugin.JpegImageFile):
         return NOT_JPEG
-    return "grey" if header.layers == 1 else _SAMPLING[JpegImagePlugin.get_sampling(header)]
+    return "gray" if header.layers == 1 else _SAMPLING[JpegImagePlugin.get_sampling(header)]
 
 
 def _metadata_bytes(header: Image.Image) -> int:
-    """Bytes of EXIF, colour profile, comments and provenance records; JPEG's own JFIF header is not counted."""
+    """Bytes of EXIF, color profile, comments and provenance records; JPEG's own JFIF header is not counted."""
     if isinstance(header, JpegImagePlugin.JpegImageFile):
         return sum(len(content) for _, content in header.applist if not content.startswith(b"JFIF"))
     return sum(len(value) for value in header.info.values() if isinstance(value, str | bytes))

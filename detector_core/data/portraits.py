@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 Array = NDArray[np.floating]
-Colour = tuple[float, float, float]
+Color = tuple[float, float, float]
 
-# sRGB triples, 0-255; every portrait mixes two neighbouring colours of a palette.
-_SKIN: tuple[Colour, ...] = (
+# sRGB triples, 0-255; every portrait mixes two neighboring colors of a palette.
+_SKIN: tuple[Color, ...] = (
     (255, 224, 196),
     (241, 194, 160),
     (224, 172, 125),
@@ -24,7 +24,7 @@ _SKIN: tuple[Colour, ...] = (
     (141, 85, 52),
     (92, 56, 38),
 )
-_HAIR: tuple[Colour, ...] = (
+_HAIR: tuple[Color, ...] = (
     (28, 22, 22),
     (70, 44, 30),
     (120, 72, 40),
@@ -32,8 +32,8 @@ _HAIR: tuple[Colour, ...] = (
     (222, 188, 130),
     (176, 172, 168),
 )
-_IRIS: tuple[Colour, ...] = ((62, 40, 26), (104, 70, 36), (92, 110, 60), (70, 104, 140), (104, 124, 136))
-_CLOTH: tuple[Colour, ...] = (
+_IRIS: tuple[Color, ...] = ((62, 40, 26), (104, 70, 36), (92, 110, 60), (70, 104, 140), (104, 124, 136))
+_CLOTH: tuple[Color, ...] = (
     (52, 76, 120),
     (140, 46, 52),
     (66, 110, 84),
@@ -41,12 +41,12 @@ _CLOTH: tuple[Colour, ...] = (
     (58, 56, 62),
     (206, 156, 62),
 )
-_SCENERY: tuple[Colour, ...] = (
+_SCENERY: tuple[Color, ...] = (
     (124, 162, 188), (96, 128, 92), (188, 148, 112), (150, 140, 158), (208, 196, 176), (84, 92, 112), (176, 110, 96),
 )  # fmt: skip
 
 
-def linear(srgb: Colour) -> Array:
+def linear(srgb: Color) -> Array:
     """Converts an sRGB triple 0-255 to linear light 0-1, float32."""
     return ((np.asarray(srgb, dtype=np.float32) / 255) ** 2.2).astype(np.float32)
 
@@ -66,11 +66,11 @@ class _Canvas:
     x: Array
     y: Array
 
-    def paint(self, mask: Array, colour: Array) -> None:
-        """Paints a colour, or one colour per pixel, with ``mask`` as the opacity."""
+    def paint(self, mask: Array, color: Array) -> None:
+        """Paints a color, or one color per pixel, with ``mask`` as the opacity."""
         box = _box(mask)
         under = self.light[box]
-        under += mask[box][..., None] * (np.broadcast_to(colour, self.light.shape)[box] - under)
+        under += mask[box][..., None] * (np.broadcast_to(color, self.light.shape)[box] - under)
 
     def shade(self, mask: Array, amount: float) -> None:
         """Multiplies the light under ``mask`` by up to 1 + ``amount``."""
@@ -92,8 +92,8 @@ class _Canvas:
         return self.edge((radius - 1) * min(a, b), softness)
 
 
-def _mix(rng: np.random.Generator, palette: tuple[Colour, ...]) -> Array:
-    """A random colour between two neighbours of a palette, linear light."""
+def _mix(rng: np.random.Generator, palette: tuple[Color, ...]) -> Array:
+    """A random color between two neighbors of a palette, linear light."""
     position = rng.uniform(0, len(palette) - 1)
     low, weight = int(position), position - int(position)
     mixed: Array = (1 - weight) * linear(palette[low]) + weight * linear(palette[min(low + 1, len(palette) - 1)])

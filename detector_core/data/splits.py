@@ -1,7 +1,7 @@
 """Draws training, validation and test splits for a data set that comes without them.
 
 Near-duplicates stay together: an image in the test split whose twin is in the training split would measure memory, not
-generalisation.
+generalization.
 """
 
 from collections.abc import Sequence

@@ -1,8 +1,8 @@
 """The paper's comparison: Tables III, IV and V of our runs next to the paper's, and which variant wins.
 
 Works on plain values: on what runs and their evaluations write (``artifact.json``, ``report.json``,
-``scores.parquet``), and on ``paper.json``, the paper's metrics recomputed from its confusion matrices. Left out:
-training and evaluating (``jobs.reproduce``), and drawing (:mod:`detector_core.evaluation.comparison_html`).
+``scores.parquet``), and on ``paper.json``, the paper's metrics recomputed from its confusion matrices. Not in this
+module: training and evaluating (``jobs.reproduce``), and drawing (:mod:`detector_core.evaluation.comparison_html`).
 
 Source: paper section IV, Tables III to V.
 """

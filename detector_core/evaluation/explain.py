@@ -5,7 +5,7 @@ feature map is the deepest one that has at least MIN_CELLS rows and columns: for
 of Resnet-68 has 4 x 4 cells, too coarse to point at anything. A heat map shows what moved the score, not where an image
 was manipulated.
 
-Left out: networks whose last layers have no feature map of rows and columns (transformers).
+Networks whose last layers have no feature map of rows and columns (transformers) cannot be explained.
 
 Source: R. R. Selvaraju et al., "Grad-CAM: Visual explanations from deep networks via gradient-based localization",
 ICCV 2017.
@@ -126,8 +126,8 @@ def draw_worst_images(
         for column, (image, p_fake) in enumerate(zip(images, rows["p_fake"], strict=True)):
             is_error = (p_fake >= fake_above) != (label == FAKE)
             image_axes[column].imshow(image)
-            image_axes[column].set_title(f"p_fake {p_fake:.3f}", fontsize=9, color="tab:red" if is_error else "dimgrey")
-            heat_axes[column].imshow(image.mean(2), cmap="grey", vmin=0, vmax=255)
+            image_axes[column].set_title(f"p_fake {p_fake:.3f}", fontsize=9, color="tab:red" if is_error else "dimgray")
+            heat_axes[column].imshow(image.mean(2), cmap="gray", vmin=0, vmax=255)
             if heats:
                 heat_axes[column].imshow(heats[column], cmap="inferno", alpha=0.6, vmin=0, vmax=1)
             heat_axes[column].set_title(rows["path"].iloc[column].rpartition("/")[2], fontsize=7)

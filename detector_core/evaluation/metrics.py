@@ -24,7 +24,7 @@ Scores = NDArray[np.floating[Any]]
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """The value of a metric with its 95 % confidence interval, or None with the reason why it is not defined.
+    """The value of a metric with its 95% confidence interval, or None with the reason why it is not defined.
 
     ``count`` out of ``of`` images gave the value; both are None if the metric is not a plain proportion.
     """
@@ -166,7 +166,7 @@ RANKING_METRICS = {
     "average_precision": "average precision (fake)",
     "eer": "equal error rate (EER)",
     **{
-        f"fakes_caught_at_{rate:g}": f"TPR@FPR={100 * rate:g} % (fakes caught at {100 * rate:g} % reals flagged)"
+        f"fakes_caught_at_{rate:g}": f"TPR@FPR={100 * rate:g}% (fakes caught at {100 * rate:g}% reals flagged)"
         for rate in FLAGGED_RATES
     },
 }

@@ -1,6 +1,6 @@
 """Scores and a calibration -> the report of an evaluation: a dict for ``report.json``, and a text table.
 
-Left out: computing the scores (:mod:`detector_core.evaluation.scoring`), plots and the HTML page
+Not in this module: computing the scores (:mod:`detector_core.evaluation.scoring`), plots and the HTML page
 (:mod:`detector_core.evaluation.report_html`).
 """
 
@@ -151,7 +151,7 @@ def _warnings(chosen_on: dict[str, Any], trained_on: dict[str, Any], data: dict[
 
 
 def format_report(report: dict[str, Any]) -> str:
-    """The report as a text table for a terminal: percent with 95 % intervals."""
+    """The report as a text table for a terminal: percent with 95% intervals."""
     title = f"{report['model']['run']} on the {report['split']} split of {report['data']['name']}"
     counts, ranks = report["confusion"], report["ranking"]
     lines = [
@@ -160,7 +160,7 @@ def format_report(report: dict[str, Any]) -> str:
         f"  {'':20}{'is real':>10}{'is fake':>10}",
         f"  {'called real':20}{counts['reals_passed']:>10,}{counts['fakes_passed']:>10,}",
         f"  {'called fake':20}{counts['reals_flagged']:>10,}{counts['fakes_caught']:>10,}",
-        f"  called fake if p_fake >= {report['threshold']:.4f}; 95 % intervals in brackets:",
+        f"  called fake if p_fake >= {report['threshold']:.4f}; 95% intervals in brackets:",
         *(f"  {METRICS[name]:52}{format_percent(estimate)}" for name, estimate in report["metrics"].items()),
         *(f"  {label:52}{format_estimate(ranks[name])}" for name, label in RANKING_METRICS.items()),
         f"  {UNCALIBRATED}: {format_uncalibrated(report)}",
@@ -189,7 +189,7 @@ def _uncertain_lines(report: dict[str, Any]) -> list[str]:
 
 def _robustness_line(row: dict[str, Any]) -> str:
     auc, *rates = (row[name]["value"] for name in ("auc", "accuracy", *ERROR_RATES))
-    cells = [f"{'-':>8}" if auc is None else f"{auc:8.4f}", *("-" if r is None else f"{100 * r:.2f} %" for r in rates)]
+    cells = [f"{'-':>8}" if auc is None else f"{auc:8.4f}", *("-" if r is None else f"{100 * r:.2f}%" for r in rates)]
     return f"  {row['change']:30}{cells[0]}{cells[1]:>10}{cells[2]:>9}{cells[3]:>9}"
 
 
@@ -200,11 +200,11 @@ def format_uncalibrated(report: dict[str, Any]) -> str:
 
 
 def format_percent(estimate: dict[str, Any]) -> str:
-    """``98.21 % (97.10-98.90)``, or the reason why it is undefined."""
+    """``98.21% (97.10-98.90)``, or the reason why it is undefined."""
     if estimate["value"] is None:
         return f"undefined: {estimate['reason']}"
     interval = f" ({estimate['low']:.2%}-{estimate['high']:.2%})".replace("%", "") if "low" in estimate else ""
-    return f"{100 * estimate['value']:.2f} %{interval}"
+    return f"{100 * estimate['value']:.2f}%{interval}"
 
 
 def format_number(estimate: dict[str, Any]) -> str:

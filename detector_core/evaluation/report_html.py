@@ -48,7 +48,7 @@ def render_page(report: dict[str, Any], images: dict[str, bytes]) -> str:
         warnings(report["warnings"]),
         f"<p>{escape(model['variant'])}, weights <code>{model['weights_sha256'][:12]}</code>, evaluated "
         f"{escape(report['created'])} on {report['images'][REAL]:,} real and {report['images'][FAKE]:,} fake images. "
-        f"The positive class is real, as in the paper; intervals are 95 % confidence intervals.</p>",
+        f"The positive class is real, as in the paper; intervals are 95% confidence intervals.</p>",
         "<h2>Real or fake, at one threshold</h2>",
         f"<p>An image is called fake if p_fake is at least {report['threshold']:.4f}.</p>",
         _confusion(report["confusion"]),
@@ -144,7 +144,7 @@ def _colored_cell(name: str, estimate: dict[str, Any]) -> str:
         return f"<td>{escape(format_number(estimate))}</td>"
     # 0.5 is chance for these metrics: it is as red as 0.
     goodness = max(0, (1 - value if name in ERROR_RATES else value) * 2 - 1)
-    text = format_number(estimate) if name == "auc" else f"{100 * value:.2f} %"
+    text = format_number(estimate) if name == "auc" else f"{100 * value:.2f}%"
     return f'<td style="background:hsl({120 * goodness:.0f} 70% 80%)">{text}</td>'
 
 
@@ -159,7 +159,7 @@ def _png(draw: Callable[[Axes, dict[str, Any]], None], report: dict[str, Any]) -
 def _draw_roc(axes: Axes, report: dict[str, Any]) -> None:
     caught = [1 - passed for passed in report["det_curve"]["fakes_passed"]]
     axes.plot(report["det_curve"]["reals_flagged"], caught, color="black")
-    axes.plot([0, 1], [0, 1], color="grey", linestyle=":")
+    axes.plot([0, 1], [0, 1], color="gray", linestyle=":")
     axes.set(title="ROC curve (positive: fake)", xlabel="reals flagged (FPR)", ylabel="fakes caught (TPR)")
 
 
@@ -179,14 +179,14 @@ def _draw_histogram(axes: Axes, report: dict[str, Any]) -> None:
     edges, chosen = report["histogram"]["edges"], report["calibration"]
     for label in LABELS:
         axes.stairs(report["histogram"][label], edges, fill=True, alpha=0.5, color=COLORS[label], label=label)
-    axes.axvspan(chosen["real_below"], chosen["fake_above"], color="grey", alpha=0.3, label="uncertain")
-    axes.axvline(chosen["fake_above"], color="grey", linestyle="--")
+    axes.axvspan(chosen["real_below"], chosen["fake_above"], color="gray", alpha=0.3, label="uncertain")
+    axes.axvline(chosen["fake_above"], color="gray", linestyle="--")
     axes.legend()
     axes.set(title="Scores", xlabel="p_fake, calibrated", ylabel="images")
 
 
 def _draw_reliability(axes: Axes, report: dict[str, Any]) -> None:
-    axes.plot([0, 1], [0, 1], color="grey", linestyle=":")
+    axes.plot([0, 1], [0, 1], color="gray", linestyle=":")
     for when, color in (("before", "tab:orange"), ("after", "black")):
         bins = report["calibration"]["reliability"][when]
         axes.plot(bins["p_fake"], bins["fakes"], marker="o", color=color, label=f"{when} calibration")

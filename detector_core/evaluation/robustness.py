@@ -184,7 +184,7 @@ def _changed_batches(
 
 
 def evaluate_grid(grid: pd.DataFrame, calibration: Calibration) -> list[dict[str, Any]]:
-    """One row per change: ROC AUC, TPR@FPR=1 %, and at the frozen threshold accuracy and both error rates.
+    """One row per change: ROC AUC, TPR@FPR=1%, and at the frozen threshold accuracy and both error rates.
 
     Args:
         grid: from :func:`score_grid`.

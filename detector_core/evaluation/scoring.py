@@ -1,6 +1,6 @@
 """Model and images -> scores: the logit of each image of a data set, one row per image.
 
-Left out: spreading the work over processes (``jobs.evaluate``), and metrics of the scores
+Not in this module: spreading the work over processes (``jobs.evaluate``), and metrics of the scores
 (:mod:`detector_core.evaluation.report`).
 """
 

@@ -66,7 +66,7 @@ class Frame:
 def portrait_frame(face: Face) -> Frame:
     """The frame that aligns a face like a portrait, fitted to its landmarks by least squares.
 
-    If the landmarks contradict the box of the face, the frame is upright and centred on the box.
+    If the landmarks contradict the box of the face, the frame is upright and centered on the box.
     """
     points = np.asarray(face.landmarks, dtype=np.float64)[list(LANDMARKS_USED)]
     # Solves x = a u - b v + c, y = b u + a v + d for a, b, c, d, with u, v from CANONICAL.
@@ -102,7 +102,7 @@ def extract_portrait(image_HWC: Pixels, frame: Frame, size: int) -> Pixels:
     if scale > 1:
         region = np.asarray(Image.fromarray(region).resize(region_size, Image.Resampling.BICUBIC))
     ratio = np.array([region_size[0] / (right - left), region_size[1] / (bottom - top)]) if scale > 1 else np.ones(2)
-    # OpenCV puts the centre of the first pixel at 0; in the coordinates used here it is at 0.5.
+    # OpenCV puts the center of the first pixel at 0; in the coordinates used here it is at 0.5.
     source = ((corners[:3] - [left, top]) * ratio - 0.5).astype(np.float32)
     target = (np.array([[0, 0], [size, 0], [size, size]]) - 0.5).astype(np.float32)
     matrix = cv2.getAffineTransform(source, target)
@@ -120,32 +120,32 @@ def bounding_box(frame: Frame, image_HWC: Pixels) -> Box:
     return int(left), int(top), int(right), int(bottom)
 
 
-def project_back(grey_SS: NDArray[np.uint8], frame: Frame, box: Box) -> NDArray[np.uint8]:
+def project_back(gray_SS: NDArray[np.uint8], frame: Frame, box: Box) -> NDArray[np.uint8]:
     """Projects a map of a portrait back onto ``box`` of the image it was cut from.
 
     Args:
-        grey_SS: a map of the portrait, such as a heat map, uint8.
+        gray_SS: a map of the portrait, such as a heat map, uint8.
         frame: the frame of the portrait.
         box: the result of :func:`bounding_box`.
 
     Returns:
-        grey_HW uint8 with the aspect ratio of ``box``, at most MAP_SIDE pixels a side, 0 outside the frame.
+        gray_HW uint8 with the aspect ratio of ``box``, at most MAP_SIDE pixels a side, 0 outside the frame.
     """
     left, top, right, bottom = box
     scale = min(1.0, MAP_SIDE / max(right - left, bottom - top))
     width, height = max(1, round((right - left) * scale)), max(1, round((bottom - top) * scale))
-    side = grey_SS.shape[0]
+    side = gray_SS.shape[0]
     source = (np.array([[0, 0], [side, 0], [side, side]]) - 0.5).astype(np.float32)
     target = ((frame.corners[:3] - [left, top]) * scale - 0.5).astype(np.float32)
     matrix = cv2.getAffineTransform(source, target)
-    projected = cv2.warpAffine(np.ascontiguousarray(grey_SS), matrix, (width, height), flags=cv2.INTER_LINEAR)
+    projected = cv2.warpAffine(np.ascontiguousarray(gray_SS), matrix, (width, height), flags=cv2.INTER_LINEAR)
     return np.asarray(projected, dtype=np.uint8)
 
 
 def align_face(image_HWC: Pixels, face: Face, size: int) -> Pixels:
     """Aligns a face like the portraits that networks are trained on: image_SSC uint8.
 
-    If the image is already an aligned portrait, its centre square is used.
+    If the image is already an aligned portrait, its center square is used.
 
     Args:
         image_HWC: the image.

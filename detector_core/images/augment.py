@@ -2,8 +2,8 @@
 
 The pipelines of training and validation, on image_SSC uint8 (square, already at the network's size)::
 
-    train:  flip -> rotate, shift, zoom -> random crop -> brightness, contrast -> delivery -> cut-out -> normalise
-    valid:                                                                                               normalise
+    train:  flip -> rotate, shift, zoom -> random crop -> brightness, contrast -> delivery -> cut-out -> normalize
+    valid:                                                                                               normalize
 
 The amounts are fields of :class:`AugmentSpec`. The paper gives none, so the defaults are moderate: no JPEG
 compression, blur or resampling noise, because the traces of a generator are in the fine texture.
@@ -13,9 +13,9 @@ face is framed imprecisely, the image is downscaled and upscaled again with one 
 is brightened or darkened, and is compressed as JPEG (quality 35 to 95) or WebP. Each change has its own probability, so
 some of the images pass unchanged.
 
-Cut-out is albumentations' ``CoarseDropout`` with one square patch of zeros, applied before normalisation, as the
+Cut-out is albumentations' ``CoarseDropout`` with one square patch of zeros, applied before normalization, as the
 paper's Fig. 3 shows (black). The patch always lies completely inside the image, whereas DeVries and Taylor
-(arXiv:1708.04552) centre it anywhere and clip it at the border, which hides less near the edges. They also hide a patch
+(arXiv:1708.04552) center it anywhere and clip it at the border, which hides less near the edges. They also hide a patch
 in every image; here the probability is ``cutout``.
 
 The changes of each image depend only on (seed, epoch, index of the image), not on the order of loading, the number of

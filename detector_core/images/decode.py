@@ -46,7 +46,7 @@ def decode(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Pixels:
     """Decodes an image to image_HWC, uint8 RGB 0-255, with the EXIF orientation applied.
 
     The size is checked before anything is decoded. A truncated file is an error; its missing part is never filled with
-    grey. Transparent pixels are composited on white, 16-bit values are reduced to 8 bits, and of an animation only the
+    gray. Transparent pixels are composited on white, 16-bit values are reduced to 8 bits, and of an animation only the
     first frame is decoded.
 
     Args:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 MARGIN: Final = 0.36
 """Default margin of a crop, as a fraction of the face's longer side, half of it on each side.
 
-FFHQ portraits have this margin: MTCNN's box takes up 73 % of their side (median)."""
+FFHQ portraits have this margin: MTCNN's box takes up 73% of their side (median)."""
 MIN_SCORE: Final = 0.95
 """Detections with a lower score are dropped."""
 MIN_FACE_PX: Final = 40
@@ -30,7 +30,7 @@ MAX_SEARCH_PX: Final = 1024
 """Larger images are searched at this longer side, which bounds time and memory."""
 PORTRAIT_COVERAGE: Final = 0.5
 """An image is an aligned portrait if the crop around its face covers at least this proportion of it. On 700 FFHQ and
-StyleGAN portraits the crop covers at least 62 %, and in half of them everything."""
+StyleGAN portraits the crop covers at least 62%, and in half of them everything."""
 
 _LOAD_LOCK = Lock()
 

@@ -1,7 +1,7 @@
 """Strips an image file of metadata that may identify its owner: EXIF, XMP, comments, thumbnails, trailing bytes.
 
 JPEG and PNG keep their compressed pixels byte for byte, which preserves the traces that a detector needs. All other
-files, and those that do not decode to the same pixels afterwards, are saved losslessly as PNG. The orientation is kept.
+files, and those that do not decode to the same pixels afterward, are saved losslessly as PNG. The orientation is kept.
 """
 
 import io

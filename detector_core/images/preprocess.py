@@ -1,6 +1,6 @@
 """The preprocessing that training, evaluation and serving share: bytes -> image_HWC -> image_SSC -> x_CHW.
 
-The steps are: decode (strict, with EXIF orientation, RGB); resize the centre square to ``image_size``; normalise.
+The steps are: decode (strict, with EXIF orientation, RGB); resize the center square to ``image_size``; normalize.
 Training augments between the second and the third. The :class:`PreprocessSpec` that controls them is stored with the
 weights. PyTorch is imported only where tensors are created, because a replica that serves with OpenVINO does not need
 it.
@@ -23,7 +23,7 @@ _RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resamplin
 
 
 def square(image_HWC: Pixels, spec: PreprocessSpec) -> Pixels:
-    """Resizes the centre square of an image to ``image_size``: image_SSC uint8."""
+    """Resizes the center square of an image to ``image_size``: image_SSC uint8."""
     height, width = image_HWC.shape[:2]
     side, size = min(height, width), spec.image_size
     if (height, width) == (size, size):

@@ -41,27 +41,27 @@ _TABLES: Final = np.clip((_STANDARD * _SCALES[:, None] + 50) // 100, 1, 255)
 
 def face_flags(image_HWC: Pixels, face: Face) -> tuple[str, ...]:
     """Those of ``small``, ``blurred`` and ``dark`` that apply to a face."""
-    grey_HW = np.asarray(Image.fromarray(crop(image_HWC, face, margin=0.0)).convert("L"))
+    gray_HW = np.asarray(Image.fromarray(crop(image_HWC, face, margin=0.0)).convert("L"))
     flags = {
         "small": face.side < SMALL_PX,
-        "blurred": sharpness(grey_HW) < BLURRED_BELOW,
-        "dark": float(grey_HW.mean()) < DARK_BELOW,
+        "blurred": sharpness(gray_HW) < BLURRED_BELOW,
+        "dark": float(gray_HW.mean()) < DARK_BELOW,
     }
     return tuple(name for name, applies in flags.items() if applies)
 
 
-def sharpness(grey_HW: Pixels) -> float:
-    """Variance of the Laplacian at SHARPNESS_PX, normalised to a contrast (standard deviation) of 50 grey levels."""
+def sharpness(gray_HW: Pixels) -> float:
+    """Variance of the Laplacian at SHARPNESS_PX, normalized to a contrast (standard deviation) of 50 gray levels."""
     size = (SHARPNESS_PX, SHARPNESS_PX)
-    small_HW = np.asarray(Image.fromarray(grey_HW).resize(size, Image.Resampling.BOX), dtype=np.float32)
-    centre = small_HW[1:-1, 1:-1]
-    neighbours = small_HW[:-2, 1:-1] + small_HW[2:, 1:-1] + small_HW[1:-1, :-2] + small_HW[1:-1, 2:]
+    small_HW = np.asarray(Image.fromarray(gray_HW).resize(size, Image.Resampling.BOX), dtype=np.float32)
+    center = small_HW[1:-1, 1:-1]
+    neighbors = small_HW[:-2, 1:-1] + small_HW[2:, 1:-1] + small_HW[1:-1, :-2] + small_HW[1:-1, 2:]
     contrast = max(float(small_HW.std()), 1.0)
-    return float((neighbours - 4 * centre).var()) * (50 / contrast) ** 2
+    return float((neighbors - 4 * center).var()) * (50 / contrast) ** 2
 
 
 def is_recompressed(data: bytes) -> bool:
-    """Whether a file is a JPEG whose quantisation is so coarse that fine traces are lost; False for other formats."""
+    """Whether a file is a JPEG whose quantization is so coarse that fine traces are lost; False for other formats."""
     quality = jpeg_quality(data)
     return quality is not None and quality < COARSE_QUALITY
 

@@ -2,7 +2,7 @@
 
 Nothing is written to disk and no other file or address is opened. The first bytes determine the container, and only
 that demuxer is tried: FFmpeg's own detection would also accept playlists, which name other files and addresses.
-Left out: sound, and endless streams.
+Sound is ignored, and endless streams are refused.
 """
 
 import io

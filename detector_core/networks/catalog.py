@@ -26,8 +26,8 @@ A network takes x_BCHW float32 and returns logit_B1 of *fake*. There are:
 timm and facenet-pytorch are imported only where they are used: together with torchvision they take seconds to import,
 and a process that runs only ``resnet68`` should not pay for them.
 
-Left out: building the network of a spec (:mod:`detector_core.networks.factory`), and learning rates and epochs
-(:mod:`detector_core.networks.variants`).
+Not in this module: building the network of a spec (:mod:`detector_core.networks.factory`), and learning rates and
+epochs (:mod:`detector_core.networks.variants`).
 """
 
 from collections.abc import Callable

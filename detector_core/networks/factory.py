@@ -1,7 +1,7 @@
 """Builds the network of a spec, and checks the image size before a run starts.
 
-Left out: which networks there are (:mod:`detector_core.networks.catalog`), and where the weights of a trained model are
-stored (:mod:`detector_core.networks.artifacts`).
+Not in this module: which networks there are (:mod:`detector_core.networks.catalog`), and where the weights of a trained
+model are stored (:mod:`detector_core.networks.artifacts`).
 """
 
 import torch

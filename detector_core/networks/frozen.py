@@ -4,7 +4,7 @@
 
     x_BCHW -> each frozen backbone: mean and standard deviation over the plane of each channel,
               after the stem and after each stage -> feature_BD
-    feature_BD -> standardised by the training data's mean and deviation -> HEADS small MLPs -> logit_BH
+    feature_BD -> standardized by the training data's mean and deviation -> HEADS small MLPs -> logit_BH
     x_BCHW -> a fine-tuned network (the ensemble only) -> logit_B1
 
 The traces that a generator leaves sit in early stages too, so every depth is read. In training the network returns one
@@ -54,7 +54,7 @@ class FrozenBackbone(nn.Module):
 
 
 class MlpHeads(nn.Module):
-    """feature_BD -> logit_BH: HEADS multilayer perceptrons on standardised features."""
+    """feature_BD -> logit_BH: HEADS multilayer perceptrons on standardized features."""
 
     mean: torch.Tensor
     deviation: torch.Tensor

@@ -1,6 +1,6 @@
 """Predictions for files of unlabeled images, identical to those of the service for whole images.
 
-Left out: distributing the files (``jobs.predict``), and looking for faces.
+Not in this module: distributing the files (``jobs.predict``), and looking for faces.
 """
 
 import functools

@@ -1,7 +1,7 @@
 """Engines, which compute the logits of a served model: OpenVINO on a CPU, torch on a GPU or without an export.
 
 An engine takes pixels_BSSC, uint8 RGB squares of the model's size, and returns logit_B float32. It normalizes the
-pixels itself (OpenVINO does so in its graph). Left out: exporting a network to OpenVINO
+pixels itself (OpenVINO does so in its graph). Not in this module: exporting a network to OpenVINO
 (:mod:`detector_core.registry.openvino_export`), and which precision may be served
 (:mod:`detector_core.registry.parity_gate`).
 """

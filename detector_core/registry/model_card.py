@@ -121,7 +121,7 @@ def _metrics(report: dict[str, Any]) -> str:
     lines = [
         f"## Metrics on the test split of {report['data']['name']}\n",
         *(f"> {warning}\n" for warning in report.get("warnings", [])),
-        f"{counts[REAL]:,} real and {counts[FAKE]:,} fake images; 95 % confidence intervals; an image is called fake "
+        f"{counts[REAL]:,} real and {counts[FAKE]:,} fake images; 95% confidence intervals; an image is called fake "
         f"from the upper threshold on. The positive class is real.\n",
         *_table("metric | value", rows),
     ]

@@ -1,8 +1,8 @@
 """A predictor from a model folder: images in, verdicts out, with the preprocessing and thresholds of the model.
 
 It computes with OpenVINO on a CPU if promotion exported the network, otherwise with torch. torch is imported only if it
-computes: a replica without it starts sooner and needs a fraction of the memory. Left out: where models come from
-(:mod:`detector_core.registry.versions`).
+computes: a replica without it starts sooner and needs a fraction of the memory. Not in this module: where models come
+from (:mod:`detector_core.registry.versions`).
 """
 
 import threading

@@ -1,6 +1,6 @@
 """What promotion adds to the copy of a model: the exported network, the record of the parity gate, the model card.
 
-Left out: the versions and which of them is live (:mod:`detector_core.registry.versions`).
+Not in this module: the versions and which of them is live (:mod:`detector_core.registry.versions`).
 """
 
 import os

@@ -8,8 +8,8 @@
 
 ``live`` is replaced by an atomic rename, and a version appears completely or not at all, so whoever reads MODELS at any
 time finds a complete model. On an object store, ``live`` is one small object, and a version exists once its
-``artifact.json`` does, which is uploaded last; :func:`fetch` copies a version to the local disk. Left out: training,
-evaluating, and notifying a running service.
+``artifact.json`` does, which is uploaded last; :func:`fetch` copies a version to the local disk. Not in this module:
+training, evaluating, and notifying a running service.
 """
 
 import hashlib

@@ -167,7 +167,7 @@ def frozen_features(
 
 
 def standardize(state: TrainState, features: SplitFeatures) -> None:
-    """Standardises the heads of a new run by its training features."""
+    """Standardizes the heads of a new run by its training features."""
     assert isinstance(state.network, FrozenNetwork)
     whole = [row for row in range(len(features.feature_NVD)) if row not in features.broken]
     feature_ND = torch.from_numpy(features.feature_NVD[whole].reshape(-1, features.feature_NVD.shape[2]))

@@ -5,7 +5,7 @@ launcher has set that up. After each report the caller decides whether to save (
 report or stop. With the same spec and data the losses agree up to float rounding for any number of workers and wherever
 the run was interrupted. They agree bit for bit in the same :func:`environment` with the same number of workers.
 
-Left out: learning-rate search (``jobs.tune``) and the test split (:mod:`detector_core.evaluation`).
+Not in this module: learning-rate search (``jobs.tune``) and the test split (:mod:`detector_core.evaluation`).
 """
 
 import dataclasses
@@ -49,8 +49,8 @@ class EpochReport:
 
     Attributes:
         val_auc: ROC AUC on the validation split; None if it has only one class.
-        fakes_passed_at_1pct: proportion of fakes that pass as real at the threshold that flags 1 % of the reals
-            (1 - TPR@FPR=1 %, with *fake* as positive); None if there is only one class.
+        fakes_passed_at_1pct: proportion of fakes that pass as real at the threshold that flags 1% of the reals
+            (1 - TPR@FPR=1%, with *fake* as positive); None if there is only one class.
         best: whether this epoch has the lowest validation loss so far.
         seconds, images_per_s: of training alone, without validation.
         peak_memory_bytes: peak memory of this process: device memory on a GPU, otherwise resident memory.

@@ -3,8 +3,8 @@
 Trials are compared on the validation split alone, at the epoch whose weights they keep (the lowest validation loss),
 because that is the model which training with the trial's learning rate yields.
 
-Left out: the plot (:mod:`detector_core.training.plots`), because training workers import this module and should not
-have to import matplotlib; how trials are run (``jobs.tune``).
+Not in this module: the plot (:mod:`detector_core.training.plots`), because training workers import this module and
+should not have to import matplotlib; how trials are run (``jobs.tune``).
 """
 
 import math

@@ -16,7 +16,7 @@ from detector_core.training import lr_search
 from detector_core.training.lr_search import COMPLETED, FAILED, OBJECTIVES, STOPPED, Trial
 
 SHEET_COLUMNS, SHEET_ROWS, SHEET_GAP = 8, 5, 4
-_MARKERS = {COMPLETED: ("o", "tab:blue"), STOPPED: ("x", "tab:grey"), FAILED: ("v", "tab:red")}
+_MARKERS = {COMPLETED: ("o", "tab:blue"), STOPPED: ("x", "tab:gray"), FAILED: ("v", "tab:red")}
 
 
 def learning_curves(history: list[dict[str, Any]], title: str) -> bytes:

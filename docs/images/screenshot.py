@@ -22,7 +22,7 @@ from detector_core.data import demo
 OUT = Path(__file__).with_name("page.png")
 SEED, SIZE = 4, 128
 WIDTH, MARGIN = 960, 24
-COLOURS = 128
+COLORS = 128
 HEAT_PERCENT = "45"
 """Opacity of the heat map, so that the portrait stays visible."""
 SHORT = 12
@@ -61,7 +61,7 @@ def main(address: str) -> None:
         clip = {"x": 0, "y": 0, "width": WIDTH, "height": card["y"] + card["height"] + MARGIN}
         shot = page.screenshot(full_page=True, clip=clip)
         browser.close()
-    Image.open(io.BytesIO(shot)).quantize(COLOURS).save(OUT, optimize=True)
+    Image.open(io.BytesIO(shot)).quantize(COLORS).save(OUT, optimize=True)
     print(f"{OUT}: {OUT.stat().st_size / 1024:.0f} KiB", file=sys.stderr)
 
 

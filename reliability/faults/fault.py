@@ -32,7 +32,7 @@ class Fault:
         name: what happens.
         promise: what the product guarantees in that case.
         cause: how the fault is caused.
-        checks: what is checked afterwards.
+        checks: what is checked afterward.
         run: causes the fault and returns what was lost, with numbers. Raises PromiseBroken, CannotCause.
         tested_by: the test of the suite that causes the same fault, if there is one; the suite does not repeat it.
         quick: short enough for every run of the suite.

@@ -5,7 +5,7 @@
 
 Starts a real ``python -m jobs.serve`` and measures how many requests a second it answers of the mixture in
 reliability/soak/mixture.py (images, clips, feedback, decompression bombs, garbage, clients that disconnect). Then it
-sends 70 % of that rate and promotes another model every five minutes. The model is resnet68 at 64 px with random
+sends 70% of that rate and promotes another model every five minutes. The model is resnet68 at 64 px with random
 weights; --small uses a tiny network and promotes three times. Prints one line a minute, two tables, and one JSON object
 as the last line.
 
@@ -56,7 +56,7 @@ def main() -> NoReturn:
     parser = argparse.ArgumentParser(
         prog="python -m reliability.soak", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--minutes", type=float, default=60, help="length of the load at 70 %% [60]")
+    parser.add_argument("--minutes", type=float, default=60, help="length of the load at 70%% [60]")
     parser.add_argument(
         "--small", action="store_true", help="a tiny network and three promotions, however long it runs"
     )

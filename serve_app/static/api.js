@@ -52,9 +52,9 @@ function post(path, body, { onProgress, signal } = {}) {
       else reject(new Refusal(request.status, answer?.error, retryAfter(request)));
     };
     request.onerror = () => reject(new Refusal(0));
-    request.onabort = () => reject(new DOMException("cancelled", "AbortError"));
+    request.onabort = () => reject(new DOMException("canceled", "AbortError"));
     signal?.addEventListener("abort", () => request.abort());
-    if (signal?.aborted) request.abort(), reject(new DOMException("cancelled", "AbortError"));
+    if (signal?.aborted) request.abort(), reject(new DOMException("canceled", "AbortError"));
     else request.send(body);
   });
 }

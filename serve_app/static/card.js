@@ -71,7 +71,7 @@ export class Card {
       if (hadFocus) focusOn(this.heading);
     } catch (error) {
       const hadFocus = container.contains(document.activeElement);
-      if (error.name === "AbortError") this.#cancelled(again, container, headline);
+      if (error.name === "AbortError") this.#canceled(again, container, headline);
       else this.refuse(error, { file, again, container, headline });
       if (hadFocus && this.element.isConnected) focusOn(headline ? this.heading : container);
     }
@@ -81,12 +81,12 @@ export class Card {
     this.#controller?.abort();
   }
 
-  #cancelled(again, container, headline) {
+  #canceled(again, container, headline) {
     if (!this.element.isConnected) return;
-    const textKey = headline ? "card.cancelled.more" : "card.cancelled";
-    if (headline) this.headline("error", "card.cancelled");
+    const textKey = headline ? "card.canceled.more" : "card.canceled";
+    if (headline) this.headline("error", "card.canceled");
     container.replaceChildren(make("p", { textKey }), button("card.again", again));
-    announceText("card.cancelled");
+    announceText("card.canceled");
   }
 
   /** Shows what went wrong and what to do. */

@@ -20,7 +20,7 @@ export function takeIn(onFiles) {
       take(files);
     });
   }
-  // A phone has a camera and no Ctrl-V; elsewhere the button would open a second file dialogue.
+  // A phone has a camera and no Ctrl-V; elsewhere the button would open a second file dialog.
   const touch = matchMedia("(pointer: coarse)").matches || navigator.maxTouchPoints > 0;
   element("by-camera").hidden = !touch;
   document.body.classList.toggle("touch", touch);

@@ -1,9 +1,9 @@
-// A picture with layers over it: face boxes, the analysed area, a heat map.
+// A picture with layers over it: face boxes, the analyzed area, a heat map.
 
 import { make } from "./dom.js";
 
-// Dark red to pale yellow: lightness grows with strength, so that it can be read without colour vision.
-const COLOURS = [[70, 8, 60], [150, 25, 75], [222, 73, 50], [251, 155, 40], [255, 238, 150]];
+// Dark red to pale yellow: lightness grows with strength, so that it can be read without color vision.
+const COLORS = [[70, 8, 60], [150, 25, 75], [222, 73, 50], [251, 155, 40], [255, 238, 150]];
 
 /** A figure around an image element or a canvas, with layers in the pixels of the upright picture. */
 export class Overlay {
@@ -50,7 +50,7 @@ export class Overlay {
     this.#layers.querySelectorAll(".face").forEach((box, number) => box.classList.toggle("picked", number === index));
   }
 
-  /** Draws the analysed area, unless it is the whole picture. */
+  /** Draws the analyzed area, unless it is the whole picture. */
   crop(box) {
     const { width, height } = this.#size;
     if (box[2] - box[0] >= width && box[3] - box[1] >= height) return;
@@ -59,7 +59,7 @@ export class Overlay {
 
   /** Draws a heat map over its box; returns a function that sets its opacity, 0 to 1. */
   async heat({ box, png_base64: png }) {
-    const canvas = await coloured(png);
+    const canvas = await colored(png);
     canvas.className = "heat";
     this.#layers.querySelector(".heat")?.remove();
     this.#position(canvas, box);
@@ -68,8 +68,8 @@ export class Overlay {
   }
 }
 
-// Strength sets colour and opacity: the picture is unchanged where there is no evidence.
-async function coloured(base64) {
+// Strength sets color and opacity: the picture is unchanged where there is no evidence.
+async function colored(base64) {
   const bytes = Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0));
   const bitmap = await createImageBitmap(new Blob([bytes], { type: "image/png" }));
   const canvas = make("canvas", { width: bitmap.width, height: bitmap.height });
@@ -85,7 +85,7 @@ async function coloured(base64) {
 }
 
 function between(strength) {
-  const position = strength * (COLOURS.length - 1);
-  const below = Math.min(COLOURS.length - 2, Math.floor(position));
-  return COLOURS[below].map((value, channel) => value + (position - below) * (COLOURS[below + 1][channel] - value));
+  const position = strength * (COLORS.length - 1);
+  const below = Math.min(COLORS.length - 2, Math.floor(position));
+  return COLORS[below].map((value, channel) => value + (position - below) * (COLORS[below + 1][channel] - value));
 }

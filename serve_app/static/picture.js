@@ -23,14 +23,14 @@ export class Picture extends Card {
     super({ kind: "picture", n, name, onRemove });
     this.#file = file;
     this.#service = service;
-    this.analyse();
+    this.analyze();
   }
 
   get #again() {
-    return { file: this.#file, again: () => this.analyse() };
+    return { file: this.#file, again: () => this.analyze() };
   }
 
-  async analyse() {
+  async analyze() {
     const { max_bytes: bytes, max_pixels: pixels } = this.#service?.limits ?? {};
     try {
       if (kindOf(this.#file) !== "picture") throw wrongKind();

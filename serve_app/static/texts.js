@@ -14,7 +14,7 @@ export const TEXTS = {
   "page.language": ["Language", "Sprache"],
   "page.privacy": ["Nothing is stored.", "Nichts wird gespeichert."],
   "page.privacy.more": [
-    "Your picture is analysed in memory and then discarded. Its file name never leaves your device.",
+    "Your picture is analyzed in memory and then discarded. Its file name never leaves your device.",
     "Ihr Bild wird nur im Arbeitsspeicher ausgewertet und danach verworfen. Der Dateiname verlässt Ihr Gerät nicht.",
   ],
   "page.caution": [
@@ -31,7 +31,7 @@ export const TEXTS = {
   ],
   "model.line": ["Model {version}, trained on {data}.", "Modell {version}, trainiert mit {data}."],
   "model.line.starter": [
-    "Starter model {version}, which came with this software. It learnt from {data}: photographs and StyleGAN faces. It does not know other generators, face swaps or edited photographs.",
+    "Starter model {version}, which came with this software. It learned from {data}: photographs and StyleGAN faces. It does not know other generators, face swaps or edited photographs.",
     "Startmodell {version}, das mit dieser Software kam. Es hat aus {data} gelernt: Fotos und StyleGAN-Gesichter. Andere Generatoren, vertauschte Gesichter und bearbeitete Fotos kennt es nicht.",
   ],
   "model.good": ["How often is it right?", "Wie oft liegt der Detektor richtig?"],
@@ -69,8 +69,8 @@ export const TEXTS = {
   "card.remove.label": ["Remove {name}", "{name} entfernen"],
   "card.cancel": ["Cancel", "Abbrechen"],
   "card.again": ["Try again", "Erneut versuchen"],
-  "card.cancelled": ["Cancelled.", "Abgebrochen."],
-  "card.cancelled.more": ["The picture was not analysed.", "Das Bild wurde nicht ausgewertet."],
+  "card.canceled": ["Canceled.", "Abgebrochen."],
+  "card.canceled.more": ["The picture was not analyzed.", "Das Bild wurde nicht ausgewertet."],
   "card.removed": ["{name} removed.", "{name} entfernt."],
   "step.waiting": ["Waiting …", "In der Warteschlange …"],
   "step.sending": ["Uploading: {percent}", "Wird hochgeladen: {percent}"],
@@ -131,7 +131,7 @@ export const TEXTS = {
     "Die Hinweise widersprechen sich, und der Detektor rät nicht. Die Originaldatei oder ein größeres Bild desselben Gesichts kann Klarheit bringen.",
   ],
   "help.no_face": [
-    "The detector examines faces only, so this says nothing about whether the picture is real. Try a picture in which the face is larger, sharper or turned towards the camera.",
+    "The detector examines faces only, so this says nothing about whether the picture is real. Try a picture in which the face is larger, sharper or turned toward the camera.",
     "Der Detektor untersucht nur Gesichter; ob das Bild echt ist, sagt das also nicht. Versuchen Sie es mit einem Bild, auf dem das Gesicht größer, schärfer oder der Kamera zugewandt ist.",
   ],
   "faces.label": ["Faces in this picture", "Gesichter in diesem Bild"],
@@ -155,10 +155,10 @@ export const TEXTS = {
     "Es sind mehrere Gesichter zu sehen. Jedes wird einzeln bewertet, und der höchste Wert entscheidet.",
   ],
   "note.cropped": [
-    "Only the marked square was analysed. For a better answer, crop the picture to the face, but do not scale it down.",
+    "Only the marked square was analyzed. For a better answer, crop the picture to the face, but do not scale it down.",
     "Nur das markierte Quadrat wurde ausgewertet. Für eine bessere Antwort schneiden Sie das Bild auf das Gesicht zu, ohne es zu verkleinern.",
   ],
-  "note.small": ["This face is small, so there is little to analyse.", "Dieses Gesicht ist klein; es gibt daher wenig auszuwerten."],
+  "note.small": ["This face is small, so there is little to analyze.", "Dieses Gesicht ist klein; es gibt daher wenig auszuwerten."],
   "note.blurred": ["This face is blurred, which hides traces.", "Dieses Gesicht ist unscharf; das verdeckt Spuren."],
   "note.dark": ["This face is dark, which hides traces.", "Dieses Gesicht ist dunkel; das verdeckt Spuren."],
 };

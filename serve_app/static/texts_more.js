@@ -8,11 +8,11 @@ export const MORE = {
   "heat.off": ["picture", "Bild"],
   "heat.on": ["heat map", "Heatmap"],
   "heat.fake": [
-    "The brighter an area, the more it moved the score towards “AI-generated”. The heat map shows what influenced the score, not what is false in the picture.",
+    "The brighter an area, the more it moved the score toward “AI-generated”. The heat map shows what influenced the score, not what is false in the picture.",
     "Je heller ein Bereich, desto stärker hat er den Wert in Richtung „KI-generiert“ verschoben. Die Heatmap zeigt, was den Wert beeinflusst hat, nicht was am Bild falsch ist.",
   ],
   "heat.real": [
-    "The brighter an area, the more it moved the score towards “photograph”. The heat map shows what influenced the score, not what is genuine in the picture.",
+    "The brighter an area, the more it moved the score toward “photograph”. The heat map shows what influenced the score, not what is genuine in the picture.",
     "Je heller ein Bereich, desto stärker hat er den Wert in Richtung „Foto“ verschoben. Die Heatmap zeigt, was den Wert beeinflusst hat, nicht was am Bild echt ist.",
   ],
   "heat.none": ["No heat map is available for this picture.", "Für dieses Bild ist keine Heatmap verfügbar."],
@@ -24,7 +24,7 @@ export const MORE = {
   "expert.thresholds.value": ["real < {low} · fake ≥ {high}", "real < {low} · fake ≥ {high}"],
   "expert.size": ["Picture size", "Bildgröße"],
   "expert.size.value": ["{width} × {height} px, upright", "{width} × {height} px, aufrecht"],
-  "expert.scored": ["Analysed area", "Ausgewerteter Bereich"],
+  "expert.scored": ["Analyzed area", "Ausgewerteter Bereich"],
   "expert.scored.value": ["{left}, {top} – {right}, {bottom} px", "{left}, {top} – {right}, {bottom} px"],
   "expert.detector": ["Face detection confidence", "Konfidenz der Gesichtserkennung"],
   "expert.model": ["Model", "Modell"],
@@ -41,8 +41,8 @@ export const MORE = {
   "video.at": ["{time} of {end} seconds", "{time} von {end} Sekunden"],
   "video.back": ["Step back", "Einen Schritt zurück"],
   "video.forth": ["Step forward", "Einen Schritt vor"],
-  "video.pick": ["Analyse this frame", "Dieses Bild auswerten"],
-  "video.clip": ["Analyse the whole clip", "Ganzen Clip auswerten"],
+  "video.pick": ["Analyze this frame", "Dieses Bild auswerten"],
+  "video.clip": ["Analyze the whole clip", "Ganzen Clip auswerten"],
   "video.name": ["{name} at {time} s", "{name} bei {time} s"],
   "video.unseen": ["Your browser cannot play this video.", "Ihr Browser kann dieses Video nicht abspielen."],
   "video.unseen.more": [
@@ -67,7 +67,7 @@ export const MORE = {
   "clip.chance": ["Score", "Wert"],
   "clip.verdict": ["Verdict", "Ergebnis"],
   "clip.help": [
-    "Each frame is analysed on its own; movement and sound are not taken into account. A single outlier says little.",
+    "Each frame is analyzed on its own; movement and sound are not taken into account. A single outlier says little.",
     "Jedes Einzelbild wird für sich ausgewertet; Bewegung und Ton werden nicht berücksichtigt. Ein einzelner Ausreißer sagt wenig aus.",
   ],
 
@@ -110,7 +110,7 @@ export const MORE = {
   ],
   "key.enter": ["Enter the key", "Schlüssel eingeben"],
 
-  "error.title": ["This file could not be analysed.", "Diese Datei konnte nicht ausgewertet werden."],
+  "error.title": ["This file could not be analyzed.", "Diese Datei konnte nicht ausgewertet werden."],
   "error.0": [
     "The service cannot be reached. Check your connection and try again.",
     "Der Dienst ist nicht erreichbar. Prüfen Sie Ihre Verbindung und versuchen Sie es erneut.",

@@ -1,4 +1,4 @@
-// A video: shown, and analysed as a single frame that the user picks or as a whole clip.
+// A video: shown, and analyzed as a single frame that the user picks or as a whole clip.
 
 import { detectVideo } from "./api.js";
 import { Card } from "./card.js";

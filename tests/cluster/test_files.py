@@ -1,7 +1,7 @@
 """The cluster files against Ray's own schema and validators, and cluster.yaml against a simulated AWS.
 
 moto answers as EC2 and IAM would: keys, network, security group and the instances asked for. It starts no machine,
-pulls no image and runs no command. Left out: Google Cloud beyond the schema (its provider
+pulls no image and runs no command. Not tested: Google Cloud beyond the schema (its provider
 needs packages that the lock lacks).
 """
 

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from detector_core.data.index import scan_unlabelled
+from detector_core.data.index import scan_unlabeled
 from detector_core.images.preprocess import decode
 from detector_core.registry import versions
 from detector_core.registry.bulk_predict import predict_files
@@ -47,7 +47,7 @@ def predict(run_job: Any, shared_ray: str) -> Any:  # noqa: ARG001
 def test_every_image_gets_the_verdict_of_the_service_and_finished_chunks_are_not_repeated(
     models: Path, uploads: Path, tmp_path: Path, predict: Any
 ) -> None:
-    live, index = versions.live(models), scan_unlabelled(str(uploads))
+    live, index = versions.live(models), scan_unlabeled(str(uploads))
     paths = index.frame["path"].tolist()
     marked = predict_files(str(live), "cpu", index.root, paths[:256]).assign(logit=7.0)
     ChunkStore(str(tmp_path / "out"), f"{index.key}-{live.name}-cpu").write(0, marked)

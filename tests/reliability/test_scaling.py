@@ -1,4 +1,4 @@
-"""docs/scaling.md says what the model reckons."""
+"""docs/scaling.md says what the model computes."""
 
 import re
 from pathlib import Path
@@ -13,7 +13,7 @@ INPUTS = Inputs()
 
 def rows(part: str) -> list[tuple[int, float, float]]:
     """(GPUs, images/s, fraction of ideal) of the tables in a part of the page."""
-    found = re.findall(r"^\| ([\d,]+) \| ([\d,]+) \| (\d+) % \|", part, flags=re.MULTILINE)
+    found = re.findall(r"^\| ([\d,]+) \| ([\d,]+) \| (\d+)% \|", part, flags=re.MULTILINE)
     return [(int(n.replace(",", "")), float(rate.replace(",", "")), int(share) / 100) for n, rate, share in found]
 
 
@@ -23,17 +23,17 @@ def test_the_tables_of_training_are_the_model_s() -> None:
     assert len(rows(growing)) == 4
     for table, batch_of in ((fixed, lambda _: INPUTS.batch), (growing, lambda n: n * INPUTS.batch_per_gpu)):
         for gpus, images_per_s, share in rows(table):
-            reckoned = step(INPUTS, gpus, batch_of(gpus))
-            assert reckoned.images_per_s == pytest.approx(images_per_s, abs=1)
-            assert reckoned.efficiency == pytest.approx(share, abs=0.006)
+            computed = step(INPUTS, gpus, batch_of(gpus))
+            assert computed.images_per_s == pytest.approx(images_per_s, abs=1)
+            assert computed.efficiency == pytest.approx(share, abs=0.006)
 
 
 def test_the_table_of_serving_is_the_model_s() -> None:
     found = re.findall(r"^\| ([\d,]+) \| ([\d.]+) \| (\d+) \| [\d.]+ \| ([\d.]+) \|", DOC, flags=re.MULTILINE)
     assert len(found) == 4
     for per_hour, per_s, nodes, dollars in found:
-        reckoned = serving(INPUTS, int(per_hour.replace(",", "")))
-        assert reckoned == pytest.approx((float(per_s), int(nodes), float(dollars)), abs=0.06)
+        computed = serving(INPUTS, int(per_hour.replace(",", "")))
+        assert computed == pytest.approx((float(per_s), int(nodes), float(dollars)), abs=0.06)
 
 
 def test_one_gpu_exchanges_nothing_and_a_batch_of_twenty_micro_batches_feeds_twenty() -> None:

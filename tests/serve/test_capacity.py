@@ -137,7 +137,7 @@ def test_the_capacity_is_released_when_the_client_disconnects(predictor: Predict
     asyncio.run(run())
 
 
-def test_downloaded_bytes_count_towards_the_capacity(
+def test_downloaded_bytes_count_toward_the_capacity(
     predictor: Predictor, capacities: list[Capacity], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def fetch(_: str, max_bytes: int, on_bytes: Callable[[int], None]) -> bytes:

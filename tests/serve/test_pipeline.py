@@ -67,7 +67,7 @@ def test_an_image_without_a_face_has_no_score(client: TestClient) -> None:
 
 
 @pytest.mark.parametrize("query", ["faces=off", "faces=auto", ""])  # the tiny model was trained on generated data
-def test_the_centre_square_is_scored_without_face_search(client: TestClient, predictor: Predictor, query: str) -> None:
+def test_the_center_square_is_scored_without_face_search(client: TestClient, predictor: Predictor, query: str) -> None:
     data = landscape()
     result = detect(client, data, query)
     assert result["crop_box"] == [100, 0, 400, 300]

@@ -1,4 +1,4 @@
-"""Clips made in memory, in which the grey level of a frame tells its number."""
+"""Clips made in memory, in which the gray level of a frame tells its number."""
 
 import io
 import zlib
@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 STEP = 5
-"""Grey levels between two frames."""
+"""Gray levels between two frames."""
 
 
 def make_clip(
@@ -65,7 +65,7 @@ def compressed_matroska(blocks: int, size: int) -> bytes:
 
 
 def laced_matroska(levels: list[int]) -> bytes:
-    """A Matroska clip with one block per second, each with two JPEGs: one of a grey level, and a white one without a
+    """A Matroska clip with one block per second, each with two JPEGs: one of a gray level, and a white one without a
     time."""
     blocks = []
     for number, level in enumerate(levels):

@@ -18,7 +18,7 @@ JPEG = {"Content-Type": "image/jpeg"}
 
 
 def image_bytes(size: tuple[int, int] = (48, 48), seed: int = 0, format_: str = "JPEG", **options: Any) -> bytes:
-    """An image file with coloured noise; size is (width, height)."""
+    """An image file with colored noise; size is (width, height)."""
     pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
     return encode(Image.fromarray(pixels), format_, **options)
 

@@ -27,7 +27,7 @@ def noise(mode: str = "RGB", size: tuple[int, int] = (40, 30)) -> Image.Image:
 
 
 def personal_image(format_: str, orientation: int) -> bytes:
-    """Noise with SECRET in EXIF, comments and a colour profile, as far as the format has them, and after its end."""
+    """Noise with SECRET in EXIF, comments and a color profile, as far as the format has them, and after its end."""
     exif = Image.Exif()
     exif[0x0112], exif[0x010E] = orientation, SECRET.decode()
     exif.get_ifd(0x8825)[2] = (48.0, 12.0, 30.0)

@@ -1,4 +1,4 @@
-"""What the tests of the web page share: a model client that reads grey levels, images for it, and a running service."""
+"""What the tests of the web page share: a model client that reads gray levels, images for it, and a running service."""
 
 import io
 import threading
@@ -20,13 +20,13 @@ from serve_app.errors import Unavailable
 from tests.support.faces import make_face
 
 BUSY = 255
-"""Grey level for which the model is busy; any other grey level is the p_fake of the image, in percent."""
+"""Gray level for which the model is busy; any other gray level is the p_fake of the image, in percent."""
 NO_FACE, SEVERAL = (90, 60), (120, 60)
 """Sizes (width, height) of images with no face and with three faces; in any other size, one face fills the image."""
 
 
-class GreyLevelClient:
-    """A model client: the mean grey level is p_fake, in percent; the heat map is a spot in the middle."""
+class GrayLevelClient:
+    """A model client: the mean gray level is p_fake, in percent; the heat map is a spot in the middle."""
 
     def __init__(self, info: ModelInfo) -> None:
         self.info = info
@@ -56,13 +56,13 @@ def find_faces(image_HWC: Pixels) -> list[Face]:
     return [make_face(0, 0, min(width, height))]
 
 
-def grey(level: int, size: tuple[int, int] = (64, 64)) -> dict[str, Any]:
-    """An image file of one grey level; size is (width, height)."""
+def gray(level: int, size: tuple[int, int] = (64, 64)) -> dict[str, Any]:
+    """An image file of one gray level; size is (width, height)."""
     return _file(np.full((size[1], size[0], 3), level, dtype=np.uint8))
 
 
 def three(*levels: int) -> dict[str, Any]:
-    """An image file with three faces of these grey levels."""
+    """An image file with three faces of these gray levels."""
     return _file(np.repeat(np.repeat(np.uint8(levels), 40)[None, :, None], 60, axis=0).repeat(3, axis=2))
 
 

@@ -1,4 +1,4 @@
-"""The page in a real Chromium, served by the real application with a model client that reads grey levels."""
+"""The page in a real Chromium, served by the real application with a model client that reads gray levels."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +11,7 @@ from detector_core.registry.predictor import describe
 from serve_app.routes import create_app
 from serve_app.settings import HttpSettings, Limits
 from tests.support.models import save_model
-from tests.support.web_page import GreyLevelClient, find_faces, served
+from tests.support.web_page import GrayLevelClient, find_faces, served
 
 CHROMIUM = Path("/usr/bin/chromium")
 LIMITS = Limits(max_bytes=300_000, max_pixels=200_000, frames=5)
@@ -41,7 +41,7 @@ def address(tmp_path_factory: pytest.TempPathFactory, feedback_folder: Path) -> 
     settings = HttpSettings(limits=LIMITS, faces="on", feedback_folder=str(feedback_folder))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(face_search, "detect", find_faces)
-        with served(create_app(GreyLevelClient(info), lambda: info, settings)) as address:
+        with served(create_app(GrayLevelClient(info), lambda: info, settings)) as address:
             yield address
 
 
@@ -52,7 +52,7 @@ def bare_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     (folder / "keys").write_text("a-long-enough-key-for-a-test\n")
     info = describe(save_model(folder / "tiny-v1"))
     settings = HttpSettings(limits=Limits(frames=0), api_keys_file=str(folder / "keys"))
-    with served(create_app(GreyLevelClient(info), lambda: info, settings)) as address:
+    with served(create_app(GrayLevelClient(info), lambda: info, settings)) as address:
         yield address
 
 

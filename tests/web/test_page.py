@@ -9,7 +9,7 @@ import pytest
 pytest.importorskip("playwright")
 from playwright.sync_api import Page, expect
 
-from tests.support.web_page import BUSY, NO_FACE, grey, three
+from tests.support.web_page import BUSY, NO_FACE, gray, three
 
 
 def add(page: Page, *files: dict[str, Any]) -> None:
@@ -29,7 +29,7 @@ def heading(page: Page, name: str) -> None:
     ],
 )
 def test_each_verdict_is_explained_in_words(page: Page, level: int, headline: str, chance: str, meaning: str) -> None:
-    add(page, grey(level))
+    add(page, gray(level))
     heading(page, headline)
     expect(page.locator(".chance strong")).to_have_text(chance)
     expect(page.locator(".of-hundred")).to_contain_text(meaning)
@@ -42,7 +42,7 @@ def test_each_verdict_is_explained_in_words(page: Page, level: int, headline: st
 
 
 def test_a_picture_without_a_face_gets_advice(page: Page) -> None:
-    add(page, grey(3, NO_FACE))
+    add(page, gray(3, NO_FACE))
     heading(page, "No face was found.")
     expect(page.locator(".help")).to_contain_text("says nothing about whether the picture is real")
     expect(page.get_by_role("meter")).to_have_count(0)
@@ -61,7 +61,7 @@ def test_a_face_is_chosen_from_the_list_or_in_the_picture(page: Page) -> None:
 
 
 def test_the_heat_map_is_shown_with_a_slider(page: Page) -> None:
-    add(page, grey(90))
+    add(page, gray(90))
     page.get_by_role("button", name="Show what influenced the score").click()
     slider = page.get_by_role("slider", name="Heat map over the picture")
     expect(slider).to_be_focused()
@@ -75,10 +75,10 @@ def test_the_heat_map_is_shown_with_a_slider(page: Page) -> None:
 def test_each_of_several_files_gets_a_card_and_a_request(page: Page) -> None:
     posted: list[str] = []
     page.on("request", lambda sent: posted.append(sent.url) if sent.method == "POST" else None)
-    add(page, grey(3), {"name": "a.png", "mimeType": "image/png", "buffer": b"text"}, grey(90))
+    add(page, gray(3), {"name": "a.png", "mimeType": "image/png", "buffer": b"text"}, gray(90))
     heading(page, "This looks AI-generated.")
     heading(page, "This looks like a photograph.")
-    heading(page, "This file could not be analysed.")
+    heading(page, "This file could not be analyzed.")
     expect(page.locator(".card .title > :first-child")).to_have_text(["Picture 1", "Picture 2", "Picture 3"])
     assert len(posted) == 3
     page.get_by_role("button", name="Remove Picture 2").click()
@@ -89,7 +89,7 @@ def test_each_of_several_files_gets_a_card_and_a_request(page: Page) -> None:
 
 
 @pytest.mark.parametrize("way", ["drop", "paste"])
-def test_a_dropped_or_pasted_picture_is_analysed(page: Page, way: str) -> None:
+def test_a_dropped_or_pasted_picture_is_analyzed(page: Page, way: str) -> None:
     page.evaluate(
         """async (way) => {
             const canvas = new OffscreenCanvas(64, 64);
@@ -131,8 +131,8 @@ def fail_next_request(page: Page, status: int, code: str, headers: dict[str, str
 )
 def test_each_error_says_what_to_do(page: Page, status: int, words: str) -> None:
     fail_next_request(page, status, "code")
-    add(page, grey(3))
-    heading(page, "This file could not be analysed.")
+    add(page, gray(3))
+    heading(page, "This file could not be analyzed.")
     expect(page.locator(".body")).to_contain_text(words)
     expect(page.locator(".body")).to_contain_text("r-1")
 
@@ -140,26 +140,26 @@ def test_each_error_says_what_to_do(page: Page, status: int, words: str) -> None
 @pytest.mark.parametrize("status", [429, 503])
 def test_a_busy_service_is_tried_again_after_the_time_it_names(page: Page, status: int) -> None:
     fail_next_request(page, status, "busy", {"Retry-After": "2"})
-    add(page, grey(3))
+    add(page, gray(3))
     heading(page, "Trying again in 2 s")
     heading(page, "This looks like a photograph.")
     fail_next_request(page, status, "busy", {"Retry-After": "120"})
-    add(page, grey(90))
+    add(page, gray(90))
     expect(page.locator(".body").first).to_contain_text("in 120 s")
     expect(page.get_by_role("button", name="Try again")).to_be_disabled()
 
 
 def test_a_long_wait_can_be_cancelled(page: Page) -> None:
-    add(page, grey(BUSY))
+    add(page, gray(BUSY))
     heading(page, "Trying again in")
     page.get_by_role("button", name="Cancel").click()
-    heading(page, "Cancelled.")
+    heading(page, "Canceled.")
     expect(page.get_by_role("button", name="Try again")).to_be_visible()
 
 
 def test_a_lost_connection_is_reported_and_can_be_tried_again(page: Page) -> None:
     page.route("**/v1/detect*", lambda route: route.abort(), times=1)
-    add(page, grey(3))
+    add(page, gray(3))
     expect(page.locator(".body")).to_contain_text("Check your connection")
     page.get_by_role("button", name="Try again").click()
     heading(page, "This looks like a photograph.")
@@ -168,9 +168,9 @@ def test_a_lost_connection_is_reported_and_can_be_tried_again(page: Page) -> Non
 def test_a_file_that_is_too_large_or_not_a_picture_is_never_sent(page: Page) -> None:
     posted: list[str] = []
     page.on("request", lambda sent: posted.append(sent.url) if sent.method == "POST" else None)
-    large = {**grey(3), "buffer": grey(3)["buffer"] + b"0" * 400_000}
+    large = {**gray(3), "buffer": gray(3)["buffer"] + b"0" * 400_000}
     text = {"name": "a.pdf", "mimeType": "application/pdf", "buffer": b"%PDF"}
-    add(page, large, grey(3, (700, 700)), text)
+    add(page, large, gray(3, (700, 700)), text)
     expect(page.locator(".body").nth(0)).to_contain_text("Its size is 0.4 MB, but this service accepts at most 0.3 MB")
     expect(page.locator(".body").nth(1)).to_contain_text("megapixels")
     expect(page.locator(".body").nth(2)).to_contain_text("Choose a JPEG")
@@ -184,7 +184,7 @@ def test_heic_that_cannot_be_read_is_explained(page: Page) -> None:
 
 
 def test_feedback_is_stored_with_consent_only(page: Page, feedback_folder: Path) -> None:
-    add(page, grey(91))
+    add(page, gray(91))
     page.get_by_text("Was this wrong?").click()
     form = page.locator(".feedback")
     expect(form).to_contain_text("Not stored: your name")
@@ -208,7 +208,7 @@ def test_a_key_is_requested_and_kept_in_this_tab_only(open_page: Any, bare_addre
     page = open_page(bare_address)
     expect(page.get_by_text("This is a demo model.")).to_be_visible()
     expect(page.get_by_role("heading", name="This service requires a key")).to_be_visible()
-    add(page, grey(3))
+    add(page, gray(3))
     expect(page.locator(".body")).to_contain_text("requires a key")
     page.get_by_role("button", name="Enter the key").click()
     page.keyboard.type("wrong")

@@ -1,4 +1,4 @@
-"""Accessibility: axe in both colour schemes and languages, keyboard only, 320 px wide; and videos."""
+"""Accessibility: axe in both color schemes and languages, keyboard only, 320 px wide; and videos."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import FileChooser, Page, expect
 
 from tests.support.clips import make_clip
-from tests.support.web_page import NO_FACE, grey, three
+from tests.support.web_page import NO_FACE, gray, three
 
 BROKEN = {"name": "a.png", "mimeType": "image/png", "buffer": b"text"}
 
@@ -39,7 +39,7 @@ def test_axe_finds_no_violation_in_any_state(open_page: Any, address: str, schem
     assert page.evaluate("document.documentElement.lang") == locale[:2]
     check(page, "start")
     page.locator("#file").set_input_files(
-        [grey(3), grey(50), grey(90), grey(3, NO_FACE), three(5, 90, 50), BROKEN, video()]
+        [gray(3), gray(50), gray(90), gray(3, NO_FACE), three(5, 90, 50), BROKEN, video()]
     )
     settle(page)
     page.locator(".actions button").last.click()
@@ -51,7 +51,7 @@ def test_axe_finds_no_violation_in_any_state(open_page: Any, address: str, schem
 
 
 def test_switching_the_language_changes_texts_and_numbers(page: Page) -> None:
-    page.locator("#file").set_input_files(grey(90))
+    page.locator("#file").set_input_files(gray(90))
     expect(page.locator(".chance strong")).to_have_text("90%", timeout=20_000)
     page.get_by_role("button", name="Deutsch").click()
     expect(page.get_by_role("heading", name="Das sieht KI-generiert aus.")).to_be_visible()
@@ -83,12 +83,12 @@ def test_the_page_works_with_the_keyboard_alone(page: Page) -> None:
     assert page.locator("label[for=file]").evaluate("label => getComputedStyle(label).outlineStyle") == "solid"
     choosers: list[FileChooser] = []
     page.on("filechooser", lambda chooser: choosers.append(chooser))
-    for _ in range(10):  # on a loaded machine the browser may lose a key press before it opens the dialogue
+    for _ in range(10):  # on a loaded machine the browser may lose a key press before it opens the dialog
         page.keyboard.press("Enter")
         page.wait_for_timeout(1000)
         if choosers:
             break
-    choosers[0].set_files([grey(90)])  # type: ignore[list-item]
+    choosers[0].set_files([gray(90)])  # type: ignore[list-item]
     expect(page.get_by_role("heading", name="This looks AI-generated.")).to_be_visible(timeout=20_000)
     focused = []
     for _ in range(12):
@@ -99,20 +99,20 @@ def test_the_page_works_with_the_keyboard_alone(page: Page) -> None:
     assert "For developers: the HTTP API" in focused
 
 
-def test_a_frame_of_a_video_is_picked_and_analysed(page: Page) -> None:
+def test_a_frame_of_a_video_is_picked_and_analyzed(page: Page) -> None:
     page.locator("#file").set_input_files(video())
     slider = page.get_by_role("slider", name="Position in the video")
     expect(slider).to_be_visible(timeout=20_000)
     slider.press("Home")
     expect(page.locator(".time")).to_contain_text("0.0 of", timeout=20_000)
-    page.get_by_role("button", name="Analyse this frame").click()
+    page.get_by_role("button", name="Analyze this frame").click()
     expect(page.get_by_role("heading", name="This looks like a photograph.")).to_be_visible(timeout=20_000)
     expect(page.locator(".name").first).to_have_text("Video 1 at 0.0 s")
 
 
 def test_a_whole_clip_gets_a_timeline_and_a_table(page: Page) -> None:
     page.locator("#file").set_input_files(video())
-    page.get_by_role("button", name="Analyse the whole clip").click(timeout=20_000)
+    page.get_by_role("button", name="Analyze the whole clip").click(timeout=20_000)
     expect(page.locator(".bar-of")).to_have_count(5, timeout=30_000)
     expect(page.locator(".clip-answer")).to_contain_text("Frames with a face that look AI-generated")
     page.get_by_text("All frames as a table").click()
@@ -122,7 +122,7 @@ def test_a_whole_clip_gets_a_timeline_and_a_table(page: Page) -> None:
 def test_a_video_that_cannot_be_played_says_what_to_do(page: Page) -> None:
     page.locator("#file").set_input_files({"name": "a.mp4", "mimeType": "video/mp4", "buffer": b"text"})
     expect(page.get_by_role("heading", name="Your browser cannot play this video.")).to_be_visible(timeout=20_000)
-    page.get_by_role("button", name="Analyse the whole clip").click()
+    page.get_by_role("button", name="Analyze the whole clip").click()
     expect(page.locator(".clip")).to_contain_text("cannot be read as a video", timeout=20_000)
 
 

@@ -1,4 +1,4 @@
-"""Forced colours, reduced motion, notes about the picture, the paste button and upload progress."""
+"""Forced colors, reduced motion, notes about the picture, the paste button and upload progress."""
 
 import base64
 import io
@@ -12,7 +12,7 @@ pytest.importorskip("playwright")
 from PIL import Image
 from playwright.sync_api import Page, expect
 
-from tests.support.web_page import grey
+from tests.support.web_page import gray
 
 SLOW_BYTES_S = 30_000
 
@@ -26,15 +26,15 @@ def picture(name: str, kind: str, side: int, **how: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_the_verdict_is_visible_in_forced_colours(open_page: Any, address: str, scheme: str) -> None:
+def test_the_verdict_is_visible_in_forced_colors(open_page: Any, address: str, scheme: str) -> None:
     page = open_page(address, forced_colors="active", color_scheme=scheme)
-    page.locator("#file").set_input_files(grey(90))
+    page.locator("#file").set_input_files(gray(90))
     expect(page.get_by_role("heading", name="This looks AI-generated.")).to_be_visible()
-    colours = [
+    colors = [
         page.locator(part).first.evaluate("node => getComputedStyle(node).backgroundColor")
         for part in (".needle", ".zone.fake", "body")
     ]
-    assert len(set(colours)) == 3, colours
+    assert len(set(colors)) == 3, colors
 
 
 def test_nothing_moves_with_reduced_motion(open_page: Any, address: str) -> None:
@@ -42,7 +42,7 @@ def test_nothing_moves_with_reduced_motion(open_page: Any, address: str) -> None
     running = {}
     for motion in ("no-preference", "reduce"):
         page = open_page(address, reduced_motion=motion)
-        page.locator("#file").set_input_files(grey(90))
+        page.locator("#file").set_input_files(gray(90))
         page.wait_for_selector("[data-state=busy], .chance")
         running[motion] = page.evaluate(moving)
         expect(page.get_by_role("heading", name="This looks AI-generated.")).to_be_visible()
@@ -50,7 +50,7 @@ def test_nothing_moves_with_reduced_motion(open_page: Any, address: str) -> None
 
 
 def test_notes_say_why_an_answer_is_less_reliable(page: Page) -> None:
-    page.locator("#file").set_input_files([picture("messenger.jpg", "JPEG", 150, quality=30), grey(3, (30, 30))])
+    page.locator("#file").set_input_files([picture("messenger.jpg", "JPEG", 150, quality=30), gray(3, (30, 30))])
     expect(page.locator(".chance")).to_have_count(2)
     first, second = page.locator(".card").all()
     expect(first).to_contain_text("The picture is heavily compressed")
@@ -71,7 +71,7 @@ def test_the_paste_button_adds_the_picture_in_the_clipboard(open_page: Any, addr
             const copied = new ClipboardItem({ "image/png": new Blob([bytes], { type: "image/png" }) });
             await navigator.clipboard.write([copied]);
         }""",
-        base64.b64encode(grey(90)["buffer"]).decode(),
+        base64.b64encode(gray(90)["buffer"]).decode(),
     )
     page.get_by_role("button", name="Paste").click()
     expect(page.get_by_role("heading", name="This looks AI-generated.")).to_be_visible()

@@ -129,7 +129,7 @@ def test_identical_files_with_both_labels_and_near_duplicates_across_splits_get_
     assert result["duplicates"]["exact"]["across_labels"] == 1
     assert groups_across_splits(result) == 1
     text = " | ".join(result["warnings"])
-    assert "identical files labelled both real and fake: 1" in text
+    assert "identical files labeled both real and fake: 1" in text
     assert "near-identical images across splits: 1" in text
 
 

@@ -173,8 +173,8 @@ def test_fakes_carry_a_periodic_trace(images):
     """Energy at a period of 2 pixels, relative to that of the band around it."""
 
     def trace(pixels):
-        grey = pixels.mean(-1)
-        spectrum = np.abs(np.fft.fft2(grey - grey.mean()))
+        gray = pixels.mean(-1)
+        spectrum = np.abs(np.fft.fft2(gray - gray.mean()))
         half = SIZE // 2
         band = spectrum[half - 6 : half + 7, half - 6 : half + 7]
         return np.log(spectrum[half, half] / np.median(band))

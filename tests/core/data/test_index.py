@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from detector_core.data.index import KAGGLE_FOLDER, scan, scan_unlabelled
+from detector_core.data.index import KAGGLE_FOLDER, scan, scan_unlabeled
 from detector_core.data.manifest import GENERATED_MARK
 from detector_core.errors import BadConfig, BadData
 from detector_core.labels import LABELS, SPLITS
@@ -93,7 +93,7 @@ def test_other_files_are_counted_and_hidden_files_ignored(tmp_path: Path):
 
 
 @pytest.mark.parametrize("marked", ["", KAGGLE_FOLDER])
-def test_generated_images_are_recognised_by_their_mark(tmp_path: Path, marked: str):
+def test_generated_images_are_recognized_by_their_mark(tmp_path: Path, marked: str):
     make_archive(tmp_path)
     (tmp_path / marked / GENERATED_MARK).write_text("{}")
     assert scan(str(tmp_path)).generated
@@ -192,8 +192,8 @@ def test_a_sample_has_the_same_number_of_each_split_and_class_and_depends_on_the
         index.sample(0, 1)
 
 
-def test_unlabelled_images_are_listed_whatever_their_folders_are_called(tmp_path: Path):
-    index = scan_unlabelled(str(touch(tmp_path, "a.JPG", "real/b.png", "deep/er/c.webp", "notes.txt", ".d.jpg")))
+def test_unlabeled_images_are_listed_whatever_their_folders_are_called(tmp_path: Path):
+    index = scan_unlabeled(str(touch(tmp_path, "a.JPG", "real/b.png", "deep/er/c.webp", "notes.txt", ".d.jpg")))
     assert index.frame["path"].tolist() == ["a.JPG", "deep/er/c.webp", "real/b.png"]
     assert index.frame[["label", "split"]].isna().all(axis=None)
     assert (index.root, index.ignored, index.flat) == (str(tmp_path), 1, True)
@@ -210,7 +210,7 @@ def test_unlabelled_images_are_listed_whatever_their_folders_are_called(tmp_path
 def test_the_error_for_a_source_without_images_names_it(tmp_path: Path, source: str, message: str):
     touch(tmp_path, "notes.txt")
     with pytest.raises(BadData, match=message):
-        scan_unlabelled(str(tmp_path / source))
+        scan_unlabeled(str(tmp_path / source))
 
 
 def test_every_image_and_csv_row_of_a_real_data_set_is_listed(faces: Path):

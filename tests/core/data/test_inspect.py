@@ -58,7 +58,7 @@ def test_a_png_has_no_jpeg_properties():
     )
 
 
-def test_the_id_of_quantisation_tables_depends_on_the_tables_alone():
+def test_the_id_of_quantization_tables_depends_on_the_tables_alone():
     one, same, other = (image_properties(encoded(scene(seed), quality=q)) for seed, q in ((1, 80), (2, 80), (1, 81)))
     assert one["jpeg_tables"] == same["jpeg_tables"] != other["jpeg_tables"]
 

@@ -93,9 +93,9 @@ def test_the_worst_images_are_shown_for_each_class(tiny_dataset: Path, labels: l
     assert Image.open(io.BytesIO(png)).size == (1280, 400 * rows)
 
 
-@pytest.mark.parametrize(("name", "size", "coloured"), [("test_resnet", 32, True), ("test_vit", 160, False)])
+@pytest.mark.parametrize(("name", "size", "colored"), [("test_resnet", 32, True), ("test_vit", 160, False)])
 def test_without_feature_maps_the_worst_images_have_no_heat_maps(
-    tiny_dataset: Path, name: str, size: int, coloured: bool
+    tiny_dataset: Path, name: str, size: int, colored: bool
 ) -> None:
     data = manifest.load(str(tiny_dataset))
     real = data.split("test").query("label == 'real'").assign(p_fake=0.9)
@@ -105,4 +105,4 @@ def test_without_feature_maps_the_worst_images_have_no_heat_maps(
     sheet = np.asarray(Image.open(io.BytesIO(png)).convert("RGB")).astype(int)
     upper, lower = np.array_split(np.ptp(sheet, axis=2), 2)
     assert upper.max() > 20
-    assert bool(lower.max() > 20) is coloured
+    assert bool(lower.max() > 20) is colored

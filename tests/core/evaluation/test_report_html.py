@@ -104,7 +104,7 @@ def test_an_undefined_metric_has_no_color() -> None:
     row = report_html.render_page(report, {}).split(f"<tr><td>{UNCHANGED}</td>")[1].split("</tr>")[0]
     cells = [ParsedPage(cell).words[0] for cell in row.split("</td>")[:-1]]
     assert ["style" in cell for cell in row.split("</td>")[:-1]] == [False, False, True, False, True]
-    assert cells[2:] == ["50.00 %", cells[0], "50.00 %"]
+    assert cells[2:] == ["50.00%", cells[0], "50.00%"]
     assert cells[0] == "undefined: there are no fakes"
 
 
@@ -115,5 +115,5 @@ def test_the_robustness_grid_is_a_table() -> None:
     page = ParsedPage(report_html.render_page(report, {}))
     assert page.open == []
     assert {UNCHANGED, *CHANGES} <= set(page.words)
-    assert "100.00 %" in page.words
+    assert "100.00%" in page.words
     assert format_report(report).splitlines()[-1].split()[-4:] == ["0.00", "%", "0.00", "%"]

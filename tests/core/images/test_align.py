@@ -38,16 +38,16 @@ def drawing(side: int = SIZE) -> Pixels:
 
 
 def paste_drawing(side: float, degrees: float, canvas: int = 700) -> tuple[Pixels, Frame]:
-    """The drawing on a grey canvas, and the frame it was pasted into."""
+    """The drawing on a gray canvas, and the frame it was pasted into."""
     frame = Frame(corner=(canvas / 2 - side / 3, canvas / 3), side=side, degrees=degrees)
     source = np.array([[0, 0], [SIZE, 0], [SIZE, SIZE]], np.float32) - 0.5
     target = frame.corners[:3].astype(np.float32) - 0.5
-    grey = np.full((canvas, canvas, 3), 128, np.uint8)
+    gray = np.full((canvas, canvas, 3), 128, np.uint8)
     matrix = cv2.getAffineTransform(source, target)
     cv2.warpAffine(
-        drawing(), matrix, (canvas, canvas), dst=grey, flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_TRANSPARENT
+        drawing(), matrix, (canvas, canvas), dst=gray, flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_TRANSPARENT
     )
-    return grey, frame
+    return gray, frame
 
 
 def face_for(frame: Frame) -> Face:
@@ -105,7 +105,7 @@ def test_a_large_face_is_downscaled_without_aliasing() -> None:
     fine = np.tile(np.array([[0, 255], [255, 0]], np.uint8), (512, 512))
     checkerboard = np.repeat(fine[..., None], 3, axis=2)
     extracted = extract_portrait(checkerboard, Frame(corner=(100, 100), side=800, degrees=5), 100)
-    assert extracted.std() < 8  # uniform grey; without antialiasing there would be a moire pattern
+    assert extracted.std() < 8  # uniform gray; without antialiasing there would be a moire pattern
 
 
 @pytest.mark.parametrize(("side", "saved"), [(300, 300), (1400, align.MAX_PORTRAIT)])
@@ -144,7 +144,7 @@ def test_a_map_is_projected_back_onto_the_frame() -> None:
     box = bounding_box(frame, canvas)
     projected = project_back(np.full((SIZE, SIZE), 255, np.uint8), frame, box)
     assert projected.shape == (box[3] - box[1], box[2] - box[0])
-    centre = (frame.corners.mean(0) - box[:2]).astype(int)
-    assert projected[centre[1], centre[0]] == 255
+    center = (frame.corners.mean(0) - box[:2]).astype(int)
+    assert projected[center[1], center[0]] == 255
     assert projected[0, 0] == projected[-1, -1] == 0  # the corners of the box lie outside the rotated frame
     assert (projected > 127).mean() == pytest.approx(200**2 / projected.size, abs=0.02)

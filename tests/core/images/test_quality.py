@@ -76,7 +76,7 @@ def test_files_that_are_not_jpeg_have_no_quality(data: bytes) -> None:
     assert not quality.is_recompressed(data)
 
 
-def test_a_jpeg_without_quantisation_tables_has_no_quality() -> None:
+def test_a_jpeg_without_quantization_tables_has_no_quality() -> None:
     data = encode(texture().convert("L"), "JPEG", quality=30)
     table = data.index(b"\xff\xdb")
     without = data[:table] + data[table + 2 + int.from_bytes(data[table + 2 : table + 4], "big") :]

@@ -100,7 +100,7 @@ def test_a_file_that_is_no_artifact_is_refused(model: Path, text: str, message: 
 
 @pytest.mark.parametrize(
     ("fields", "message"),
-    [({"run": None}, "missing .*'run'"), ({"colour": "red"}, "unexpected .*'colour'")],
+    [({"run": None}, "missing .*'run'"), ({"color": "red"}, "unexpected .*'color'")],
 )
 def test_an_artifact_with_missing_or_unknown_fields_is_refused(
     model: Path, fields: dict[str, Any], message: str

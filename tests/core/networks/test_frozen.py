@@ -71,7 +71,7 @@ def test_known_features_replace_the_backbones() -> None:
         assert torch.equal(model(x_BCHW), model(torch.empty(0), feature_BD))
 
 
-def test_standardised_features_have_mean_0_and_deviation_1() -> None:
+def test_standardized_features_have_mean_0_and_deviation_1() -> None:
     model = network()
     feature_ND = torch.randn(50, model.head.mean.numel()) * 5 + 3
     feature_ND[:, 0] = 7.0  # a channel that never changes must not divide by zero

@@ -31,11 +31,11 @@ def test_the_card_of_a_model_of_photographs(tmp_path: Path) -> None:
     assert text.startswith("# faces\n")
     assert "GENERATED" not in text
     for part in (
-        "| **fakes passed** (a fake is called real; the paper's FPR, APCER) | 30.00 % (20.00-40.00) |",
-        "| **reals flagged** (a real photograph is called fake; the paper's FNR, BPCER) | 10.00 % |",
+        "| **fakes passed** (a fake is called real; the paper's FPR, APCER) | 30.00% (20.00-40.00) |",
+        "| **reals flagged** (a real photograph is called fake; the paper's FNR, BPCER) | 10.00% |",
         "> the thresholds were chosen elsewhere",
         "p_fake is below 0.3000 (at most 1% of the fakes of that split pass)",
-        "| blur sigma 3 | 0.7500 | 30.00 % (20.00-40.00) | 30.00 % (20.00-40.00) | undefined: no reals |",
+        "| blur sigma 3 | 0.7500 | 30.00% (20.00-40.00) | 30.00% (20.00-40.00) | undefined: no reals |",
         "- blur sigma 3: ROC AUC 0.750, compared with 0.950 on unchanged images.",
         "## Intended use",
         "50 real and 50 fake images",
@@ -63,9 +63,9 @@ def test_counts_and_metrics_with_uncertain_are_in_tables(tmp_path: Path) -> None
     text = render_card(model)
     for part in (
         "| split | real | fake |\n|---|---|---|\n| train | 2,000 | 0 |\n| valid | 2,000 | 1 |\n| test | 2,000 | 2 |\n",
-        "| decided, not uncertain (coverage) | 90.00 % (20.00-40.00) |\n"
-        "| correct among those decided | 80.00 % (20.00-40.00) |\n"
-        "| fakes called real, of all fakes, if uncertain is allowed | 10.00 % (20.00-40.00) |\n"
+        "| decided, not uncertain (coverage) | 90.00% (20.00-40.00) |\n"
+        "| correct among those decided | 80.00% (20.00-40.00) |\n"
+        "| fakes called real, of all fakes, if uncertain is allowed | 10.00% (20.00-40.00) |\n"
         "| reals called fake, of all reals, if uncertain is allowed | undefined: no reals |\n",
     ):
         assert part in text, part

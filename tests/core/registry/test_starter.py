@@ -72,7 +72,7 @@ def test_without_a_folder_it_is_promoted_to_one_of_the_user(tmp_path: Path, monk
 
 
 def test_real_faces_get_the_right_verdicts(models: Path, faces: Path) -> None:
-    """Forty test images; the report promises 95 % of them."""
+    """Forty test images; the report promises 95% of them."""
     predictor = Predictor(versions.live(models))
     root = faces / "real_vs_fake" / "real-vs-fake" / "test"
     wrong = 0
