@@ -10,12 +10,12 @@ they are frozen: later evaluations use them, on any data set, unless --recalibra
 MODEL/evaluation/SPLIT receives scores.parquet (path, label, logit and calibrated p_fake of each image), report.json
 (metrics as fractions, with intervals), plots, worst.png (the most wrong images, with heat maps), and report.html, which
 contains all of that and needs no network. For a data set that the model was not trained on, the folder is
-SPLIT-FINGERPRINT, so the report on the model's own data set is kept. A table for people is printed to stderr.
+SPLIT-FINGERPRINT, so the report on the model's own data set is kept. A human-readable table is printed to stderr.
 
 The scores do not depend on the number of workers.
 
-The last line on stdout is one JSON object: model, split, accuracy, auc (ROC AUC), fakes_passed, reals_flagged
-(fractions; null if the split has one class only), report.
+The last line on stdout is one JSON object: model, split, accuracy, auc (ROC AUC),
+fakes_passed_rate, reals_flagged_rate (fractions; null if the split has one class only), report.
 """
 
 import argparse
@@ -94,8 +94,8 @@ def job(arguments: argparse.Namespace) -> dict[str, Any]:
         "split": arguments.split,
         "accuracy": metrics["accuracy"]["value"],
         "auc": report["ranking"]["auc"]["value"],
-        "fakes_passed": metrics["fakes_passed_rate"]["value"],
-        "reals_flagged": metrics["reals_flagged_rate"]["value"],
+        "fakes_passed_rate": metrics["fakes_passed_rate"]["value"],
+        "reals_flagged_rate": metrics["reals_flagged_rate"]["value"],
         "report": report_path,
     }
 
@@ -126,23 +126,29 @@ def evaluate_model(
     folder = artifacts.find(run_or_model)
     artifact = artifacts.read(folder)
     rows = data.split(split)
-    frozen = UNCALIBRATED if recalibrate else calibration.load(folder, artifact.weights_sha256)
+    model_calibration = UNCALIBRATED if recalibrate else calibration.load(folder, artifact.weights_sha256)
     with ScoringWorkers(folder, data.root, workers=workers, gpu=gpu) as scoring_workers:
         calibration_scores: dict[str, pd.DataFrame] = {}
-        if not frozen.chosen_on:
-            frozen, calibration_scores = calibrate(scoring_workers, artifact, data, max_fakes_passed=max_fakes_passed)
-            if frozen.chosen_on:
-                calibration.save(folder, frozen)
+        if not model_calibration.chosen_on:
+            model_calibration, calibration_scores = calibrate(
+                scoring_workers, artifact, data, max_fakes_passed=max_fakes_passed
+            )
+            if model_calibration.chosen_on:
+                calibration.save(folder, model_calibration)
         scores = calibration_scores.get(split)
         if scores is None:
             scores = scoring_workers.score(rows, f"scoring {split}")
         grid = scoring_workers.score(rows, "scoring changed images", score_grid) if robustness else None
-    scores = scores.assign(p_fake=frozen.p_fake(scores["logit"]))
-    report = build_report(scores, frozen, model=describe_model(folder, artifact), data=data.describe(), split=split)
+    scores = scores.assign(p_fake=model_calibration.p_fake(scores["logit"]))
+    report = build_report(
+        scores, model_calibration, model=describe_model(folder, artifact), data=data.describe(), split=split
+    )
     if grid is not None:
-        report["robustness"] = evaluate_grid(grid, frozen)
+        report["robustness"] = evaluate_grid(grid, model_calibration)
     network, _ = artifacts.load(folder)
-    worst = explain.draw_worst_images(network, artifact.spec.preprocess, scores, data.root, frozen.fake_above)
+    worst = explain.draw_worst_images(
+        network, artifact.spec.preprocess, scores, data.root, model_calibration.fake_above
+    )
     own = data.fingerprint == artifact.data["fingerprint"]
     path = write_report(report_folder(folder, split, data, own=own), scores, report, {explain.WORST_IMAGES: worst})
     return folder, report, path

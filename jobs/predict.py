@@ -96,7 +96,7 @@ def job(arguments: argparse.Namespace) -> dict[str, Any]:
         "source": index.root,
         "device": device,
         "calibration": model.calibration.to_dict(),
-        "test": list(model.test),
+        "test": list(model.test_metrics),
     }
     storage.write_bytes(storage.join(out, TABLE), table.to_csv(index=False).encode())
     storage.write_bytes(storage.join(out, SUMMARY), json.dumps(summary, indent=2, allow_nan=False).encode())

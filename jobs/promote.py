@@ -51,7 +51,7 @@ def main(argv: list[str] | None = None) -> NoReturn:
     parser.add_argument("--to", required=True, metavar="MODELS", help="folder, shared mount or URI for the versions")
     parser.add_argument("--data", metavar="DATASET", help="the data set to compare precisions on [that of the run]")
     parser.add_argument(
-        "--precision", choices=("auto", *PRECISIONS), default="auto", help="arithmetic on a CPU [%(default)s]"
+        "--precision", choices=("auto", *PRECISIONS), default="auto", help="numeric precision on a CPU [%(default)s]"
     )
     parser.add_argument(
         "--force",
@@ -143,7 +143,7 @@ def _compare_with_previous(models: str, version: str, previous: str) -> None:
     """Prints the AUC of both versions on every data set that both were evaluated on."""
     if previous not in versions.list_versions(models):
         return
-    new, old = (versions.test_reports(versions.fetch(storage.join(models, name))) for name in (version, previous))
+    new, old = (versions.read_test_reports(versions.fetch(storage.join(models, name))) for name in (version, previous))
     comparisons = list(versions.compare_auc(new, old))
     for data_name, auc, previous_auc in comparisons:
         cli.say(f"AUC on the test split of {data_name}: {auc:.4f}, {previous} had {previous_auc:.4f}")

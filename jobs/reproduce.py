@@ -17,7 +17,7 @@ variant with the fewest fakes passed (on a tie, the one with the higher accuracy
 be due to chance.
 
 The last line on stdout is one JSON object: comparison, winner, within_noise, variants (for each: accuracy,
-fakes_passed, reals_flagged; fractions, means over seeds).
+fakes_passed_rate, reals_flagged_rate; fractions, means over seeds).
 """
 
 import argparse
@@ -111,7 +111,7 @@ def job(arguments: argparse.Namespace) -> dict[str, Any]:
         "comparison": storage.join(folder, COMPARISON),
         "winner": result["winner"]["variant"],
         "within_noise": result["winner"]["within_noise"],
-        "variants": [{name.removesuffix("_rate"): row[name] for name in columns} for row in result["means"]],
+        "variants": [{name: row[name] for name in columns} for row in result["means"]],
     }
 
 

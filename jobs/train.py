@@ -35,7 +35,7 @@ from detector_core.errors import BadConfig, DetectorError, OperationRefused, Tra
 from detector_core.networks.variants import VARIANTS
 from jobs.common import cli
 from jobs.common.cluster import connect
-from jobs.run import checkpoints, launch, resource_flags, spec_flags
+from jobs.run import launch, ray_checkpoints, resource_flags, spec_flags
 from jobs.run.log import RunLog
 from jobs.run.progress import ProgressBoard, Watcher, driver_node_options
 from jobs.run.request import RunRequest, complete_model, read_request, summary, write_request
@@ -103,7 +103,7 @@ def train(
             results = _launch_many(requests, board)
     if not keep_checkpoints:
         for request in requests:
-            checkpoints.delete(request)
+            ray_checkpoints.delete_all(request)
     return results
 
 
@@ -219,7 +219,7 @@ def _progress_board(requests: list[RunRequest], data: manifest.Manifest) -> Iter
     logs = {request.name: RunLog(request.folder, RunSpec.from_dict(request.spec), data) for request in requests}
     board = ProgressBoard.options(**driver_node_options()).remote()  # type: ignore[attr-defined]
     try:
-        with Watcher(board, on_epoch=lambda message: logs[message["run"]].epochs(message["history"])):
+        with Watcher(board, on_epoch=lambda message: logs[message["run"]].write_epochs(message["history"])):
             yield board
     finally:
         for log in logs.values():

@@ -16,7 +16,7 @@ more and then listed as failed; the search continues. After a crash, run the sam
 are not repeated.
 
 The last line on stdout is one JSON object: search, variant, objective, best (learning_rate, the value of the
-objective, spec: its file), table_ii, trials, failed; with "all" a list of these under "searches".
+objective, spec: its file), table_2_learning_rate, trials, failed; with "all" a list of these under "searches".
 """
 
 import argparse

@@ -191,8 +191,8 @@ class TestMetrics(BaseModel):
     images: int
     auc: float | None = Field(description="ROC AUC")
     accuracy: float | None
-    fakes_passed: float | None = Field(description="proportion of the fakes whose verdict is real (APCER)")
-    reals_flagged: float | None = Field(description="proportion of the real images whose verdict is fake (BPCER)")
+    fakes_passed_rate: float | None = Field(description="proportion of the fakes whose verdict is real (APCER)")
+    reals_flagged_rate: float | None = Field(description="proportion of the real images whose verdict is fake (BPCER)")
 
 
 class Features(BaseModel):
@@ -239,7 +239,7 @@ class ModelAnswer(ModelRef):
             image_size=info.preprocess.image_size,
             precision=info.precision,
             thresholds=Thresholds.of(info),
-            test=[TestMetrics(**figures) for figures in info.test],
+            test=[TestMetrics(**metrics) for metrics in info.test_metrics],
             features=Features(
                 faces="on" if searches_faces(settings.faces, info) else "off",
                 url=settings.allow_url,

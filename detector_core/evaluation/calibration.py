@@ -19,7 +19,7 @@ from scipy.special import expit
 
 from detector_core import storage
 from detector_core.errors import BrokenArtifact
-from detector_core.evaluation.metrics import Flags, Scores, brier_score, expected_calibration_error, missing_class
+from detector_core.evaluation.metrics import Flags, Scores, brier_score, expected_calibration_error, undefined_reason
 from detector_core.labels import FAKE, REAL
 from detector_core.networks import artifacts
 
@@ -118,7 +118,7 @@ def choose(
         The calibration; the default one if the split has one class only.
     """
     fakes = int(is_fake_N.sum())
-    if missing_class(len(is_fake_N) - fakes, fakes):
+    if undefined_reason(len(is_fake_N) - fakes, fakes):
         return UNCALIBRATED
     temperature = fit_temperature(is_fake_N, logit_N)
     equal_cost = equal_cost_threshold(is_fake_N, logit_N)

@@ -42,16 +42,22 @@ class Estimate:
 
 
 def proportion(count: int, of: int, reason: str) -> Estimate:
-    """``count / of`` with its Wilson interval; None with the ``reason`` if ``of`` is 0.
+    """``count / of`` with its Wilson interval; None with the ``reason`` if ``of`` is 0."""
+    if of == 0:
+        return Estimate(reason=reason)
+    low, high = wilson_interval(count, of)
+    return Estimate(value=count / of, low=low, high=high, count=count, of=of)
+
+
+def wilson_interval(count: int, of: int) -> tuple[float, float]:
+    """The 95% confidence interval of the proportion ``count / of``; ``of`` is at least 1.
 
     Source: E. B. Wilson, "Probable inference, the law of succession, and statistical inference", 1927.
     """
-    if of == 0:
-        return Estimate(reason=reason)
     from scipy.stats import binomtest
 
     interval = binomtest(count, of).proportion_ci(CONFIDENCE, method="wilson")
-    return Estimate(value=count / of, low=float(interval.low), high=float(interval.high), count=count, of=of)
+    return float(interval.low), float(interval.high)
 
 
 NO_IMAGES, NO_REALS, NO_FAKES = "there are no images", "there are no reals", "there are no fakes"
@@ -95,11 +101,6 @@ class Confusion:
         return self.fakes_passed + self.fakes_caught
 
     @property
-    def missing_class(self) -> str | None:
-        """The reason why a metric that needs both classes is not defined; None if both have images."""
-        return missing_class(self.reals, self.fakes)
-
-    @property
     def accuracy(self) -> Estimate:
         """Fraction of all images that are classified correctly."""
         return proportion(self.reals_passed + self.fakes_caught, self.reals + self.fakes, NO_IMAGES)
@@ -127,8 +128,8 @@ class Confusion:
     @property
     def precision(self) -> Estimate:
         """Fraction of the images called real that are real; needs both classes, since one alone makes it 0 or 1."""
-        if self.missing_class:
-            return Estimate(reason=self.missing_class)
+        if reason := undefined_reason(self.reals, self.fakes):
+            return Estimate(reason=reason)
         return proportion(self.reals_passed, self.reals_passed + self.fakes_passed, "no image was called real")
 
     @property
@@ -138,10 +139,11 @@ class Confusion:
         F1 is not a proportion itself but a function of one: F1 = 2J / (1 + J), where J is the Jaccard index, the reals
         passed out of all images that are real or were called real. Its interval is J's Wilson interval, transformed.
         """
-        if self.missing_class:
-            return Estimate(reason=self.missing_class)
-        jaccard = proportion(self.reals_passed, self.reals + self.fakes_passed, NO_REALS)
-        value, low, high = (None if j is None else 2 * j / (1 + j) for j in (jaccard.value, jaccard.low, jaccard.high))
+        if reason := undefined_reason(self.reals, self.fakes):
+            return Estimate(reason=reason)
+        low, high = wilson_interval(self.reals_passed, self.reals + self.fakes_passed)
+        jaccard = self.reals_passed / (self.reals + self.fakes_passed)
+        value, low, high = (2 * j / (1 + j) for j in (jaccard, low, high))
         return Estimate(value=value, low=low, high=high)
 
     def metrics(self) -> dict[str, Estimate]:
@@ -178,7 +180,7 @@ def short_label(name: str) -> str:
     return (METRICS | RANKING_METRICS)[name].partition(" (")[0]
 
 
-def missing_class(reals: int, fakes: int) -> str | None:
+def undefined_reason(reals: int, fakes: int) -> str | None:
     """The reason why a metric that needs both classes is not defined; None if both have images."""
     if reals and fakes:
         return None
@@ -190,11 +192,11 @@ def ranking(is_fake_N: Flags, score_N: Scores) -> dict[str, Estimate]:
 
     Returns:
         ``auc``; ``average_precision`` with fake as the detected class; ``eer``, the error rate at the threshold where
-        reals flagged equal fakes passed; ``fakes_caught_at_0.005`` and ``_0.01``, the largest fraction of fakes caught
-        by a threshold that flags at most that fraction of these reals.
+        reals flagged equal fakes passed; and, for each F of :data:`FLAGGED_RATES`, ``fakes_caught_at_F``, the largest
+        fraction of fakes caught by a threshold that flags at most the fraction F of these reals.
     """
     fakes = int(is_fake_N.sum())
-    reason = missing_class(len(is_fake_N) - fakes, fakes)
+    reason = undefined_reason(len(is_fake_N) - fakes, fakes)
     if reason:
         return dict.fromkeys(RANKING_METRICS, Estimate(reason=reason))
     from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
@@ -212,20 +214,23 @@ def ranking(is_fake_N: Flags, score_N: Scores) -> dict[str, Estimate]:
 
 
 def det_curve(is_fake_N: Flags, score_N: Scores) -> dict[str, list[float]]:
-    """The detection error tradeoff: ``reals_flagged`` rising and ``fakes_passed`` falling over the thresholds.
+    """The detection error tradeoff: ``reals_flagged_rate`` rises and ``fakes_passed_rate`` falls over the thresholds.
 
-    The ROC curve is ``reals_flagged`` against 1 - ``fakes_passed``. Empty lists if a class is missing.
+    The ROC curve is ``reals_flagged_rate`` against 1 - ``fakes_passed_rate``. Empty lists if a class is missing.
     """
     if len(np.unique(is_fake_N)) < 2:
-        return {"reals_flagged": [], "fakes_passed": []}
+        return {"reals_flagged_rate": [], "fakes_passed_rate": []}
     from sklearn.metrics import roc_curve
 
     flagged, caught, _ = roc_curve(is_fake_N, score_N)
-    return {"reals_flagged": flagged.tolist(), "fakes_passed": (1 - caught).tolist()}
+    return {"reals_flagged_rate": flagged.tolist(), "fakes_passed_rate": (1 - caught).tolist()}
 
 
 def _crossing(rising: Scores, falling: Scores) -> float:
-    """The height at which two piecewise linear curves over the same steps cross; they start at 0 and 1."""
+    """The height at which two piecewise linear curves over the same steps cross.
+
+    ``rising`` starts at 0, ``falling`` at 1.
+    """
     after = int(np.argmax(rising >= falling))
     before = after - 1
     gap_before, gap_after = falling[before] - rising[before], rising[after] - falling[after]

@@ -31,7 +31,7 @@ _ROBUSTNESS_METRICS = ("auc", "fakes_caught_at_0.01", "accuracy", *ERROR_RATES)
 
 def draw_plots(report: dict[str, Any]) -> dict[str, bytes]:
     """PNG files by name; the ROC and DET curves only if both classes have images."""
-    skipped = () if report["det_curve"]["reals_flagged"] else ("roc", "det")
+    skipped = () if report["det_curve"]["reals_flagged_rate"] else ("roc", "det")
     return {f"{name}.png": _png(draw, report) for name, draw in _PLOTS.items() if name not in skipped}
 
 
@@ -157,14 +157,14 @@ def _png(draw: Callable[[Axes, dict[str, Any]], None], report: dict[str, Any]) -
 
 
 def _draw_roc(axes: Axes, report: dict[str, Any]) -> None:
-    caught = [1 - passed for passed in report["det_curve"]["fakes_passed"]]
-    axes.plot(report["det_curve"]["reals_flagged"], caught, color="black")
+    caught = [1 - passed for passed in report["det_curve"]["fakes_passed_rate"]]
+    axes.plot(report["det_curve"]["reals_flagged_rate"], caught, color="black")
     axes.plot([0, 1], [0, 1], color="gray", linestyle=":")
     axes.set(title="ROC curve (positive: fake)", xlabel="reals flagged (FPR)", ylabel="fakes caught (TPR)")
 
 
 def _draw_det(axes: Axes, report: dict[str, Any]) -> None:
-    flagged, passed = report["det_curve"]["reals_flagged"], report["det_curve"]["fakes_passed"]
+    flagged, passed = report["det_curve"]["reals_flagged_rate"], report["det_curve"]["fakes_passed_rate"]
     lowest, highest = _DET_TICKS[0] / 2, 0.9
     x, y = (norm.ppf([min(max(value, lowest), highest) for value in values]) for values in (flagged, passed))
     axes.plot(x, y, color="black")

@@ -40,7 +40,7 @@ from torch import nn
 
 from detector_core.config import INTERPOLATIONS, ModelSpec, PreprocessSpec
 from detector_core.errors import UnknownVariant, did_you_mean
-from detector_core.networks import packages, timm_networks, weights
+from detector_core.networks import packaged_weights, timm_networks, weights
 from detector_core.networks.frozen import FrozenNetwork
 from detector_core.networks.resnet68 import SMALLEST_IMAGE, resnet68
 from detector_core.networks.timm_networks import TIMM_PREFIX
@@ -132,7 +132,7 @@ def _create_vggface2_resnet50(_: ModelSpec) -> nn.Module:
 def _create_lite(name: str, spec: ModelSpec) -> nn.Module:
     import timm
 
-    model: Any = timm.create_model(packages.PACKAGES[name].timm_name, num_classes=1, drop_rate=spec.dropout)
+    model: Any = timm.create_model(packaged_weights.PACKAGES[name].timm_name, num_classes=1, drop_rate=spec.dropout)
     # timm draws the weights of a layer with one output from -1 to 1: logits of +-10, and a loss that takes epochs to
     # come down.
     model.classifier.reset_parameters()
@@ -142,7 +142,7 @@ def _create_lite(name: str, spec: ModelSpec) -> nn.Module:
 
 def _create_packaged_lite(name: str, spec: ModelSpec) -> nn.Module:
     model = _create_lite(name, spec)
-    packages.load(model, name)
+    packaged_weights.load(model, name)
     return model
 
 
@@ -175,7 +175,7 @@ def _lite_network(name: str) -> Network:
     return Network(
         create=partial(_create_lite, name),
         create_packaged=partial(_create_packaged_lite, name),
-        create_pretrained=partial(timm_networks.create_pretrained, packages.PACKAGES[name].timm_name),
+        create_pretrained=partial(timm_networks.create_pretrained, packaged_weights.PACKAGES[name].timm_name),
         heads=("classifier",),
         smallest_image=SMALLEST_IMAGE,
         init="package",

@@ -49,7 +49,7 @@ class FrozenBackbone(nn.Module):
         pooled = []
         for part in self.parts:
             x_BCHW = part(x_BCHW)
-            pooled.append(plane_statistics(x_BCHW))
+            pooled.append(channel_statistics(x_BCHW))
         return torch.cat(pooled, dim=1)
 
 
@@ -133,7 +133,7 @@ def load_trained_state(network: nn.Module, state: Mapping[str, torch.Tensor]) ->
     network.load_state_dict({**frozen, **state})
 
 
-def plane_statistics(x_BCHW: torch.Tensor) -> torch.Tensor:
+def channel_statistics(x_BCHW: torch.Tensor) -> torch.Tensor:
     """Mean and standard deviation over the plane of each channel, one after the other: (B, 2 C) float32."""
     x_BCHW = x_BCHW.float()
     mean_BC = x_BCHW.mean((2, 3))

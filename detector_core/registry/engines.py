@@ -30,8 +30,10 @@ PRECISIONS = ("int8", "bf16", "fp32")
 """From the fastest to the slowest."""
 FILE_NAMES = {"int8": "int8.xml", "bf16": "fp32.xml", "fp32": "fp32.xml"}
 """The OpenVINO file of each precision; bf16 is the fp32 file computed in bf16."""
-ARITHMETIC = {"int8": "bf16", "bf16": "bf16", "fp32": "f32"}
-"""OpenVINO's arithmetic for layers that are not int8, if the CPU supports it. Always set: its own default is bf16."""
+COMPUTE_DTYPES = {"int8": "bf16", "bf16": "bf16", "fp32": "f32"}
+"""The compute dtype of layers that are not int8, by precision, if the CPU supports it.
+
+It is always set, because OpenVINO would choose bf16 even for fp32."""
 FLOAT32 = "f32"
 
 _CORE_LOCK = threading.Lock()
@@ -63,9 +65,9 @@ def cpu_has_bf16() -> bool:
     return "BF16" in import_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
-def arithmetic_of(precision: str) -> str:
-    """The arithmetic that this CPU uses for a precision: bf16 or f32."""
-    return ARITHMETIC[precision] if cpu_has_bf16() else FLOAT32
+def compute_dtype_of(precision: str) -> str:
+    """The compute dtype that this CPU uses for a precision: bf16 or f32."""
+    return COMPUTE_DTYPES[precision] if cpu_has_bf16() else FLOAT32
 
 
 class OpenVinoEngine:
@@ -75,8 +77,8 @@ class OpenVinoEngine:
         file: the .xml file, next to its .bin file.
         precision: one of :data:`PRECISIONS`.
         threads: number of compute threads; 0 is OpenVINO's default, one per physical core.
-        arithmetic: bf16 or f32, as the parity gate compared it; None uses :func:`arithmetic_of`. f32 is used if this
-            CPU would compute otherwise.
+        compute_dtype: bf16 or f32, as the parity gate compared it; None uses :func:`compute_dtype_of`. f32 is used if
+            this CPU does not support it.
 
     Raises:
         BrokenArtifact: OpenVINO cannot load the file.
@@ -84,11 +86,11 @@ class OpenVinoEngine:
 
     batch_sizes = (1,)
 
-    def __init__(self, file: Path, precision: str, threads: int = 0, arithmetic: str | None = None) -> None:
-        supported = arithmetic_of(precision)
+    def __init__(self, file: Path, precision: str, threads: int = 0, compute_dtype: str | None = None) -> None:
+        supported = compute_dtype_of(precision)
         settings: dict[str, Any] = {
             "PERFORMANCE_HINT": "LATENCY",
-            "INFERENCE_PRECISION_HINT": supported if arithmetic in (None, supported) else FLOAT32,
+            "INFERENCE_PRECISION_HINT": supported if compute_dtype in (None, supported) else FLOAT32,
             # If threads were pinned, two replicas on one machine would share some cores and leave others idle.
             "ENABLE_CPU_PINNING": False,
         }

@@ -51,16 +51,16 @@ NOTABLE_AUC_DROP = 0.02
 def render_card(folder: Path) -> str:
     """The text of the card, from a version folder with its ``runtime.json``. Raises BrokenArtifact."""
     artifact = artifacts.read(folder)
-    frozen = calibration.load(str(folder), artifact.weights_sha256)
+    model_calibration = calibration.load(str(folder), artifact.weights_sha256)
     record = runtime_files.read(folder, artifact.weights_sha256)
-    reports = list(versions.test_reports(folder).values())
+    reports = list(versions.read_test_reports(folder).values())
     generated = artifact.data["generated"] or any(report["data"]["generated"] for report in reports)
     parts = [
         f"# {artifact.run}\n",
         *([GENERATED] if generated else []),
         _model(artifact),
         _data(artifact),
-        _thresholds(frozen),
+        _thresholds(model_calibration),
         *(_metrics(report) for report in reports),
         _weaknesses(reports),
         INTENDED_USE,
@@ -87,18 +87,19 @@ def _data(artifact: Artifact) -> str:
     return "\n".join(lines)
 
 
-def _thresholds(frozen: Calibration) -> str:
-    if not frozen.chosen_on:
+def _thresholds(model_calibration: Calibration) -> str:
+    if not model_calibration.chosen_on:
         text = "None were chosen: an image is called fake if p_fake is at least 0.5, and no verdict is uncertain."
         return f"## Thresholds\n\n{text}\n"
     limit = ""
-    if frozen.max_fakes_passed is not None:
-        limit = f" (at most {frozen.max_fakes_passed:.0%} of the fakes of that split pass)"
+    if model_calibration.max_fakes_passed is not None:
+        limit = f" (at most {model_calibration.max_fakes_passed:.0%} of the fakes of that split pass)"
     return (
         f"## Thresholds\n\n"
-        f"Chosen on the {frozen.chosen_on.get('split', 'valid')} split and frozen: called **real** if p_fake is "
-        f"below {frozen.real_below:.4f}{limit}, **fake** if it is at least {frozen.fake_above:.4f}, **uncertain** in "
-        f"between. Temperature {frozen.temperature:.3f}.\n"
+        f"Chosen on the {model_calibration.chosen_on.get('split', 'valid')} split and then frozen: called **real** if "
+        f"p_fake is below {model_calibration.real_below:.4f}{limit}, **fake** if it is at least "
+        f"{model_calibration.fake_above:.4f}, **uncertain** in between. "
+        f"Temperature {model_calibration.temperature:.3f}.\n"
     )
 
 

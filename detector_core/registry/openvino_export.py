@@ -25,7 +25,7 @@ from detector_core.registry.engines import FILE_NAMES, import_openvino
 from detector_core.registry.runtime_files import RUNTIME_FOLDER
 
 LAYERS_WITH_WEIGHTS = ("Convolution", "GroupConvolution", "MatMul")
-CALIBRATION_IMAGES_PER_CLASS = 50
+QUANTIZATION_IMAGES_PER_CLASS = 50
 """Training images of each class for the quantization; three times as many were no better (docs/decisions.md)."""
 
 
@@ -57,7 +57,7 @@ def quantize(fp32: Path, pixels_NSSC: Pixels) -> Path:
     """Writes ``int8.xml`` and ``.bin`` next to the fp32 file and returns the path of the .xml file.
 
     Args:
-        pixels_NSSC: from :func:`calibration_images`.
+        pixels_NSSC: from :func:`quantization_images`.
     """
     ov = import_openvino()
     with _quiet_nncf() as nncf:
@@ -84,8 +84,8 @@ def _first_and_last_layer(model: Any) -> list[str]:
     return sorted({layers[0].get_friendly_name(), layers[-1].get_friendly_name()})
 
 
-def calibration_images(rows: pd.DataFrame, root: str, preprocess: PreprocessSpec) -> Pixels:
-    """Squares of at most CALIBRATION_IMAGES_PER_CLASS images of each class, evenly spaced over the rows.
+def quantization_images(rows: pd.DataFrame, root: str, preprocess: PreprocessSpec) -> Pixels:
+    """Squares of at most QUANTIZATION_IMAGES_PER_CLASS images of each class, evenly spaced over the rows.
 
     Args:
         rows: the training split.
@@ -101,7 +101,9 @@ def calibration_images(rows: pd.DataFrame, root: str, preprocess: PreprocessSpec
         of_label = rows[rows["label"] == label]
         if of_label.empty:
             raise BadData(f"the training split has no {label} image: int8 needs training images of both classes")
-        spaced = np.linspace(0, len(of_label) - 1, min(CALIBRATION_IMAGES_PER_CLASS, len(of_label))).round().astype(int)
+        spaced = (
+            np.linspace(0, len(of_label) - 1, min(QUANTIZATION_IMAGES_PER_CLASS, len(of_label))).round().astype(int)
+        )
         selected.append(of_label.iloc[spaced])
     images = ImageDataset(pd.concat(selected), root, preprocess)
     batch = images.collate([images[0, row] for row in range(len(images))])

@@ -37,9 +37,14 @@ class ModelInfo:
         name: name of the run that trained it.
         version: name of its folder.
         sha256: checksum of the weights.
-        data: name of the training data; ``generated`` is True for generated demo data.
-        test: metrics on test splits, one entry per data set: ``data``, ``generated``, ``images``, and ``auc``,
-            ``accuracy``, ``fakes_passed``, ``reals_flagged`` as fractions (None if undefined).
+        variant: name of its recipe, see :mod:`detector_core.networks.variants`.
+        created: when it was written, UTC, in ISO 8601.
+        data: name of the training data.
+        generated: whether it was trained on generated demo data.
+        preprocess: how an image becomes its input.
+        calibration: temperature and thresholds that turn its logits into p_fake and verdicts.
+        test_metrics: metrics on test splits, one entry per data set: ``data``, ``generated``, ``images``, and ``auc``,
+            ``accuracy``, ``fakes_passed_rate``, ``reals_flagged_rate`` as fractions (None if undefined).
         precision: the precision that computes the scores: int8, bf16 or fp32.
     """
 
@@ -52,7 +57,7 @@ class ModelInfo:
     generated: bool
     preprocess: PreprocessSpec
     calibration: Calibration
-    test: tuple[dict[str, Any], ...]
+    test_metrics: tuple[dict[str, Any], ...]
     precision: str = "fp32"
 
 
@@ -90,7 +95,7 @@ def describe(model_folder: str | Path) -> ModelInfo:
         generated=artifact.data["generated"],
         preprocess=artifact.spec.preprocess,
         calibration=calibration.load(str(folder), artifact.weights_sha256),
-        test=tuple(_test_metrics(report) for report in versions.test_reports(folder).values()),
+        test_metrics=tuple(_test_metrics(report) for report in versions.read_test_reports(folder).values()),
         precision=runtime_files.resolve_precision(record, "auto"),
     )
 
@@ -103,8 +108,8 @@ def _test_metrics(report: dict[str, Any]) -> dict[str, Any]:
         "images": sum(report["images"].values()),
         "auc": report["ranking"]["auc"]["value"],
         "accuracy": metrics["accuracy"]["value"],
-        "fakes_passed": metrics["fakes_passed_rate"]["value"],
-        "reals_flagged": metrics["reals_flagged_rate"]["value"],
+        "fakes_passed_rate": metrics["fakes_passed_rate"]["value"],
+        "reals_flagged_rate": metrics["reals_flagged_rate"]["value"],
     }
 
 
@@ -145,9 +150,9 @@ class Predictor:
         info = replace(info, precision=runtime_files.resolve_precision(record, precision))
         if self.device == "cpu" and record:
             file = runtime_files.verified_file(self._folder, record, info.precision)
-            arithmetic = record.arithmetic.get(info.precision, FLOAT32)
-            return info, OpenVinoEngine(file, info.precision, self.threads, arithmetic)
-        if info.precision == "int8":  # torch has no int8 here: the fastest precision that it has and that passed
+            compute_dtype = record.compute_dtypes.get(info.precision, FLOAT32)
+            return info, OpenVinoEngine(file, info.precision, self.threads, compute_dtype)
+        if info.precision == "int8":  # torch cannot run int8: use bf16 if it passed, else fp32
             passed = {result["precision"] for result in record.results if result["passed"]} if record else set()
             info = replace(info, precision="bf16" if "bf16" in passed else "fp32")
         network = self._load_network()

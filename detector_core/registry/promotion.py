@@ -26,7 +26,7 @@ from detector_core.registry.engines import (
     Engine,
     OpenVinoEngine,
     TorchEngine,
-    arithmetic_of,
+    compute_dtype_of,
     cpu_has_bf16,
 )
 from detector_core.registry.parity_gate import BASELINE, PrecisionResult
@@ -106,10 +106,10 @@ def add_runtime(
 
 
 def _origin() -> dict[str, Any]:
-    """Where a record was made: machine, arithmetic of each precision, and versions."""
+    """Where a record was made: machine, compute dtype of each precision, and versions."""
     return {
         "measured_on": _environment(),
-        "arithmetic": {name: arithmetic_of(name) for name in PRECISIONS},
+        "compute_dtypes": {name: compute_dtype_of(name) for name in PRECISIONS},
         "versions": {name: version(name) for name in ("openvino", "nncf", "torch")},
     }
 
@@ -130,8 +130,10 @@ def _compare(
     if warning:
         say(warning)
     step = progress("comparing precisions", len(rows)) if progress else None
-    frozen = calibration.load(str(folder), artifact.weights_sha256)
-    results = parity_gate.compare_precisions(engines, rows, data.root, artifact.spec.preprocess, frozen, step)
+    model_calibration = calibration.load(str(folder), artifact.weights_sha256)
+    results = parity_gate.compare_precisions(
+        engines, rows, data.root, artifact.spec.preprocess, model_calibration, step
+    )
     counts = rows["label"].value_counts().to_dict()
     return results, {"name": data.name, "fingerprint": data.fingerprint, "split": GATE_SPLIT, "images": counts}
 
@@ -158,7 +160,7 @@ def _build_engines(
             if precision == "int8":
                 say(f"quantizing to int8 with training images of {data.name} ...")
                 rows = data.split(QUANTIZATION_SPLIT)
-                images = openvino_export.calibration_images(rows, data.root, artifact.spec.preprocess)
+                images = openvino_export.quantization_images(rows, data.root, artifact.spec.preprocess)
                 openvino_export.quantize(fp32, images)
             engines[precision] = OpenVinoEngine(fp32.with_name(FILE_NAMES[precision]), precision, threads)
         except BadData as error:

@@ -36,7 +36,7 @@ class RuntimeRecord:
         results: one :class:`detector_core.registry.parity_gate.PrecisionResult` per precision, as dicts.
         compared_on: data set, split and images of the parity gate; empty if it did not run.
         measured_on: machine, threads and batch size of the images/s, and whether the CPU has bf16.
-        arithmetic: bf16 or f32 by precision, as it was compared; every machine serves it so, or in f32.
+        compute_dtypes: bf16 or f32 by precision, as it was compared; a machine without that dtype uses f32.
         versions: versions of the libraries that exported.
     """
 
@@ -47,7 +47,7 @@ class RuntimeRecord:
     results: list[dict[str, Any]] = field(default_factory=list)
     compared_on: dict[str, Any] = field(default_factory=dict)
     measured_on: dict[str, Any] = field(default_factory=dict)
-    arithmetic: dict[str, str] = field(default_factory=dict)
+    compute_dtypes: dict[str, str] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     format: int = FORMAT
 

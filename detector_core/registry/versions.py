@@ -64,7 +64,7 @@ def promote(
     source = artifacts.find(run_or_model)
     with storage.local_copy(source) as local:
         _verify(local)
-        reports = test_reports(local)
+        reports = read_test_reports(local)
         if not reports:
             raise OperationRefused(
                 f"{source} was never evaluated on a test split: run "
@@ -72,7 +72,7 @@ def promote(
             )
         version, before = _version_of(local, key), history(models)
         if not force and before and before[0] != version and _exists(storage.join(models, before[0])):
-            _refuse_if_worse(version, reports, before[0], test_reports(fetch(storage.join(models, before[0]))))
+            _refuse_if_worse(version, reports, before[0], read_test_reports(fetch(storage.join(models, before[0]))))
         if not _is_intact(storage.join(models, version)):
             with _new_version(storage.join(models, version)) as copy:
                 shutil.copytree(local, copy)
@@ -180,7 +180,7 @@ def prune(models: str | Path, keep: int) -> list[str]:
     return removed
 
 
-def test_reports(model_folder: Path) -> Reports:
+def read_test_reports(model_folder: Path) -> Reports:
     """The reports of a local model on test splits; reports about other weights are ignored.
 
     Raises:

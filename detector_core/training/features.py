@@ -5,7 +5,7 @@
     CACHE/features/KEY/NAME.npz     keys (N,) "SHA256 OF THE IMAGE", features (N, D) float32
 
 KEY stands for everything but the image that shapes a feature: the backbones and the checksums of their weights, the
-preprocessing, the arithmetic and, for an augmented version, the augmentation, its number and the seed. An image that
+preprocessing, the compute dtype and, for an augmented version, the augmentation, its number and the seed. An image that
 moves to another split or data set is not computed again. Each worker writes files of its own, whole or not at all, so
 that a run that dies goes on where it was.
 """
@@ -33,7 +33,7 @@ from detector_core.data.loading import SplitFeatures, WorkerRank
 from detector_core.images.augment import Augment
 from detector_core.images.decode import Pixels
 from detector_core.images.preprocess import normalize
-from detector_core.networks import packages
+from detector_core.networks import packaged_weights
 from detector_core.networks.frozen import FrozenNetwork
 from detector_core.training.distributed import all_gather
 from detector_core.training.optimizer import resolve_compute_dtype
@@ -62,7 +62,7 @@ class FeatureRecipe:
         compute: x_BCHW float32 -> feature_BD float32, in evaluation mode, without gradients.
         backbones: names and checksums of the weights, for the key.
         versions: how many versions of an image there are; the first is the image itself, the others are augmented.
-        arithmetic: what the backbones multiply in, for the key.
+        compute_dtype: of the backbones, with the kind of device, for the key.
     """
 
     compute: Callable[[torch.Tensor], torch.Tensor]
@@ -71,7 +71,7 @@ class FeatureRecipe:
     augment: AugmentSpec
     seed: int
     versions: int
-    arithmetic: str
+    compute_dtype: str
     device: torch.device
 
     def folder(self, cache: Path, version: int) -> Path:
@@ -79,7 +79,7 @@ class FeatureRecipe:
         parts: dict[str, Any] = {
             "backbones": self.backbones,
             "preprocess": self.preprocess.to_dict(),
-            "arithmetic": self.arithmetic,
+            "compute_dtype": self.compute_dtype,
         }
         if version:
             parts |= {"augment": self.augment.to_dict(), "seed": self.seed, "version": version}
@@ -152,12 +152,12 @@ def frozen_features(
 
     recipe = FeatureRecipe(
         compute=compute,
-        backbones=(spec.model.architecture, *(row.sha256 for row in packages.PACKAGES.values())),
+        backbones=(spec.model.architecture, *(row.sha256 for row in packaged_weights.PACKAGES.values())),
         preprocess=spec.preprocess,
         augment=dataclasses.replace(spec.augment, crop=0),
         seed=spec.seed,
         versions=1 + (spec.augment.versions if split == "train" else 0),
-        arithmetic=f"{resolve_compute_dtype(spec.optim, state.device)} on {state.device.type}",
+        compute_dtype=f"{resolve_compute_dtype(spec.optim, state.device)} on {state.device.type}",
         device=state.device,
     )
     found = yield from compute_features(

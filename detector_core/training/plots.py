@@ -50,11 +50,11 @@ def contact_sheet(data: Manifest, spec: RunSpec) -> bytes:
     return buffer.getvalue()
 
 
-def search_results(trials: list[Trial], objective: str, title: str, table_ii: float | None) -> bytes:
+def search_results(trials: list[Trial], objective: str, title: str, table_2_learning_rate: float | None) -> bytes:
     """A PNG of a learning-rate search: the objective of each trial over its learning rate, with the best one circled.
 
     Args:
-        table_ii: the learning rate of Table II, drawn as a vertical line; None for a variant that has none.
+        table_2_learning_rate: drawn as a vertical line; None for a variant that Table II does not have.
     """
     figure = plotting.new_figure(7, 4.5)
     axes = figure.add_subplot()
@@ -74,8 +74,10 @@ def search_results(trials: list[Trial], objective: str, title: str, table_ii: fl
             [best_score],
             s=200, facecolors="none", edgecolors="tab:green", label=f"best: {best.learning_rate:.3g}", zorder=4,
         )  # fmt: skip
-    if table_ii is not None:
-        axes.axvline(table_ii, color="tab:orange", linestyle=":", label=f"Table II: {table_ii:g}")
+    if table_2_learning_rate is not None:
+        axes.axvline(
+            table_2_learning_rate, color="tab:orange", linestyle=":", label=f"Table II: {table_2_learning_rate:g}"
+        )
     better = "lower" if OBJECTIVES[objective] == "min" else "higher"
     axes.set(
         title=title, xscale="log", xlabel="learning rate", ylabel=f"{objective} on validation ({better} is better)"

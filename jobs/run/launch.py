@@ -24,7 +24,7 @@ from detector_core.networks import artifacts
 from detector_core.training import checkpoint
 from jobs.common.cli import say
 from jobs.common.ray_internals import PlacementGroupCleanerCallback, RayTrainCallback
-from jobs.run import checkpoints, worker
+from jobs.run import ray_checkpoints, worker
 from jobs.run.request import RunRequest, model_folder, summary
 
 CHECKPOINTS_KEPT = 2
@@ -108,7 +108,7 @@ def launch(request: RunRequest, board: Any, callbacks: Sequence[UserCallback] = 
 
 def release_cores(board: Any, run: str) -> None:
     """Removes the placement groups of a run's workers, which a killed controller leaves behind."""
-    for group in ray.get(board.release_placement_groups.remote(run)):
+    for group in ray.get(board.pop_placement_groups.remote(run)):
         remove_placement_group(group)
 
 
@@ -126,8 +126,8 @@ def write_model(request: RunRequest, data: dict[str, Any], *, complete: bool, se
     Args:
         data: the description of the data set for the artifact.
     """
-    for folder in checkpoints.find(*storage.locate(request.folder)):
-        with checkpoints.opened(folder) as (progress, local):
+    for folder in ray_checkpoints.find(*storage.locate(request.folder)):
+        with ray_checkpoints.open_checkpoint(folder) as (progress, local):
             best = checkpoint.read_best(local) if progress is not None else None
             if progress is None or best is None:
                 continue

@@ -38,7 +38,7 @@ class RunLog:
         except BadImage as error:
             say(f"samples.png was not drawn: an image of the contact sheet is broken ({error})")
 
-    def epochs(self, history: list[dict[str, Any]]) -> None:
+    def write_epochs(self, history: list[dict[str, Any]]) -> None:
         """Updates the files to a history, the rows of all epochs so far."""
         for row in history[self.written :]:
             for name in _SCALARS:

@@ -71,11 +71,11 @@ class ProgressBoard:
         """The reason of a failed run."""
         return self.failures.get(run)
 
-    def keep_placement_group(self, run: str, placement_group: Any) -> None:
+    def add_placement_group(self, run: str, placement_group: Any) -> None:
         """Remembers the placement group of a run's workers."""
         self.held.setdefault(run, []).append(placement_group)
 
-    def release_placement_groups(self, run: str) -> list[Any]:
+    def pop_placement_groups(self, run: str) -> list[Any]:
         """Returns the placement groups of a run's workers and forgets them."""
         return self.held.pop(run, [])
 

@@ -26,7 +26,7 @@ from detector_core.training.distributed import all_gather
 from detector_core.training.features import FeatureReport
 from detector_core.training.loop import EpochReport, fit
 from detector_core.training.step import StepReport, TrainState
-from jobs.run import checkpoints
+from jobs.run import ray_checkpoints
 from jobs.run.progress import StopSignal
 from jobs.run.request import RunRequest
 
@@ -40,7 +40,7 @@ def work(config: dict[str, Any]) -> None:
     if ray.get(board.failure.remote(request.name)):
         return
     if ray.train.get_context().get_world_rank() == 0:
-        board.keep_placement_group.remote(request.name, get_current_placement_group())
+        board.add_placement_group.remote(request.name, get_current_placement_group())
     try:
         _train(request, board)
     except DetectorError as error:
@@ -67,7 +67,9 @@ def _train(request: RunRequest, board: Any) -> None:
     worker = WorkerRank(rank=context.get_world_rank(), world_size=context.get_world_size())
     spec, data = RunSpec.from_dict(request.spec), manifest.load(request.data)
     device = str(ray.train.torch.get_device())
-    state = _restored(request.name, board, spec, data.fingerprint, device) or TrainState(spec, data.fingerprint, device)
+    state = _load_latest(request.name, board, spec, data.fingerprint, device) or TrainState(
+        spec, data.fingerprint, device
+    )
     _announce_nodes(request.name, board, state.progress)
     last_post, stop = 0.0, StopSignal(board, worker.rank, state.device)
     reports = fit(
@@ -127,7 +129,7 @@ def _save(state: TrainState, worker: WorkerRank, metrics: dict[str, Any]) -> Non
         ray.train.report(metrics, checkpoint=Checkpoint.from_directory(scratch))
 
 
-def _restored(run: str, board: Any, spec: RunSpec, fingerprint: str, device: str) -> TrainState | None:
+def _load_latest(run: str, board: Any, spec: RunSpec, fingerprint: str, device: str) -> TrainState | None:
     """The state in the newest complete checkpoint of a run; None if there is none."""
     latest = ray.train.get_checkpoint()
     if latest is None:
@@ -138,8 +140,8 @@ def _restored(run: str, board: Any, spec: RunSpec, fingerprint: str, device: str
         if ray.train.get_context().get_world_rank() == 0:
             board.post.remote({"run": run, "kind": "note", "text": text})
 
-    for folder in checkpoints.find(latest.filesystem, parent):
-        with checkpoints.opened(folder, note) as (progress, local):
+    for folder in ray_checkpoints.find(latest.filesystem, parent):
+        with ray_checkpoints.open_checkpoint(folder, note) as (progress, local):
             if progress is not None:
                 return TrainState.load(local, spec, fingerprint, device)
     return None

@@ -83,11 +83,11 @@ class TrialLogs:
         for log in self.logs.values():
             log.close()
 
-    def epochs(self, message: dict[str, Any]) -> None:
+    def write_epochs(self, message: dict[str, Any]) -> None:
         """Updates a trial's files to the history in a message of the board."""
         name = message["run"]
         if name not in self.logs:
             folder = storage.join(self.folder, name)
             request = read_request(folder) or {}
             self.logs[name] = RunLog(folder, RunSpec.from_dict(request["spec"]), self.data)
-        self.logs[name].epochs(message["history"])
+        self.logs[name].write_epochs(message["history"])

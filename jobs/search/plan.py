@@ -90,9 +90,11 @@ def write(plan: SearchPlan, trials: list[Trial], data_name: str, *, cpus: int, c
     trials = sorted(trials, key=lambda trial: -trial.learning_rate)
     frame = lr_search.to_frame(trials, plan.spec)
     storage.write_bytes(storage.join(plan.folder, TRIALS), frame.to_csv(index=False).encode())
-    table_ii = variants.spec_for(spec.variant).optim.learning_rate if spec.variant in variants.VARIANTS else None
+    table_2_learning_rate = (
+        variants.spec_for(spec.variant).optim.learning_rate if spec.variant in variants.VARIANTS else None
+    )
     title = f"{spec.variant} on {data_name}"
-    plot = plots.search_results(trials, plan.objective, title, table_ii)
+    plot = plots.search_results(trials, plan.objective, title, table_2_learning_rate)
     storage.write_bytes(storage.join(plan.folder, PLOT), plot)
     failed = [
         f"{trial.name} ({trial.learning_rate:g}): {trial.error}" for trial in trials if trial.status == lr_search.FAILED
@@ -115,7 +117,7 @@ def write(plan: SearchPlan, trials: list[Trial], data_name: str, *, cpus: int, c
         "variant": spec.variant,
         "objective": plan.objective,
         "best": {"learning_rate": best.learning_rate, plan.objective: best.score(plan.objective), "spec": best_path},
-        "table_ii": table_ii,
+        "table_2_learning_rate": table_2_learning_rate,
         "trials": len(trials),
         "failed": len(failed),
     }
@@ -126,8 +128,8 @@ def write(plan: SearchPlan, trials: list[Trial], data_name: str, *, cpus: int, c
 
 def format_result(result: dict[str, Any]) -> str:
     """The best learning rate next to that of Table II, as text for a terminal."""
-    best, table_ii = result["best"], result["table_ii"]
-    paper = f"{table_ii:g}" if table_ii else "-"
+    best, table_2_learning_rate = result["best"], result["table_2_learning_rate"]
+    paper = f"{table_2_learning_rate:g}" if table_2_learning_rate else "-"
     return (
         f"{result['variant']}: best learning rate {best['learning_rate']:.3g} ({result['objective']} "
         f"{best[result['objective']]:.4f} on the validation split), Table II {paper}\n"

@@ -26,7 +26,7 @@ from detector_core.training import lr_search
 from detector_core.training.loop import EpochReport
 from detector_core.training.lr_search import Trial
 from jobs.common.cli import say
-from jobs.run import checkpoints, launch, resource_flags
+from jobs.run import launch, ray_checkpoints, resource_flags
 from jobs.run.progress import ProgressBoard, Watcher, driver_node_options
 from jobs.run.request import RunRequest, complete_model, write_request
 from jobs.search.live_table import TrialLogs, TrialTable
@@ -63,7 +63,7 @@ def run_search(plan: SearchPlan, arguments: argparse.Namespace, data: Manifest) 
         f"cores per worker: {request.cpus}"
     )
     board = ProgressBoard.options(name=_board_name(plan.name), **driver_node_options()).remote()  # type: ignore[attr-defined]
-    with TrialLogs(data, request.storage) as logs, Watcher(board, on_epoch=logs.epochs):
+    with TrialLogs(data, request.storage) as logs, Watcher(board, on_epoch=logs.write_epochs):
         results = _tuner(plan, request, board, concurrent).fit()
     trials = [to_trial(result, request) for result in results]  # type: ignore[attr-defined]  # iterable, but untyped
     for trial in trials:
@@ -71,7 +71,7 @@ def run_search(plan: SearchPlan, arguments: argparse.Namespace, data: Manifest) 
     ray.kill(board)
     if not arguments.keep_checkpoints:
         for trial in trials:
-            checkpoints.delete(dataclasses.replace(request, name=trial.name))
+            ray_checkpoints.delete_all(dataclasses.replace(request, name=trial.name))
     compute_dtype = _compute_dtype(trials, request)
     return write(plan, trials, data.name, cpus=request.cpus, compute_dtype=compute_dtype)
 

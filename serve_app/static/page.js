@@ -63,7 +63,7 @@ function showService(service) {
   const exact = (value) => () => (value === null ? "–" : number(value, { maximumFractionDigits: 3 }));
   const tests = (service.test ?? []).map((test) => {
     const values = { n: () => number(test.images), data: test.data, auc: exact(test.auc) };
-    for (const [name, field] of [["accuracy", "accuracy"], ["passed", "fakes_passed"], ["flagged", "reals_flagged"]]) {
+    for (const [name, field] of [["accuracy", "accuracy"], ["passed", "fakes_passed_rate"], ["flagged", "reals_flagged_rate"]]) {
       values[name] = () => exactPercent(test[field]);
     }
     return make("li", { textKey: "model.test", values });

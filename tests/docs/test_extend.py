@@ -30,7 +30,7 @@ def changed(diff: str, folder: Path) -> Path:
     )
     for check in () if there.returncode == 0 else (["--check"], []):
         done = subprocess.run(["git", "apply", *check], cwd=folder, input=diff, capture_output=True, text=True)
-        assert done.returncode == 0, f"docs/extend.md has rotted, mend its diff: {done.stderr}"
+        assert done.returncode == 0, f"docs/extend.md is out of date, correct its diff: {done.stderr}"
     return folder
 
 
@@ -104,7 +104,7 @@ run = comparison.EvaluatedRun(spec=spec_for("resnet68"), report=made, scores=row
 compared = comparison.compare([run])
 print(json.dumps({
     "value": made["metrics"]["fake_precision"]["value"],
-    "shown": ["precision of fake" in text for text in (
+    "shown": ["precision of fakes" in text for text in (
         report_html.render_page(made, {}), report.format_report(made), comparison_html.format_comparison(compared)
     )],
     "paper": comparison.table_5(compared["means"]).set_index("source")["fake_precision"].to_dict(),

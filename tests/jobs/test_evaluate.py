@@ -61,7 +61,15 @@ def model(tmp_path: Path, tiny_spec: RunSpec, tiny_dataset: Path) -> Path:
 def test_a_run_is_evaluated_and_calibrated_once(model: Path, tiny_dataset: Path, run_job: Any) -> None:
     first = run_job("evaluate", model, "--data", tiny_dataset, "--workers", 1)
     assert first.code == 0, first.messages
-    assert list(first.result) == ["model", "split", "accuracy", "auc", "fakes_passed", "reals_flagged", "report"]
+    assert list(first.result) == [
+        "model",
+        "split",
+        "accuracy",
+        "auc",
+        "fakes_passed_rate",
+        "reals_flagged_rate",
+        "report",
+    ]
     folder = model / "model" / "evaluation" / "test"
     assert first.result["report"] == str(folder / "report.json")
     assert sorted(path.name for path in folder.iterdir()) == sorted(FILES)

@@ -69,7 +69,7 @@ def test_every_image_gets_the_verdict_of_the_service_and_finished_chunks_are_not
     assert last["verdict"] == expected.verdict
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"predictions.csv", "predictions.json"}
     summary = json.loads((tmp_path / "out" / "predictions.json").read_text())
-    assert summary["test"][0]["fakes_passed"] is not None
+    assert summary["test"][0]["fakes_passed_rate"] is not None
 
 
 def test_what_cannot_work_is_one_line(models: Path, uploads: Path, tmp_path: Path, predict: Any) -> None:

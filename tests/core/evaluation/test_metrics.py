@@ -111,7 +111,7 @@ def test_with_one_class_metrics_of_two_classes_are_undefined(fake: bool, reason:
     assert undefined == {"f1", "precision"} | other
     assert {metrics[name].reason for name in undefined} == {reason}
     assert set(ranking(is_fake, p_fake).values()) == {Estimate(reason=reason)}
-    assert det_curve(is_fake, p_fake) == {"reals_flagged": [], "fakes_passed": []}
+    assert det_curve(is_fake, p_fake) == {"reals_flagged_rate": [], "fakes_passed_rate": []}
 
 
 def test_labels_are_unique() -> None:

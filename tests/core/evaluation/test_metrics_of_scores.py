@@ -42,7 +42,7 @@ def test_ranking_agrees_with_scikit_learn(scored_: tuple[Any, Any]) -> None:
     assert ranks["auc"].value == pytest.approx(sk.roc_auc_score(is_fake, score))
     assert ranks["average_precision"].value == pytest.approx(sk.average_precision_score(is_fake, score))
     points = det_curve(is_fake, score)
-    area = sk.auc(points["reals_flagged"], 1 - np.array(points["fakes_passed"]))
+    area = sk.auc(points["reals_flagged_rate"], 1 - np.array(points["fakes_passed_rate"]))
     assert area == pytest.approx(sk.roc_auc_score(is_fake, score))
 
 
@@ -130,7 +130,7 @@ def test_only_the_order_of_the_scores_matters_for_ranking(scored_: tuple[Any, An
 @given(scored())
 def test_the_det_curve_starts_with_nothing_flagged_and_ends_with_nothing_passed(scored_: tuple[Any, Any]) -> None:
     curve = det_curve(*scored_)
-    flagged, passed = np.array(curve["reals_flagged"]), np.array(curve["fakes_passed"])
+    flagged, passed = np.array(curve["reals_flagged_rate"]), np.array(curve["fakes_passed_rate"])
     assert (flagged[0], passed[0], flagged[-1], passed[-1]) == (0, 1, 1, 0)
     assert (np.diff(flagged) >= 0).all()
     assert (np.diff(passed) <= 0).all()

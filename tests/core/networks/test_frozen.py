@@ -5,7 +5,7 @@ import pytest
 import timm
 import torch
 
-from detector_core.networks.frozen import HEADS, FrozenBackbone, FrozenNetwork, plane_statistics
+from detector_core.networks.frozen import HEADS, FrozenBackbone, FrozenNetwork, channel_statistics
 
 
 def network(*, tuned: bool = False, backbones: int = 2) -> FrozenNetwork:
@@ -21,7 +21,7 @@ def images(count: int = 3, side: int = 64) -> torch.Tensor:
 
 def test_statistics_are_those_of_numpy() -> None:
     x_BCHW = images()
-    found = plane_statistics(x_BCHW).numpy()
+    found = channel_statistics(x_BCHW).numpy()
     planes = x_BCHW.numpy().reshape(3, 3, -1)
     assert found == pytest.approx(np.concatenate([planes.mean(2), planes.std(2)], axis=1), abs=1e-5)
 

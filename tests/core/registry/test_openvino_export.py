@@ -33,16 +33,16 @@ def test_the_exported_graph_contains_the_preprocessing(tmp_path: Path) -> None:
 def test_int8_needs_undamaged_images_of_both_classes(writable_dataset: Path) -> None:
     data = manifest.load(str(writable_dataset))
     rows, preprocess = data.split("train"), PreprocessSpec(image_size=24)
-    assert openvino_export.calibration_images(rows, data.root, preprocess).shape == (16, 24, 24, 3)
+    assert openvino_export.quantization_images(rows, data.root, preprocess).shape == (16, 24, 24, 3)
     with pytest.raises(BadData, match="the training split has no fake image"):
-        openvino_export.calibration_images(rows.query("label == 'real'"), data.root, preprocess)
+        openvino_export.quantization_images(rows.query("label == 'real'"), data.root, preprocess)
     damaged = Path(data.root) / rows["path"][3]
     damaged.write_bytes(damaged.read_bytes()[:300])
     with pytest.raises(BadData, match=f"{damaged}: .*damaged"):
-        openvino_export.calibration_images(rows, data.root, preprocess)
+        openvino_export.quantization_images(rows, data.root, preprocess)
 
 
 def test_the_images_of_int8_are_limited_per_class(tiny_dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(openvino_export, "CALIBRATION_IMAGES_PER_CLASS", 5)
+    monkeypatch.setattr(openvino_export, "QUANTIZATION_IMAGES_PER_CLASS", 5)
     data, preprocess = manifest.load(str(tiny_dataset)), PreprocessSpec(image_size=SIZE)
-    assert openvino_export.calibration_images(data.split("train"), data.root, preprocess).shape == (10, SIZE, SIZE, 3)
+    assert openvino_export.quantization_images(data.split("train"), data.root, preprocess).shape == (10, SIZE, SIZE, 3)

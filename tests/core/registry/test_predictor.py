@@ -64,8 +64,8 @@ def test_describe_reads_the_model_folder(model: Path) -> None:
     info = describe(model)
     assert (info.name, info.version, info.data, info.generated) == ("tiny", "tiny-v1", "data d1", True)
     assert info.sha256 == artifacts.read(model).weights_sha256
-    assert info.test[0]["auc"] == 0.9
-    assert info.test[0]["images"] == 100
+    assert info.test_metrics[0]["auc"] == 0.9
+    assert info.test_metrics[0]["images"] == 100
     assert dataclasses.is_dataclass(info.preprocess)
 
 

@@ -220,7 +220,7 @@ def test_an_export_with_other_scores_is_refused(tmp_path: Path, monkeypatch: pyt
         (False, "int8", "f32", "f32"),
     ],
 )
-def test_another_machine_uses_the_arithmetic_of_the_gate_or_f32(
+def test_another_machine_uses_the_compute_dtype_of_the_gate_or_f32(
     version: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -231,7 +231,7 @@ def test_another_machine_uses_the_arithmetic_of_the_gate_or_f32(
 ) -> None:
     folder = shutil.copytree(version, tmp_path / "copy")
     record = json.loads((folder / "runtime.json").read_text())
-    record["arithmetic"] = {precision: compared_in} if compared_in else {}
+    record["compute_dtypes"] = {precision: compared_in} if compared_in else {}
     (folder / "runtime.json").write_text(json.dumps(record))
     hints: list[str] = []
 
@@ -290,9 +290,9 @@ def test_machine_names_the_processor_and_the_cores(
     assert promotion.machine() == f"{model}, 8 cores"
 
 
-def test_the_record_holds_the_arithmetic_of_the_gate(version: Path) -> None:
+def test_the_record_holds_the_compute_dtypes_of_the_gate(version: Path) -> None:
     record = runtime_files.read(version, artifacts.read(version).weights_sha256)
     assert record
     fast = "bf16" if cpu_has_bf16() else "f32"
-    assert record.arithmetic == {"int8": fast, "bf16": fast, "fp32": "f32"}
+    assert record.compute_dtypes == {"int8": fast, "bf16": fast, "fp32": "f32"}
     assert record.measured_on["bf16"] is cpu_has_bf16()

@@ -42,7 +42,7 @@ def test_it_is_a_complete_model_with_thresholds_and_a_test_report() -> None:
     artifact = artifacts.read(FOLDER)
     assert artifact.weights_sha256 == artifacts.sha256_of(FOLDER / artifacts.WEIGHTS)
     assert load_calibration(str(FOLDER), artifact.weights_sha256).chosen_on["split"] == "valid"
-    (report,) = versions.test_reports(FOLDER).values()
+    (report,) = versions.read_test_reports(FOLDER).values()
     assert report["ranking"]["auc"]["value"] > 0.98
 
 

@@ -36,7 +36,7 @@ def recipe(compute: Any, **changes: Any) -> FeatureRecipe:
         "augment": AugmentSpec(delivery=1.0),
         "seed": 0,
         "versions": 2,
-        "arithmetic": "fp32 on cpu",
+        "compute_dtype": "fp32 on cpu",
         "device": torch.device("cpu"),
     }
     return FeatureRecipe(**(values | changes))
@@ -86,7 +86,7 @@ def test_nothing_is_computed_twice(split: tuple[pd.DataFrame, str], tmp_path: Pa
         ({"seed": 1}, 1),
         ({"augment": AugmentSpec(delivery=0.5)}, 1),
         ({"backbones": ("counter", "1" * 64)}, 2),
-        ({"arithmetic": "bf16 on cpu"}, 2),
+        ({"compute_dtype": "bf16 on cpu"}, 2),
         ({"preprocess": PreprocessSpec(image_size=16)}, 2),
     ],
 )

@@ -21,25 +21,25 @@ PREFIX = "checkpoint_"
 
 
 @dataclass(frozen=True)
-class Folder:
+class CheckpointFolder:
     """A checkpoint folder, local or on an object store."""
 
     filesystem: fs.FileSystem
     path: str
 
 
-def find(filesystem: fs.FileSystem, run: str) -> list[Folder]:
+def find(filesystem: fs.FileSystem, run: str) -> list[CheckpointFolder]:
     """The checkpoint folders of a run, the one with the most progress first.
 
     The names, which are dates, do not give this order, because a clock may have jumped.
     """
     infos = filesystem.get_file_info(fs.FileSelector(run, allow_not_found=True))
     paths = [info.path for info in infos if info.base_name.startswith(PREFIX) and not info.is_file]
-    folders = [Folder(filesystem, path) for path in sorted(paths, reverse=True)]
+    folders = [CheckpointFolder(filesystem, path) for path in sorted(paths, reverse=True)]
     return sorted(folders, key=_position, reverse=True)
 
 
-def _position(folder: Folder) -> tuple[float, float]:
+def _position(folder: CheckpointFolder) -> tuple[float, float]:
     """Epochs and steps of a checkpoint; infinite if its file is damaged, so that it is tried, and reported, first."""
     try:
         with folder.filesystem.open_input_stream(f"{folder.path}/{checkpoint.CHECKPOINT}") as stream:
@@ -50,7 +50,9 @@ def _position(folder: Folder) -> tuple[float, float]:
 
 
 @contextmanager
-def opened(folder: Folder, note: Callable[[str], object] = say) -> Iterator[tuple[Progress | None, Path]]:
+def open_checkpoint(
+    folder: CheckpointFolder, note: Callable[[str], object] = say
+) -> Iterator[tuple[Progress | None, Path]]:
     """Fetches a checkpoint and verifies it.
 
     Yields:
@@ -65,7 +67,7 @@ def opened(folder: Folder, note: Callable[[str], object] = say) -> Iterator[tupl
         yield progress, Path(local)
 
 
-def delete(request: RunRequest) -> None:
+def delete_all(request: RunRequest) -> None:
     """Deletes the checkpoints of a finished run, which take several times the space of its model."""
     for folder in find(*storage.locate(request.folder)):
         folder.filesystem.delete_dir(folder.path)

@@ -4,7 +4,7 @@ A row of :data:`PACKAGES` names the package, the file in it, its checksum and th
 of a file are renamed by :func:`to_timm`, then loaded strictly, so a package whose layout changed is refused.
 
 Source: the packages hold the ImageNet weights of lukemelas/EfficientNet-PyTorch (Apache-2.0), whose key names differ
-from timm's but whose arithmetic is that of timm's ``tf_efficientnet_lite*``; input (x - 127) / 128, RGB.
+from timm's but which compute the same as timm's ``tf_efficientnet_lite*``; input (x - 127) / 128, RGB.
 """
 
 import hashlib

@@ -1,11 +1,11 @@
-"""jobs.run.checkpoints: the order in which the checkpoints of a run are tried."""
+"""jobs.run.ray_checkpoints: the order in which the checkpoints of a run are tried."""
 
 import json
 from pathlib import Path
 
 from pyarrow import fs
 
-from jobs.run import checkpoints
+from jobs.run import ray_checkpoints
 
 
 def test_checkpoints_are_ordered_by_progress_not_by_date_and_damaged_ones_come_first(tmp_path: Path) -> None:
@@ -21,5 +21,5 @@ def test_checkpoints_are_ordered_by_progress_not_by_date_and_damaged_ones_come_f
         folder.mkdir()
         if content:
             (folder / "checkpoint.json").write_text(content)
-    folders = checkpoints.find(fs.LocalFileSystem(), str(tmp_path))
+    folders = ray_checkpoints.find(fs.LocalFileSystem(), str(tmp_path))
     assert [folder.path[-18:-16] for folder in folders] == ["23", "22", "24", "26", "25"]
