@@ -92,5 +92,5 @@ def test_default_thresholds_are_a_warning() -> None:
 def test_the_text_table_shows_percent_with_intervals() -> None:
     report = build_report(scores_of([-4.0] * 9 + [4.0], [4.0] * 10), CHOSEN, model=MODEL, data=DATA, split="test")
     lines = [line.split() for line in format_report(report).splitlines()]
-    assert ["reals", "flagged", "(paper's", "FNR,", "BPCER)", "10.00", "%", "(1.79-40.42)"] in lines
+    assert ["reals", "flagged", "(paper's", "FNR,", "BPCER)", "10.00%", "(1.79-40.42)"] in lines
     assert any(line[:3] == ["called", "real", "9"] for line in lines)
