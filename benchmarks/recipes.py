@@ -6,8 +6,8 @@
 
 Every row is the mean over its seeds, in brackets the lowest and the highest; CPU minutes are those of training, with
 frozen features computed in the first seed. Runs that are finished are not trained again. --starter also writes the run
-with the lowest validation loss as the starter model: weights in half precision, evaluated as they are written. No image
-of the data set is written.
+with the lowest validation loss as the starter model: weights in half precision, evaluated and promoted as they are
+written, with the model card, the learning curve and the record of the parity gate. No image of the data set is written.
 
 The last line on stdout is one JSON object: rows.
 """
@@ -30,7 +30,7 @@ import safetensors.torch
 from benchmarks import machine
 from detector_core.networks import artifacts
 from detector_core.networks.variants import RECIPES
-from detector_core.registry import starter
+from detector_core.registry import model_card, runtime_files, starter, versions
 
 COLUMNS = {
     "auc": "ROC AUC",
@@ -105,20 +105,27 @@ def print_table(rows: dict[str, list[dict[str, Any]]]) -> None:
 
 
 def write_starter(run: str, data: str, folder: Path) -> None:
-    """Writes a run's model in half precision, evaluates what was written, and keeps what shows nobody."""
+    """Writes a run's model in half precision, evaluates and promotes what was written, and keeps what shows nobody."""
     model = Path(artifacts.find(run))
     with tempfile.TemporaryDirectory() as scratch:
-        copy = Path(scratch) / "model"
+        copy, models = Path(scratch) / "model", Path(scratch) / "models"
         weights = {name: value.half() for name, value in safetensors.torch.load_file(model / artifacts.WEIGHTS).items()}
-        artifact = artifacts.read(model)
-        artifacts.save(copy, weights, dataclasses.replace(artifact, run=starter.NAME))
+        artifact = dataclasses.replace(artifacts.read(model), run=starter.NAME)
+        artifacts.save(copy, weights, artifact)
         job("evaluate", str(copy), "--data", data, "--robustness")
+        job("promote", str(copy), "--to", str(models), "--data", data)
+        promoted = versions.live(models)
+        record = runtime_files.read(promoted, artifacts.read(copy).weights_sha256)
+        assert record, "promotion writes a record"
+        runtime_files.write(copy, record, runtime_files.CARRIED_FILE)
+        shutil.copy(promoted / model_card.CARD_FILE, copy)
         for path in copy.glob("evaluation/*/report.json"):  # says where the model lay while it was evaluated
             report = json.loads(path.read_text())
             report["model"]["folder"] = starter.NAME
             path.write_text(json.dumps(report, indent=2))
         shutil.rmtree(folder, ignore_errors=True)
         shutil.copytree(copy, folder, ignore=shutil.ignore_patterns(*SHOWING_IMAGES))
+        shutil.copy(model.parent / "curves.png", folder)
 
 
 def _cell(values: list[float]) -> str:

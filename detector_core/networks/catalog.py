@@ -71,6 +71,7 @@ class Network:
         init: default of ``ModelSpec.init``.
         batch_size: default of ``OptimSpec.batch_size``.
         preprocess: default preprocessing: that of the published weights.
+        features_only: whether only heads on frozen features are trained, so that training decodes no image again.
     """
 
     create: Callable[[ModelSpec], nn.Module]
@@ -82,6 +83,7 @@ class Network:
     init: str = "hub"
     batch_size: int = 64
     preprocess: PreprocessSpec
+    features_only: bool = False
 
 
 def find_network(architecture: str) -> Network:
@@ -161,6 +163,7 @@ def _create_ensemble(spec: ModelSpec, *, packaged: bool = False) -> nn.Module:
 def _frozen_network(*names: str) -> Network:
     create = partial(_create_frozen, names)
     return Network(
+        features_only=True,
         create=create,
         create_packaged=create,
         heads=("head",),

@@ -63,7 +63,8 @@ def add_runtime(
 
     Args:
         requested_precision: ``auto`` for the fastest that passes the parity gate, or a precision that must pass it.
-        data: validation images for the gate and training images for int8; without it, fp32 is served.
+        data: validation images for the gate and training images for int8; without it, bf16 is served if the record
+            that the model folder carries says that it passed and this CPU has it, otherwise fp32.
         force: serve the requested precision even if it does not pass.
         say: prints a message.
         progress: shows a progress bar.
@@ -79,9 +80,8 @@ def add_runtime(
     fp32 = openvino_export.export(network, artifact.spec.preprocess, folder)
     compared_on: dict[str, Any] = {}
     if data is None:
-        say("no data set to compare faster precisions on: fp32 is served (--data DATASET names one)")
         _check_export(baseline, OpenVinoEngine(fp32, "fp32"), artifact)
-        results, chosen = [PrecisionResult(precision="fp32", reason="not compared: no data set was named")], "fp32"
+        results, compared_on, chosen = _without_data(folder, artifact, say)
     else:
         precisions = [name for name in PRECISIONS if requested_precision in ("auto", name) or name == "fp32"]
         engines, failed = _build_engines(precisions, fp32, data, artifact, say)
@@ -103,6 +103,17 @@ def add_runtime(
     runtime_files.write(folder, record)
     (folder / model_card.CARD_FILE).write_text(model_card.render_card(folder))
     return record
+
+
+def _without_data(folder: Path, artifact: Artifact, say: Say) -> tuple[list[PrecisionResult], dict[str, Any], str]:
+    """The results that the model folder carries, what they were compared on, and the precision to serve."""
+    carried = runtime_files.read(folder, artifact.weights_sha256, runtime_files.CARRIED_FILE)
+    if carried is None:
+        say("no data set to compare faster precisions on: fp32 is served (--data DATASET names one)")
+        return [PrecisionResult(precision="fp32", reason="not compared: no data set was named")], {}, "fp32"
+    results = [PrecisionResult(**values) for values in carried.results if values["precision"] != "int8"]
+    bf16_passed = any(result.precision == "bf16" and result.passed for result in results)
+    return results, carried.compared_on, "bf16" if bf16_passed and cpu_has_bf16() else "fp32"
 
 
 def _origin() -> dict[str, Any]:

@@ -7,6 +7,9 @@
       openvino/fp32.xml, .bin    for fp32 and bf16
       openvino/int8.xml, .bin    if int8 passed the parity gate or was forced
 
+A model folder may also carry ``parity_gate.json``, the record of an earlier promotion on its own data set: it decides
+about bf16, which needs no file of its own, if the model is promoted without that data set (the starter model).
+
 Reading it needs neither OpenVINO nor torch. A model folder without it is served with torch in fp32.
 """
 
@@ -21,6 +24,7 @@ from detector_core.registry.engines import FILE_NAMES, PRECISIONS
 
 FORMAT = 2
 RUNTIME_FILE, RUNTIME_FOLDER = "runtime.json", "openvino"
+CARRIED_FILE = "parity_gate.json"
 REMEDY = "promote the model again"
 
 
@@ -52,9 +56,9 @@ class RuntimeRecord:
     format: int = FORMAT
 
 
-def write(folder: Path, record: RuntimeRecord) -> None:
-    """Writes ``runtime.json``."""
-    (folder / RUNTIME_FILE).write_text(json.dumps(asdict(record), indent=2, allow_nan=False))
+def write(folder: Path, record: RuntimeRecord, name: str = RUNTIME_FILE) -> None:
+    """Writes ``runtime.json``, or :data:`CARRIED_FILE`."""
+    (folder / name).write_text(json.dumps(asdict(record), indent=2, allow_nan=False))
 
 
 def checksums(folder: Path) -> dict[str, str]:
@@ -62,13 +66,13 @@ def checksums(folder: Path) -> dict[str, str]:
     return {f"{RUNTIME_FOLDER}/{path.name}": sha256_of(path) for path in sorted((folder / RUNTIME_FOLDER).iterdir())}
 
 
-def read(folder: str | Path, weights_sha256: str) -> RuntimeRecord | None:
-    """Reads the record; None for a model folder without one.
+def read(folder: str | Path, weights_sha256: str, name: str = RUNTIME_FILE) -> RuntimeRecord | None:
+    """Reads ``runtime.json``, or :data:`CARRIED_FILE`; None for a model folder without it.
 
     Raises:
         BrokenArtifact: the record is damaged, has another format, or belongs to other weights.
     """
-    path = Path(folder) / RUNTIME_FILE
+    path = Path(folder) / name
     try:
         values = json.loads(path.read_bytes())
         if values["format"] != FORMAT:

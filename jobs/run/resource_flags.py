@@ -6,6 +6,7 @@ import os
 import tempfile
 from pathlib import Path
 
+import pandas as pd
 import ray
 
 from detector_core import storage
@@ -14,6 +15,7 @@ from detector_core.data import manifest
 from detector_core.data.loading import WorkerRank, check_files, plan
 from detector_core.errors import BadConfig
 from detector_core.networks import factory
+from detector_core.networks.catalog import find_network
 from jobs.common.cli import say
 from jobs.common.cluster import check_resources
 from jobs.run import spec_flags
@@ -23,7 +25,7 @@ FEW_STEPS = 100
 CACHE = Path(tempfile.gettempdir()) / f"deepfake-detector-cache-{os.getuid()}"
 
 
-def add_flags(parser: argparse.ArgumentParser, *, workers: str = "--workers", cache: str = "none") -> None:
+def add_flags(parser: argparse.ArgumentParser, *, workers: str = "--workers", cache: str | None = None) -> None:
     """Adds --data, --storage, --workers (or the name that a job gives it) and the other flags about resources."""
     parser.add_argument("--data", required=True, metavar="DATASET", help="a data set made by jobs.prepare")
     parser.add_argument("--storage", required=True, metavar="RUNS", help="folder, shared mount or URI for runs")
@@ -62,7 +64,7 @@ def add_flags(parser: argparse.ArgumentParser, *, workers: str = "--workers", ca
         default=cache,
         metavar="FOLDER",
         help=f"where each node keeps decoded images and frozen features for all its runs; none keeps nothing; auto is "
-        f"{CACHE}; may be deleted between runs [{cache}]",
+        f"{CACHE}; may be deleted between runs [{cache or 'none, but auto for recipes of frozen features alone'}]",
     )
 
 
@@ -81,6 +83,7 @@ def check(arguments: argparse.Namespace, specs: list[RunSpec], data: manifest.Ma
     for spec in {spec.variant: spec for spec in specs}.values():  # runs that differ in the seed need one check
         plan(len(rows["train"]), spec.optim, spec.seed, WorkerRank(world_size=maximum))
         _say_if_few_steps(len(rows["train"]), spec)
+        _say_if_enlarged(rows["train"], spec)
     for split in rows.values():
         check_files(split, data.root)
 
@@ -93,6 +96,16 @@ def _say_if_few_steps(images: int, spec: RunSpec) -> None:
         say(
             f"{spec.variant}: {images:,} images in batches of {batch:,} are only {count}: "
             f"a smaller --batch-size and --micro-batch give more steps"
+        )
+
+
+def _say_if_enlarged(rows: pd.DataFrame, spec: RunSpec) -> None:
+    size = spec.preprocess.image_size
+    small = rows[rows[["width", "height"]].min(axis=1) < size]
+    if len(small):
+        say(
+            f"{spec.variant}: {len(small):,} of {len(rows):,} training images are smaller than the {size} px that the "
+            f"network takes (such as {small['path'].iloc[0]}): they are enlarged, and have lost the finest traces"
         )
 
 
@@ -121,7 +134,7 @@ def requests(arguments: argparse.Namespace, runs: dict[str, RunSpec], *, concurr
             checkpoint_every=arguments.checkpoint_every,
             retries=arguments.retries,
             skip_broken=arguments.skip_broken,
-            cache=_cache(arguments.cache),
+            cache=cache_folder(arguments.cache, spec),
         )
         for name, spec in runs.items()
     ]
@@ -155,7 +168,10 @@ def parse_workers(text: str) -> tuple[int, int]:
     return numbers[0], numbers[-1]
 
 
-def _cache(folder: str) -> str:
+def cache_folder(folder: str | None, spec: RunSpec) -> str:
+    """--cache as a path, empty for none. By default features are kept, which are small, but no decoded images."""
+    if folder is None:
+        folder = "auto" if find_network(spec.model.architecture).features_only else "none"
     return "" if folder == "none" else str(CACHE if folder == "auto" else Path(folder).absolute())
 
 

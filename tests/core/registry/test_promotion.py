@@ -1,5 +1,6 @@
 """Export, parity gate and predictor together, with a tiny network and without Ray."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -72,6 +73,27 @@ def test_int8_and_bf16_scores_are_close_to_fp32(version: Path, precision: str) -
     distance = np.abs([a.logit - b.logit for a, b in zip(exact, fast.predict(images), strict=True)])
     assert 0 <= distance.max() < 0.1
     assert Predictor(version).info == describe(version)
+
+
+def test_without_data_the_record_in_the_model_folder_decides_about_bf16(
+    version: Path, data: Manifest, tmp_path: Path
+) -> None:
+    model = save_model(tmp_path / "model")
+    sha256 = artifacts.read(model).weights_sha256
+    record = runtime_files.read(version, sha256)
+    assert record
+    assert promotion.add_runtime(shutil.copytree(model, tmp_path / "alone")).precision == "fp32"
+    runtime_files.write(model, record, runtime_files.CARRIED_FILE)
+    result = promotion.add_runtime(shutil.copytree(model, tmp_path / "carrying"))
+    assert result.precision == ("bf16" if cpu_has_bf16() else "fp32")
+    assert result.compared_on["name"] == data.name
+    assert "int8" not in {row["precision"] for row in result.results}, "int8 was not exported"
+    failed = [row | {"passed": False} if row["precision"] == "bf16" else row for row in record.results]
+    runtime_files.write(model, dataclasses.replace(record, results=failed), runtime_files.CARRIED_FILE)
+    assert promotion.add_runtime(shutil.copytree(model, tmp_path / "failed")).precision == "fp32"
+    runtime_files.write(model, dataclasses.replace(record, weights_sha256="0" * 64), runtime_files.CARRIED_FILE)
+    with pytest.raises(BrokenArtifact, match=r"parity_gate\.json belongs to other weights"):
+        promotion.add_runtime(shutil.copytree(model, tmp_path / "others"))
 
 
 def test_the_record_holds_the_results_of_the_gate(version: Path, messages: list[str]) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import distributed
 
 from detector_core.config import RunSpec
@@ -25,6 +26,7 @@ from detector_core.training.features import FeatureReport
 from detector_core.training.loop import EpochReport, fit
 from detector_core.training.optimizer import create_optimizer, learning_rate
 from detector_core.training.step import StepReport, TrainState
+from tests.conftest import make_dataset
 
 SMALL = {
     "preprocess.image_size": 64,
@@ -151,3 +153,31 @@ def test_label_smoothing_keeps_a_confident_network_from_a_loss_of_zero(tiny_data
     assert not np.allclose(sharp, smooth)
     entropy = -(0.1 * math.log(0.1) + 0.9 * math.log(0.9))
     assert min(smooth[:-1]) > entropy
+
+
+def test_forty_images_of_any_size_and_grayscale_ones_are_brought_to_the_size_of_the_network(tmp_path: Path) -> None:
+    """The features of a larger image are those of the same image reduced to the size of the network."""
+    dataset = make_dataset(tmp_path, {"train": 20, "valid": 4, "test": 4})
+    before = manifest.load(str(dataset))
+    rows = before.frame.copy()
+    for number, path in enumerate(rows["path"]):
+        file = Path(before.root, path)
+        side = (40, 64, 128, 256)[number % 4]
+        with Image.open(file) as image:
+            changed = image.convert(("RGB", "L")[number % 2]).resize((side, side + 8 * (number % 3)))
+        changed.save(file, quality=95)
+        rows.loc[number, ["sha256", "width", "height"]] = artifacts.sha256_of(file), *changed.size
+    data = manifest.save(str(dataset), rows, root=before.root, name="mixed", generated=True, audit={})
+    state = TrainState(recipe("lite0-frozen", **{"optim.epochs": 1}), data.fingerprint)
+    reports = list(fit(state, data))
+    assert isinstance(reports[-1], EpochReport)
+    assert math.isfinite(reports[-1].val_loss)
+
+    network, spec = state.network, state.spec
+    assert isinstance(network, FrozenNetwork)
+    large = decode(Path(data.root, rows["path"][rows["width"] == 256].iloc[0]).read_bytes())
+    small = square(large, spec.preprocess)
+    assert small.shape == (64, 64, 3)
+    with torch.inference_mode():
+        features = [network.features(to_input(image, spec.preprocess)[None]) for image in (large, small)]
+    assert torch.equal(*features)
