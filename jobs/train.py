@@ -221,6 +221,8 @@ def _progress_board(requests: list[RunRequest], data: manifest.Manifest) -> Iter
     try:
         with Watcher(board, on_epoch=lambda message: logs[message["run"]].write_epochs(message["history"])):
             yield board
+        for log in logs.values():
+            log.add_lost_epochs()
     finally:
         for log in logs.values():
             log.close()

@@ -14,6 +14,7 @@ from detector_core.data.manifest import Manifest
 from detector_core.errors import BadImage
 from detector_core.training import plots
 from jobs.common.cli import say
+from jobs.run.request import complete_model
 
 _SCALARS = (
     "train_loss", "train_accuracy", "val_loss", "val_accuracy", "val_auc", "fakes_passed_at_1pct", "images_per_s",
@@ -49,6 +50,12 @@ class RunLog:
         csv = pd.DataFrame(history).to_csv(index=False)
         storage.write_bytes(storage.join(self.folder, "metrics.csv"), csv.encode())
         storage.write_bytes(storage.join(self.folder, "curves.png"), plots.learning_curves(history, self.title))
+
+    def add_lost_epochs(self) -> None:
+        """Adds the epochs of a finished run whose messages were lost with a process of Ray; its model has them all."""
+        artifact = complete_model(self.folder)
+        if artifact and self.written < len(artifact.training["history"]):
+            self.write_epochs(artifact.training["history"])
 
     def close(self) -> None:
         """Ends the event file and, if the run is in an object store, uploads it."""
