@@ -33,9 +33,11 @@ COPY --from=uv /uv /usr/local/bin/uv
 COPY --from=environment /opt/venv /opt/venv
 WORKDIR /srv/detector
 COPY pyproject.toml uv.lock ./
+# Docker passes the proxy of its own settings on to containers: the probes must not go through it.
 ENV PATH=/opt/venv/bin:$PATH \
     UV_PROJECT_ENVIRONMENT=/opt/venv \
-    RAY_USAGE_STATS_ENABLED=0
+    RAY_USAGE_STATS_ENABLED=0 \
+    no_proxy=localhost,127.0.0.1,::1
 USER 1000
 EXPOSE 8000
 HEALTHCHECK --interval=10s --start-period=90s CMD ["wget", "-q", "-O", "/dev/null", "http://127.0.0.1:8000/healthz"]

@@ -32,8 +32,7 @@ from tqdm import tqdm
 from detector_core.data import demo, manifest
 from detector_core.errors import DetectorError, InsufficientResources
 from detector_core.labels import LABELS
-from jobs.common import cli
-from jobs.common.loopback import free_port, wait_until_ready
+from jobs.common import cli, loopback
 
 WORKERS = 2
 DISK_BYTES = 3 * 10**9
@@ -121,12 +120,12 @@ def _step(verb: str, *arguments: object) -> dict[str, Any]:
 
 def _query_service(models: Path, data: manifest.Manifest) -> list[dict[str, Any]]:
     """Serves the live model and sends it the first real and the first fake test image over HTTP."""
-    port = free_port()
+    port = loopback.free_port()
     command = ["-m", "jobs.serve", "--models", str(models), "--port", str(port)]
     cli.say(f"\n== python {shlex.join(command)}")
     rows = data.split("test")
     with _child(command, stdout=subprocess.DEVNULL) as server:
-        wait_until_ready(server, f"http://127.0.0.1:{port}/readyz", READY_S)
+        loopback.wait_until_ready(server, f"http://127.0.0.1:{port}/readyz", READY_S)
         answers = []
         for truth in LABELS:
             path = Path(data.root) / rows[rows["label"] == truth]["path"].iloc[0]
@@ -136,8 +135,7 @@ def _query_service(models: Path, data: manifest.Manifest) -> list[dict[str, Any]
                 data=path.read_bytes(),
                 headers={"Content-Type": "image/jpeg"},
             )
-            with urllib.request.urlopen(request, timeout=ANSWER_S) as response:
-                result = json.load(response)["results"][0]
+            result = json.loads(loopback.send(request, ANSWER_S))["results"][0]
             answers.append(
                 {"file": path.name, "truth": truth, "verdict": result["verdict"], "p_fake": result["p_fake"]}
             )

@@ -14,6 +14,7 @@ from typing import Generic, TypeVar
 from detector_core.errors import DetectorError, StorageUnavailable
 from detector_core.networks import artifacts
 from detector_core.registry import versions
+from detector_core.storage import os_errors
 from serve_app.settings import Settings
 
 T = TypeVar("T")
@@ -36,9 +37,12 @@ class LiveModel(Generic[T]):
     ) -> None:
         settings.check()
         self._models, self._load, self._on_change = settings.models, load, on_change
-        self._version = versions.history(self._models)[:1] if self._models else []
-        folder = Path(artifacts.find(str(settings.model))) if settings.model else versions.live(str(self._models))
-        self.current = load(folder)
+        try:
+            self._version = versions.history(self._models)[:1] if self._models else []
+            folder = Path(artifacts.find(str(settings.model))) if settings.model else versions.live(str(self._models))
+            self.current = load(folder)
+        except OSError as error:
+            raise DetectorError(f"the model cannot be read: {os_errors.explain(error)}") from None
         self._stopped = threading.Event()
         if self._models:
             threading.Thread(target=self._poll, args=(settings.poll_s,), name="poll live model", daemon=True).start()

@@ -1,10 +1,11 @@
 """Batches of images from a manifest that are the same for any number of workers.
 
 An epoch is a permutation determined by (seed, epoch). It is divided into *global batches* of ``batch_size``, each of
-which is divided into nearly equal *micro-batches* of at most ``micro_batch`` images. Of W workers, rank r processes
+which is divided into nearly equal *micro-batches* of about ``micro_batch`` images. Of W workers, rank r processes
 micro-batches r, r + W, ...: the images over which BatchNorm computes its statistics and over which a gradient is summed
-depend on the spec, never on W. A rank without a micro-batch in the last round of a step gets a *filler* of one image,
-which is not counted, so that all ranks take part in the same collective operations.
+depend on the spec, never on W. BatchNorm cannot normalize a single image, so one that would be left over at the end of
+an epoch or a step joins the batch before it. A rank without a micro-batch in the last round of a step gets a *filler*
+of one image, which is not counted, so that all ranks take part in the same collective operations.
 """
 
 import math
@@ -25,6 +26,8 @@ from detector_core.errors import BadConfig, BadData
 from detector_core.images.augment import Augment
 from detector_core.images.decode import Pixels
 
+MIN_MICRO_BATCH = 2
+"""Fewest images in a micro-batch: the variance over one image, which BatchNorm would divide by, is undefined."""
 FILLER = -1
 """In place of the epoch in a key: the image is loaded but not counted."""
 Key = tuple[int, int]
@@ -74,12 +77,14 @@ class SplitFeatures:
 
 @dataclass(frozen=True, kw_only=True)
 class EpochPlan:
-    """The division of epochs into global batches and micro-batches.
+    """The division of epochs into global batches and micro-batches, all of MIN_MICRO_BATCH images or more.
 
     Attributes:
-        images: number of images in the split.
-        batch_size: images per optimizer step over all workers.
-        micro_batch: maximum images per forward and backward pass.
+        images: number of images in the split, MIN_MICRO_BATCH or more.
+        batch_size: images per optimizer step over all workers, MIN_MICRO_BATCH or more. The last step has the rest, and
+            one more if a single image would be left over.
+        micro_batch: images per forward and backward pass, MIN_MICRO_BATCH or more; at most one more, for the same
+            reason.
         seed: seed of the permutations.
     """
 
@@ -90,16 +95,18 @@ class EpochPlan:
 
     @property
     def steps(self) -> int:
-        """Optimizer steps per epoch; the last step may have a smaller batch."""
-        return math.ceil(self.images / self.batch_size)
+        """Optimizer steps per epoch."""
+        complete, rest = divmod(self.images, self.batch_size)
+        return max(1, complete + (rest >= MIN_MICRO_BATCH))
 
     def micro_batches(self, step: int) -> int:
         """Number of micro-batches in a step."""
-        return math.ceil(self.step_images(step) / self.micro_batch)
+        images = self.step_images(step)
+        return min(math.ceil(images / self.micro_batch), images // MIN_MICRO_BATCH)
 
     def step_images(self, step: int) -> int:
         """Number of images in a step, over which its gradient is summed."""
-        return min(self.batch_size, self.images - step * self.batch_size)
+        return self.batch_size if step < self.steps - 1 else self.images - step * self.batch_size
 
     def rounds(self, step: int, worker: WorkerRank) -> int:
         """Number of forward and backward passes per worker in a step."""
@@ -109,7 +116,8 @@ class EpochPlan:
         """Yields the keys of each micro-batch of a worker, starting at ``first_step``."""
         order: NDArray[np.int64] = np.random.default_rng((self.seed, epoch)).permutation(self.images)
         for step in range(first_step, self.steps):
-            batch = order[step * self.batch_size : (step + 1) * self.batch_size]
+            start = step * self.batch_size
+            batch = order[start : start + self.step_images(step)]
             parts = np.array_split(batch, self.micro_batches(step))
             filler = [(FILLER, int(batch[0]))]
             for number in range(worker.rank, self.rounds(step, worker) * worker.world_size, worker.world_size):
@@ -126,8 +134,13 @@ def plan(images: int, optim: OptimSpec, seed: int, worker: WorkerRank) -> EpochP
         worker: the rank of this process; only its ``world_size`` is used.
 
     Raises:
-        BadConfig: there are more workers than images in a batch.
+        BadConfig: a batch would have a single image, or there are more workers than images in a batch.
     """
+    for name, size in (("batch_size", optim.batch_size), ("micro_batch", optim.micro_batch)):
+        if size < MIN_MICRO_BATCH:
+            raise BadConfig(f"OptimSpec.{name} is {size}: BatchNorm needs {MIN_MICRO_BATCH} images or more")
+    if images < MIN_MICRO_BATCH:
+        raise BadConfig(f"the training split has {images} image: BatchNorm needs {MIN_MICRO_BATCH} or more; add images")
     if min(optim.batch_size, images) < worker.world_size:
         raise BadConfig(
             f"OptimSpec.batch_size is {optim.batch_size} and the split has {images} images: "

@@ -8,6 +8,7 @@ name and renamed, and an object appears only when it is complete.
 import fcntl
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
@@ -88,18 +89,34 @@ def write_bytes(where: str | Path, data: bytes) -> None:
 def replacing(path: Path) -> Iterator[Path]:
     """Yields a temporary path next to ``path``; the file or folder written there replaces ``path`` on success.
 
-    On an error it is removed and ``path`` stays as it was. Replacing an existing folder takes two renames.
+    It gets the permissions that the umask gives to new files and folders. On an error it is removed and ``path`` stays
+    as it was. Replacing an existing folder takes two renames.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     temporary = scratch / path.name
     try:
         yield temporary
+        _apply_umask(temporary)
         if path.is_dir():
             path.rename(scratch / "old")
         temporary.replace(path)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _apply_umask(top: Path) -> None:
+    """Gives a file, or a folder and everything in it, the permissions that the umask gives to new ones.
+
+    Copies of private files would stay private: another user could not serve a model that was copied from scratch.
+    """
+    probe = top.with_name(".probe")
+    probe.mkdir()  # tells the umask without changing it for other threads, and what the folder inherits
+    mode = stat.S_IMODE(probe.stat().st_mode)
+    probe.rmdir()
+    for path in (top, *top.rglob("*")):
+        if not path.is_symlink():
+            path.chmod(mode if path.is_dir() else mode & 0o666)
 
 
 def put_folder(local: Path, where: str | Path, last: str) -> None:

@@ -21,7 +21,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from detector_core.config import RunSpec
-from detector_core.data.loading import Batch, EpochPlan, WorkerRank
+from detector_core.data.loading import MIN_MICRO_BATCH, Batch, EpochPlan, WorkerRank
 from detector_core.errors import BadData, BrokenArtifact, TrainingFailed
 from detector_core.images.preprocess import normalize
 from detector_core.networks import factory
@@ -192,7 +192,8 @@ class Stepper:
             self._record_broken(batch.broken)
             accumulate = turn < rounds - 1 and isinstance(self.network, DistributedDataParallel)
             with self.network.no_sync() if accumulate else nullcontext():  # type: ignore[operator]
-                if micro < self.plan.micro_batches(step) and len(batch.index_B):
+                # Broken images may leave a single one, which BatchNorm cannot take: it waits for the next epoch.
+                if micro < self.plan.micro_batches(step) and len(batch.index_B) >= MIN_MICRO_BATCH:
                     # Dropout depends on the position alone, not on the number of workers or where a run was resumed.
                     with seeded(derive_seed(state.spec.seed, epoch, step, micro)):
                         tallies += self._pass(batch, weight=worker.world_size / self.plan.step_images(step))

@@ -7,7 +7,6 @@ print anything, so a small helper process reports it.
 
 import argparse
 import contextlib
-import errno
 import json
 import os
 import signal
@@ -19,7 +18,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
 from detector_core.errors import DetectorError
-from detector_core.storage import object_stores
+from detector_core.storage import object_stores, os_errors
 
 Job = Callable[[argparse.Namespace], dict[str, Any]]
 RESUME_HINT = "restart Ray if necessary, then run the same command again, with --resume if the job has that flag"
@@ -68,10 +67,10 @@ def run(job: Job, arguments: argparse.Namespace) -> NoReturn:
         try:
             with _named_errors():
                 result = job(arguments)
+                result_stream.write(json.dumps(result).encode() + b"\n")
         except KeyboardInterrupt as interrupt:
             say(f"stopped: no partial result was left; {str(interrupt) or 'run the same command again to continue'}")
             sys.exit(130)
-        print(json.dumps(result), file=result_stream, flush=True)
     sys.exit(0)
 
 
@@ -95,7 +94,7 @@ def _stop_server(*_: object) -> NoReturn:
 
 @contextlib.contextmanager
 def _named_errors() -> Iterator[None]:
-    """Turns the errors that a user can cause into one line on stderr and exit code 1."""
+    """Turns the errors that a user can cause into one line on stderr and exit code 1: ours, and all of the system's."""
     try:
         yield
     except DetectorError as error:
@@ -103,9 +102,7 @@ def _named_errors() -> Iterator[None]:
     except OSError as error:
         if object_stores.is_store_error(error):  # raised within a library, in the words of the store's client
             _fail(f"{object_stores.explain(str(error))}; run the same command again to continue")
-        if error.errno != errno.ENOSPC:
-            raise
-        _fail(f"the disk is full ({error.filename or 'while writing'}): free some space and run it again")
+        _fail(os_errors.explain(error))
 
 
 def _fail(message: str) -> NoReturn:
@@ -148,14 +145,13 @@ def _interrupt(*_: object) -> NoReturn:
 
 @contextlib.contextmanager
 def _stdout_for_result() -> Iterator[Any]:
-    """Sends to stderr what libraries print to stdout; yields the real stdout, for the result."""
+    """Sends to stderr what libraries print to stdout; yields the real stdout as unbuffered bytes, for the result."""
     sys.stdout.flush()
     real_stdout = os.dup(1)
     os.dup2(2, 1)
-    with os.fdopen(real_stdout, "w") as stream:
+    with os.fdopen(real_stdout, "wb", buffering=0) as stream:
         try:
             yield stream
         finally:
-            stream.flush()
             sys.stdout.flush()
             os.dup2(real_stdout, 1)

@@ -1,7 +1,6 @@
 """The flags for data, storage and resources of a training, the checks before Ray starts, and the resulting requests."""
 
 import argparse
-import math
 import os
 import tempfile
 from pathlib import Path
@@ -12,7 +11,7 @@ import ray
 from detector_core import storage
 from detector_core.config import RunSpec
 from detector_core.data import manifest
-from detector_core.data.loading import WorkerRank, check_files, plan
+from detector_core.data.loading import EpochPlan, WorkerRank, check_files, plan
 from detector_core.errors import BadConfig
 from detector_core.networks import factory
 from detector_core.networks.catalog import find_network
@@ -81,16 +80,16 @@ def check(arguments: argparse.Namespace, specs: list[RunSpec], data: manifest.Ma
     for model, size in dict.fromkeys((spec.model, spec.preprocess.image_size) for spec in specs):
         factory.check_image_size(model, size)
     for spec in {spec.variant: spec for spec in specs}.values():  # runs that differ in the seed need one check
-        plan(len(rows["train"]), spec.optim, spec.seed, WorkerRank(world_size=maximum))
-        _say_if_few_steps(len(rows["train"]), spec)
+        epoch_plan = plan(len(rows["train"]), spec.optim, spec.seed, WorkerRank(world_size=maximum))
+        _say_if_few_steps(epoch_plan, spec)
         _say_if_enlarged(rows["train"], spec)
     for split in rows.values():
         check_files(split, data.root)
 
 
-def _say_if_few_steps(images: int, spec: RunSpec) -> None:
+def _say_if_few_steps(epoch_plan: EpochPlan, spec: RunSpec) -> None:
+    images, steps = epoch_plan.images, epoch_plan.steps
     batch, epochs = spec.optim.batch_size, spec.optim.epochs
-    steps = math.ceil(images / batch)
     if steps * epochs < FEW_STEPS <= images * epochs:
         count = f"{steps} step{'s' * (steps > 1)} per epoch, {steps * epochs} in total"
         say(

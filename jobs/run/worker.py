@@ -3,7 +3,6 @@
 Errors that a retry cannot fix (a broken image, a loss that is not finite, a full disk) are reported to the board.
 """
 
-import errno
 import tempfile
 import time
 from dataclasses import asdict
@@ -20,6 +19,7 @@ from detector_core.config import RunSpec
 from detector_core.data import manifest
 from detector_core.data.loading import WorkerRank
 from detector_core.errors import DetectorError
+from detector_core.storage import os_errors
 from detector_core.training import lr_search
 from detector_core.training.checkpoint import Progress
 from detector_core.training.distributed import all_gather
@@ -47,13 +47,9 @@ def work(config: dict[str, Any]) -> None:
         ray.get(board.report_failure.remote(request.name, str(error)))
         raise
     except OSError as error:
-        if error.errno == errno.ENOSPC:
-            ray.get(
-                board.report_failure.remote(
-                    request.name,
-                    f"the disk is full under {request.storage}: free some space, then continue with --resume",
-                )
-            )
+        if os_errors.is_lasting(error):
+            message = f"{os_errors.explain(error)}; --resume continues the run"
+            ray.get(board.report_failure.remote(request.name, message))
         raise
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from detector_core.errors import DetectorError
 from detector_core.networks import artifacts
 from detector_core.registry import versions
 from detector_core.registry.predictor import ModelInfo, describe
@@ -30,6 +31,14 @@ def live_model(models: Path, outcomes: list[bool]) -> Iterator[LiveModel[ModelIn
     live_model = LiveModel(Settings(models=str(models), poll_s=3600), describe, outcomes.append)
     yield live_model
     live_model.stop()
+
+
+def test_a_model_that_cannot_be_read_is_named(models: Path) -> None:
+    weights = versions.live(models) / artifacts.WEIGHTS
+    weights.unlink()
+    weights.mkdir()
+    with pytest.raises(DetectorError, match=rf"the model cannot be read: a folder is .* \({weights}\): move it away"):
+        LiveModel(Settings(models=str(models)), artifacts.load)
 
 
 def promote(models: Path, run: str, auc: float) -> str:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from detector_core import storage
@@ -12,6 +12,7 @@ from detector_core.config import AugmentSpec, OptimSpec, PreprocessSpec
 from detector_core.data import manifest
 from detector_core.data.loading import (
     FILLER,
+    MIN_MICRO_BATCH,
     EpochPlan,
     ImageDataset,
     TrainSampler,
@@ -24,16 +25,23 @@ from detector_core.data.loading import (
 from detector_core.errors import BadConfig, BadData, BadManifest
 
 sizes = st.integers(1, 60)
+trainable = st.integers(MIN_MICRO_BATCH, 60)
+workers_and_epochs = {"workers": st.integers(1, 5), "epoch": st.integers(0, 3)}
 
 
-@given(images=sizes, batch=sizes, micro=sizes, workers=st.integers(1, 5), epoch=st.integers(0, 3))
+@given(images=trainable, batch=trainable, micro=trainable, **workers_and_epochs)
+@example(images=56, batch=55, micro=55, workers=1, epoch=0)  # one image is left over at the end of the epoch
+@example(images=6, batch=3, micro=2, workers=2, epoch=0)  # one image is left over in each step
 def test_an_epoch_has_the_same_micro_batches_for_any_number_of_workers(
     images: int, batch: int, micro: int, workers: int, epoch: int
 ) -> None:
     epoch_plan = EpochPlan(images=images, batch_size=batch, micro_batch=micro, seed=7)
     expected = list(epoch_plan.keys(epoch, 0, WorkerRank()))
     assert sorted(row for keys in expected for _, row in keys) == list(range(images))
-    assert max(len(keys) for keys in expected) <= micro
+    assert min(len(keys) for keys in expected) >= MIN_MICRO_BATCH
+    assert max(len(keys) for keys in expected) <= micro + 1
+    assert len(expected) == sum(epoch_plan.micro_batches(step) for step in range(epoch_plan.steps))
+    assert sum(epoch_plan.step_images(step) for step in range(epoch_plan.steps)) == images
     per_worker = [list(epoch_plan.keys(epoch, 0, WorkerRank(rank=r, world_size=workers))) for r in range(workers)]
     rounds = zip(*per_worker, strict=True)  # every worker makes the same number of passes
     assert [keys for keys_of_round in rounds for keys in keys_of_round if keys[0][0] != FILLER] == expected
@@ -114,6 +122,22 @@ def test_more_workers_than_images_in_a_batch_are_rejected() -> None:
     optim = OptimSpec(learning_rate=0.1, epochs=1, batch_size=2)
     with pytest.raises(BadConfig, match="3 workers need at least one image each"):
         plan(100, optim, 0, WorkerRank(world_size=3))
+
+
+@pytest.mark.parametrize(
+    ("images", "batch", "micro", "message"),
+    [
+        (100, 1, 50, "batch_size is 1"),
+        (100, 20, 1, "micro_batch is 1"),
+        (1, 20, 50, "the training split has 1 image"),
+    ],
+)
+def test_a_batch_of_one_image_is_rejected_before_batchnorm_does(
+    images: int, batch: int, micro: int, message: str
+) -> None:
+    optim = OptimSpec(learning_rate=0.1, epochs=1, batch_size=batch, micro_batch=micro)
+    with pytest.raises(BadConfig, match=f"{message}: BatchNorm needs 2"):
+        plan(images, optim, 0, WorkerRank())
 
 
 def test_the_error_for_an_empty_split_names_it(tiny_dataset: Path) -> None:

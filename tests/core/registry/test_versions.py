@@ -1,4 +1,5 @@
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,18 @@ def test_a_promoted_model_is_a_complete_copy_and_live(tmp_path: Path) -> None:
     assert "evaluation/test/report.json" in names
     assert artifacts.load(versions.live(models))[1].run == "tiny"
     assert hidden(models) == []
+
+
+def test_another_user_may_read_a_promoted_model(tmp_path: Path) -> None:
+    """Weights are written privately, and a version is a copy of them."""
+    model = save_model(tmp_path / "model")
+    model.chmod(0o700)
+    (model / artifacts.WEIGHTS).chmod(0o600)
+    version = tmp_path / "models" / versions.promote(model, tmp_path / "models")
+    before = os.umask(0o022)
+    os.umask(before)
+    for path in (version, *version.rglob("*"), tmp_path / "models" / "live"):
+        assert path.stat().st_mode & 0o777 == (0o777 if path.is_dir() else 0o666) & ~before, path
 
 
 def test_promoting_the_live_model_again_changes_nothing(tmp_path: Path) -> None:

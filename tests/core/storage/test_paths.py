@@ -2,7 +2,7 @@
 
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -29,6 +29,42 @@ def test_parent_folders_are_created_in_other_filesystems(tmp_path: Path, monkeyp
         assert storage.read_bytes(where) == content
     assert storage.names("hdfs://host/runs/one") == ["metrics.csv"]
     assert (tmp_path / "runs" / "one" / "metrics.csv").read_bytes() == b"second"
+
+
+@pytest.fixture(params=[0o022, 0o027], ids=["022", "027"])
+def umask(request: pytest.FixtureRequest) -> Iterator[int]:
+    """The umask of this process."""
+    previous = os.umask(request.param)
+    yield request.param
+    os.umask(previous)
+
+
+def modes(top: Path) -> dict[str, int]:
+    """The permissions of a file, or of a folder and everything in it, by relative path."""
+    return {path.relative_to(top).as_posix(): path.stat().st_mode & 0o777 for path in (top, *top.rglob("*"))}
+
+
+def test_what_is_published_has_the_modes_of_the_umask_and_scratch_is_private(tmp_path: Path, umask: int) -> None:
+    scratch = Path(tempfile.mkdtemp(dir=tmp_path))
+    (scratch / "weights").touch(mode=0o600)
+    (scratch / "evaluation").mkdir(mode=0o700)
+    storage.put_folder(scratch, tmp_path / "deep" / "model", last="weights")
+    expected = {".": 0o777 & ~umask, "evaluation": 0o777 & ~umask, "weights": 0o666 & ~umask}
+    assert modes(tmp_path / "deep" / "model") == expected
+    with storage.replacing(tmp_path / "table") as temporary:
+        assert temporary.parent.stat().st_mode & 0o777 == 0o700
+        temporary.touch(mode=0o600)
+    assert modes(tmp_path / "table") == {".": 0o666 & ~umask}
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([scratch.name, "deep", "table"])
+
+
+def test_published_links_are_kept_as_they_are(tmp_path: Path) -> None:
+    (tmp_path / "private").touch(mode=0o600)
+    with storage.replacing(tmp_path / "folder") as temporary:
+        temporary.mkdir()
+        (temporary / "link").symlink_to(tmp_path / "private")
+    assert (tmp_path / "private").stat().st_mode & 0o777 == 0o600
+    assert (tmp_path / "folder" / "link").is_symlink()
 
 
 def test_a_private_folder_is_created_once_with_permissions_for_its_user_only(

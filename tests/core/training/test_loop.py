@@ -206,6 +206,26 @@ def test_a_broken_image_stops_the_run_or_is_listed(writable_dataset: Path, tiny_
     assert sum(report.images for report in reports if isinstance(report, StepReport)) == 3 * 15
 
 
+@pytest.mark.parametrize(
+    ("batch", "micro", "broken", "trained"),
+    [(15, 15, 0, 16), (5, 2, 0, 16), (16, 2, 1, 14)],  # the other image of a broken one's micro-batch waits
+)
+def test_a_single_image_is_never_left_for_batchnorm(
+    writable_dataset: Path, tiny_spec: RunSpec, batch: int, micro: int, broken: int, trained: int
+) -> None:
+    data = manifest.load(str(writable_dataset))
+    for path in data.split("train")["path"][:broken]:
+        (Path(data.root) / path).write_bytes(b"")
+    spec = tiny_spec.replace({"optim.epochs": 1, "optim.batch_size": batch, "optim.micro_batch": micro})
+    steps = [
+        report
+        for report in fit(TrainState(spec, data.fingerprint), data, skip_broken=True)
+        if isinstance(report, StepReport)
+    ]
+    assert sum(step.images for step in steps) == trained
+    assert all(math.isfinite(step.loss) for step in steps)
+
+
 def test_a_broken_validation_image_stops_the_run_or_is_left_out(writable_dataset: Path, tiny_spec: RunSpec) -> None:
     data, spec = manifest.load(str(writable_dataset)), tiny_spec.replace({"optim.epochs": 1})
     first, *others = (Path(data.root) / path for path in data.split("valid")["path"])
