@@ -12,6 +12,7 @@ ICCV 2017.
 """
 
 from collections.abc import Sequence
+from functools import partial
 
 import pandas as pd
 import torch
@@ -64,27 +65,36 @@ def heat_maps(network: nn.Module, x_BCHW: torch.Tensor, toward: Sequence[str]) -
 
 
 def _feature_layer(network: nn.Module, x_BCHW: torch.Tensor) -> nn.Module:
-    """The last module to finish whose feature map has MIN_CELLS rows and columns, or as many as the network has."""
-    layers: list[tuple[int, nn.Module]] = []
+    """The last module to finish whose feature map has MIN_CELLS rows and columns, or as many as the network has.
+
+    Layers within a block that reduces the resolution do not count, although the first of them still have the larger
+    map: they are only one branch of the block.
+    """
+    modules: dict[str, nn.Module] = dict(network.named_modules())
+    cells: dict[str, int] = {}
     tokens = False
 
-    def record(module: nn.Module, _inputs: object, output: object) -> None:
+    def record(name: str, _module: nn.Module, _inputs: object, output: object) -> None:
         nonlocal tokens
+        cells.pop(name, None)  # if a module is called again, its last call counts
         if isinstance(output, torch.Tensor) and output.dim() == 4:
-            layers.append((min(output.shape[2:]), module))
+            cells[name] = min(output.shape[2:])
         tokens |= isinstance(output, torch.Tensor) and output.dim() == 3
 
-    hooks = [module.register_forward_hook(record) for module in network.modules() if module is not network]
+    hooks = [module.register_forward_hook(partial(record, name)) for name, module in modules.items() if name]
     try:
         with torch.no_grad():
             network(x_BCHW[:1])
     finally:
         for hook in hooks:
             hook.remove()
-    most_cells = max((cells for cells, _ in layers), default=0)
+    most_cells = max(cells.values(), default=0)
     if tokens or most_cells < 2:
         raise BadConfig(f"{type(network).__name__} has no feature map to draw a heat map from")
-    return [module for cells, module in layers if cells >= min(MIN_CELLS, most_cells)][-1]
+    enough = [name for name in cells if cells[name] >= min(MIN_CELLS, most_cells)]
+    coarser_blocks = [name for name in cells if name not in enough and not isinstance(modules[name], nn.Sequential)]
+    outside = [name for name in enough if not any(name.startswith(f"{block}.") for block in coarser_blocks)]
+    return modules[(outside or enough)[-1]]
 
 
 def largest_errors(scores: pd.DataFrame, count: int) -> dict[str, pd.DataFrame]:

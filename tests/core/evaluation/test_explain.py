@@ -17,7 +17,7 @@ from detector_core.evaluation import explain
 from detector_core.networks import factory
 
 
-class LeftMinusRight(nn.Module):
+class RedMinusGreen(nn.Module):
     """Red is evidence for fake, green for real: a 1x1 convolution that separates them, then the mean."""
 
     def __init__(self) -> None:
@@ -35,7 +35,7 @@ def test_heat_is_where_the_evidence_for_the_label_is() -> None:
     x_BCHW = torch.zeros(2, 3, 16, 16)
     x_BCHW[:, 0, :4, :4] = 1.0  # red, top left: fake
     x_BCHW[:, 1, 12:, 12:] = 0.5  # green, bottom right: real
-    network = LeftMinusRight().eval()
+    network = RedMinusGreen().eval()
     fake, real = explain.heat_maps(network, x_BCHW, ["fake", "real"])
     assert fake.shape == (16, 16)
     assert (fake[:4, :4] == 1).all()
@@ -46,22 +46,37 @@ def test_heat_is_where_the_evidence_for_the_label_is() -> None:
 
 
 def test_without_evidence_the_heat_map_is_zero() -> None:
-    (heat,) = explain.heat_maps(LeftMinusRight().eval(), torch.zeros(1, 3, 16, 16), ["fake"])
+    (heat,) = explain.heat_maps(RedMinusGreen().eval(), torch.zeros(1, 3, 16, 16), ["fake"])
     assert (heat == 0).all()
 
 
 @pytest.mark.parametrize(
     ("name", "size"), [("resnet68", 64), ("inception_resnet_v2", 80), ("vggface2", 80), ("timm:densenet121", 64)]
 )
-def test_every_network_of_the_paper_can_be_explained(name: str, size: int) -> None:
+def test_convolutional_networks_can_be_explained(name: str, size: int) -> None:
     torch.manual_seed(0)
     network = factory.build(ModelSpec(architecture=name)).eval()
-    x_BCHW = torch.rand(2, 3, size, size)
+    x_BCHW = torch.rand(1, 3, size, size).repeat(2, 1, 1, 1)  # one image, explained in both directions
     before = {key: value.clone() for key, value in network.state_dict().items()}
     heats = explain.heat_maps(network, x_BCHW, ["fake", "real"])
     assert all(heat.shape == (size, size) and np.isfinite(heat).all() for heat in heats)
-    assert all(heat.max() in (0.0, pytest.approx(1.0)) for heat in heats)
+    assert max(heat.max() for heat in heats) == pytest.approx(1.0), "evidence for one of the two"
     assert all(torch.equal(before[key], value) for key, value in network.state_dict().items())
+
+
+def test_the_evidence_is_that_of_a_whole_stage_not_of_one_branch_of_the_next_block() -> None:
+    """At 64 px the second stage of Resnet-68 has 8 x 8 cells and the third 4 x 4, but the first layers of its first
+    block still have 8 x 8."""
+    torch.manual_seed(0)
+    network = factory.build(ModelSpec(architecture="resnet68")).eval()
+    stages: list[torch.Tensor] = []
+    network.get_submodule("layer2").register_forward_hook(lambda _module, _inputs, output: stages.append(output))
+    x_BCHW = torch.rand(1, 3, 64, 64)
+    (heat,) = explain.heat_maps(network, x_BCHW, ["fake"])
+    (gradient,) = torch.autograd.grad(network(x_BCHW).sum(), stages[-1])
+    evidence = (gradient.mean((2, 3), keepdim=True) * stages[-1]).sum(1).relu().detach()
+    assert heat.reshape(8, 8, 8, 8).mean((1, 3)).argmax() == evidence.argmax()
+    assert heat.max() == pytest.approx(1.0)
 
 
 def test_a_transformer_has_no_heat_map() -> None:
