@@ -17,6 +17,8 @@ SCHEDULES = ("constant", "cosine")
 OPTIMIZERS = ("adam", "adamw")
 INTERPOLATIONS = ("bilinear", "bicubic")
 CHANNEL_ORDERS = ("RGB", "BGR")
+INIT_KEYWORDS = ("package", "hub", "none")
+"""Values of ``ModelSpec.init`` that are not the path of a weights file."""
 
 
 def _require(valid: bool, spec: object, name: str, rule: str) -> None:

@@ -8,9 +8,9 @@ chooses the temperature and both thresholds on it, and saves them as calibration
 they are frozen: later evaluations use them, on any data set, unless --recalibrate is given.
 
 MODEL/evaluation/SPLIT receives scores.parquet (path, label, logit and calibrated p_fake of each image), report.json
-(metrics as fractions, with intervals), plots, worst.png (the most wrong images, with heat maps), and report.html, which
-contains all of that and needs no network. For a data set that the model was not trained on, the folder is
-SPLIT-FINGERPRINT, so the report on the model's own data set is kept. A human-readable table is printed to stderr.
+(metrics as fractions, with intervals), plots, worst.png (the images it gets most wrong, with heat maps), and
+report.html, which contains all of that and opens offline. For a data set that the model was not trained on, the folder
+is SPLIT-FINGERPRINT, so the report on the model's own data set is kept. A human-readable table is printed to stderr.
 
 The scores do not depend on the number of workers.
 
@@ -19,8 +19,6 @@ fakes_passed_rate, reals_flagged_rate (fractions; null if the split has one clas
 """
 
 import argparse
-import io
-import json
 from typing import Any, NoReturn
 
 import pandas as pd
@@ -29,10 +27,10 @@ from detector_core import labels, storage
 from detector_core.data import manifest
 from detector_core.data.manifest import Manifest
 from detector_core.errors import BadConfig, BadManifest
-from detector_core.evaluation import calibration, explain, report_html, scoring
+from detector_core.evaluation import calibration, explain, report_html
 from detector_core.evaluation.calibration import UNCALIBRATED, Calibration
-from detector_core.evaluation.report import REPORT, build_report, format_report
-from detector_core.evaluation.robustness import evaluate_grid, score_grid
+from detector_core.evaluation.report import build_report, describe_model, format_report, report_folder
+from detector_core.evaluation.robustness import CHANGES, evaluate_grid, score_grid
 from detector_core.labels import SPLITS
 from detector_core.networks import artifacts
 from detector_core.networks.artifacts import Artifact
@@ -64,7 +62,8 @@ def main(argv: list[str] | None = None) -> NoReturn:
     parser.add_argument(
         "--robustness",
         action="store_true",
-        help="also evaluate on re-encoded, resized, blurred, noisy and cropped images; takes about 25 times as long",
+        help=f"also evaluate on the same images changed in {len(CHANGES)} ways, such as JPEG, blur and crops; takes "
+        f"about {len(CHANGES) + 1} times as long",
     )
     cli.run(job, parser.parse_args(argv))
 
@@ -140,9 +139,8 @@ def evaluate_model(
             scores = scoring_workers.score(rows, f"scoring {split}")
         grid = scoring_workers.score(rows, "scoring changed images", score_grid) if robustness else None
     scores = scores.assign(p_fake=model_calibration.p_fake(scores["logit"]))
-    report = build_report(
-        scores, model_calibration, model=describe_model(folder, artifact), data=data.describe(), split=split
-    )
+    model = describe_model(folder, artifact)
+    report = build_report(scores, model_calibration, model=model, data=data.describe(), split=split)
     if grid is not None:
         report["robustness"] = evaluate_grid(grid, model_calibration)
     network, _ = artifacts.load(folder)
@@ -150,29 +148,8 @@ def evaluate_model(
         network, artifact.spec.preprocess, scores, data.root, model_calibration.fake_above
     )
     own = data.fingerprint == artifact.data["fingerprint"]
-    path = write_report(report_folder(folder, split, data, own=own), scores, report, {explain.WORST_IMAGES: worst})
-    return folder, report, path
-
-
-def report_folder(model_folder: str, split: str, data: Manifest, *, own: bool) -> str:
-    """The folder of a split's evaluation.
-
-    Args:
-        own: ``data`` is the data set that the model was trained on; others have their fingerprint in the name.
-    """
-    name = split if own else f"{split}-{data.fingerprint[:12]}"
-    return storage.join(model_folder, artifacts.EVALUATION, name)
-
-
-def describe_model(folder: str, artifact: Artifact) -> dict[str, Any]:
-    """The entry about the model in a report."""
-    return {
-        "folder": folder,
-        "run": artifact.run,
-        "variant": artifact.spec.variant,
-        "weights_sha256": artifact.weights_sha256,
-        "data": artifact.data,
-    }
+    target = report_folder(folder, split, None if own else data.fingerprint)
+    return folder, report, report_html.write(target, scores, report, {explain.WORST_IMAGES: worst})
 
 
 def calibrate(
@@ -213,26 +190,6 @@ def calibrate(
             f"limit is {chosen.max_fakes_passed:.0%} (--max-fakes-passed {strictest:g} enforces the stricter one)"
         )
     return chosen, {CALIBRATION_SPLIT: scores}
-
-
-def write_report(folder: str, scores: pd.DataFrame, report: dict[str, Any], images: dict[str, bytes]) -> str:
-    """Writes the files of an evaluation, ``report.json`` last, and returns its path.
-
-    Args:
-        images: more image files, by name.
-    """
-    buffer = io.BytesIO()
-    scores.to_parquet(buffer, index=False)
-    plots = report_html.draw_plots(report) | images
-    files = {
-        scoring.SCORES: buffer.getvalue(),
-        **plots,
-        report_html.PAGE: report_html.render_page(report, plots).encode(),
-        REPORT: json.dumps(report, indent=2, allow_nan=False).encode(),
-    }
-    for name, content in files.items():
-        storage.write_bytes(storage.join(folder, name), content)
-    return storage.join(folder, REPORT)
 
 
 if __name__ == "__main__":

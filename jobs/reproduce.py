@@ -1,20 +1,24 @@
 """Reproduce the paper's comparison: train the six variants, evaluate each on the test split, and compare them.
 
   python -m jobs.reproduce --data data/faces --storage runs --workers 4 --gpu
-  python -m jobs.reproduce --data data/faces --storage runs --init none --epochs-scale 0.1 --image-scale 0.4
+  python -m jobs.reproduce --data data/faces --storage runs --init none --epochs-scale 0.1 --image-scale 0.4 \\
+      --batch-size 32 --micro-batch 16
   python -m jobs.reproduce --data data/faces --storage runs --seeds 3 --gpu
   python -m jobs.reproduce --data data/faces --storage runs --init-of vggface2=vggface2.pt --init-of resnet68=none
 
-Epochs, learning rates and image sizes are those of Table II. On a machine without a GPU, --epochs-scale and
---image-scale reduce them, to no less than one epoch and the smallest image that a network accepts.
+Epochs and learning rates are those of Table II; image and batch sizes are listed in docs/usage.md. On a machine without
+a GPU, --epochs-scale and --image-scale reduce epochs and image sizes, to no less than one epoch and the smallest image
+that a network accepts. On a few thousand images also give a small --batch-size and --micro-batch, or Resnet-68, whose
+batch is 1000, makes only a few steps.
 
 After an interruption, run the same command again to continue: finished runs and evaluations are not repeated.
 
 RUNS/NAME-VARIANT-SEED is the folder of a run, evaluated as by jobs.evaluate. RUNS/NAME receives comparison.html
 (Tables III, IV and V next to the paper's figures, with its misprints marked; McNemar's tests between the variants;
-cost; it needs no network), comparison.json, table5.csv and curves.png (like the paper's Figs. 5-7). The winner is the
-variant with the fewest fakes passed (on a tie, the one with the higher accuracy); within_noise is true if its lead may
-be due to chance.
+cost; it opens offline), comparison.json, table5.csv and curves.png (like the paper's Figs. 5-7). The winner is the
+variant with the fewest fakes passed, as the mean over seeds (on a tie, the one with the higher accuracy). within_noise
+lists the variants whose difference from the winner in fakes passed may be due to chance (McNemar's test on the fakes
+between the first seeds, p > 0.05, not corrected for the number of pairs); it is empty if there are none.
 
 The last line on stdout is one JSON object: comparison, winner, within_noise, variants (for each: accuracy,
 fakes_passed_rate, reals_flagged_rate; fractions, means over seeds).
@@ -34,15 +38,15 @@ from detector_core.data.manifest import Manifest
 from detector_core.errors import BadConfig
 from detector_core.evaluation import comparison, comparison_html, scoring
 from detector_core.evaluation.comparison import EvaluatedRun
-from detector_core.evaluation.report import REPORT, format_report
+from detector_core.evaluation.report import REPORT, format_report, report_folder
 from detector_core.networks import artifacts, factory
 from detector_core.networks.catalog import find_network
 from detector_core.networks.variants import CUTOUT_SUFFIX, VARIANTS
 from jobs.common import cli
 from jobs.common.cluster import connect
-from jobs.evaluate import evaluate_model, report_folder
+from jobs.evaluate import evaluate_model
 from jobs.run import resource_flags, spec_flags
-from jobs.run.request import model_folder, read_request
+from jobs.run.request import model_folder, read_run_json
 from jobs.train import finished_result, train
 
 COMPARISON, PAGE, TABLE, CURVES = "comparison.json", "comparison.html", "table5.csv", "curves.png"
@@ -62,7 +66,7 @@ def main(argv: list[str] | None = None) -> NoReturn:
         type=float,
         default=1.0,
         metavar="F",
-        help="factor for the epochs of Table II, above 0 to 1 [1]",
+        help="factor for the epochs (of Table II, or --epochs), above 0 to 1 [1]",
     )
     parser.add_argument(
         "--image-scale", type=float, default=1.0, metavar="F", help="factor for each image size, above 0 to 1 [1]"
@@ -102,7 +106,7 @@ def job(arguments: argparse.Namespace) -> dict[str, Any]:
             train(resource_flags.requests(arguments, todo), data, keep_checkpoints=arguments.keep_checkpoints)
         for name in runs:
             _evaluate(storage.join(root, name), data, gpu=arguments.gpu, robustness=arguments.robustness)
-    evaluated_runs = [collect(storage.join(root, name), data) for name in runs]
+    evaluated_runs = [collect(storage.join(root, name)) for name in runs]
     folder = storage.join(root, arguments.name)
     result = write_comparison(folder, evaluated_runs)
     cli.say(comparison_html.format_comparison(result))
@@ -147,20 +151,20 @@ def _init_of(items: list[str]) -> dict[str, str]:
 
 def _is_trained(folder: str, spec: RunSpec, data: Manifest) -> bool:
     """Whether a run has finished. Raises OperationRefused if it was started with different settings."""
-    return read_request(folder) is not None and finished_result(folder, spec, data, resume=True) is not None
+    return read_run_json(folder) is not None and finished_result(folder, spec, data, resume=True) is not None
 
 
 def _evaluate(run: str, data: Manifest, *, gpu: bool, robustness: bool) -> None:
     """Evaluates the model of a run, unless that has been done."""
-    report = _report(run, data)
+    report = _report(run)
     if report is None or (robustness and "robustness" not in report):
         _, report, _ = evaluate_model(run, data, split=SPLIT, gpu=gpu, robustness=robustness)
         cli.say(format_report(report))
 
 
-def _report(run: str, data: Manifest) -> dict[str, Any] | None:
+def _report(run: str) -> dict[str, Any] | None:
     """The report on the current model of a run; None if it was not evaluated yet."""
-    path = storage.join(report_folder(model_folder(run), SPLIT, data, own=True), REPORT)
+    path = storage.join(report_folder(model_folder(run), SPLIT), REPORT)
     if not storage.exists(path):
         return None
     report: dict[str, Any] = json.loads(storage.read_bytes(path))
@@ -168,11 +172,11 @@ def _report(run: str, data: Manifest) -> dict[str, Any] | None:
     return report if current else None
 
 
-def collect(run: str, data: Manifest) -> EvaluatedRun:
+def collect(run: str) -> EvaluatedRun:
     """Reads what a trained and evaluated run has written."""
     model = model_folder(run)
     artifact = artifacts.read(model)
-    folder = report_folder(model, SPLIT, data, own=True)
+    folder = report_folder(model, SPLIT)
     return EvaluatedRun(
         spec=artifact.spec,
         report=json.loads(storage.read_bytes(storage.join(folder, REPORT))),

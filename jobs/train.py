@@ -38,7 +38,7 @@ from jobs.common.cluster import connect
 from jobs.run import launch, ray_checkpoints, resource_flags, spec_flags
 from jobs.run.log import RunLog
 from jobs.run.progress import ProgressBoard, Watcher, driver_node_options
-from jobs.run.request import RunRequest, complete_model, read_request, summary, write_request
+from jobs.run.request import RunRequest, complete_model, read_run_json, summary, write_request
 
 ALL = "all"
 
@@ -113,7 +113,7 @@ def finished_result(folder: str, spec: RunSpec, data: manifest.Manifest, *, resu
     Raises:
         OperationRefused: the name is taken and ``resume`` is off, or the run was started with different settings.
     """
-    before = read_request(folder)
+    before = read_run_json(folder)
     if before is None:
         if resume:
             cli.say(f"{folder}: there is no such run yet, so it starts from the beginning")

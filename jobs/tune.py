@@ -48,7 +48,7 @@ def main(argv: list[str] | None = None) -> NoReturn:
     group.add_argument(
         "--learning-rates",
         metavar="LR,LR,...",
-        help=f"values to try [those of Table II: {','.join(map(str, lr_search.TABLE_II_LEARNING_RATES))}]",
+        help=f"values to try [those of Table II: {','.join(map(str, lr_search.TABLE_2_LEARNING_RATES))}]",
     )
     group.add_argument(
         "--search",

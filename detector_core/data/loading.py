@@ -67,12 +67,12 @@ class SplitFeatures:
     Attributes:
         feature_NVD: float32, V versions of each row: the first of the image itself, the others of augmented copies.
         broken: {row: reason} for rows without features.
-        alone: whether the network uses only features, no pixels.
+        only_features: whether the network uses only features, no pixels.
     """
 
     feature_NVD: NDArray[np.float32]
     broken: dict[int, str] = field(default_factory=dict)
-    alone: bool = False
+    only_features: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,7 +187,7 @@ class ImageDataset(Dataset[Any]):
 
     def __getitem__(self, key: Key) -> tuple[Key, Pixels | str]:
         epoch, row = key
-        if self.features and self.features.alone:
+        if self.features and self.features.only_features:
             return key, self.features.broken.get(row) or np.empty((0, 0, 3), np.uint8)
         pixels = self.decoded.read(row) if self.decoded else load_square(self.paths[row], self.preprocess)
         if self.augment and epoch != FILLER and not isinstance(pixels, str):

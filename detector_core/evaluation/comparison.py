@@ -19,7 +19,7 @@ import pandas as pd
 from scipy.stats import binomtest
 
 from detector_core import labels
-from detector_core.config import RunSpec
+from detector_core.config import INIT_KEYWORDS, RunSpec
 from detector_core.errors import BadData
 from detector_core.evaluation.metrics import METRICS, Confusion, short_label
 from detector_core.networks.variants import spec_for
@@ -84,11 +84,11 @@ def compare(runs: list[EvaluatedRun]) -> dict[str, Any]:
 
     Returns:
         ``rows``, one per run: counts, metrics with intervals, AUC and cost; ``means``, one per variant: mean and spread
-        over the seeds; ``mcnemar``, one per pair of variants (between their first seeds); ``winner``; ``settings``, one
-        per run; ``differences``, the settings that are not the paper's.
+        over the seeds; ``mcnemar``, one per pair of variants (between their first seeds, not corrected for the number
+        of pairs); ``winner``; ``settings``, one per run; ``differences``, the settings that are not the paper's.
 
     Raises:
-        BadData: the runs were evaluated on different images.
+        BadData: the runs were evaluated on different images, or the test split has no fakes.
     """
     variants = list(dict.fromkeys(run.variant for run in runs))
     firsts = [next(run for run in runs if run.variant == variant) for variant in variants]
@@ -110,7 +110,7 @@ def settings(run: EvaluatedRun) -> dict[str, dict[str, Any]]:
     The default is that of the variant: the paper's value, or this project's where the paper gives none.
     """
     used, default = run.spec.flat(), spec_for(run.variant).flat()
-    if used["model.init"] not in ("hub", "none"):
+    if used["model.init"] not in INIT_KEYWORDS:
         used["model.init"] = "a file"  # its path means nothing to other readers
     values = {label: {"used": used[field], "default": default[field]} for label, field in SETTINGS.items()}
     return {**values, TRAINING_IMAGES: {"used": _training_images(run), "default": PAPER_TRAINING_IMAGES}}

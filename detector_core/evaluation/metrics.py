@@ -173,6 +173,8 @@ RANKING_METRICS = {
     },
 }
 """The metrics of :func:`ranking`, and their labels; fake is the positive class."""
+ROBUSTNESS_METRICS = ("auc", "fakes_caught_at_0.01", "accuracy", *ERROR_RATES)
+"""The metrics of each row of the robustness grid."""
 
 
 def short_label(name: str) -> str:

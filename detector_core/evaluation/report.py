@@ -5,12 +5,13 @@ Not in this module: computing the scores (:mod:`detector_core.evaluation.scoring
 """
 
 import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy.special import expit
 
-from detector_core import labels
+from detector_core import labels, storage
 from detector_core.evaluation.calibration import UNCERTAIN, VERDICTS, Calibration, verdicts
 from detector_core.evaluation.metrics import (
     ERROR_RATES,
@@ -19,6 +20,7 @@ from detector_core.evaluation.metrics import (
     NO_IMAGES,
     NO_REALS,
     RANKING_METRICS,
+    ROBUSTNESS_METRICS,
     Confusion,
     Flags,
     Scores,
@@ -31,6 +33,8 @@ from detector_core.evaluation.metrics import (
     short_label,
 )
 from detector_core.labels import FAKE, LABELS, REAL
+from detector_core.networks import artifacts
+from detector_core.networks.artifacts import Artifact
 
 if TYPE_CHECKING:
     import pandas as pd  # serving reads reports and does not need it
@@ -38,8 +42,7 @@ if TYPE_CHECKING:
 FORMAT = 2
 REPORT = "report.json"
 HISTOGRAM_BINS = 40
-UNCALIBRATED = "uncalibrated, at threshold 0.5"
-"""Label of the metrics without calibration and chosen threshold."""
+UNCALIBRATED_LABEL = "without calibration, at threshold 0.5"
 SEEN_SPLIT_WARNINGS = {
     "train": "The model was trained on these images: the metrics say nothing about new images",
     "valid": "The weights and the thresholds were chosen on these images: these metrics are optimistic",
@@ -71,7 +74,7 @@ def summarize(scores: "pd.DataFrame", calibration: Calibration) -> dict[str, Any
         "confusion": vars(confusion),
         "metrics": {name: estimate.to_dict() for name, estimate in confusion.metrics().items()},
         "uncalibrated": {name: estimate.to_dict() for name, estimate in at_half.metrics().items()},
-        "with_uncertain": with_uncertain(is_fake, p_fake, calibration),
+        "with_uncertain": count_verdicts(is_fake, p_fake, calibration),
         "ranking": {name: estimate.to_dict() for name, estimate in ranking(is_fake, logit).items()},
         "det_curve": det_curve(is_fake, logit),
         "calibration": {
@@ -92,7 +95,7 @@ def summarize(scores: "pd.DataFrame", calibration: Calibration) -> dict[str, Any
     }
 
 
-def with_uncertain(is_fake_N: Flags, p_fake_N: Scores, calibration: Calibration) -> dict[str, Any]:
+def count_verdicts(is_fake_N: Flags, p_fake_N: Scores, calibration: Calibration) -> dict[str, Any]:
     """The verdicts of each class, the fraction decided (coverage), and how often a decision is right and wrong.
 
     ``fakes_passed_rate`` and ``reals_flagged_rate`` are fractions of *all* fakes and reals, decided or not.
@@ -150,6 +153,36 @@ def _warnings(chosen_on: dict[str, Any], trained_on: dict[str, Any], data: dict[
     return warnings
 
 
+def describe_model(folder: str, artifact: Artifact) -> dict[str, Any]:
+    """The ``model`` of a report.
+
+    Args:
+        folder: the model folder.
+    """
+    return {
+        "folder": folder,
+        "run": artifact.run,
+        "variant": artifact.spec.variant,
+        "weights_sha256": artifact.weights_sha256,
+        "data": artifact.data,
+    }
+
+
+def report_folder(model_folder: str, split: str, fingerprint: str | None = None) -> str:
+    """The folder of the evaluation on a split, below the model folder.
+
+    Args:
+        fingerprint: of the data set; None for the data set that the model was trained on.
+    """
+    name = f"{split}-{fingerprint[:12]}" if fingerprint else split
+    return storage.join(model_folder, artifacts.EVALUATION, name)
+
+
+def report_paths(model_folder: Path, split: str) -> list[Path]:
+    """The files of all reports on a split, of whatever data set, in a local model folder."""
+    return sorted((model_folder / artifacts.EVALUATION).glob(f"{split}*/{REPORT}"))
+
+
 def format_report(report: dict[str, Any]) -> str:
     """The report as a text table for a terminal: percent with 95% intervals."""
     title = f"{report['model']['run']} on the {report['split']} split of {report['data']['name']}"
@@ -163,34 +196,34 @@ def format_report(report: dict[str, Any]) -> str:
         f"  called fake if p_fake >= {report['threshold']:.4f}; 95% intervals in brackets:",
         *(f"  {METRICS[name]:52}{format_percent(estimate)}" for name, estimate in report["metrics"].items()),
         *(f"  {label:52}{format_estimate(ranks[name])}" for name, label in RANKING_METRICS.items()),
-        f"  {UNCALIBRATED}: {format_uncalibrated(report)}",
+        f"  {UNCALIBRATED_LABEL}: {format_uncalibrated(report)}",
         *_uncertain_lines(report),
     ]
     if "robustness" in report:
-        lines.append(f"  {'changed images':30}{'ROC AUC':>8}{'accuracy':>10}{'passed':>9}{'flagged':>9}")
+        lines.append(f"  {'changed images':30}" + "".join(f"{short_label(m):>16}" for m in ROBUSTNESS_METRICS))
         lines += [_robustness_line(row) for row in report["robustness"]]
     return "\n".join(lines)
 
 
 def _uncertain_lines(report: dict[str, Any]) -> list[str]:
-    three, calibration = report["with_uncertain"], report["calibration"]
+    summary, calibration = report["with_uncertain"], report["calibration"]
     low, high, error = calibration["real_below"], calibration["fake_above"], calibration["on_these_images"]
     title = f"with the verdict {UNCERTAIN} from p_fake {low:.4f} to {high:.4f}" if low < high else "never uncertain"
-    counts = {label: ", ".join(f"{n:,} {v}" for v, n in three["verdicts"][label].items()) for label in LABELS}
+    counts = {label: ", ".join(f"{n:,} {v}" for v, n in summary["verdicts"][label].items()) for label in LABELS}
     return [
         f"  {title}:",
         *(f"    {label + 's:':8}{row}" for label, row in counts.items()),
-        f"    decided {format_percent(three['coverage'])}, "
-        f"of these correct {format_percent(three['accuracy_of_decided'])}",
+        f"    decided {format_percent(summary['coverage'])}, "
+        f"of these correct {format_percent(summary['accuracy_of_decided'])}",
         f"  calibration error (ECE) {error['ece_before']:.4f} -> {error['ece_after']:.4f} "
         f"with temperature {calibration['temperature']:.3f}",
     ]
 
 
 def _robustness_line(row: dict[str, Any]) -> str:
-    auc, *rates = (row[name]["value"] for name in ("auc", "accuracy", *ERROR_RATES))
-    cells = [f"{'-':>8}" if auc is None else f"{auc:8.4f}", *("-" if r is None else f"{100 * r:.2f}%" for r in rates)]
-    return f"  {row['change']:30}{cells[0]}{cells[1]:>10}{cells[2]:>9}{cells[3]:>9}"
+    estimates = [row[metric] for metric in ROBUSTNESS_METRICS]
+    cells = ["-" if e["value"] is None else format_estimate(e).partition(" ")[0] for e in estimates]
+    return f"  {row['change']:30}" + "".join(f"{cell:>16}" for cell in cells)
 
 
 def format_uncalibrated(report: dict[str, Any]) -> str:

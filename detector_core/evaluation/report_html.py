@@ -1,32 +1,60 @@
-"""The report of an evaluation as plots and as one HTML page that opens without a network.
+"""The report of an evaluation as plots and as one HTML page that opens offline.
 
 Reads ``report.json`` as :func:`detector_core.evaluation.report.build_report` makes it, and computes nothing itself.
 """
 
+import io
+import json
 from collections.abc import Callable
 from typing import Any
 
+import pandas as pd
 from matplotlib.axes import Axes
 from scipy.stats import norm
 
-from detector_core import plotting
+from detector_core import plotting, storage
 from detector_core.evaluation.explain import WORST_IMAGES
 from detector_core.evaluation.html_page import escape, html_table, image, page, table, warnings
-from detector_core.evaluation.metrics import ERROR_RATES, METRICS, RANKING_METRICS, short_label
+from detector_core.evaluation.metrics import ERROR_RATES, METRICS, RANKING_METRICS, ROBUSTNESS_METRICS, short_label
 from detector_core.evaluation.report import (
-    UNCALIBRATED,
+    REPORT,
+    UNCALIBRATED_LABEL,
     format_estimate,
     format_number,
     format_percent,
     format_uncalibrated,
 )
+from detector_core.evaluation.scoring import SCORES
 from detector_core.labels import FAKE, LABELS, REAL
 
 PAGE = "report.html"
 COLORS = {REAL: "tab:blue", FAKE: "tab:red"}
 DPI = 110
 _DET_TICKS = (0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8)
-_ROBUSTNESS_METRICS = ("auc", "fakes_caught_at_0.01", "accuracy", *ERROR_RATES)
+_CHANCE = {"fakes_caught_at_0.01": 0.01}
+"""What a model that guesses scores in a metric where that is not 0.5; the color of a cell starts there."""
+
+
+def write(folder: str, scores: pd.DataFrame, report: dict[str, Any], images: dict[str, bytes]) -> str:
+    """Writes the files of an evaluation, ``report.json`` last, and returns its path.
+
+    Args:
+        folder: folder or URI.
+        scores: saved as ``scores.parquet``.
+        images: PNG files by file name, written next to the plots and embedded in the page.
+    """
+    buffer = io.BytesIO()
+    scores.to_parquet(buffer, index=False)
+    plots = draw_plots(report) | images
+    files = {
+        SCORES: buffer.getvalue(),
+        **plots,
+        PAGE: render_page(report, plots).encode(),
+        REPORT: json.dumps(report, indent=2, allow_nan=False).encode(),
+    }
+    for name, content in files.items():
+        storage.write_bytes(storage.join(folder, name), content)
+    return storage.join(folder, REPORT)
 
 
 def draw_plots(report: dict[str, Any]) -> dict[str, bytes]:
@@ -53,7 +81,7 @@ def render_page(report: dict[str, Any], images: dict[str, bytes]) -> str:
         f"<p>An image is called fake if p_fake is at least {report['threshold']:.4f}.</p>",
         _confusion(report["confusion"]),
         table(("", ""), [(METRICS[name], format_percent(value)) for name, value in report["metrics"].items()]),
-        f"<p>The network {UNCALIBRATED}: {escape(format_uncalibrated(report))}.</p>",
+        f"<p>{UNCALIBRATED_LABEL.capitalize()}: {escape(format_uncalibrated(report))}.</p>",
         "<h2>Ranking, independent of the threshold</h2>",
         "<p>Here the positive class is fake.</p>",
         table(("", ""), [(label, format_estimate(report["ranking"][name])) for name, label in RANKING_METRICS.items()]),
@@ -87,23 +115,23 @@ def _confusion(counts: dict[str, int]) -> str:
 
 
 def _with_uncertain(report: dict[str, Any]) -> str:
-    three, chosen = report["with_uncertain"], report["calibration"]
+    with_uncertain, calibration = report["with_uncertain"], report["calibration"]
     limit = ""
-    if chosen["max_fakes_passed"] is not None:
-        limit = f" (chosen so that at most {chosen['max_fakes_passed']:.0%} of those fakes pass)"
-    verdicts = list(three["verdicts"][REAL])
-    counts = [(f"{label}s", *(f"{three['verdicts'][label][v]:,}" for v in verdicts)) for label in LABELS]
-    rates = [
-        ("decided, not uncertain (coverage)", format_percent(three["coverage"])),
-        ("correct among those decided", format_percent(three["accuracy_of_decided"])),
-        ("fakes passed, of all fakes", format_percent(three["fakes_passed_rate"])),
-        ("reals flagged, of all reals", format_percent(three["reals_flagged_rate"])),
+    if calibration["max_fakes_passed"] is not None:
+        limit = f" (chosen so that at most {calibration['max_fakes_passed']:.0%} of those fakes pass)"
+    verdicts = list(with_uncertain["verdicts"][REAL])
+    counts = [(f"{label}s", *(f"{with_uncertain['verdicts'][label][v]:,}" for v in verdicts)) for label in LABELS]
+    fractions = [
+        ("decided, not uncertain (coverage)", format_percent(with_uncertain["coverage"])),
+        ("correct among those decided", format_percent(with_uncertain["accuracy_of_decided"])),
+        ("fakes passed, of all fakes", format_percent(with_uncertain["fakes_passed_rate"])),
+        ("reals flagged, of all reals", format_percent(with_uncertain["reals_flagged_rate"])),
     ]
     text = (
-        f"<p>Called real if p_fake is below {chosen['real_below']:.4f}{limit}, fake if it is at least "
-        f"{chosen['fake_above']:.4f}, uncertain in between. {escape(_origin(chosen['chosen_on']))}</p>"
+        f"<p>Called real if p_fake is below {calibration['real_below']:.4f}{limit}, fake if it is at least "
+        f"{calibration['fake_above']:.4f}, uncertain in between. {escape(_origin(calibration['chosen_on']))}</p>"
     )
-    return text + table(("", *(f"called {v}" for v in verdicts)), counts) + table(("", ""), rates)
+    return text + table(("", *(f"called {v}" for v in verdicts)), counts) + table(("", ""), fractions)
 
 
 def _origin(chosen_on: dict[str, Any]) -> str:
@@ -113,27 +141,27 @@ def _origin(chosen_on: dict[str, Any]) -> str:
     return f"Both thresholds were chosen on the {images}."
 
 
-def _calibration(chosen: dict[str, Any]) -> str:
+def _calibration(calibration: dict[str, Any]) -> str:
     rows = [
-        (f"{label}, {where}", *(f"{chosen[key][f'{name}_{when}']:.4f}" for when in ("before", "after")))
+        (f"{label}, {where}", *(f"{calibration[key][f'{name}_{when}']:.4f}" for when in ("before", "after")))
         for key, where in (("fit", "where it was fitted"), ("on_these_images", "on these images"))
         for name, label in (("ece", "expected calibration error (ECE)"), ("brier", "Brier score"))
-        if chosen[key]
+        if calibration[key]
     ]
     header = ("", "before calibration", "after")
-    return f"<p>Temperature {chosen['temperature']:.3f}. Lower is better.</p>" + table(header, rows)
+    return f"<p>Temperature {calibration['temperature']:.3f}. Lower is better.</p>" + table(header, rows)
 
 
 def _robustness(rows: list[dict[str, Any]]) -> str:
-    """A table of changes and metrics, colored from red (no better than chance) to green (perfect)."""
-    header = ("images", *map(short_label, _ROBUSTNESS_METRICS))
+    """A table of changes and metrics, colored from red (no better than guessing) to green (perfect)."""
+    header = ("images", *map(short_label, ROBUSTNESS_METRICS))
     cells = (
-        f"<td>{escape(row['change'])}</td>" + "".join(_colored_cell(name, row[name]) for name in _ROBUSTNESS_METRICS)
+        f"<td>{escape(row['change'])}</td>" + "".join(_colored_cell(name, row[name]) for name in ROBUSTNESS_METRICS)
         for row in rows
     )
     text = (
-        "<p>The same images, re-encoded, resized, blurred, noisy or cropped. Accuracy and both error rates are at the "
-        "frozen threshold, which was chosen on unchanged images.</p>"
+        "<p>The same images, changed as the first column says. Accuracy and both error rates are at the frozen "
+        "threshold, which was chosen on unchanged images.</p>"
     )
     return f"<h2>Robustness: changed images</h2>{text}{html_table(header, cells)}"
 
@@ -142,9 +170,9 @@ def _colored_cell(name: str, estimate: dict[str, Any]) -> str:
     value = estimate["value"]
     if value is None:
         return f"<td>{escape(format_number(estimate))}</td>"
-    # 0.5 is chance for these metrics: it is as red as 0.
-    goodness = max(0, (1 - value if name in ERROR_RATES else value) * 2 - 1)
-    text = format_number(estimate) if name == "auc" else f"{100 * value:.2f}%"
+    score, chance = 1 - value if name in ERROR_RATES else value, _CHANCE.get(name, 0.5)
+    goodness = max(0, (score - chance) / (1 - chance))
+    text = f"{100 * value:.2f}%" if "low" in estimate else format_number(estimate)
     return f'<td style="background:hsl({120 * goodness:.0f} 70% 80%)">{text}</td>'
 
 
@@ -176,11 +204,11 @@ def _draw_det(axes: Axes, report: dict[str, Any]) -> None:
 
 
 def _draw_histogram(axes: Axes, report: dict[str, Any]) -> None:
-    edges, chosen = report["histogram"]["edges"], report["calibration"]
+    edges, calibration = report["histogram"]["edges"], report["calibration"]
     for label in LABELS:
         axes.stairs(report["histogram"][label], edges, fill=True, alpha=0.5, color=COLORS[label], label=label)
-    axes.axvspan(chosen["real_below"], chosen["fake_above"], color="gray", alpha=0.3, label="uncertain")
-    axes.axvline(chosen["fake_above"], color="gray", linestyle="--")
+    axes.axvspan(calibration["real_below"], calibration["fake_above"], color="gray", alpha=0.3, label="uncertain")
+    axes.axvline(calibration["fake_above"], color="gray", linestyle="--")
     axes.legend()
     axes.set(title="Scores", xlabel="p_fake, calibrated", ylabel="images")
 

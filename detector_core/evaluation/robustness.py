@@ -1,8 +1,8 @@
-"""Robustness: a model's metrics when images are re-encoded, resized, blurred, noisy, brightened or cropped.
+"""Robustness: a model's metrics on changed images.
 
-The changes are one table. They are applied to decoded images at their original size, before the preprocessing of the
-network. Each image is read and decoded once for the whole grid. The thresholds are the frozen ones, so a change that
-only shifts all scores lowers the accuracy, as it would in production.
+:data:`CHANGES` is the table of changes. They are applied to decoded images at their original size, before the
+preprocessing of the network. Each image is read and decoded once for the whole grid. The thresholds are the frozen
+ones, so a change that only shifts all scores lowers the accuracy, as it would in production.
 """
 
 import io
@@ -22,7 +22,8 @@ from detector_core import labels, storage
 from detector_core.config import PreprocessSpec
 from detector_core.errors import BadImage
 from detector_core.evaluation.calibration import Calibration
-from detector_core.evaluation.metrics import Confusion, ranking
+from detector_core.evaluation.metrics import ROBUSTNESS_METRICS, Confusion, ranking
+from detector_core.evaluation.scoring import check_finite
 from detector_core.images.preprocess import Pixels, decode, normalize, square
 from detector_core.labels import FAKE, LABELS, REAL
 
@@ -65,7 +66,7 @@ def crop(image_HWC: Pixels, _: np.random.Generator, *, fraction: float) -> Pixel
 
 
 def shift(image_HWC: Pixels, _: np.random.Generator, *, fraction: float) -> Pixels:
-    """Crops the upper left, ``fraction`` of the height and of the width smaller: an off-center frame."""
+    """Keeps the upper-left part, 1 - ``fraction`` of the height and of the width: an off-center frame."""
     height, width = image_HWC.shape[:2]
     return image_HWC[: max(1, round(height * (1 - fraction))), : max(1, round(width * (1 - fraction)))]
 
@@ -106,7 +107,7 @@ class Change:
 
 
 # PNG is lossless, so "reals as JPEG, fakes as PNG" changes the reals alone. A model that has learned the encoding
-# instead of the face fails on one of the last two rows.
+# instead of the face fails on one of the two rows that change one class only.
 CHANGES: dict[str, Change] = {
     **{f"JPEG quality {q}": Change(apply=partial(jpeg, quality=q)) for q in (95, 75, 50, 30)},
     **{f"resized to {f:g} and back": Change(apply=partial(resize, factor=f)) for f in (0.75, 0.5, 0.25)},
@@ -145,6 +146,7 @@ def score_grid(
 
     Raises:
         BadImage: an image is missing or damaged; names the file.
+        BrokenArtifact: the network returns a score that is not finite; names the file and the change.
     """
     model = model.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
     parts: dict[str, list[Any]] = {name: [] for name in (UNCHANGED, *CHANGES)}
@@ -156,6 +158,8 @@ def score_grid(
                 pixels_BSSC = torch.from_numpy(np.stack(squares)).to(device)
                 parts[name].append(model(normalize(pixels_BSSC, preprocess)).flatten().float().cpu().numpy())
     logits = {name: np.concatenate(part) for name, part in parts.items()}
+    for name, logit_N in logits.items():
+        check_finite(logit_N, [f"{path} ({name})" for path in rows["path"]])
     return pd.DataFrame({"path": rows["path"].to_numpy(), "label": rows["label"].to_numpy(), **logits})
 
 
@@ -184,7 +188,9 @@ def _changed_batches(
 
 
 def evaluate_grid(grid: pd.DataFrame, calibration: Calibration) -> list[dict[str, Any]]:
-    """One row per change: ROC AUC, TPR@FPR=1%, and at the frozen threshold accuracy and both error rates.
+    """One row per change: its name and :data:`~detector_core.evaluation.metrics.ROBUSTNESS_METRICS`.
+
+    Accuracy and error rates are at the frozen threshold, ``calibration.fake_above``.
 
     Args:
         grid: from :func:`score_grid`.
@@ -194,13 +200,6 @@ def evaluate_grid(grid: pd.DataFrame, calibration: Calibration) -> list[dict[str
     for name in (UNCHANGED, *CHANGES):
         logit = grid[name].to_numpy(dtype=np.float64)
         confusion = Confusion.from_scores(is_fake, calibration.p_fake(logit), calibration.fake_above)
-        ranks = ranking(is_fake, logit)
-        estimates = {
-            "auc": ranks["auc"],
-            "fakes_caught_at_0.01": ranks["fakes_caught_at_0.01"],
-            "accuracy": confusion.accuracy,
-            "fakes_passed_rate": confusion.fakes_passed_rate,
-            "reals_flagged_rate": confusion.reals_flagged_rate,
-        }
-        rows.append({"change": name, **{key: estimate.to_dict() for key, estimate in estimates.items()}})
+        estimates = confusion.metrics() | ranking(is_fake, logit)
+        rows.append({"change": name, **{metric: estimates[metric].to_dict() for metric in ROBUSTNESS_METRICS}})
     return rows

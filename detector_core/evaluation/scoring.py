@@ -5,13 +5,14 @@ Not in this module: spreading the work over processes (``jobs.evaluate``), and m
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
 from scipy.special import expit
 
 from detector_core.config import PreprocessSpec
@@ -63,10 +64,7 @@ def score(
             logit_N[batch.index_B.numpy()] = model(x_BCHW).flatten().float().cpu().numpy()
             if progress:
                 progress(len(batch.index_B))
-    not_finite = np.flatnonzero(~np.isfinite(logit_N))
-    if len(not_finite):
-        first = not_finite[0]
-        raise BrokenArtifact(f"the network returns {logit_N[first]} for {images.paths[first]}: train it again")
+    check_finite(logit_N, images.paths)
     return pd.DataFrame(
         {
             "path": rows["path"].to_numpy(),
@@ -75,6 +73,14 @@ def score(
             "p_fake": expit(logit_N.astype(np.float64)),
         }
     )
+
+
+def check_finite(logit_N: NDArray[np.float32], names: Sequence[str]) -> None:
+    """Raises BrokenArtifact if a score is not finite, and names the first such image."""
+    not_finite = np.flatnonzero(~np.isfinite(logit_N))
+    if len(not_finite):
+        first = not_finite[0]
+        raise BrokenArtifact(f"the network returns {logit_N[first]} for {names[first]}: train it again")
 
 
 def load_batches(images: ImageDataset, batch_size: int, threads: int) -> Iterator[Batch]:

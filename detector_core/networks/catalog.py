@@ -51,6 +51,7 @@ FACENET_URL = (
 HALF = (0.5, 0.5, 0.5)
 # The packaged weights were trained on (x - 127) / 128 for x in 0-255. 256 px is the native size of the faces.
 LITE = PreprocessSpec(image_size=256, mean=(127 / 255,) * 3, std=(128 / 255,) * 3)
+ENSEMBLE_BACKBONES = ("lite0", "lite2")
 TUNED_DROPOUT = 0.2
 """Of the fine-tuned network in an ensemble; ``ModelSpec.dropout`` is that of the heads."""
 
@@ -64,6 +65,7 @@ class Network:
         create_packaged: builds it with the weights that an installed package ships; None if none does.
         create_pretrained: builds it with its published weights; None if they cannot be downloaded.
         no_pretrained_hint: what the user can do if they cannot.
+        frozen: names in :data:`~detector_core.networks.packaged_weights.PACKAGES` of its frozen backbones.
         heads: names of the classification layers, which a weights file may lack (see
             :func:`detector_core.networks.weights.load_file`).
         smallest_image: smallest side of the input, pixels. For ``timm:NAME`` the fixed size of its input, or 1 if only
@@ -78,6 +80,7 @@ class Network:
     create_packaged: Callable[[ModelSpec], nn.Module] | None = None
     create_pretrained: Callable[[], nn.Module] | None = None
     no_pretrained_hint: str = "start with --init FILE or --init none"
+    frozen: tuple[str, ...] = ()
     heads: tuple[str, ...]
     smallest_image: int
     init: str = "hub"
@@ -154,7 +157,7 @@ def _create_frozen(names: tuple[str, ...], spec: ModelSpec) -> nn.Module:
 
 
 def _create_ensemble(spec: ModelSpec, *, packaged: bool = False) -> nn.Module:
-    frozen = [_create_packaged_lite(name, spec) for name in ("lite0", "lite2")]
+    frozen = [_create_packaged_lite(name, spec) for name in ENSEMBLE_BACKBONES]
     tuned_spec = replace(spec, dropout=TUNED_DROPOUT)
     tuned = _create_packaged_lite("lite0", tuned_spec) if packaged else _create_lite("lite0", tuned_spec)
     return FrozenNetwork(frozen, spec.dropout, tuned)
@@ -166,6 +169,7 @@ def _frozen_network(*names: str) -> Network:
         features_only=True,
         create=create,
         create_packaged=create,
+        frozen=names,
         heads=("head",),
         smallest_image=SMALLEST_IMAGE,
         init="package",
@@ -252,6 +256,7 @@ NETWORKS = {
     "lite-ensemble": Network(
         create=_create_ensemble,
         create_packaged=partial(_create_ensemble, packaged=True),
+        frozen=ENSEMBLE_BACKBONES,
         heads=("head", "tuned.classifier"),
         smallest_image=SMALLEST_IMAGE,
         init="package",

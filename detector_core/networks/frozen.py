@@ -1,16 +1,16 @@
-"""Frozen backbones read at every depth, small heads on top, and a fine-tuned branch next to them.
+"""Frozen backbones with features from every stage, small MLP heads on them, and a fine-tuned branch next to them.
 
 ::
 
-    x_BCHW -> each frozen backbone: mean and standard deviation over the plane of each channel,
+    x_BCHW -> each frozen backbone: mean and standard deviation of each channel over the plane,
               after the stem and after each stage -> feature_BD
     feature_BD -> standardized by the training data's mean and deviation -> HEADS small MLPs -> logit_BH
     x_BCHW -> a fine-tuned network (the ensemble only) -> logit_B1
 
-The traces that a generator leaves sit in early stages too, so every depth is read. In training the network returns one
-logit per branch, and each branch learns by itself; in evaluation the mean of the MLPs, averaged with the fine-tuned
-branch, is the logit. A frozen backbone never changes: it is always in evaluation mode, its weights come from a package,
-and its features can be computed once (:mod:`detector_core.training.features`).
+Generator artifacts also appear in early stages, so features come from every stage. In training the network returns one
+logit per branch, and each branch is trained independently; in evaluation the logit is the mean of the MLPs, averaged
+with that of the fine-tuned branch. A frozen backbone never changes: it is always in evaluation mode, its weights come
+from a package, and its features can be computed once (:mod:`detector_core.training.features`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,10 +20,12 @@ import torch
 from torch import nn
 
 HIDDEN = 128
+INPUT_DROPOUT_FACTOR = 0.4
+"""Dropout of the features, as a fraction of that of the hidden layer."""
 HEADS = 3
 """MLPs that start from different random weights and are averaged."""
 BACKBONES = "backbones."
-"""Prefix of the frozen weights in a state dict. A model folder leaves them out: the package has them."""
+"""Prefix of the frozen weights in a state dict. A model folder does not contain them: the package does."""
 
 
 class FrozenBackbone(nn.Module):
@@ -41,7 +43,7 @@ class FrozenBackbone(nn.Module):
         return 2 * sum(_output_channels(part) for part in self.parts)
 
     def train(self, mode: bool = True) -> "FrozenBackbone":  # noqa: ARG002
-        """Stays in evaluation mode whatever is asked, so that BatchNorm keeps its statistics."""
+        """Stays in evaluation mode regardless of ``mode``, so that BatchNorm keeps its statistics."""
         return self
 
     def forward(self, x_BCHW: torch.Tensor) -> torch.Tensor:
@@ -65,7 +67,7 @@ class MlpHeads(nn.Module):
         self.register_buffer("deviation", torch.ones(width))
         self.heads = nn.ModuleList(
             nn.Sequential(
-                nn.Dropout(0.4 * dropout),
+                nn.Dropout(INPUT_DROPOUT_FACTOR * dropout),
                 nn.Linear(width, HIDDEN),
                 nn.GELU(),
                 nn.Dropout(dropout),
@@ -123,18 +125,18 @@ class FrozenNetwork(nn.Module):
 
 
 def trained_state(network: nn.Module) -> dict[str, torch.Tensor]:
-    """The state dict of a network without frozen backbones, whose weights a package has."""
+    """The state dict without frozen backbones, whose weights come from a package."""
     return {name: value for name, value in network.state_dict().items() if not name.startswith(BACKBONES)}
 
 
 def load_trained_state(network: nn.Module, state: Mapping[str, torch.Tensor]) -> None:
-    """Loads what :func:`trained_state` gave. Raises RuntimeError if it does not fit the network."""
+    """Loads what :func:`trained_state` returned. Raises RuntimeError if it does not fit the network."""
     frozen = {name: value for name, value in network.state_dict().items() if name.startswith(BACKBONES)}
     network.load_state_dict({**frozen, **state})
 
 
 def channel_statistics(x_BCHW: torch.Tensor) -> torch.Tensor:
-    """Mean and standard deviation over the plane of each channel, one after the other: (B, 2 C) float32."""
+    """Means, then standard deviations, of each channel over the plane: (B, 2 C) float32."""
     x_BCHW = x_BCHW.float()
     mean_BC = x_BCHW.mean((2, 3))
     variance_BC = (x_BCHW - mean_BC[:, :, None, None]).square().mean((2, 3))

@@ -67,7 +67,7 @@ PACKAGES = {
 
 
 def load(model: nn.Module, name: str, *, classifier: bool = False) -> None:
-    """Copies the packaged weights of ``name`` into a timm network; nothing where it has shapes only (meta device).
+    """Copies the packaged weights of ``name`` into a timm network; does nothing on the meta device.
 
     Args:
         classifier: also the 1000-way ImageNet classifier; otherwise the layer keeps the weights it has.
@@ -91,7 +91,7 @@ def load(model: nn.Module, name: str, *, classifier: bool = False) -> None:
 
 
 def to_timm(state: Mapping[str, torch.Tensor], model: nn.Module) -> dict[str, torch.Tensor]:
-    """The same tensors under timm's names. Blocks are numbered through in the file and by (stage, block) in timm.
+    """The same tensors under timm's names. The file numbers blocks consecutively; timm numbers them by (stage, block).
 
     Raises:
         WeightsUnavailable: a key that the table does not know.

@@ -8,8 +8,8 @@ from typing import Any
 
 from detector_core.evaluation import calibration
 from detector_core.evaluation.calibration import Calibration
-from detector_core.evaluation.metrics import METRICS
-from detector_core.evaluation.report import format_number, format_percent
+from detector_core.evaluation.metrics import METRICS, ROBUSTNESS_METRICS, short_label
+from detector_core.evaluation.report import format_estimate, format_number, format_percent
 from detector_core.labels import FAKE, REAL, SPLITS
 from detector_core.networks import artifacts
 from detector_core.networks.artifacts import Artifact
@@ -112,12 +112,14 @@ def _metrics(report: dict[str, Any]) -> str:
     ]
     rows.append(f"ROC AUC | {format_number(report['ranking']['auc'])}")
     if "with_uncertain" in report:
-        three = report["with_uncertain"]
+        with_uncertain = report["with_uncertain"]
         rows += [
-            f"decided, not uncertain (coverage) | {format_percent(three['coverage'])}",
-            f"correct among those decided | {format_percent(three['accuracy_of_decided'])}",
-            f"fakes called real, of all fakes, if uncertain is allowed | {format_percent(three['fakes_passed_rate'])}",
-            f"reals called fake, of all reals, if uncertain is allowed | {format_percent(three['reals_flagged_rate'])}",
+            f"decided, not uncertain (coverage) | {format_percent(with_uncertain['coverage'])}",
+            f"correct among those decided | {format_percent(with_uncertain['accuracy_of_decided'])}",
+            "fakes called real, of all fakes, if uncertain is allowed | "
+            + format_percent(with_uncertain["fakes_passed_rate"]),
+            "reals called fake, of all reals, if uncertain is allowed | "
+            + format_percent(with_uncertain["reals_flagged_rate"]),
         ]
     lines = [
         f"## Metrics on the test split of {report['data']['name']}\n",
@@ -127,12 +129,11 @@ def _metrics(report: dict[str, Any]) -> str:
         *_table("metric | value", rows),
     ]
     if "robustness" in report:
-        columns = ("accuracy", *ERROR_RATE_LABELS)
         rows = [
-            " | ".join([row["change"], format_number(row["auc"]), *(format_percent(row[name]) for name in columns)])
+            " | ".join([row["change"], *(format_estimate(row[metric]) for metric in ROBUSTNESS_METRICS)])
             for row in report["robustness"]
         ]
-        lines += _table("changed images | ROC AUC | accuracy | fakes passed | reals flagged", rows)
+        lines += _table(" | ".join(["changed images", *map(short_label, ROBUSTNESS_METRICS)]), rows)
     return "\n".join(lines)
 
 
@@ -142,8 +143,7 @@ def _weaknesses(reports: list[dict[str, Any]]) -> str:
         rows = report.get("robustness")
         if not rows:
             lines.append(
-                f"- **Not evaluated** on changed images of {report['data']['name']} (re-encoded, resized, blurred, "
-                "noisy, cropped): run `jobs.evaluate --robustness`."
+                f"- **Not evaluated** on changed images of {report['data']['name']}: run `jobs.evaluate --robustness`."
             )
             continue
         unchanged, *changed = ((row["change"], row["auc"]["value"]) for row in rows)

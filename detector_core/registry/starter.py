@@ -1,4 +1,4 @@
-"""The starter model: a detector for real faces that comes with the project, so that a fresh clone answers something.
+"""The starter model: a detector for real faces that comes with the project, so a fresh clone can serve predictions.
 
 ``detector_core/starter/`` is an ordinary model folder: artifact, weights (half precision; frozen backbones stay in
 their packages), calibration and test report. It is checked by checksum and promoted like any other model.
@@ -15,7 +15,6 @@ from detector_core.registry import versions
 
 NAME = "starter"
 """Name of the starter model's run; answers carry it as the name of the model."""
-PRIVATE_FOLDER = "deepfake-detector-starter"
 
 
 def promote_if_empty(models: str | Path, say: Callable[[str], object]) -> str | None:
@@ -34,7 +33,12 @@ def promote_if_empty(models: str | Path, say: Callable[[str], object]) -> str | 
 
 
 def private_models(say: Callable[[str], object]) -> str:
-    """A MODELS folder of this user with the starter model as the live one, made at the first call."""
-    models = str(storage.private_folder(PRIVATE_FOLDER))
+    """A MODELS folder of this user with the starter model as the live one, made at the first call.
+
+    The folder's name contains the starter's version, so that an update of the project with a newer starter uses a new
+    folder.
+    """
+    with as_file(files("detector_core") / NAME) as folder:
+        models = str(storage.private_folder(f"deepfake-detector-{versions.version_name(folder)}"))
     promote_if_empty(models, say)
     return models

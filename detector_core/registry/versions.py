@@ -70,7 +70,7 @@ def promote(
                 f"{source} was never evaluated on a test split: run "
                 f"python -m jobs.evaluate {run_or_model} --data DATASET first"
             )
-        version, before = _version_of(local, key), history(models)
+        version, before = version_name(local, key), history(models)
         if not force and before and before[0] != version and _exists(storage.join(models, before[0])):
             _refuse_if_worse(version, reports, before[0], read_test_reports(fetch(storage.join(models, before[0]))))
         if not _is_intact(storage.join(models, version)):
@@ -188,7 +188,7 @@ def read_test_reports(model_folder: Path) -> Reports:
     """
     sha256 = artifacts.read(model_folder).weights_sha256
     reports = {}
-    for path in sorted((model_folder / artifacts.EVALUATION).glob(f"{TEST_SPLIT}*/{report.REPORT}")):
+    for path in report.report_paths(model_folder, TEST_SPLIT):
         try:
             values = json.loads(path.read_bytes())
             if values["split"] != TEST_SPLIT or values["model"]["weights_sha256"] != sha256:
@@ -219,7 +219,8 @@ def _refuse_if_worse(version: str, reports: Reports, live_version: str, live_rep
             )
 
 
-def _version_of(folder: Path, key: str) -> str:
+def version_name(folder: Path, key: str = "") -> str:
+    """The name of a local model folder as a version: the run's name and a checksum of what determines predictions."""
     digest = hashlib.sha256(key.encode())
     for name in (artifacts.ARTIFACT, artifacts.CALIBRATION):
         path = folder / name

@@ -1,13 +1,13 @@
-"""What frozen backbones see in each image of a split: computed once, by all workers together, and kept by content.
+"""Features of frozen backbones: computed once per image, shared by all workers, cached by image checksum.
 
 ::
 
-    CACHE/features/KEY/NAME.npz     keys (N,) "SHA256 OF THE IMAGE", features (N, D) float32
+    CACHE/features/SETTINGS_HASH/NAME.npz     sha256 (N,) of the images, features (N, D) float32
 
-KEY stands for everything but the image that shapes a feature: the backbones and the checksums of their weights, the
-preprocessing, the compute dtype and, for an augmented version, the augmentation, its number and the seed. An image that
-moves to another split or data set is not computed again. Each worker writes files of its own, whole or not at all, so
-that a run that dies goes on where it was.
+SETTINGS_HASH covers everything but the image that determines a feature: the backbones and the checksums of their
+weights, the preprocessing, the compute dtype and, for an augmented version, the augmentation, its number and the seed.
+An image that moves to another split or data set is not computed again. Each worker writes its own files atomically, so
+an interrupted run resumes where it stopped.
 """
 
 import dataclasses
@@ -33,7 +33,7 @@ from detector_core.data.loading import SplitFeatures, WorkerRank
 from detector_core.images.augment import Augment
 from detector_core.images.decode import Pixels
 from detector_core.images.preprocess import normalize
-from detector_core.networks import packaged_weights
+from detector_core.networks import catalog, packaged_weights
 from detector_core.networks.frozen import FrozenNetwork
 from detector_core.training.distributed import all_gather
 from detector_core.training.optimizer import resolve_compute_dtype
@@ -46,7 +46,7 @@ SAVE_EVERY = 512
 
 @dataclass(frozen=True, kw_only=True)
 class FeatureReport:
-    """Progress: images (all their versions counted) done of those that this worker computes."""
+    """Progress of this worker: images done, of those that it has to compute; each version of an image counts."""
 
     split: str
     done: int
@@ -55,14 +55,14 @@ class FeatureReport:
 
 
 @dataclass(frozen=True, kw_only=True)
-class FeatureRecipe:
-    """Everything that shapes the features of an image.
+class FeatureExtractor:
+    """Everything but the image that determines its features.
 
     Attributes:
         compute: x_BCHW float32 -> feature_BD float32, in evaluation mode, without gradients.
-        backbones: names and checksums of the weights, for the key.
+        backbones: names and checksums of the weights, for the cache's folder.
         versions: how many versions of an image there are; the first is the image itself, the others are augmented.
-        compute_dtype: of the backbones, with the kind of device, for the key.
+        compute_dtype: of the backbones, with the kind of device, for the cache's folder.
     """
 
     compute: Callable[[torch.Tensor], torch.Tensor]
@@ -75,7 +75,7 @@ class FeatureRecipe:
     device: torch.device
 
     def folder(self, cache: Path, version: int) -> Path:
-        """Where the features of one version are kept."""
+        """Where the features of one version are cached."""
         parts: dict[str, Any] = {
             "backbones": self.backbones,
             "preprocess": self.preprocess.to_dict(),
@@ -86,13 +86,13 @@ class FeatureRecipe:
         text = json.dumps(parts, sort_keys=True)
         return cache / "features" / hashlib.sha256(text.encode()).hexdigest()[:32]
 
-    def key(self, version: int, sha256: str) -> tuple[int, int, int]:
-        """What an augmentation is drawn from: it belongs to the image, not to its row."""
+    def augmentation_seed(self, version: int, sha256: str) -> tuple[int, int, int]:
+        """The seed of the augmentation of one version; it depends on the image, not on its row."""
         return self.seed, version, int(sha256[:15], 16)
 
 
 def compute_features(
-    recipe: FeatureRecipe,
+    extractor: FeatureExtractor,
     rows: pd.DataFrame,
     root: str,
     split: str,
@@ -102,57 +102,68 @@ def compute_features(
     cache: Path | None = None,
     threads: int = 2,
 ) -> Generator[FeatureReport, None, SplitFeatures]:
-    """The features of a split, the same on every worker; each computes every ``world_size``-th image.
+    """Computes the features of a split; each worker computes every ``world_size``-th image and receives all.
+
+    Args:
+        rows: columns ``path`` and ``sha256`` are read.
+        root: folder or URI that the paths are relative to.
+        split: name of the split, for the reports.
+        cache: folder for features that were computed before and those that are computed now; None keeps none.
+        threads: number of threads that decode, if there is one version of each image.
 
     Yields:
         A report after each batch of this worker.
+
+    Returns:
+        The features of all rows, the same on every worker; images that cannot be read are listed as broken.
     """
     paths, digests = [storage.join(root, path) for path in rows["path"]], list(rows["sha256"])
-    pairs = [(row, version) for version in range(recipe.versions) for row in range(len(rows))][rank::world_size]
-    known = [_read(recipe.folder(cache, version)) if cache else {} for version in range(recipe.versions)]
+    pairs = [(row, version) for version in range(extractor.versions) for row in range(len(rows))][rank::world_size]
+    known = [_read(extractor.folder(cache, version)) if cache else {} for version in range(extractor.versions)]
     mine = {pair: known[pair[1]][digests[pair[0]]] for pair in pairs if digests[pair[0]] in known[pair[1]]}
     todo = [pair for pair in pairs if pair not in mine]
     broken: dict[int, str] = {}
-    fresh: dict[tuple[int, int], NDArray[np.float32]] = {}
+    unsaved: dict[tuple[int, int], NDArray[np.float32]] = {}
     started = time.perf_counter()
 
-    def keep() -> None:
+    def save() -> None:
         if cache:
-            _write(recipe, cache, fresh, digests)
-        mine.update(fresh)
-        fresh.clear()
+            _write(extractor, cache, unsaved, digests)
+        mine.update(unsaved)
+        unsaved.clear()
 
-    augment = Augment(recipe.augment)
-    for number, (batch, pixels) in enumerate(_batches(recipe, augment, todo, paths, digests, threads), start=1):
-        whole = [(pair, image) for pair, image in zip(batch, pixels, strict=True) if not isinstance(image, str)]
+    augment = Augment(extractor.augment)
+    for number, (batch, pixels) in enumerate(_batches(extractor, augment, todo, paths, digests, threads), start=1):
+        readable = [(pair, image) for pair, image in zip(batch, pixels, strict=True) if not isinstance(image, str)]
         broken |= {pair[0]: image for pair, image in zip(batch, pixels, strict=True) if isinstance(image, str)}
-        if whole:
-            pixels_BSSC = torch.from_numpy(np.stack([image for _, image in whole])).to(recipe.device)
-            x_BCHW = normalize(pixels_BSSC, recipe.preprocess).contiguous(memory_format=torch.channels_last)
-            feature_BD = recipe.compute(x_BCHW).cpu().numpy()
-            fresh |= {pair: feature for (pair, _), feature in zip(whole, feature_BD, strict=True)}
-        if len(fresh) >= SAVE_EVERY:
-            keep()
+        if readable:
+            pixels_BSSC = torch.from_numpy(np.stack([image for _, image in readable])).to(extractor.device)
+            x_BCHW = normalize(pixels_BSSC, extractor.preprocess).contiguous(memory_format=torch.channels_last)
+            feature_BD = extractor.compute(x_BCHW).cpu().numpy()
+            unsaved |= {pair: feature for (pair, _), feature in zip(readable, feature_BD, strict=True)}
+        if len(unsaved) >= SAVE_EVERY:
+            save()
         done = min(number * BATCH, len(todo))
         yield FeatureReport(split=split, done=done, images=len(todo), seconds=time.perf_counter() - started)
-    keep()
-    return _together(mine, broken, len(rows), recipe.versions)
+    save()
+    return _gather_features(mine, broken, len(rows), extractor.versions)
 
 
 def frozen_features(
     state: TrainState, split: str, rows: pd.DataFrame, root: str, worker: WorkerRank, cache: Path | None
 ) -> Generator[FeatureReport, None, SplitFeatures]:
-    """The features of a run's split; training images come in several versions, others in one."""
+    """The features of a run's split; training images have several versions, others one."""
     network, spec = state.network, state.spec
     assert isinstance(network, FrozenNetwork)
+    names = catalog.find_network(spec.model.architecture).frozen
 
     def compute(x_BCHW: torch.Tensor) -> torch.Tensor:
         with torch.inference_mode(), autocast(state):
             return network.features(x_BCHW).clone()
 
-    recipe = FeatureRecipe(
+    extractor = FeatureExtractor(
         compute=compute,
-        backbones=(spec.model.architecture, *(row.sha256 for row in packaged_weights.PACKAGES.values())),
+        backbones=tuple(f"{name} {packaged_weights.PACKAGES[name].sha256}" for name in names),
         preprocess=spec.preprocess,
         augment=dataclasses.replace(spec.augment, crop=0),
         seed=spec.seed,
@@ -160,23 +171,23 @@ def frozen_features(
         compute_dtype=f"{resolve_compute_dtype(spec.optim, state.device)} on {state.device.type}",
         device=state.device,
     )
-    found = yield from compute_features(
-        recipe, rows, root, split, rank=worker.rank, world_size=worker.world_size, cache=cache
+    features = yield from compute_features(
+        extractor, rows, root, split, rank=worker.rank, world_size=worker.world_size, cache=cache
     )
-    return dataclasses.replace(found, alone=network.tuned is None)
+    return dataclasses.replace(features, only_features=network.tuned is None)
 
 
 def standardize(state: TrainState, features: SplitFeatures) -> None:
     """Standardizes the heads of a new run by its training features."""
     assert isinstance(state.network, FrozenNetwork)
-    whole = [row for row in range(len(features.feature_NVD)) if row not in features.broken]
-    feature_ND = torch.from_numpy(features.feature_NVD[whole].reshape(-1, features.feature_NVD.shape[2]))
+    readable = [row for row in range(len(features.feature_NVD)) if row not in features.broken]
+    feature_ND = torch.from_numpy(features.feature_NVD[readable].reshape(-1, features.feature_NVD.shape[2]))
     state.network.head.standardize(feature_ND)
     if state.average:
         state.average.module.head.standardize(feature_ND)  # type: ignore[union-attr,operator]
 
 
-def _together(
+def _gather_features(
     mine: dict[tuple[int, int], NDArray[np.float32]], broken: dict[int, str], rows: int, versions: int
 ) -> SplitFeatures:
     """Every worker's features as one array."""
@@ -194,45 +205,47 @@ def _together(
 
 
 def _batches(
-    recipe: FeatureRecipe,
+    extractor: FeatureExtractor,
     augment: Augment,
     todo: list[tuple[int, int]],
     paths: list[str],
     digests: list[str],
     threads: int,
 ) -> Iterator[tuple[list[tuple[int, int]], list[Pixels | str]]]:
-    """Images in batches, one batch decoded ahead."""
+    """Images, or why they cannot be read, in batches; the next batch is decoded meanwhile."""
 
     def load(pair: tuple[int, int]) -> Pixels | str:
         row, version = pair
-        image_SSC = load_square(paths[row], recipe.preprocess)
+        image_SSC = load_square(paths[row], extractor.preprocess)
         if version == 0 or isinstance(image_SSC, str):
             return image_SSC
-        return augment(image_SSC, recipe.key(version, digests[row]))
+        return augment(image_SSC, extractor.augmentation_seed(version, digests[row]))
 
-    with ThreadPoolExecutor(1 if recipe.versions > 1 else threads) as pool:  # Augment is seeded before each image
+    with ThreadPoolExecutor(1 if extractor.versions > 1 else threads) as pool:  # Augment is seeded before each image
         parts = [todo[first : first + BATCH] for first in range(0, len(todo), BATCH)]
-        ahead = [pool.submit(load, pair) for pair in parts[0]] if parts else []
+        next_futures = [pool.submit(load, pair) for pair in parts[0]] if parts else []
         for number, part in enumerate(parts):
-            waiting = ahead
-            ahead = [pool.submit(load, pair) for pair in parts[number + 1]] if number + 1 < len(parts) else []
-            yield part, [future.result() for future in waiting]
+            futures = next_futures
+            next_futures = [pool.submit(load, pair) for pair in parts[number + 1]] if number + 1 < len(parts) else []
+            yield part, [future.result() for future in futures]
 
 
 def _read(folder: Path) -> dict[str, NDArray[np.float32]]:
     """The features in a folder by the image's sha256."""
-    found: dict[str, NDArray[np.float32]] = {}
+    features: dict[str, NDArray[np.float32]] = {}
     for path in sorted(folder.glob("*.npz")):
         with np.load(path) as part:
-            found |= dict(zip(part["keys"].tolist(), part["features"], strict=True))
-    return found
+            features |= dict(zip(part["sha256"].tolist(), part["features"], strict=True))
+    return features
 
 
 def _write(
-    recipe: FeatureRecipe, cache: Path, fresh: dict[tuple[int, int], NDArray[np.float32]], digests: list[str]
+    extractor: FeatureExtractor, cache: Path, unsaved: dict[tuple[int, int], NDArray[np.float32]], digests: list[str]
 ) -> None:
-    for version in sorted({version for _, version in fresh}):
-        chosen = {digests[row]: feature for (row, of), feature in fresh.items() if of == version}
-        target = recipe.folder(cache, version) / f"{uuid.uuid4().hex}.npz"
-        with storage.replacing(target) as beside:
-            np.savez(beside, keys=np.array(list(chosen)), features=np.stack(list(chosen.values())))
+    for version in sorted({version for _, version in unsaved}):
+        by_sha256 = {
+            digests[row]: feature for (row, image_version), feature in unsaved.items() if image_version == version
+        }
+        target = extractor.folder(cache, version) / f"{uuid.uuid4().hex}.npz"
+        with storage.replacing(target) as temporary:
+            np.savez(temporary, sha256=np.array(list(by_sha256)), features=np.stack(list(by_sha256.values())))

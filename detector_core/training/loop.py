@@ -139,7 +139,7 @@ def _datasets(
             features[split] = yield from frozen_features(state, split, rows, data.root, worker, cache)
         if (state.progress.epoch, state.progress.step) == (0, 0):
             standardize(state, features["train"])
-    reads_pixels = not any(part.alone for part in features.values())
+    reads_pixels = not any(part.only_features for part in features.values())
     decoded = [
         open_split(cache, data.fingerprint, rows, data.root, spec.preprocess) if cache and reads_pixels else None
         for rows in (train_rows, valid_rows)

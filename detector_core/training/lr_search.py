@@ -19,7 +19,7 @@ from detector_core.networks.variants import VARIANTS, spec_for
 OBJECTIVES = {"val_loss": "min", "fakes_passed_at_1pct": "min", "val_auc": "max"}
 """Columns of an epoch's report that a search can optimize, and whether lower ("min") or higher ("max") is better."""
 KEPT_PREFIX = "kept_"
-TABLE_II_LEARNING_RATES = tuple(sorted({spec_for(name).optim.learning_rate for name in VARIANTS}, reverse=True))
+TABLE_2_LEARNING_RATES = tuple(sorted({spec_for(name).optim.learning_rate for name in VARIANTS}, reverse=True))
 """The distinct learning rates of Table II, highest first: the default search space of every variant."""
 SEARCH_MARGIN = 10.0
 """A log-uniform search reaches this factor below the lowest and above the highest learning rate of Table II."""
@@ -59,7 +59,7 @@ def kept_objectives(history: list[dict[str, Any]]) -> dict[str, Any]:
 
 def loguniform_bounds() -> tuple[float, float]:
     """The lowest and the highest learning rate of a log-uniform search."""
-    return min(TABLE_II_LEARNING_RATES) / SEARCH_MARGIN, max(TABLE_II_LEARNING_RATES) * SEARCH_MARGIN
+    return min(TABLE_2_LEARNING_RATES) / SEARCH_MARGIN, max(TABLE_2_LEARNING_RATES) * SEARCH_MARGIN
 
 
 def parse_learning_rates(text: str | None) -> tuple[float, ...]:
@@ -69,7 +69,7 @@ def parse_learning_rates(text: str | None) -> tuple[float, ...]:
         BadConfig: not numbers, not above 0, or the same number twice.
     """
     if text is None:
-        return TABLE_II_LEARNING_RATES
+        return TABLE_2_LEARNING_RATES
     try:
         values = tuple(float(part) for part in text.split(","))
     except ValueError:

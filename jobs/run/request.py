@@ -7,6 +7,8 @@ from typing import Any
 from detector_core import storage
 from detector_core.networks import artifacts
 
+RUN = "run.json"
+
 
 @dataclass(frozen=True, kw_only=True)
 class RunRequest:
@@ -48,9 +50,9 @@ class RunRequest:
         return self.workers if isinstance(self.workers, int) else self.workers[1]
 
 
-def read_request(folder: str) -> dict[str, Any] | None:
+def read_run_json(folder: str) -> dict[str, Any] | None:
     """The ``run.json`` of a run; None if there is no such run."""
-    where = storage.join(folder, "run.json")
+    where = storage.join(folder, RUN)
     if not storage.exists(where):
         return None
     values: dict[str, Any] = json.loads(storage.read_bytes(where))
@@ -60,7 +62,7 @@ def read_request(folder: str) -> dict[str, Any] | None:
 def write_request(request: RunRequest, fingerprint: str) -> None:
     """Writes ``run.json``, which reserves the name of the run."""
     values = {**asdict(request), "fingerprint": fingerprint}
-    storage.write_bytes(storage.join(request.folder, "run.json"), json.dumps(values, indent=2).encode())
+    storage.write_bytes(storage.join(request.folder, RUN), json.dumps(values, indent=2).encode())
 
 
 def model_folder(run_folder: str) -> str:

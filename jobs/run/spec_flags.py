@@ -5,7 +5,7 @@ import json
 from typing import Any
 
 from detector_core import storage
-from detector_core.config import RunSpec
+from detector_core.config import INIT_KEYWORDS, RunSpec
 from detector_core.errors import BadConfig
 from detector_core.networks.variants import spec_for
 
@@ -69,7 +69,7 @@ def from_flags(arguments: argparse.Namespace, variant: str) -> RunSpec:
         if not equals:
             raise BadConfig(f"--set {item}: give FIELD=VALUE, e.g. --set optim.schedule=cosine")
         changes[field] = _value(text)
-    if changes.get("model.init") not in (None, "package", "hub", "none"):
+    if changes.get("model.init") not in (None, *INIT_KEYWORDS):
         changes["model.init"] = storage.absolute(changes["model.init"])
     if not arguments.spec:
         return spec_for(variant, changes)

@@ -10,19 +10,15 @@ from tqdm import tqdm
 from detector_core import storage
 from detector_core.config import RunSpec
 from detector_core.data.manifest import Manifest
+from detector_core.errors import BrokenArtifact
 from detector_core.training import lr_search
 from detector_core.training.lr_search import Trial
 from jobs.run.log import RunLog
-from jobs.run.request import read_request
+from jobs.run.request import RUN, read_run_json
+from jobs.search.plan import LEARNING_RATE
 
 LOG_EVERY_S = 15.0
-_STATUS = {
-    "PENDING": "waiting",
-    "RUNNING": "running",
-    "PAUSED": "waiting",
-    "TERMINATED": lr_search.COMPLETED,
-    "ERROR": lr_search.FAILED,
-}
+_STATUS = {"PENDING": "waiting", "RUNNING": "running", "PAUSED": "waiting", "ERROR": lr_search.FAILED}
 
 
 class TrialTable(Callback):
@@ -56,17 +52,20 @@ class TrialTable(Callback):
         if now - self.printed < LOG_EVERY_S:
             return
         self.printed = now
-        rows = [
-            Trial(
-                name=trial.trial_id,
-                learning_rate=trial.config["learning_rate"],
-                status=_STATUS.get(trial.status, trial.status.lower()),
-                seconds=sum(row["seconds"] for row in self.histories.get(trial.trial_id, [])),
-                history=self.histories.get(trial.trial_id, []),
-            )
-            for trial in trials
-        ]
+        rows = [to_trial(trial, self.histories.get(trial.trial_id, [])) for trial in trials]
         tqdm.write(f"\n{lr_search.format_table(rows, self.objective)}\n", file=sys.stderr)
+
+
+def to_trial(trial: Any, history: list[dict[str, Any]]) -> Trial:
+    """A trial of Tune as it stands; one that ended before its last epoch was stopped by the scheduler."""
+    ended = lr_search.COMPLETED if history and history[-1]["epoch"] == history[-1]["epochs"] else lr_search.STOPPED
+    return Trial(
+        name=trial.trial_id,
+        learning_rate=trial.config[LEARNING_RATE],
+        status=_STATUS.get(trial.status, ended),
+        seconds=sum(row["seconds"] for row in history),
+        history=history,
+    )
 
 
 class TrialLogs:
@@ -88,6 +87,8 @@ class TrialLogs:
         name = message["run"]
         if name not in self.logs:
             folder = storage.join(self.folder, name)
-            request = read_request(folder) or {}
-            self.logs[name] = RunLog(folder, RunSpec.from_dict(request["spec"]), self.data)
+            run_json = read_run_json(folder)
+            if run_json is None:
+                raise BrokenArtifact(f"{folder} has no {RUN}: it is not the folder of a trial")
+            self.logs[name] = RunLog(folder, RunSpec.from_dict(run_json["spec"]), self.data)
         self.logs[name].write_epochs(message["history"])

@@ -16,6 +16,8 @@ from detector_core.training.lr_search import Trial
 from jobs.common.cli import say
 from jobs.run import spec_flags
 
+LEARNING_RATE = "learning_rate"
+"""The key of the learning rate in the configuration of a trial."""
 SEARCH, BEST, TRIALS, PLOT = "search.json", "best.json", "trials.csv", "objective.png"
 
 

@@ -30,7 +30,7 @@ from jobs.run import launch, ray_checkpoints, resource_flags
 from jobs.run.progress import ProgressBoard, Watcher, driver_node_options
 from jobs.run.request import RunRequest, complete_model, write_request
 from jobs.search.live_table import TrialLogs, TrialTable
-from jobs.search.plan import SearchPlan, write
+from jobs.search.plan import LEARNING_RATE, SearchPlan, write
 
 TUNE_FOLDER, TRIAL_FOLDER = "tune", "trials"
 TRIAL_RETRIES = 1
@@ -42,7 +42,6 @@ TUNE_ENVIRONMENT = {
     "TUNE_GLOBAL_CHECKPOINT_S": "2",
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
 }
-LEARNING_RATE = "learning_rate"
 RELEASE_AFTER_S = 5.0
 """Until then the controller of a stopped trial may still run, and would replace workers whose cores were released."""
 

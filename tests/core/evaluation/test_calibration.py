@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.special import expit
 
@@ -27,9 +27,9 @@ from detector_core.evaluation.calibration import (
 )
 from detector_core.evaluation.metrics import Confusion
 from detector_core.evaluation.report import summarize
+from tests.support.scores import few
 
-few = settings(max_examples=30, deadline=None)  # the cores may be busy
-WHERE = {"fingerprint": "f" * 64, "name": "tiny", "split": "valid", "n": 100, "weights_sha256": "w"}
+CHOSEN_ON = {"fingerprint": "f" * 64, "name": "tiny", "split": "valid", "n": 100, "weights_sha256": "w"}
 
 
 def normal_logits(seed: int, distance: float, n: int) -> tuple[Any, Any]:
@@ -61,7 +61,7 @@ def test_between_the_two_thresholds_the_verdict_is_uncertain() -> None:
 @given(split())
 def test_real_below_keeps_the_limit_on_fakes_passed(split_: tuple[Any, Any]) -> None:
     is_fake, logit = split_
-    chosen = choose(is_fake, logit, chosen_on=WHERE, max_fakes_passed=0.1)
+    chosen = choose(is_fake, logit, chosen_on=CHOSEN_ON, max_fakes_passed=0.1)
     p_fake = chosen.p_fake(logit)
     assert 0 <= chosen.real_below <= chosen.fake_above <= 1
     passed = Confusion.from_scores(is_fake, p_fake, chosen.real_below).fakes_passed_rate.value
@@ -99,7 +99,9 @@ def test_real_threshold_is_the_highest_that_keeps_the_limit(split_: tuple[Any, A
 def test_a_higher_limit_leaves_fewer_images_uncertain(split_: tuple[Any, Any], one: float, other: float) -> None:
     """``max_fakes_passed`` moves ``real_below`` alone."""
     is_fake, logit = split_
-    strict, lax = (choose(is_fake, logit, chosen_on=WHERE, max_fakes_passed=limit) for limit in sorted((one, other)))
+    strict, lax = (
+        choose(is_fake, logit, chosen_on=CHOSEN_ON, max_fakes_passed=limit) for limit in sorted((one, other))
+    )
     assert (strict.temperature, strict.fake_above) == (lax.temperature, lax.fake_above)
     assert strict.real_below <= lax.real_below <= lax.fake_above
     uncertain = [(verdicts(chosen.p_fake(logit), chosen) == UNCERTAIN).sum() for chosen in (strict, lax)]
@@ -110,7 +112,7 @@ def test_a_higher_limit_leaves_fewer_images_uncertain(split_: tuple[Any, Any], o
 @given(split(), split())
 def test_the_labels_of_a_test_split_do_not_move_the_thresholds(valid: tuple[Any, Any], test: tuple[Any, Any]) -> None:
     """Verdicts rise with the score, and neither verdicts nor coverage depend on the labels."""
-    chosen = choose(*valid, chosen_on=WHERE)
+    chosen = choose(*valid, chosen_on=CHOSEN_ON)
     is_fake, logit = test
     names = verdicts(chosen.p_fake(np.sort(logit)), chosen)
     ranks = [VERDICTS.index(verdict) for verdict in names]
@@ -129,7 +131,7 @@ def test_the_labels_of_a_test_split_do_not_move_the_thresholds(valid: tuple[Any,
 def test_a_small_split_without_errors_has_one_threshold_in_the_gap() -> None:
     is_fake = np.repeat([False, True], 50)
     logit = np.where(is_fake, 4.0, -2.0) + np.tile(np.linspace(-1, 1, 50), 2)
-    chosen = choose(is_fake, logit, chosen_on=WHERE)
+    chosen = choose(is_fake, logit, chosen_on=CHOSEN_ON)
     assert TEMPERATURE_RANGE[0] < chosen.temperature < TEMPERATURE_RANGE[1]
     middle = expit(1 / chosen.temperature)  # the highest real is -1, the lowest fake 3
     assert (chosen.real_below, chosen.fake_above) == (pytest.approx(middle), pytest.approx(middle))
@@ -139,7 +141,7 @@ def test_a_small_split_without_errors_has_one_threshold_in_the_gap() -> None:
 @pytest.mark.parametrize("seed", range(5))
 def test_a_good_model_calls_most_reals_real(seed: int) -> None:
     is_fake, logit = normal_logits(seed, 2.9, 50)  # AUC 0.98
-    chosen = choose(is_fake, logit, chosen_on=WHERE)
+    chosen = choose(is_fake, logit, chosen_on=CHOSEN_ON)
     assert chosen.real_below <= chosen.fake_above
     new_fake, new_logit = normal_logits(seed + 100, 2.9, 2000)
     names = verdicts(chosen.p_fake(new_logit), chosen)
@@ -151,17 +153,17 @@ def test_one_unusual_fake_relaxes_the_limit_unless_it_is_given() -> None:
     is_fake = np.repeat([False, True], 50)
     logit = np.where(is_fake, 4.0, -2.0) + np.tile(np.linspace(-1, 1, 50), 2)
     logit[50] = -5  # a fake that looks more real than any real
-    chosen = choose(is_fake, logit, chosen_on=WHERE)
+    chosen = choose(is_fake, logit, chosen_on=CHOSEN_ON)
     assert chosen.max_fakes_passed == 0.02
     assert np.mean(verdicts(chosen.p_fake(logit[:50]), chosen) == "real") == 1
-    strict = choose(is_fake, logit, chosen_on=WHERE, max_fakes_passed=0.01)
+    strict = choose(is_fake, logit, chosen_on=CHOSEN_ON, max_fakes_passed=0.01)
     assert strict.max_fakes_passed == 0.01
     assert not (verdicts(strict.p_fake(logit), strict) == "real").any()
 
 
 def test_a_random_model_calls_almost_nothing_real() -> None:
     is_fake, logit = normal_logits(0, 0.0, 500)
-    chosen = choose(is_fake, logit, chosen_on=WHERE)
+    chosen = choose(is_fake, logit, chosen_on=CHOSEN_ON)
     assert chosen.max_fakes_passed == FAKES_PASSED_LIMITS[0]
     assert Confusion.from_scores(is_fake, chosen.p_fake(logit), chosen.real_below).fakes_passed <= 5
 
@@ -172,7 +174,7 @@ def test_the_temperature_is_recovered(temperature: float) -> None:
     logit = draw.normal(0, 2, 20_000)
     is_fake = draw.random(20_000) < expit(logit)
     assert fit_temperature(is_fake, logit * temperature) == pytest.approx(temperature, rel=0.05)
-    chosen = choose(is_fake, logit * temperature, chosen_on=WHERE)
+    chosen = choose(is_fake, logit * temperature, chosen_on=CHOSEN_ON)
     assert chosen.fit["ece_after"] < 0.02
     assert chosen.fit["brier_after"] <= chosen.fit["brier_before"] + 1e-6
 
@@ -180,20 +182,20 @@ def test_the_temperature_is_recovered(temperature: float) -> None:
 @pytest.mark.parametrize("logits", [np.zeros(10), np.linspace(-1e4, 1e4, 10), np.linspace(1e-30, 2e-30, 10)])
 def test_degenerate_scores_give_a_valid_calibration(logits: Any) -> None:
     is_fake = np.arange(10) % 2 == 1
-    chosen = choose(is_fake, logits.astype(np.float32), chosen_on=WHERE)
+    chosen = choose(is_fake, logits.astype(np.float32), chosen_on=CHOSEN_ON)
     assert Calibration.from_dict(chosen.to_dict()) == chosen
     assert TEMPERATURE_RANGE[0] <= chosen.temperature <= TEMPERATURE_RANGE[1]
 
 
 @pytest.mark.parametrize("fake", [True, False])
 def test_with_one_class_the_calibration_is_the_default(fake: bool) -> None:
-    assert choose(np.full(5, fake), np.zeros(5), chosen_on=WHERE) == UNCALIBRATED
+    assert choose(np.full(5, fake), np.zeros(5), chosen_on=CHOSEN_ON) == UNCALIBRATED
 
 
 def test_a_calibration_belongs_to_the_weights_it_was_chosen_for(tmp_path: Path) -> None:
     folder = str(tmp_path)
     assert calibration.load(folder, "w") == UNCALIBRATED
-    chosen = Calibration(temperature=2.0, real_below=0.2, fake_above=0.7, chosen_on=WHERE)
+    chosen = Calibration(temperature=2.0, real_below=0.2, fake_above=0.7, chosen_on=CHOSEN_ON)
     calibration.save(folder, chosen)
     assert calibration.load(folder, "w") == chosen
     assert [path.name for path in tmp_path.iterdir()] == ["calibration.json"]
@@ -214,7 +216,7 @@ def test_a_calibration_belongs_to_the_weights_it_was_chosen_for(tmp_path: Path) 
     ],
 )
 def test_a_damaged_file_is_refused(tmp_path: Path, change: dict[str, Any]) -> None:
-    values = {**Calibration(real_below=0.2, fake_above=0.7, chosen_on=WHERE).to_dict(), **change}
+    values = {**Calibration(real_below=0.2, fake_above=0.7, chosen_on=CHOSEN_ON).to_dict(), **change}
     (tmp_path / "calibration.json").write_text(json.dumps(values))
     with pytest.raises(BrokenArtifact, match=r"calibration\.json cannot be used"):
         calibration.load(str(tmp_path), "w")

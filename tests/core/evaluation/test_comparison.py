@@ -49,7 +49,7 @@ def evaluated(variant: str, called_fake: list[bool], label: list[str], seed: int
     return EvaluatedRun(spec=spec, report=report, scores=scores, training=training, history=HISTORY)
 
 
-def with_the_paper_s_counts(variant: str) -> EvaluatedRun:
+def with_paper_counts(variant: str) -> EvaluatedRun:
     counts = paper_confusion(variant)
     called = [False] * counts.reals_passed + [True] * counts.reals_flagged
     called += [False] * counts.fakes_passed + [True] * counts.fakes_caught
@@ -58,10 +58,10 @@ def with_the_paper_s_counts(variant: str) -> EvaluatedRun:
 
 @pytest.fixture(scope="module")
 def paper() -> list[EvaluatedRun]:
-    return [with_the_paper_s_counts(variant) for variant in VARIANTS]
+    return [with_paper_counts(variant) for variant in VARIANTS]
 
 
-def test_the_paper_s_counts_give_the_paper_s_metrics_and_winner(paper: list[EvaluatedRun]) -> None:
+def test_paper_counts_give_the_paper_metrics_and_winner(paper: list[EvaluatedRun]) -> None:
     compared = compare(paper)
     table = table_5(compared["means"])
     ours, theirs = (table[table["source"] == source].reset_index(drop=True) for source in ("ours", "paper"))

@@ -30,15 +30,15 @@ def test_metrics_counted_by_hand() -> None:
     uncalibrated = [summary["uncalibrated"][name] for name in ERROR_RATES]
     # A logit of 0 is a p_fake of exactly 0.5, which is called fake.
     assert [(value["count"], value["of"]) for value in uncalibrated] == [(1, 5), (2, 4)]
-    three = summary["with_uncertain"]
-    assert three["verdicts"] == {
+    with_uncertain = summary["with_uncertain"]
+    assert with_uncertain["verdicts"] == {
         "real": {"real": 2, "uncertain": 1, "fake": 1},
         "fake": {"real": 1, "uncertain": 1, "fake": 3},
     }
-    assert (three["coverage"]["count"], three["coverage"]["of"]) == (7, 9)
-    assert (three["accuracy_of_decided"]["count"], three["accuracy_of_decided"]["of"]) == (5, 7)
-    assert three["fakes_passed_rate"]["value"] == pytest.approx(1 / 5)
-    assert three["reals_flagged_rate"]["value"] == pytest.approx(1 / 4)
+    assert (with_uncertain["coverage"]["count"], with_uncertain["coverage"]["of"]) == (7, 9)
+    assert (with_uncertain["accuracy_of_decided"]["count"], with_uncertain["accuracy_of_decided"]["of"]) == (5, 7)
+    assert with_uncertain["fakes_passed_rate"]["value"] == pytest.approx(1 / 5)
+    assert with_uncertain["reals_flagged_rate"]["value"] == pytest.approx(1 / 4)
     assert sum(summary["histogram"]["real"]) == 4
     assert sum(summary["histogram"]["fake"]) == 5
 
@@ -51,7 +51,7 @@ def test_with_one_class_a_metric_is_null_with_a_reason_and_never_nan(real: list[
     for estimate in (*report["ranking"].values(), report["metrics"]["precision"], report["metrics"]["f1"]):
         assert estimate == {"value": None, "reason": missing}
     assert missing in format_report(report)
-    assert "uncalibrated, at threshold 0.5: accuracy" in format_report(report)
+    assert "without calibration, at threshold 0.5: accuracy" in format_report(report)
     assert "nan" not in format_report(report)
 
 

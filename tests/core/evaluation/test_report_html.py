@@ -1,4 +1,5 @@
 import io
+import re
 from html.parser import HTMLParser
 from typing import Any
 
@@ -16,7 +17,7 @@ from detector_core.labels import is_fake
 
 DATA = {"name": "tiny <b>", "generated": True, "fingerprint": "a" * 64, "counts": {}}
 MODEL = {"run": "run", "variant": "resnet68-cutout", "weights_sha256": "w" * 64, "data": DATA}
-WHERE = {"fingerprint": "a" * 64, "name": "tiny <b>", "split": "valid", "n": 80, "weights_sha256": "w" * 64}
+CHOSEN_ON = {"fingerprint": "a" * 64, "name": "tiny <b>", "split": "valid", "n": 80, "weights_sha256": "w" * 64}
 VOID = {"meta", "link", "img"}
 
 
@@ -25,7 +26,7 @@ def make_report(labels: list[str], split: str = "test", calibration: Calibration
     fake = is_fake(labels)
     logit = (draw.normal(0, 1, len(labels)) + 3 * fake - 1.5).astype(np.float32)
     scores = pd.DataFrame({"path": [f"{i}.jpg" for i in range(len(labels))], "label": labels, "logit": logit})
-    chosen = calibration or choose(fake, logit, chosen_on=WHERE)
+    chosen = calibration or choose(fake, logit, chosen_on=CHOSEN_ON)
     return build_report(scores, chosen, model=MODEL, data=DATA, split=split)
 
 
@@ -51,7 +52,7 @@ class ParsedPage(HTMLParser):
         self.words.append(data)
 
 
-def test_the_page_is_well_formed_and_needs_no_network() -> None:
+def test_the_page_is_well_formed_and_loads_nothing() -> None:
     report = make_report(["real", "fake"] * 40)
     plots = report_html.draw_plots(report)
     assert sorted(plots) == ["det.png", "histogram.png", "reliability.png", "roc.png"]
@@ -78,7 +79,7 @@ def test_with_one_class_the_curves_are_left_out(label: str) -> None:
     assert sorted(plots) == ["histogram.png", "reliability.png"]
     page = report_html.render_page(report, plots)
     assert "undefined: there are no" in page
-    assert "nan" not in page.lower().replace("base64", "").split("<h2>plots")[0]
+    assert "nan" not in page.lower().split("<h2>plots")[0]
 
 
 def test_a_seen_split_is_a_warning() -> None:
@@ -106,6 +107,23 @@ def test_an_undefined_metric_has_no_color() -> None:
     assert ["style" in cell for cell in row.split("</td>")[:-1]] == [False, False, True, False, True]
     assert cells[2:] == ["50.00%", cells[0], "50.00%"]
     assert cells[0] == "undefined: there are no fakes"
+
+
+def test_the_color_of_a_robustness_cell_starts_at_what_a_guess_scores() -> None:
+    report = make_report(["real"] * 100 + ["fake"] * 100)
+    scores = np.tile(np.linspace(-1, 1, 100), 2)  # the same for both classes
+    grid = pd.DataFrame(dict.fromkeys((UNCHANGED, *CHANGES), np.repeat([-1.0, 1.0], 100)))
+    grid = grid.assign(label=["real"] * 100 + ["fake"] * 100, screenshot=scores)
+    report["robustness"] = evaluate_grid(grid, Calibration())
+    page = report_html.render_page(report, {})
+    hues = {
+        change: [
+            int(hue) for hue in re.findall(r"hsl\((\d+) ", page.split(f"<tr><td>{change}</td>")[1].split("</tr>")[0])
+        ]
+        for change in (UNCHANGED, "screenshot")
+    }
+    assert hues[UNCHANGED] == [120] * 5
+    assert all(hue <= 2 for hue in hues["screenshot"]), hues
 
 
 def test_the_robustness_grid_is_a_table() -> None:

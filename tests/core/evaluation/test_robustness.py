@@ -1,4 +1,5 @@
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from torch import nn
 from detector_core import storage
 from detector_core.config import RunSpec
 from detector_core.data import manifest
-from detector_core.errors import BadImage
+from detector_core.errors import BadImage, BrokenArtifact
 from detector_core.evaluation import robustness, scoring
 from detector_core.evaluation.calibration import UNCALIBRATED
 from detector_core.evaluation.robustness import CHANGES, UNCHANGED, evaluate_grid, score_grid
@@ -56,10 +57,10 @@ def test_unchanged_images_score_as_in_the_evaluation(
     assert sorted(files) == sorted(storage.join(data.root, path) for path in rows["path"]), "each file is read once"
     assert list(grid.columns) == ["path", "label", UNCHANGED, *CHANGES]
     assert grid[UNCHANGED].to_numpy() == pytest.approx(plain["logit"].to_numpy(), abs=1e-5)
-    swapped = grid["reals as JPEG, fakes as PNG"]
-    fake = (grid["label"] == "fake").to_numpy()
-    assert swapped[fake].to_numpy() == pytest.approx(grid[UNCHANGED][fake].to_numpy(), abs=1e-5)
-    assert (swapped[~fake] != grid[UNCHANGED][~fake]).all()
+    for change, kept in (("reals as JPEG, fakes as PNG", "fake"), ("fakes as JPEG, reals as PNG", "real")):
+        keeps = (grid["label"] == kept).to_numpy()
+        assert grid[change][keeps].to_numpy() == pytest.approx(grid[UNCHANGED][keeps].to_numpy(), abs=1e-5)
+        assert (grid[change][~keeps] != grid[UNCHANGED][~keeps]).all()
     again = score_grid(model, rows, data.root, tiny_spec.preprocess, batch_size=8)
     np.testing.assert_allclose(again["noise sigma 10"], grid["noise sigma 10"], atol=1e-5)
     json.dumps(evaluate_grid(grid, UNCALIBRATED), allow_nan=False)
@@ -77,18 +78,37 @@ def test_a_damaged_or_missing_image_is_named(writable_dataset: Path, tiny_spec: 
         score_grid(nn.Identity(), rows, data.root, tiny_spec.preprocess)
 
 
-def test_a_model_that_learned_the_encoding_is_exposed_by_the_swap() -> None:
-    """Scores of a model that calls every JPEG fake."""
-    labels = ["real", "fake"] * 20
-    fake = np.array([label == "fake" for label in labels])
-    clean = np.where(fake, 3.0, -3.0)
-    cells = {
-        name: np.full(40, 3.0) if "JPEG" in name and change.only == ("real", "fake") else clean
-        for name, change in CHANGES.items()
+def test_a_score_that_is_not_finite_is_refused_with_its_file_and_change(tiny_dataset: Path, tiny_spec: RunSpec) -> None:
+    class NotANumber(nn.Module):
+        def forward(self, x_BCHW: torch.Tensor) -> torch.Tensor:
+            logit_B = x_BCHW.std((1, 2, 3))
+            return torch.where(logit_B < logit_B.max(), torch.nan, logit_B)
+
+    data = manifest.load(str(tiny_dataset))
+    row = data.split("test").iloc[:2]
+    with pytest.raises(BrokenArtifact, match=f"nan for ({'|'.join(map(re.escape, row['path']))}) .unchanged.: train"):
+        score_grid(NotANumber(), row, data.root, tiny_spec.preprocess)
+
+
+def test_the_metrics_of_a_row_are_those_of_its_scores() -> None:
+    """Ten reals and ten fakes; of a p_fake of 0.5 or more, three are real and eight fake."""
+    labels = ["real"] * 10 + ["fake"] * 10
+    separated = np.repeat([-3.0, 3.0], 10)
+    blurred = np.array([-2.0] * 7 + [1.0, 1.0, 2.5] + [-1.0, -1.0] + [2.0] * 3 + [3.0] * 5)
+    grid = pd.DataFrame({"path": labels, "label": labels, **dict.fromkeys((UNCHANGED, *CHANGES), separated)})
+    rows = {row["change"]: row for row in evaluate_grid(grid.assign(**{"blur sigma 3": blurred}), UNCALIBRATED)}
+    assert list(rows) == [UNCHANGED, *CHANGES]
+    assert {name: estimate["value"] for name, estimate in rows[UNCHANGED].items() if name != "change"} == {
+        "auc": 1,
+        "fakes_caught_at_0.01": 1,
+        "accuracy": 1,
+        "fakes_passed_rate": 0,
+        "reals_flagged_rate": 0,
     }
-    cells["reals as JPEG, fakes as PNG"] = np.full(40, 3.0)
-    grid = pd.DataFrame({"path": labels, "label": labels, UNCHANGED: clean, **cells})
-    metrics = {row["change"]: row for row in evaluate_grid(grid, UNCALIBRATED)}
-    assert metrics[UNCHANGED]["accuracy"]["value"] == 1
-    assert metrics["reals as JPEG, fakes as PNG"]["reals_flagged_rate"]["value"] == 1
-    assert metrics["fakes as JPEG, reals as PNG"]["accuracy"]["value"] == 1
+    assert {name: estimate["value"] for name, estimate in rows["blur sigma 3"].items() if name != "change"} == {
+        "auc": pytest.approx((2 * 7 + 3 * 9 + 5 * 10) / 100),  # reals below each fake
+        "fakes_caught_at_0.01": 0.5,  # those above 2.5, the highest score of a real
+        "accuracy": 0.75,
+        "fakes_passed_rate": 0.2,
+        "reals_flagged_rate": 0.3,
+    }

@@ -1,6 +1,7 @@
 import json
 from pathlib import Path
 
+from detector_core.evaluation.metrics import ROBUSTNESS_METRICS
 from detector_core.labels import SPLITS
 from detector_core.registry.model_card import render_card
 from tests.support.models import save_model
@@ -15,14 +16,17 @@ def test_the_card_of_a_model_of_photographs(tmp_path: Path) -> None:
     model = save_model(tmp_path / "model", run="faces", generated=False)
     where = model / "evaluation" / "test" / "report.json"
     report = json.loads(where.read_text())
-    row = {"accuracy": estimate(0.3), "fakes_passed_rate": estimate(0.3), "reals_flagged_rate": estimate(None)}
+    row = dict.fromkeys(ROBUSTNESS_METRICS, estimate(0.3)) | {"reals_flagged_rate": estimate(None)}
     report |= {
         "warnings": ["the thresholds were chosen elsewhere"],
         "robustness": [
-            {"change": "unchanged", "auc": estimate(0.95), **row},
-            {"change": "JPEG quality 95", "auc": estimate(0.94), **row},
-            {"change": "blur sigma 3", "auc": estimate(0.75), **row},
-            {"change": "noise sigma 5", "auc": estimate(None), **row},
+            {**row, "change": change, "auc": {"value": auc, "reason": "no reals"}}
+            for change, auc in (
+                ("unchanged", 0.95),
+                ("JPEG quality 95", 0.94),
+                ("blur sigma 3", 0.75),
+                ("noise sigma 5", None),
+            )
         ],
     }
     report["metrics"]["fakes_passed_rate"] = estimate(0.3)
@@ -35,7 +39,8 @@ def test_the_card_of_a_model_of_photographs(tmp_path: Path) -> None:
         "| **reals flagged** (a real photograph is called fake; the paper's FNR, BPCER) | 10.00% |",
         "> the thresholds were chosen elsewhere",
         "p_fake is below 0.3000 (at most 1% of the fakes of that split pass)",
-        "| blur sigma 3 | 0.7500 | 30.00% (20.00-40.00) | 30.00% (20.00-40.00) | undefined: no reals |",
+        "| changed images | ROC AUC | TPR@FPR=1% | accuracy | fakes passed | reals flagged |",
+        f"| blur sigma 3 | 0.7500 |{3 * ' 30.00% (20.00-40.00) |'} undefined: no reals |",
         "- blur sigma 3: ROC AUC 0.750, compared with 0.950 on unchanged images.",
         "## Intended use",
         "50 real and 50 fake images",
@@ -56,8 +61,8 @@ def test_counts_and_metrics_with_uncertain_are_in_tables(tmp_path: Path) -> None
     where, report_file = model / "artifact.json", model / "evaluation" / "test" / "report.json"
     artifact, report = json.loads(where.read_text()), json.loads(report_file.read_text())
     artifact["data"]["counts"] = {split: {"real": 2000, "fake": number} for number, split in enumerate(SPLITS)}
-    three = {"coverage": 0.9, "accuracy_of_decided": 0.8, "fakes_passed_rate": 0.1, "reals_flagged_rate": None}
-    report["with_uncertain"] = {name: estimate(value) for name, value in three.items()}
+    with_uncertain = {"coverage": 0.9, "accuracy_of_decided": 0.8, "fakes_passed_rate": 0.1, "reals_flagged_rate": None}
+    report["with_uncertain"] = {name: estimate(value) for name, value in with_uncertain.items()}
     where.write_text(json.dumps(artifact))
     report_file.write_text(json.dumps(report))
     text = render_card(model)

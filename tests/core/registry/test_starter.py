@@ -65,10 +65,19 @@ def test_a_changed_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert versions.history(tmp_path / "models") == []
 
 
-def test_without_a_folder_it_is_promoted_to_one_of_the_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_folder_it_is_promoted_to_one_of_the_user_and_of_its_version(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(storage, "private_folder", lambda name: tmp_path / name)
     monkeypatch.setattr(starter, "promote_if_empty", lambda models, _: Path(models).mkdir())
-    assert Path(starter.private_models(print)).name == starter.PRIVATE_FOLDER
+    before = Path(starter.private_models(print))
+    assert before.name == f"deepfake-detector-{versions.version_name(FOLDER)}"
+    updated = tmp_path / "package" / starter.NAME
+    shutil.copytree(FOLDER, updated)
+    text = (updated / artifacts.ARTIFACT).read_text()
+    (updated / artifacts.ARTIFACT).write_text(text.replace('"epoch": 1,', '"epoch":  1,', 1))
+    monkeypatch.setattr(starter, "files", lambda _: tmp_path / "package")
+    assert Path(starter.private_models(print)) != before, "an updated starter is not hidden by an old copy"
 
 
 def test_real_faces_get_the_right_verdicts(models: Path, faces: Path) -> None:

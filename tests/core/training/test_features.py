@@ -1,4 +1,4 @@
-"""detector_core.training.features: computed once, the same for any number of workers, kept by content."""
+"""detector_core.training.features: computed once, the same for any number of workers, cached by image checksum."""
 
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from detector_core.config import AugmentSpec, PreprocessSpec
 from detector_core.data import manifest
 from detector_core.data.loading import SplitFeatures
 from detector_core.training import features
-from detector_core.training.features import FeatureRecipe, FeatureReport, compute_features
+from detector_core.training.features import FeatureExtractor, FeatureReport, compute_features
 
 WIDTH = 6
 
@@ -28,7 +28,7 @@ class Counter:
         return torch.cat([x_BCHW.mean((2, 3)), x_BCHW.std((2, 3))], dim=1)
 
 
-def recipe(compute: Any, **changes: Any) -> FeatureRecipe:
+def extractor(compute: Any, **changes: Any) -> FeatureExtractor:
     values: dict[str, Any] = {
         "compute": compute,
         "backbones": ("counter", "0" * 64),
@@ -39,14 +39,14 @@ def recipe(compute: Any, **changes: Any) -> FeatureRecipe:
         "compute_dtype": "fp32 on cpu",
         "device": torch.device("cpu"),
     }
-    return FeatureRecipe(**(values | changes))
+    return FeatureExtractor(**(values | changes))
 
 
 def run(
-    made: FeatureRecipe, rows: pd.DataFrame, root: str, **options: Any
+    source: FeatureExtractor, rows: pd.DataFrame, root: str, **options: Any
 ) -> tuple[SplitFeatures, list[FeatureReport]]:
     """What the generator returns, and the reports that it yields."""
-    reports, steps = [], compute_features(made, rows, root, "train", **options)
+    reports, steps = [], compute_features(source, rows, root, "train", **options)
     while True:
         try:
             reports.append(next(steps))
@@ -62,8 +62,8 @@ def split(tiny_dataset: Path) -> tuple[pd.DataFrame, str]:
 
 def test_the_first_version_is_the_image_itself(split: tuple[pd.DataFrame, str]) -> None:
     rows, root = split
-    found, reports = run(recipe(Counter()), rows, root)
-    plain, _ = run(recipe(Counter(), versions=1), rows, root)
+    found, reports = run(extractor(Counter()), rows, root)
+    plain, _ = run(extractor(Counter(), versions=1), rows, root)
     assert found.feature_NVD.shape == (len(rows), 2, WIDTH)
     assert np.array_equal(found.feature_NVD[:, :1], plain.feature_NVD)
     assert not np.array_equal(found.feature_NVD[:, 0], found.feature_NVD[:, 1])
@@ -74,8 +74,8 @@ def test_the_first_version_is_the_image_itself(split: tuple[pd.DataFrame, str]) 
 def test_nothing_is_computed_twice(split: tuple[pd.DataFrame, str], tmp_path: Path) -> None:
     rows, root = split
     first, second = Counter(), Counter()
-    before, _ = run(recipe(first), rows, root, cache=tmp_path)
-    again, reports = run(recipe(second), rows.iloc[::-1], root, cache=tmp_path)
+    before, _ = run(extractor(first), rows, root, cache=tmp_path)
+    again, reports = run(extractor(second), rows.iloc[::-1], root, cache=tmp_path)
     assert (first.images, second.images, reports) == (2 * len(rows), 0, [])
     assert np.array_equal(before.feature_NVD, again.feature_NVD[::-1])
 
@@ -90,13 +90,13 @@ def test_nothing_is_computed_twice(split: tuple[pd.DataFrame, str], tmp_path: Pa
         ({"preprocess": PreprocessSpec(image_size=16)}, 2),
     ],
 )
-def test_what_shapes_a_feature_is_part_of_its_key(
+def test_what_shapes_a_feature_selects_its_folder(
     split: tuple[pd.DataFrame, str], tmp_path: Path, changes: dict[str, Any], computed: int
 ) -> None:
     rows, root = split
-    run(recipe(Counter()), rows, root, cache=tmp_path)
+    run(extractor(Counter()), rows, root, cache=tmp_path)
     counter = Counter()
-    run(recipe(counter, **changes), rows, root, cache=tmp_path)
+    run(extractor(counter, **changes), rows, root, cache=tmp_path)
     assert counter.images == computed * len(rows)
 
 
@@ -105,20 +105,20 @@ def test_a_run_that_dies_continues(
 ) -> None:
     rows, root = split
     monkeypatch.setattr(features, "SAVE_EVERY", 32)
-    interrupted = compute_features(recipe(Counter()), rows, root, "train", cache=tmp_path)
+    interrupted = compute_features(extractor(Counter()), rows, root, "train", cache=tmp_path)
     next(interrupted)
     interrupted.close()
     counter = Counter()
-    run(recipe(counter), rows, root, cache=tmp_path)
+    run(extractor(counter), rows, root, cache=tmp_path)
     assert counter.images == 2 * len(rows) - 32
 
 
 def test_each_worker_computes_its_part(split: tuple[pd.DataFrame, str], tmp_path: Path) -> None:
     rows, root = split
-    whole, _ = run(recipe(Counter()), rows, root)
+    whole, _ = run(extractor(Counter()), rows, root)
     counters = [Counter(), Counter(), Counter()]
     parts = [
-        run(recipe(counter), rows, root, rank=rank, world_size=3, cache=tmp_path)[0]
+        run(extractor(counter), rows, root, rank=rank, world_size=3, cache=tmp_path)[0]
         for rank, counter in enumerate(counters)
     ]
     assert [counter.images for counter in counters] == [32, 32, 32]
@@ -129,7 +129,7 @@ def test_a_broken_image_has_a_reason_and_no_feature(writable_dataset: Path) -> N
     data = manifest.load(str(writable_dataset))
     rows = data.split("train")
     Path(data.root, rows["path"].iloc[3]).write_bytes(b"no image")
-    found, _ = run(recipe(Counter()), rows, data.root)
+    found, _ = run(extractor(Counter()), rows, data.root)
     assert set(found.broken) == {3}
     assert rows["path"].iloc[3] in found.broken[3]
     assert not found.feature_NVD[3].any()

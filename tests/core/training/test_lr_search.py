@@ -24,8 +24,8 @@ def trial(learning_rate: float, *history: dict[str, object], status: str = COMPL
     )
 
 
-def test_the_default_search_space_is_table_ii() -> None:
-    default = lr_search.TABLE_II_LEARNING_RATES
+def test_the_default_search_space_is_table_2() -> None:
+    default = lr_search.TABLE_2_LEARNING_RATES
     assert set(default) == {spec_for(name).optim.learning_rate for name in VARIANTS}
     assert list(default) == sorted(set(default), reverse=True), "each value once, highest first"
     assert lr_search.loguniform_bounds() == pytest.approx((default[-1] / 10, default[0] * 10))
@@ -90,4 +90,4 @@ def test_invalid_learning_rates_are_refused(text: str) -> None:
 
 def test_learning_rates_are_parsed_in_the_given_order() -> None:
     assert lr_search.parse_learning_rates("1e-2, 3e-4") == (1e-2, 3e-4)
-    assert lr_search.parse_learning_rates(None) == lr_search.TABLE_II_LEARNING_RATES
+    assert lr_search.parse_learning_rates(None) == lr_search.TABLE_2_LEARNING_RATES
