@@ -39,6 +39,12 @@ PLAUSIBLE: Final = (0.5, 4.0)
 """Range of this ratio; landmarks that yield another one are ignored."""
 
 
+INSET: Final = 0.93
+"""Side of a frame divided by that of the portrait FFHQ would cut. Landmarks are a few percent off, and a frame that
+reaches beyond a portrait pasted onto a page contains its edge, which a network takes for a trace (docs/measured.md,
+"Faces in larger images")."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Frame:
     """A rotated square in an image.
@@ -62,9 +68,15 @@ class Frame:
         corner = np.array(self.corner)
         return np.array([corner, corner + right, corner + right + down, corner + down])
 
+    def scaled(self, factor: float) -> "Frame":
+        """The frame with the same center and a side multiplied by ``factor``."""
+        corner, center = np.array(self.corner), self.corners.mean(0)
+        x, y = center + factor * (corner - center)
+        return Frame(corner=(float(x), float(y)), side=factor * self.side, degrees=self.degrees)
+
 
 def portrait_frame(face: Face) -> Frame:
-    """The frame that aligns a face like a portrait, fitted to its landmarks by least squares.
+    """The frame that aligns a face like a portrait, fitted to its landmarks by least squares, and INSET.
 
     If the landmarks contradict the box of the face, the frame is upright and centered on the box.
     """
@@ -80,7 +92,7 @@ def portrait_frame(face: Face) -> Frame:
     is_plausible = (
         PLAUSIBLE[0] <= frame.side / max(1, face.side) <= PLAUSIBLE[1] and left < x < right and top < y < bottom
     )
-    return frame if is_plausible else _upright_frame(face)
+    return (frame if is_plausible else _upright_frame(face)).scaled(INSET)
 
 
 def _upright_frame(face: Face) -> Frame:
