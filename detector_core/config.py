@@ -147,11 +147,12 @@ class AugmentSpec(_Spec):
         cutout_size: side of the square patch as a fraction of the image's side.
         crop: side in pixels of a random crop, not resized; 0 keeps the whole image. The network is trained on crops
             and evaluated on whole images.
-        delivery: scales the probability of the changes that images undergo between camera and recipient: imprecise
-            framing, resizing, blur, noise, brightness and contrast, JPEG and WebP compression; 0 for none, 1 for the
+        delivery: scales the probability of the degradations that an image suffers on its way from the camera to a
+            recipient: imprecise framing, resizing, blur, noise, brightness and contrast, JPEG and WebP; 0 for none, 1 for the
             probabilities in :func:`detector_core.images.augment.delivery`.
-        versions: number of augmented versions of each image that a frozen backbone computes features of, in addition
-            to the image itself.
+        versions: number of augmented copies of each image, in addition to the original, for which a frozen backbone
+            computes features.
+
     """
 
     flip: float = 0.5
@@ -186,7 +187,7 @@ class OptimSpec(_Spec):
     Attributes:
         batch_size: images per optimizer step over all workers (the global batch).
         micro_batch: images per forward and backward pass, over which BatchNorm computes its statistics.
-        compute_dtype: ``fp32``, ``bf16``, or ``auto``: bf16 if the hardware multiplies it natively.
+        compute_dtype: ``fp32``, ``bf16``, or ``auto``: bf16 if the hardware supports it natively.
         schedule: of the learning rate: ``constant`` (the paper mentions no schedule) or ``cosine``, which falls to 0.
         compile: whether to compile the network with ``torch.compile``.
         patience: stop after this many epochs without a lower validation loss; 0 never stops early.
@@ -232,7 +233,11 @@ class OptimSpec(_Spec):
 
 @dataclass(frozen=True, kw_only=True)
 class RunSpec(_Spec):
-    """A complete training run. The same spec and data give the same model on the same hardware."""
+    """A complete training run.
+
+    The same spec and data give the same model, bit for bit, with the same number of workers in the same
+    :func:`detector_core.training.loop.environment`; otherwise up to rounding, which is noticeable in bf16.
+    """
 
     variant: str
     model: ModelSpec

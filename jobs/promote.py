@@ -12,7 +12,7 @@ if a file of it is missing or was changed, or if its AUC is below that of the li
 evaluated on; --force skips only the last check. --rollback returns to the version that was live before; repeat it to go
 further back. --prune KEEP removes all but KEEP versions; the live version and those that were live last are kept first.
 
-The version is exported to OpenVINO, which serves it on a CPU, in int8 (calibrated on training images of DATASET), bf16
+The version is exported to OpenVINO, which serves it on a CPU, in int8 (quantized with activation ranges from training images of DATASET), bf16
 or fp32. Each precision is compared with the evaluated network on the validation images of DATASET: it passes if AUC
 falls by at most 0.002 and at most 0.5% of the verdicts change. --precision auto takes the fastest precision that
 passes. A given precision that does not pass is refused, unless --force is given. Without --data the data set of the run

@@ -5,12 +5,12 @@
   python -m jobs.train timm:densenet121 --data data/faces --storage runs --epochs 5
   python -m jobs.train all --data data/faces --storage runs --image-size 128 --epochs 2 --init none
 
-VARIANT is a row of the paper's Table II: inception_resnet_v2, vggface2 or resnet68, with or without the suffix
--cutout; another recipe, such as lite-frozen (docs/usage.md); timm:NAME (or timm:NAME-cutout) for any network of timm;
-or "all" for the six of the paper, as many at a time as fit on the cluster. The global batch size does not depend on the
-number of workers.
+VARIANT is one of the paper's six: inception_resnet_v2, vggface2 or resnet68, with or without the suffix -cutout; a
+recipe, such as lite-frozen, which has no -cutout form (docs/usage.md lists them); vggface2_resnet50; timm:NAME (or
+timm:NAME-cutout) for any network of timm; or "all" for the paper's six, as many at a time as fit on the cluster. The
+global batch size does not depend on the number of workers.
 
-The run's folder, RUNS/NAME, receives model/ (the weights of the epoch with the lowest validation loss), metrics.csv,
+The run's folder, RUNS/NAME (with all, RUNS/NAME-VARIANT for each), receives model/ (the weights of the epoch with the lowest validation loss), metrics.csv,
 curves.png, samples.png (what the network sees) and tensorboard/. A lost worker is replaced automatically. Ctrl-C
 finishes the current step and writes a checkpoint. To continue after that, or after a crash of this job or of the
 machine, run the same command with --name NAME --resume.

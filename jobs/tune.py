@@ -1,15 +1,15 @@
-"""Search the best learning rate of a variant with Ray Tune, as the paper did for its Table II.
+"""Search for the best learning rate of a variant with Ray Tune.
 
   python -m jobs.tune resnet68-cutout --data data/faces --storage runs --name rates
   python -m jobs.tune all --data data/faces --storage runs --epochs 3 --scheduler asha --gpu
   python -m jobs.tune vggface2 --data data/faces --storage runs --search loguniform --samples 20 --workers-per-trial 4
 
 VARIANT is a variant of jobs.train, or "all" for the six of Table II, one search after the other. By default the search
-tries the learning rates of Table II. With --search loguniform Optuna chooses values around them, starting with the
+tries the three learning rates that occur in the paper's Table II. With --search loguniform Optuna chooses values around them, starting with the
 variant's own. Each trial is the same training as that of jobs.train. Trials are compared on the validation split alone,
 by --objective at the epoch whose weights are kept.
 
-RUNS/NAME receives best.json (the spec with the best learning rate, for jobs.train VARIANT --spec best.json), trials.csv
+RUNS/NAME (with all, RUNS/NAME-VARIANT for each) receives best.json (the spec with the best learning rate, for jobs.train VARIANT --spec best.json), trials.csv
 (every epoch of every trial, with its spec, status and time), objective.png and search.json. RUNS/NAME/trials/ID is the
 folder of a trial, with its model and TensorBoard events (make tensorboard shows them). A failed trial is tried once
 more and then listed as failed; the search continues. After a crash, run the same command with --resume: finished trials
@@ -54,14 +54,14 @@ def main(argv: list[str] | None = None) -> NoReturn:
         "--search",
         choices=["grid", "loguniform"],
         default="grid",
-        help="grid tries --learning-rates; loguniform samples [grid]",
+        help="grid tries --learning-rates; loguniform draws --samples values [grid]",
     )
     group.add_argument("--samples", type=int, metavar="N", help="number of trials with --search loguniform [10]")
     group.add_argument(
         "--objective",
         choices=[*lr_search.OBJECTIVES],
         default="val_loss",
-        help="what the best trial is best at [%(default)s]",
+        help="the metric by which trials are compared [%(default)s]",
     )
     group.add_argument(
         "--scheduler", choices=["asha", "none"], default="none", help="asha stops unpromising trials early [none]"

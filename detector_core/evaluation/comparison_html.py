@@ -1,4 +1,4 @@
-"""The comparison with the paper as one HTML page that opens without a network, as text, and as learning curves.
+"""The comparison with the paper as one HTML page that opens offline, as text, and as learning curves.
 
 Reads what :func:`detector_core.evaluation.comparison.compare` returns, and computes nothing itself.
 """

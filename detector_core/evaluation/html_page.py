@@ -1,4 +1,4 @@
-"""Building blocks of the HTML pages: one file that holds its style and images, so that it opens without a network."""
+"""Building blocks of the HTML pages: one file that holds its style and images, so that it opens offline."""
 
 import base64
 import html

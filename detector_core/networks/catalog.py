@@ -8,8 +8,8 @@ A network takes x_BCHW float32 and returns logit_B1 of *fake*. There are:
     timm's, pretrained on ImageNet.
 ``vggface2``
     facenet-pytorch's Inception-ResNet-v1, pretrained on VGGFace2, with a linear layer on its 512-D embedding. This
-    deviates from the paper, whose network is a ResNet-50 trained on the same faces: its weights have no maintained
-    source.
+    deviates from the paper, whose network is a ResNet-50 or SENet-50 trained on the same faces: their weights have no
+    maintained source.
 ``vggface2_resnet50``
     That ResNet-50, for those who have its weights: ``resnet50_ft_weight.pkl`` or ``resnet50_scratch_weight.pkl`` of
     github.com/cydonia999/VGGFace2-pytorch, or any state dict with torchvision's names. As in Caffe, the first 1x1
@@ -72,7 +72,7 @@ class Network:
             a forward pass can tell.
         init: default of ``ModelSpec.init``.
         batch_size: default of ``OptimSpec.batch_size``.
-        preprocess: default preprocessing: that of the published weights.
+        preprocess: default preprocessing; channel order, mean and deviation are those of the published weights.
         features_only: whether only heads on frozen features are trained, so that training decodes no image again.
     """
 

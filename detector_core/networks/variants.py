@@ -95,7 +95,7 @@ RECIPES = {
         _FINE_TUNED | {"model.dropout": 0.0, "preprocess.image_size": 256, "optim.batch_size": 32},
     ),
 }
-"""Recipes for a few thousand real faces without a GPU (docs/measured.md has what each reaches and costs)."""
+"""Recipes for a few thousand real faces without a GPU (docs/measured.md has those that were measured)."""
 
 
 def spec_for(name: str, overrides: dict[str, Any] | None = None) -> RunSpec:

@@ -33,7 +33,7 @@ def create_optimizer(network: nn.Module, spec: RunSpec) -> torch.optim.Optimizer
 
 
 def resolve_compute_dtype(optim: OptimSpec, device: torch.device) -> str:
-    """``bf16`` or ``fp32``; ``auto`` is bf16 if the hardware multiplies it natively."""
+    """``bf16`` or ``fp32``; ``auto`` is bf16 if the hardware supports it natively."""
     if optim.compute_dtype != "auto":
         return optim.compute_dtype
     if device.type == "cuda":

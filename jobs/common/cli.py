@@ -69,7 +69,7 @@ def run(job: Job, arguments: argparse.Namespace) -> NoReturn:
                 result = job(arguments)
                 result_stream.write(json.dumps(result).encode() + b"\n")
         except KeyboardInterrupt as interrupt:
-            say(f"stopped: no partial result was left; {str(interrupt) or 'run the same command again to continue'}")
+            say(f"stopped; {str(interrupt) or 'run the same command again to continue'}")
             sys.exit(130)
     sys.exit(0)
 

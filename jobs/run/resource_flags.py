@@ -62,8 +62,8 @@ def add_flags(parser: argparse.ArgumentParser, *, workers: str = "--workers", ca
         "--cache",
         default=cache,
         metavar="FOLDER",
-        help=f"where each node keeps decoded images and frozen features for all its runs; none keeps nothing; auto is "
-        f"{CACHE}; may be deleted between runs [{cache or 'none, but auto for recipes of frozen features alone'}]",
+        help=f"folder on each node that caches decoded images and frozen features across runs: a path, auto "
+        f"({CACHE}) or none, which caches nothing; it may be deleted between runs [{cache or 'none, but auto for recipes of frozen features alone'}]",
     )
 
 

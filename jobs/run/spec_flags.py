@@ -34,10 +34,10 @@ CPUS_PER_WORKER = "cpus_per_worker"
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
-    """Adds the flags that override fields of a variant's row."""
+    """Adds the flags that override the settings of a variant."""
     group = parser.add_argument_group("what to train (default: the settings of the variant)")
     for flag, (field, kind, text) in _OVERRIDES.items():
-        group.add_argument(flag, type=kind, default=None, metavar=flag[2:].upper(), help=f"{text} [{field}]")
+        group.add_argument(flag, type=kind, default=None, metavar=flag[2:].upper(), help=f"{text} (field {field})")
     group.add_argument(
         "--spec",
         metavar="FILE",
@@ -53,7 +53,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def from_flags(arguments: argparse.Namespace, variant: str) -> RunSpec:
-    """The variant's row, or the ``--spec`` file, with the flags applied to it.
+    """The settings of a variant, or the ``--spec`` file, with the flags applied to them.
 
     Raises:
         BadConfig: a flag, field or file is invalid; the message names it.
