@@ -1,4 +1,4 @@
-# Two commands do everything: `make demo` and `make test`. `make help` lists the rest.
+# `make demo` and `make test` are enough to try it; `make help` lists all.
 #
 # uv comes from the PATH, or else from pip into .uv/. The locked environment and the project itself go into .venv/.
 

@@ -35,7 +35,7 @@ from detector_core.registry import model_card, runtime_files, starter, versions
 COLUMNS = {
     "auc": "ROC AUC",
     "accuracy": "accuracy",
-    "fakes_caught_at_0.01": "TPR at 1% FPR",
+    "fakes_caught_at_0.01": "fakes caught at 1% reals flagged",
     "fakes_passed_rate": "fakes passed",
     "reals_flagged_rate": "reals flagged",
 }

@@ -148,8 +148,8 @@ class AugmentSpec(_Spec):
         crop: side in pixels of a random crop, not resized; 0 keeps the whole image. The network is trained on crops
             and evaluated on whole images.
         delivery: scales the probability of the degradations that an image suffers on its way from the camera to a
-            recipient: imprecise framing, resizing, blur, noise, brightness and contrast, JPEG and WebP; 0 for none, 1 for the
-            probabilities in :func:`detector_core.images.augment.delivery`.
+            recipient: imprecise framing, resizing, blur, noise, brightness and contrast, JPEG and WebP; 0 for none, 1
+            for the probabilities in :func:`detector_core.images.augment.delivery`.
         versions: number of augmented copies of each image, in addition to the original, for which a frozen backbone
             computes features.
 

@@ -12,12 +12,12 @@ if a file of it is missing or was changed, or if its AUC is below that of the li
 evaluated on; --force skips only the last check. --rollback returns to the version that was live before; repeat it to go
 further back. --prune KEEP removes all but KEEP versions; the live version and those that were live last are kept first.
 
-The version is exported to OpenVINO, which serves it on a CPU, in int8 (quantized with activation ranges from training images of DATASET), bf16
-or fp32. Each precision is compared with the evaluated network on the validation images of DATASET: it passes if AUC
-falls by at most 0.002 and at most 0.5% of the verdicts change. --precision auto takes the fastest precision that
-passes. A given precision that does not pass is refused, unless --force is given. Without --data the data set of the run
-is used; a model folder does not name one, and is then served in fp32. The comparison is saved in VERSION/runtime.json,
-and VERSION/MODEL_CARD.md describes the model and its error rates.
+The version is exported to OpenVINO, which serves it on a CPU, in int8 (quantized with activation ranges from training
+images of DATASET), bf16 or fp32. Each precision is compared with the evaluated network on the validation images of
+DATASET: it passes if AUC falls by at most 0.002 and at most 0.5% of the verdicts change. --precision auto takes the
+fastest precision that passes. A given precision that does not pass is refused, unless --force is given. Without --data
+the data set of the run is used; a model folder does not name one, and is then served in fp32. The comparison is saved
+in VERSION/runtime.json, and VERSION/MODEL_CARD.md describes the model and its error rates.
 
 A running service switches to the new live version within seconds, without a restart.
 

@@ -10,10 +10,10 @@ recipe, such as lite-frozen, which has no -cutout form (docs/usage.md lists them
 timm:NAME-cutout) for any network of timm; or "all" for the paper's six, as many at a time as fit on the cluster. The
 global batch size does not depend on the number of workers.
 
-The run's folder, RUNS/NAME (with all, RUNS/NAME-VARIANT for each), receives model/ (the weights of the epoch with the lowest validation loss), metrics.csv,
-curves.png, samples.png (what the network sees) and tensorboard/. A lost worker is replaced automatically. Ctrl-C
-finishes the current step and writes a checkpoint. To continue after that, or after a crash of this job or of the
-machine, run the same command with --name NAME --resume.
+The run's folder, RUNS/NAME (with all, RUNS/NAME-VARIANT for each), receives model/ (the weights of the epoch with the
+lowest validation loss), metrics.csv, curves.png, samples.png (what the network sees) and tensorboard/. A lost worker is
+replaced automatically. Ctrl-C finishes the current step and writes a checkpoint. To continue after that, or after a
+crash of this job or of the machine, run the same command with --name NAME --resume.
 
 The last line on stdout is one JSON object: run, model, variant, epochs, best_epoch, val_loss, val_auc, ...
 """

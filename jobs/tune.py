@@ -5,15 +5,15 @@
   python -m jobs.tune vggface2 --data data/faces --storage runs --search loguniform --samples 20 --workers-per-trial 4
 
 VARIANT is a variant of jobs.train, or "all" for the six of Table II, one search after the other. By default the search
-tries the three learning rates that occur in the paper's Table II. With --search loguniform Optuna chooses values around them, starting with the
-variant's own. Each trial is the same training as that of jobs.train. Trials are compared on the validation split alone,
-by --objective at the epoch whose weights are kept.
+tries the three learning rates that occur in the paper's Table II. With --search loguniform Optuna chooses values around
+them, starting with the variant's own. Each trial is the same training as that of jobs.train. Trials are compared on the
+validation split alone, by --objective at the epoch whose weights are kept.
 
-RUNS/NAME (with all, RUNS/NAME-VARIANT for each) receives best.json (the spec with the best learning rate, for jobs.train VARIANT --spec best.json), trials.csv
-(every epoch of every trial, with its spec, status and time), objective.png and search.json. RUNS/NAME/trials/ID is the
-folder of a trial, with its model and TensorBoard events (make tensorboard shows them). A failed trial is tried once
-more and then listed as failed; the search continues. After a crash, run the same command with --resume: finished trials
-are not repeated.
+RUNS/NAME (with all, RUNS/NAME-VARIANT for each) receives best.json (the spec with the best learning rate, for
+jobs.train VARIANT --spec best.json), trials.csv (every epoch of every trial, with its spec, status and time),
+objective.png and search.json. RUNS/NAME/trials/ID is the folder of a trial, with its model and TensorBoard events (make
+tensorboard shows them). A failed trial is tried once more and then listed as failed; the search continues. After a
+crash, run the same command with --resume: finished trials are not repeated.
 
 The last line on stdout is one JSON object: search, variant, objective, best (learning_rate, the value of the
 objective, spec: its file), table_2_learning_rate, trials, failed; with "all" a list of these under "searches".

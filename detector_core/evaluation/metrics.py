@@ -168,7 +168,7 @@ RANKING_METRICS = {
     "average_precision": "average precision (fake)",
     "eer": "equal error rate (EER)",
     **{
-        f"fakes_caught_at_{rate:g}": f"TPR@FPR={100 * rate:g}% (fakes caught at {100 * rate:g}% reals flagged)"
+        f"fakes_caught_at_{rate:g}": f"fakes caught at {100 * rate:g}% reals flagged (TPR@FPR={100 * rate:g}%)"
         for rate in FLAGGED_RATES
     },
 }

@@ -200,7 +200,7 @@ def format_report(report: dict[str, Any]) -> str:
         *_uncertain_lines(report),
     ]
     if "robustness" in report:
-        lines.append(f"  {'changed images':30}" + "".join(f"{short_label(m):>16}" for m in ROBUSTNESS_METRICS))
+        lines.append(f"  {'changed images':30}" + "".join(f"  {short_label(m)}" for m in ROBUSTNESS_METRICS))
         lines += [_robustness_line(row) for row in report["robustness"]]
     return "\n".join(lines)
 
@@ -221,9 +221,11 @@ def _uncertain_lines(report: dict[str, Any]) -> list[str]:
 
 
 def _robustness_line(row: dict[str, Any]) -> str:
-    estimates = [row[metric] for metric in ROBUSTNESS_METRICS]
-    cells = ["-" if e["value"] is None else format_estimate(e).partition(" ")[0] for e in estimates]
-    return f"  {row['change']:30}" + "".join(f"{cell:>16}" for cell in cells)
+    line = f"  {row['change']:30}"
+    for metric in ROBUSTNESS_METRICS:
+        cell = "-" if row[metric]["value"] is None else format_estimate(row[metric]).partition(" ")[0]
+        line += f"  {cell:>{len(short_label(metric))}}"
+    return line
 
 
 def format_uncalibrated(report: dict[str, Any]) -> str:

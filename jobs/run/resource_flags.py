@@ -63,7 +63,8 @@ def add_flags(parser: argparse.ArgumentParser, *, workers: str = "--workers", ca
         default=cache,
         metavar="FOLDER",
         help=f"folder on each node that caches decoded images and frozen features across runs: a path, auto "
-        f"({CACHE}) or none, which caches nothing; it may be deleted between runs [{cache or 'none, but auto for recipes of frozen features alone'}]",
+        f"({CACHE}) or none, which caches nothing; it may be deleted between runs "
+        f"[{cache or 'none, but auto for recipes of frozen features alone'}]",
     )
 
 

@@ -25,7 +25,7 @@ def test_a_threshold_may_flag_exactly_the_allowed_fraction() -> None:
     is_fake = np.array([True, False] * 10 + [False] * 390)
     ranks = ranking(is_fake, -np.arange(410.0))
     assert [ranks[name].count for name in ("fakes_caught_at_0.005", "fakes_caught_at_0.01")] == [3, 5]
-    assert RANKING_METRICS["fakes_caught_at_0.005"] == "TPR@FPR=0.5% (fakes caught at 0.5% reals flagged)"
+    assert RANKING_METRICS["fakes_caught_at_0.005"] == "fakes caught at 0.5% reals flagged (TPR@FPR=0.5%)"
 
 
 def test_thresholds_inside_a_straight_segment_of_the_roc_curve_count() -> None:

@@ -39,7 +39,7 @@ def test_the_card_of_a_model_of_photographs(tmp_path: Path) -> None:
         "| **reals flagged** (a real photograph is called fake; the paper's FNR, BPCER) | 10.00% |",
         "> the thresholds were chosen elsewhere",
         "p_fake is below 0.3000 (at most 1% of the fakes of that split pass)",
-        "| changed images | ROC AUC | TPR@FPR=1% | accuracy | fakes passed | reals flagged |",
+        "| changed images | ROC AUC | fakes caught at 1% reals flagged | accuracy | fakes passed | reals flagged |",
         f"| blur sigma 3 | 0.7500 |{3 * ' 30.00% (20.00-40.00) |'} undefined: no reals |",
         "- blur sigma 3: ROC AUC 0.750, compared with 0.950 on unchanged images.",
         "## Intended use",
