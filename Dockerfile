@@ -3,6 +3,8 @@
 #   docker build -t deepfake-face-detector .
 #   docker run --rm -p 127.0.0.1:8000:8000 -v "$PWD/models:/srv/models:ro" --shm-size 1g deepfake-face-detector
 #
+# models/ must contain a promoted model (jobs.promote): the container only reads it.
+#
 # For Kubernetes push it and name it in docs/kubernetes/. GPUs need nothing more: torch's wheels bring CUDA, the
 # machine its driver.
 

@@ -32,7 +32,7 @@ coverage: $(STAMP)  ## the lines of detector_core that its tests do not run; fai
 	@$(RUN) -m coverage combine --quiet
 	@$(RUN) -m coverage report
 
-hosts: $(STAMP)  ## reliability/cluster: a Ray cluster of three hosts made of namespaces; 8 minutes, needs root
+hosts: $(STAMP)  ## reliability/cluster: a Ray cluster of three simulated hosts (network namespaces); 8 minutes, needs root
 	@bash reliability/cluster/run.sh
 
 faults: $(STAMP)  ## reliability/faults: cause every fault in turn, write docs/reliability.md; 20 minutes

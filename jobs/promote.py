@@ -9,8 +9,9 @@
 RUN_OR_MODEL is the folder of a run or of a model. It is copied to MODELS/VERSION, and the file MODELS/live is changed
 to name that version; both are atomic. A model is refused if it was never evaluated on a test split (see jobs.evaluate),
 if a file of it is missing or was changed, or if its AUC is below that of the live model on a data set that both were
-evaluated on; --force skips only the last check. --rollback returns to the version that was live before; repeat it to go
-further back. --prune KEEP removes all but KEEP versions; the live version and those that were live last are kept first.
+evaluated on; --force skips only that comparison with the live model, and that of a given --precision (see below).
+--rollback returns to the version that was live before; repeat it to go further back. --prune KEEP removes all but KEEP
+versions; the live version and those that were live last are kept first.
 
 The version is exported to OpenVINO, which serves it on a CPU, in int8 (quantized with activation ranges from training
 images of DATASET), bf16 or fp32. Each precision is compared with the evaluated network on the validation images of

@@ -1,19 +1,21 @@
-"""Serve the live model of MODELS: web page, HTTP interface and Ray dashboard.
+"""Serve the live model of MODELS: web page, HTTP API and Ray dashboard.
 
   python -m jobs.serve
   python -m jobs.serve --models models --port 8080 --host 0.0.0.0
   python -m jobs.serve --models models --config serve.yaml
 
-If no model was promoted to MODELS yet, the starter model is promoted: a detector for real faces that comes with the
-project (docs/starter.md). When another model is promoted, the service switches to it within seconds.
+If no model was promoted to MODELS yet, the starter model is promoted to it: a detector for real faces that comes with
+the project (docs/starter.md). --no-starter refuses to start instead, for services that must not serve it by mistake.
+When another model is promoted, the service switches to it within seconds.
 
-The job starts a private Ray on this machine, or joins the one at RAY_ADDRESS. The service is reachable only from this
-machine, unless --host 0.0.0.0 opens it to the network. --config is a YAML or JSON file with settings (API keys, limits,
-feedback, replicas, ...; docs/http-api.md lists them), for example
+The job starts a private Ray cluster on this machine, or joins the one at RAY_ADDRESS. The service is reachable only
+from this machine, unless --host 0.0.0.0 opens it to the network. --config is a YAML or JSON file with settings (API
+keys, limits, feedback, replicas, ...; docs/http-api.md lists them), for example
 
   http: {api_keys_file: /etc/detector/keys, requests_per_minute: 120}
 
-On a cluster, deploy serve_app/config.yaml instead (docs/operate.md).
+On a cluster, submit this job with ray job submit (one detector, a proxy on the head node), or deploy
+serve_app/config.yaml for autoscaling and a proxy on every node (docs/operate.md).
 
 When the service is ready, it prints the addresses of the page, the API and the Ray dashboard to stdout, and as the last
 line "stop with Ctrl-C"; there is no JSON result. It serves until Ctrl-C or SIGTERM, and then exits with 0.
@@ -49,6 +51,8 @@ INLINE_BYTES = 2**20
 """Arguments up to this size are sent with the call instead of through the object store; a 224 x 224 crop has 150 kB."""
 REQUEST_LIMIT_S = 60
 """Time limit of Ray's proxy. ``http.timeout_s`` ends a request before that, with an error response of the service."""
+NOT_IN_CONFIG = ("models", "model")
+"""Settings that --models replaces."""
 SERVE_DEPLOY_FIELDS = ("proxy_location", "http_options", "logging_config", "applications")
 """Top-level fields of a file for ``serve deploy``, which --config does not read."""
 
@@ -59,6 +63,11 @@ def main(argv: list[str] | None = None) -> NoReturn:
     parser.add_argument(
         "--models", default="models", metavar="MODELS", help="folder or URI that jobs.promote writes to [%(default)s]"
     )
+    parser.add_argument(
+        "--no-starter",
+        action="store_true",
+        help="fail if no model was promoted to MODELS; never serve the starter model",
+    )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on [%(default)s]")
     parser.add_argument("--port", type=int, default=8000, help="port to listen on [%(default)s]")
     parser.add_argument("--dashboard-port", type=int, metavar="PORT", help="port of the Ray dashboard [first free one]")
@@ -68,7 +77,8 @@ def main(argv: list[str] | None = None) -> NoReturn:
 
 def job(arguments: argparse.Namespace) -> None:
     """Checks the arguments, starts the service and serves until a signal raises KeyboardInterrupt."""
-    starter.promote_if_empty(arguments.models, say)
+    if not arguments.no_starter:
+        starter.promote_if_empty(arguments.models, say)
     model = describe(versions.live(arguments.models))
     settings = read_settings(arguments.config, arguments.models)
     check_port(arguments.host, arguments.port, "--port")
@@ -102,13 +112,13 @@ def _announce_promotions(models: str, live: str, every_s: float) -> NoReturn:
 
 @contextlib.contextmanager
 def serving(settings: Settings, host: str, port: int, *, dashboard_port: int | None) -> Iterator[str]:
-    """Serves for the duration of a ``with`` block, on a private Ray or on the one at ``RAY_ADDRESS``.
+    """Serves for the duration of a ``with`` block, on a private Ray cluster or on the one at ``RAY_ADDRESS``.
 
     Yields:
         The URL of the Ray dashboard; empty if there is none.
 
     Raises:
-        InsufficientResources: this Ray has too few cores or GPUs, or no Ray answers at RAY_ADDRESS.
+        InsufficientResources: this Ray cluster has too few cores or GPUs, or no Ray cluster answers at RAY_ADDRESS.
         DetectorError: a replica did not start.
     """
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
@@ -131,7 +141,7 @@ def serving(settings: Settings, host: str, port: int, *, dashboard_port: int | N
         finally:
             if not shared:
                 serve.shutdown()
-            elif started:  # a shared Ray may serve other applications too
+            elif started:  # a shared Ray cluster may serve other applications too
                 serve.delete(NAME)
 
 
@@ -142,7 +152,11 @@ def _replica_error() -> str:
     lines = [line for deployment in deployments for line in deployment.message.splitlines()]
     prefix = f"{errors.__name__}."  # that our errors have in a traceback
     _, matched, message = next((line for line in reversed(lines) if prefix in line), "").rpartition(prefix)
-    hint = " (jobs.promote --rollback returns to the previous version)" if BrokenArtifact.__name__ in message else ""
+    hint = (
+        " (jobs.promote --rollback --to MODELS returns to the previous version)"
+        if BrokenArtifact.__name__ in message
+        else ""
+    )
     return f"; {message.strip()}{hint}" if matched else ""
 
 
@@ -154,6 +168,9 @@ def read_settings(path: str | None, models: str) -> Settings:
         raise BadConfig(f"--config {path} cannot be read: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):
         raise BadConfig(f"--config {path} must be a YAML or JSON object of settings (see docs/http-api.md)")
+    for name in NOT_IN_CONFIG:
+        if name in values:
+            raise BadConfig(f"--config {path} sets {name}: remove it, and name the folder of the models with --models")
     try:
         return Settings(**{**values, "models": models})
     except ValidationError as error:
@@ -165,7 +182,7 @@ def _first_problem(error: ValidationError) -> str:
     name = ".".join(str(part) for part in first["loc"])
     if first["type"] != "extra_forbidden":
         return f"{name}: {first['msg']}"
-    known = ", ".join(field for field in Settings.model_fields if field != "models")
+    known = ", ".join(field for field in Settings.model_fields if field not in NOT_IN_CONFIG)
     is_deploy_file = name in SERVE_DEPLOY_FIELDS
     hint = (
         " (this looks like a file for serve deploy: --config takes only what is under its args)"

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 
 from fastapi import Request
 
-from serve_app.errors import Busy
+from serve_app.errors import SERVICE_BUSY, Busy
 
 
 class Capacity:
@@ -32,13 +32,13 @@ class Capacity:
         left, length = self._max_bytes - self._bytes, content_length(request)
         # A body above max_bytes can never fit: it is left to the reader of the body, which answers 413 instead of 503.
         if self._requests >= self._max_requests or left < length <= self._max_bytes:
-            raise Busy
+            raise Busy(SERVICE_BUSY)
         held = 0
 
         def hold(count: int) -> None:
             nonlocal held
             if self._bytes + count > self._max_bytes:
-                raise Busy
+                raise Busy(SERVICE_BUSY)
             held += count
             self._bytes += count
 

@@ -16,7 +16,8 @@ _ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 CLIENT_CLOSED = 499
 """Status, in metrics and log, of a request whose client closed the connection before the answer."""
-BUSY = "too many images are waiting for the model: try again in a moment"
+MODEL_BUSY = "too many images are waiting for the model: try again in a moment"
+SERVICE_BUSY = "too many requests are open: try again in a moment"
 
 
 class Unavailable(Exception):
@@ -28,10 +29,10 @@ class Unavailable(Exception):
 
 
 class Busy(Unavailable):
-    """The service works but is at its limit of waiting images or open requests."""
+    """The service works but is at a limit: of images that wait for the model, or of open requests and their bytes."""
 
-    def __init__(self) -> None:
-        super().__init__(BUSY)
+    def __init__(self, message: str = MODEL_BUSY) -> None:
+        super().__init__(message)
 
 
 class Refusal(HTTPException):

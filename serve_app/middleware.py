@@ -27,7 +27,7 @@ HEADERS = {
     "X-Frame-Options": "DENY",
 }
 UNKNOWN_ROUTE = "unknown"
-_log = logging.getLogger("serve_app")
+_log = logging.getLogger("ray.serve")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""The HTTP interface as a FastAPI application: each route parses a request, calls the service once and forms an answer.
+"""The HTTP API as a FastAPI application: each route parses a request, calls the service once and forms an answer.
 
 Uploads stay in memory. Neither images nor file names are stored or logged, except an image that a user sends as
 feedback. Not in this module: what the service does (:mod:`serve_app.service`) and Ray (:mod:`serve_app.deployments`).
@@ -232,7 +232,7 @@ async def alive() -> Health:
 
 
 async def ready(service: Service) -> Health:
-    """Answers 200 if the model has answered within the last few seconds, else 503."""
+    """Answers 200 if the model answers (a result of the last seconds counts, and a busy model is ready), else 503."""
     await service.check_ready()
     return Health()
 

@@ -58,8 +58,8 @@ class ModelRef(BaseModel):
 class Thresholds(BaseModel):
     """The verdict is real if p_fake is below ``real_below``, fake from ``fake_above`` on, and uncertain in between."""
 
-    real_below: float
-    fake_above: float
+    real_below: float = Field(description="real if p_fake is below it")
+    fake_above: float = Field(description="fake if p_fake is at or above it")
 
     @classmethod
     def of(cls, info: ModelInfo) -> "Thresholds":
@@ -191,8 +191,12 @@ class TestMetrics(BaseModel):
     images: int
     auc: float | None = Field(description="ROC AUC")
     accuracy: float | None
-    fakes_passed_rate: float | None = Field(description="proportion of the fakes whose verdict is real (APCER)")
-    reals_flagged_rate: float | None = Field(description="proportion of the real images whose verdict is fake (BPCER)")
+    fakes_passed_rate: float | None = Field(
+        description="proportion of the fakes whose verdict is real (FPR by the paper's convention, APCER)"
+    )
+    reals_flagged_rate: float | None = Field(
+        description="proportion of the real images whose verdict is fake (FNR by the paper's convention, BPCER)"
+    )
 
 
 class Features(BaseModel):
@@ -215,7 +219,8 @@ class ModelAnswer(ModelRef):
         description="true for a model trained on generated demo data, whose verdicts mean nothing for photographs"
     )
     starter: bool = Field(
-        description="true for the starter model, which comes with the project and nobody promoted here"
+        description="true for the starter model, which comes with the project and was promoted automatically because "
+        "MODELS was empty"
     )
     image_size: int
     precision: str = Field(description="numeric precision that the network runs in, such as int8")

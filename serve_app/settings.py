@@ -26,16 +26,20 @@ class Frozen(BaseModel):
 class Limits(Frozen):
     """Limits of one request."""
 
-    max_bytes: int = Field(20 * 2**20, gt=0, description="Largest request with images, in bytes.")
-    max_files: int = Field(10, gt=0, description="Most images in one request.")
+    max_bytes: int = Field(20 * 2**20, gt=0, description="Maximum size of a request with images, in bytes.")
+    max_files: int = Field(10, gt=0, description="Maximum number of images per request.")
     max_pixels: int = Field(
-        MAX_PIXELS, gt=0, description="Most pixels of an image (width times height), checked before it is decoded."
+        MAX_PIXELS,
+        gt=0,
+        description="Maximum number of pixels of an image (width times height), checked before it is decoded.",
     )
-    max_faces: int = Field(5, gt=0, description="Most faces scored in one image; the largest faces are scored.")
-    max_video_bytes: int = Field(50 * 2**20, gt=0, description="Largest request with a clip, in bytes.")
-    max_video_s: float = Field(60, gt=0, description="Longest clip, in seconds.")
+    max_faces: int = Field(
+        5, gt=0, description="Maximum number of faces scored per image; the largest faces are scored."
+    )
+    max_video_bytes: int = Field(50 * 2**20, gt=0, description="Maximum size of a request with a clip, in bytes.")
+    max_video_s: float = Field(60, gt=0, description="Maximum length of a clip, in seconds.")
     frames: int = Field(
-        16, ge=0, description="Most frames scored in a clip, and how many are scored by default. 0 turns clips off."
+        16, ge=0, description="Maximum number of frames scored per clip, and the default. 0 turns clips off."
     )
 
     @property
@@ -52,18 +56,21 @@ class HttpSettings(Frozen):
         30, gt=0, description="Time limit of a request in seconds, including the time to read its body."
     )
     max_open: int = Field(
-        128, gt=0, description="Most requests that one ingress handles at a time; others are answered with 503."
+        128,
+        gt=0,
+        description="Maximum number of requests that an ingress replica handles at a time; others are answered with "
+        "503.",
     )
     max_open_bytes: int = Field(
         0,
         ge=0,
-        description="Most bytes of request bodies that one ingress holds at a time; requests beyond that are answered "
-        "with 503. 0 allows eight requests of the largest size.",
+        description="Maximum size of all request bodies that an ingress replica holds at a time, in bytes; requests "
+        "beyond that are answered with 503. 0 allows eight requests of the maximum size.",
     )
     faces: Faces = Field(
         "auto",
-        description="Whether the service searches for faces, unless a request chooses. `auto` searches if the model "
-        "was trained on photographs, not on generated demo data.",
+        description="Default of the request parameter `faces`: `on`, `off`, or `auto`, which is `on` unless the model "
+        "was trained on generated demo data.",
     )
     allow_url: bool = Field(
         False,
@@ -72,10 +79,13 @@ class HttpSettings(Frozen):
     api_keys_file: str | None = Field(
         None,
         description="File with the valid API keys, one per line; `#` starts a comment. Changes take effect within two "
-        "seconds. Without it, no key is required.",
+        "seconds. Without it, no key is required. On a cluster the file must exist at this path on every node.",
     )
     requests_per_minute: int = Field(
-        0, ge=0, description="Most requests per minute from one client address to one ingress. 0 means no limit."
+        0,
+        ge=0,
+        description="Maximum number of requests per minute from one client address, counted by each ingress replica. "
+        "0 means no limit.",
     )
     trusted_proxies: list[str] = Field(
         [], description="Addresses or networks of proxies whose `X-Forwarded-For` header is trusted."
@@ -85,7 +95,7 @@ class HttpSettings(Frozen):
         None, description="Folder for the images that users send as feedback. Without it, feedback is off."
     )
     feedback_bytes: int = Field(
-        2**30, gt=0, description="Most bytes in the feedback folder; further feedback is answered with 503."
+        2**30, gt=0, description="Maximum size of the feedback folder, in bytes; further feedback is answered with 503."
     )
 
     @property
@@ -106,8 +116,8 @@ class HttpSettings(Frozen):
 class Scale(Frozen):
     """How many replicas a deployment has; the number follows the requests that each replica is handling."""
 
-    min_replicas: int = Field(1, ge=1, description="Fewest replicas.")
-    max_replicas: int = Field(1, ge=1, description="Most replicas.")
+    min_replicas: int = Field(1, ge=1, description="Minimum number of replicas.")
+    max_replicas: int = Field(1, ge=1, description="Maximum number of replicas.")
     target_ongoing_requests: float = Field(
         8, gt=0, description="Mean number of requests per replica above which a replica is added."
     )
@@ -123,33 +133,41 @@ class Settings(Frozen):
     )
     model: str | None = Field(None, description="Run folder or model folder of one fixed model, instead of `models`.")
     poll_s: float = Field(5, gt=0, description="Seconds between two checks for a new live model.")
-    max_batch_size: int = Field(16, ge=1, description="Most images in one forward pass.")
-    batch_wait_s: float = Field(0.003, gt=0, description="Longest time that a batch waits to fill up, in seconds.")
+    max_batch_size: int = Field(16, ge=1, description="Maximum number of images in one forward pass.")
+    batch_wait_s: float = Field(0.003, gt=0, description="Maximum time that a batch waits to fill up, in seconds.")
     max_queued: int = Field(
         64,
         ge=1,
-        description="Most images of one ingress that wait for the model at a time; requests beyond that are answered "
-        "with 503.",
+        description="Maximum number of images of an ingress replica that wait for the model at a time; requests beyond"
+        " that are answered with 503.",
     )
     layout: Literal["apart", "together"] = Field(
         "apart",
-        description="`apart`: ingresses read requests and send crops to detectors. `together`: each replica does both; "
-        "the settings of `detectors` then apply to it.",
+        description="`apart`: ingress replicas read requests and send crops to detectors. `together`: each replica "
+        "does both; the settings of `detectors` then apply to it.",
     )
     detectors: Scale = Field(Scale(target_ongoing_requests=16), description="Replicas that run the model.")
     detector_cpus: float = Field(
-        0.9, ge=0, description="CPU cores reserved for each detector. 0.9 leaves room for an ingress on one core."
+        0.9,
+        ge=0,
+        description="CPU cores reserved for each detector. 0.9 leaves room for an ingress replica on one core.",
     )
     detector_gpus: float = Field(
         0, ge=0, description="GPUs reserved for each detector; several detectors share one with a fraction such as 0.5."
     )
     threads: int = Field(
-        0, ge=0, description="Threads of the network. 0 means `detector_cpus`, or all cores if that is below 1."
+        0,
+        ge=0,
+        description="CPU threads of the model's forward pass. 0 means `detector_cpus`, or all cores if that is below "
+        "1.",
     )
     ingresses: Scale = Field(
-        Scale(max_replicas=2, target_ongoing_requests=32), description="Replicas that read requests and answer them."
+        Scale(max_replicas=2, target_ongoing_requests=32),
+        description="Ingress replicas: they receive, check and decode requests, find faces, and answer.",
     )
-    ingress_cpus: float = Field(CORES_FOR_INGRESSES / 2, ge=0, description="CPU cores reserved for each ingress.")
+    ingress_cpus: float = Field(
+        CORES_FOR_INGRESSES / 2, ge=0, description="CPU cores reserved for each ingress replica."
+    )
     http: HttpSettings = Field(HttpSettings(), description="How the service answers over HTTP.")
 
     def check(self) -> None:

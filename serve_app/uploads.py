@@ -141,7 +141,8 @@ def _url_in(body: bytes) -> str:
 
 async def _stream(request: Request, max_bytes: int) -> AsyncGenerator[bytes, None]:
     """The body as it arrives, up to the limit. Raises Refusal, Busy."""
-    too_large = Refusal(413, f"the request is larger than {max_bytes / 2**20:g} MiB")
+    limit = f"{max_bytes / 2**20:g} MiB" if max_bytes >= 2**20 else f"{max_bytes / 2**10:g} KiB"
+    too_large = Refusal(413, f"the request is larger than {limit}")
     if content_length(request) > max_bytes:
         raise too_large
     total = 0

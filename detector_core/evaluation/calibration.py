@@ -6,7 +6,7 @@ them. ``p_fake`` is sigmoid(logit / temperature), and the thresholds are values 
     0 ---- real ---- real_below ---- uncertain ---- fake_above ---- fake ---- 1
 
 ``fake_above`` weighs both errors equally; ``real_below`` limits the fraction of fakes that pass as real. If
-``fake_above`` already keeps that limit, the two are equal and no verdict is uncertain.
+``fake_above`` already meets that limit, the two are equal and no verdict is uncertain.
 """
 
 import json

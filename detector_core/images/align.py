@@ -35,8 +35,8 @@ LANDMARKS_USED: Final = (0, 1, 3, 4)
 """Indices of the detector's landmarks: all but the tip of the nose, which moves with the pose."""
 FRAME_PER_FACE: Final = 1.38
 """Side of a portrait divided by the longer side of its face: the median of 61 portraits (from 1.26 to 1.56)."""
-PLAUSIBLE: Final = (0.5, 4.0)
-"""Range of this ratio; landmarks that yield another one are ignored."""
+PLAUSIBLE_RATIO: Final = (0.5, 4.0)
+"""Accepted range of FRAME_PER_FACE; landmarks that yield another ratio are ignored."""
 
 
 INSET: Final = 0.93
@@ -90,7 +90,9 @@ def portrait_frame(face: Face) -> Frame:
     left, top, right, bottom = face.box
     x, y = frame.corners.mean(0)
     is_plausible = (
-        PLAUSIBLE[0] <= frame.side / max(1, face.side) <= PLAUSIBLE[1] and left < x < right and top < y < bottom
+        PLAUSIBLE_RATIO[0] <= frame.side / max(1, face.side) <= PLAUSIBLE_RATIO[1]
+        and left < x < right
+        and top < y < bottom
     )
     return (frame if is_plausible else _upright_frame(face)).scaled(INSET)
 

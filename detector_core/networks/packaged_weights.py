@@ -132,5 +132,5 @@ def read_state(name: str) -> dict[str, torch.Tensor]:
             f"install the locked version again (uv sync --locked --reinstall-package {row.package.replace('_', '-')})"
         )
     with importlib.resources.as_file(path) as file:
-        found: dict[str, torch.Tensor] = torch.load(file, map_location="cpu", weights_only=True)
-    return found
+        state: dict[str, torch.Tensor] = torch.load(file, map_location="cpu", weights_only=True)
+    return state

@@ -81,18 +81,18 @@ def add_runtime(
     compared_on: dict[str, Any] = {}
     if data is None:
         _check_export(baseline, OpenVinoEngine(fp32, "fp32"), artifact)
-        results, compared_on, chosen = _without_data(folder, artifact, say)
+        results, compared_on, precision = _without_data(folder, artifact, say)
     else:
         precisions = [name for name in PRECISIONS if requested_precision in ("auto", name) or name == "fp32"]
         engines, failed = _build_engines(precisions, fp32, data, artifact, say)
         results, compared_on = _compare(folder, {BASELINE: baseline, **engines}, data, artifact, say, progress)
         results = sorted([*results, *failed], key=lambda result: [*PRECISIONS, BASELINE].index(result.precision))
-        chosen = _choose(results, requested_precision, force, say)
-    say(parity_gate.format_table(results, chosen))
-    if chosen != "int8" and not any(result.precision == "int8" and result.passed for result in results):
+        precision = _choose(results, requested_precision, force, say)
+    say(parity_gate.format_table(results, precision))
+    if precision != "int8" and not any(result.precision == "int8" and result.passed for result in results):
         _delete_export(fp32.with_name("int8.xml"))
     record = RuntimeRecord(
-        precision=chosen,
+        precision=precision,
         requested_precision=requested_precision,
         weights_sha256=artifact.weights_sha256,
         files=runtime_files.checksums(folder),

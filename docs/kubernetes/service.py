@@ -3,9 +3,9 @@
   python docs/kubernetes/service.py s3://BUCKET/models | kubectl apply -f -
 
 MODELS is where the pods find the promoted models: an object store, or a path that every pod mounts. The cluster is the
-one in cluster.yaml, without GPUs and with at least one worker. When the manifest changes, KubeRay starts a new cluster
-next to the old one and switches the traffic over once it answers. Give the service detector-serve-svc, port 8000, an
-Ingress with TLS, and expose nothing else.
+one in cluster.yaml, with its workers without a GPU, of which at least one always runs. When the manifest changes,
+KubeRay starts a new cluster next to the old one and switches the traffic over once it answers. Give the service
+detector-serve-svc, port 8000, an Ingress with TLS, and expose nothing else.
 """
 
 import copy
@@ -34,19 +34,16 @@ _Dumper.add_representer(str, _represent_text)
 
 
 def service(models: str) -> dict[str, Any]:
-    """The manifest: the cluster for jobs, but its workers have no GPU and there is always one."""
+    """The manifest: the cluster for jobs with its workers without a GPU, of which there is always one."""
     config = yaml.safe_load(SERVE_CONFIG.read_text())
     for application in config["applications"]:
         application["args"]["models"] = models
     cluster = copy.deepcopy(yaml.safe_load((KUBERNETES / "cluster.yaml").read_text())["spec"])
     head = cluster["headGroupSpec"]["template"]["spec"]["containers"][0]
     head["ports"].append({"containerPort": config["http_options"]["port"], "name": "serve"})
-    workers = cluster["workerGroupSpecs"][0]
-    workers |= {"groupName": "cpu", "replicas": 1, "minReplicas": 1, "maxReplicas": 8}
-    pod = workers["template"]["spec"]
-    del pod["tolerations"]
-    for resources in pod["containers"][0]["resources"].values():
-        del resources["nvidia.com/gpu"]
+    (workers,) = (group for group in cluster["workerGroupSpecs"] if group["groupName"] == "cpu")
+    workers |= {"replicas": 1, "minReplicas": 1}
+    cluster["workerGroupSpecs"] = [workers]
     return {
         "apiVersion": "ray.io/v1",
         "kind": "RayService",

@@ -1,4 +1,5 @@
-"""Connects to Ray: the cluster that ``RAY_ADDRESS`` or ``ray job submit`` names, else a private Ray on this machine.
+"""Connects to Ray: the cluster that ``RAY_ADDRESS`` or ``ray job submit`` names, else a private Ray cluster on this
+machine.
 
 This is the only module that starts Ray. Jobs and ``jobs.serve`` differ only in the :class:`PrivateRay` they ask for.
 """
@@ -36,7 +37,7 @@ RAY_FAILURES = (
 
 @dataclass(frozen=True, kw_only=True)
 class PrivateRay:
-    """How a private Ray is started. A shared Ray is used as it is.
+    """How a private Ray cluster is started. A shared Ray cluster is used as it is.
 
     Attributes:
         dashboard_port: None means the first free one.
@@ -50,7 +51,7 @@ class PrivateRay:
     def options(self) -> dict[str, Any]:
         """The arguments of ``ray.init``."""
         return {
-            "address": "local",  # without it, ray.init joins a Ray that `ray start` started on this machine
+            "address": "local",  # without it, ray.init joins a Ray cluster that `ray start` started on this machine
             "include_dashboard": self.dashboard,
             "dashboard_port": self.dashboard_port,
             "object_store_memory": OBJECT_STORE_BYTES,
@@ -66,12 +67,15 @@ def start(private: PrivateRay) -> Iterator[str]:
         The URL of the Ray dashboard; empty if there is none.
 
     Raises:
-        InsufficientResources: no Ray answers at ``RAY_ADDRESS``, or a private one does not start.
-        BadConfig: the Ray there runs another version of Ray or Python.
+        InsufficientResources: no Ray cluster answers at ``RAY_ADDRESS``, or a private one does not start.
+        BadConfig: the cluster there runs another version of Ray or Python.
     """
     shared = bool(os.environ.get("RAY_ADDRESS"))
     if not shared and (address := ray_internals.running_ray_address()):
-        say(f"starting a private Ray; to use the Ray that already runs on this machine, set RAY_ADDRESS={address}")
+        say(
+            "starting a private Ray cluster; to use the one that already runs on this machine, set "
+            f"RAY_ADDRESS={address}"
+        )
     on_term = signal.getsignal(signal.SIGTERM)
     context = _init({} if shared else private.options())
     signal.signal(signal.SIGTERM, on_term)  # ray.init installs a handler that exits without a message
@@ -90,7 +94,7 @@ def _init(options: dict[str, Any]) -> Any:
                 return ray.init(logging_level=logging.WARNING, log_to_driver=False, **options)
         except ConnectionError as error:
             raise InsufficientResources(
-                f"no Ray answers at RAY_ADDRESS={os.environ.get('RAY_ADDRESS')}: {error}"
+                f"no Ray cluster answers at RAY_ADDRESS={os.environ.get('RAY_ADDRESS')}: {error}"
             ) from None
         except Exception as error:
             if "Version mismatch" in str(error):
@@ -168,7 +172,7 @@ def _version_message(message: str) -> str:
 
 
 def maximum_resources() -> dict[str, float]:
-    """The CPUs, GPUs and other resources of this Ray, including every node that its autoscaler may add."""
+    """The CPUs, GPUs and other resources of this Ray cluster, including every node that its autoscaler may add."""
     resources: dict[str, float] = dict(ray.cluster_resources())
     for name, limit in ray_internals.autoscaler_limits().items():
         resources[name] = max(resources.get(name, 0), limit)
@@ -189,8 +193,11 @@ def check_resources(*, cpus: float, gpus: float = 0, purpose: str) -> None:
         if needed > later:
             growth = f", and {later:g} with every node it may add" if later > now else ""
             raise InsufficientResources(
-                f"{purpose} needs {needed:g} {name}, and this Ray has {now:g}{growth}: "
+                f"{purpose} needs {needed:g} {name}, and this Ray cluster has {now:g}{growth}: "
                 f"ask for less (see --help), or add nodes to the cluster"
             )
         if needed > now:
-            say(f"{purpose} needs {needed:g} {name}, and this Ray has {now:g}: waiting for its autoscaler to add nodes")
+            say(
+                f"{purpose} needs {needed:g} {name}, and this Ray cluster has {now:g}: waiting for its autoscaler to "
+                "add nodes"
+            )

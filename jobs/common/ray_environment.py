@@ -21,7 +21,7 @@ DEFAULTS = {
 
 
 def prepare() -> None:
-    """Sets the defaults and, unless this process joins a cluster, the token of its private Ray."""
+    """Sets the defaults and, unless this process joins a cluster, the token of its private Ray cluster."""
     for name, value in DEFAULTS.items():
         os.environ.setdefault(name, value)
     if not os.environ.get("RAY_ADDRESS") and "RAY_AUTH_MODE" not in os.environ:
@@ -30,5 +30,5 @@ def prepare() -> None:
 
 
 def private_token() -> str:
-    """The token of this process's private Ray; empty if the process joins a cluster."""
+    """The token of this process's private Ray cluster; empty if the process joins a cluster."""
     return "" if os.environ.get("RAY_ADDRESS") else os.environ.get("RAY_AUTH_TOKEN", "")

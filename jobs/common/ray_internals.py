@@ -13,7 +13,7 @@ from ray.train.v2._internal.execution.callback import RayTrainCallback  # type: 
 __all__ = ["PlacementGroupCleanerCallback", "RayTrainCallback", "autoscaler_limits", "running_ray_address"]
 
 USED = {
-    "ray._private.services": ("find_bootstrap_address", "to find a Ray that already runs on this machine"),
+    "ray._private.services": ("find_bootstrap_address", "to find a Ray cluster that already runs on this machine"),
     "ray._private.state": ("state", "to read how far the autoscaler of a cluster may grow"),
     "ray.train.v2._internal.callbacks.placement_group_callback": (
         "PlacementGroupCleanerCallback",
@@ -25,7 +25,7 @@ USED = {
 
 
 def running_ray_address() -> str | None:
-    """The address of the Ray that ``ray start`` has started on this machine; None if there is none."""
+    """The address of the Ray cluster that ``ray start`` has started on this machine; None if there is none."""
     address: str | None = services.find_bootstrap_address(None)
     return address
 

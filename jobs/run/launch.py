@@ -39,10 +39,9 @@ class Trainer(ray.train.torch.TorchTrainer):
     def _create_default_callbacks(self) -> list[RayTrainCallback]:
         """Ray's callbacks without its cleaner, see :func:`release_cores`.
 
-        The cleaner asks Ray's State API whether the controller is alive, and removes the workers' placement group
-        if the answer is no. Without a dashboard it asks at 127.0.0.1:8265, or at
-        ``RAY_API_SERVER_ADDRESS``. If another Ray answers there, it does not know the controller, and a healthy run is
-        ended.
+        The cleaner asks Ray's State API whether the controller is alive, and removes the workers' placement group if
+        the answer is no. Without a dashboard it asks at 127.0.0.1:8265, or at ``RAY_API_SERVER_ADDRESS``. If another
+        Ray cluster answers there, it does not know the controller, and a healthy run is ended.
         """
         callbacks: list[RayTrainCallback] = super()._create_default_callbacks()  # type: ignore[misc]  # untyped
         return [callback for callback in callbacks if not isinstance(callback, PlacementGroupCleanerCallback)]

@@ -107,7 +107,7 @@ class StopSignal:
 class Watcher:
     """Reads a board until the ``with`` block ends: shows progress and passes finished epochs to ``on_epoch``.
 
-    If ``on_epoch`` raises an error, the board is read on; the first such error is raised at the end of the block,
+    If ``on_epoch`` raises an error, reading continues; the first such error is raised at the end of the block,
     unless the block itself raises one.
     """
 

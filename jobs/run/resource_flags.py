@@ -113,10 +113,10 @@ def requests(arguments: argparse.Namespace, runs: dict[str, RunSpec], *, concurr
     """The requests that launch runs, given by name. Call inside :func:`jobs.common.cluster.connect`.
 
     Args:
-        concurrent: number of runs at a time, which share the cores of this Ray unless --cpus is given.
+        concurrent: number of runs at a time, which share the cores of this Ray cluster unless --cpus is given.
 
     Raises:
-        InsufficientResources: this Ray has fewer cores or GPUs than one run needs.
+        InsufficientResources: this Ray cluster has fewer cores or GPUs than one run needs.
     """
     minimum, maximum = parse_workers(arguments.workers)
     cpus = arguments.cpus or _recorded_cpus(arguments.spec, maximum * concurrent) or fair_share(maximum * concurrent)
@@ -141,12 +141,12 @@ def requests(arguments: argparse.Namespace, runs: dict[str, RunSpec], *, concurr
 
 
 def _recorded_cpus(spec_file: str | None, workers: int) -> int | None:
-    """The cores per worker that a spec file records; None, with a warning, if this Ray has fewer."""
+    """The cores per worker that a spec file records; None, with a warning, if this Ray cluster has fewer."""
     cpus, available = spec_flags.recorded_cpus(spec_file), fair_share(workers)
     if cpus is None or cpus <= available:
         return cpus
     say(
-        f"the trials behind --spec {spec_file} had {cpus} cores per worker, and this Ray has {available}: "
+        f"the trials behind --spec {spec_file} had {cpus} cores per worker, and this Ray cluster has {available}: "
         f"the result may differ from the trial's"
     )
     return None

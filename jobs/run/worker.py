@@ -108,7 +108,7 @@ def _train(request: RunRequest, board: Any) -> None:
 
 
 def _announce_nodes(run: str, board: Any, progress: Progress) -> None:
-    """Posts on which nodes the workers run and where they continue, whenever they are started."""
+    """Posts the workers' nodes and the step they start from, at every (re)start."""
     nodes = all_gather(ray.util.get_node_ip_address())
     if ray.train.get_context().get_world_rank() == 0:
         workers = f"{len(nodes)} worker{'s' * (len(nodes) > 1)} on {', '.join(nodes)}"

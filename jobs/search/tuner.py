@@ -50,7 +50,7 @@ def run_search(plan: SearchPlan, arguments: argparse.Namespace, data: Manifest) 
     """Runs a search, or resumes it, and writes its files; returns the result line.
 
     Raises:
-        InsufficientResources: this Ray has too few cores or GPUs for one trial.
+        InsufficientResources: this Ray cluster has too few cores or GPUs for one trial.
         TrainingFailed: every trial failed.
     """
     concurrent = _concurrent_trials(plan, arguments)

@@ -78,9 +78,9 @@ def prepare(laptop: Laptop) -> None:
 
 def reject_large_jobs(laptop: Laptop) -> None:
     log = laptop.submit(*TRAIN, "--name", "gpu", "--gpu", fails=True)
-    assert "training with 1 workers needs 1 GPU, and this Ray has 0" in log, log
+    assert "training with 1 workers needs 1 GPU, and this Ray cluster has 0" in log, log
     log = laptop.submit(*TRAIN, "--name", "many", "--workers", 3, fails=True)
-    assert "training with 3 workers needs 3 CPU, and this Ray has 2" in log, log
+    assert "training with 3 workers needs 3 CPU, and this Ray cluster has 2" in log, log
 
 
 def train_and_stop(laptop: Laptop) -> None:

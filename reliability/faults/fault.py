@@ -132,7 +132,14 @@ def steps_of(stdout: str) -> int:
     return steps
 
 
-def resumed_at(stderr: str) -> str:
-    """The epoch and step from which the last group of workers went on."""
-    starts = re.findall(r"from (epoch \d+, step \d+)", stderr)
-    return starts[-1] if starts else "nowhere"
+def describe_resumption(stderr: str, epochs: int) -> str:
+    """Where the last group of workers resumed, as part of a sentence; a run that never stopped has one group.
+
+    Args:
+        epochs: number of epochs of the run.
+    """
+    starts = [(int(epoch), int(step)) for epoch, step in re.findall(r"from epoch (\d+), step (\d+)", stderr)]
+    if not starts or starts[-1] == (1, 1):
+        return "was not interrupted"
+    epoch, step = starts[-1]
+    return "had finished all epochs" if epoch > epochs else f"resumed at epoch {epoch}, step {step}"

@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 
 from detector_core import storage
-from reliability.faults.fault import PromiseBroken, Workspace, ensure, last_line, resumed_at, steps_of
+from reliability.faults.fault import PromiseBroken, Workspace, describe_resumption, ensure, last_line, steps_of
 from tests.support.processes import children, kill
 from tests.support.progress import Process, Stuck
 from tests.support.training import EPOCHS, STEPS, start
@@ -132,8 +132,9 @@ class Scenario:
                     ensure(self.resume_message in err, f"--resume did not say {self.resume_message!r}: {err[-1000:]}")
                 ensure(code == 0, f"exit code {code}: {err[-3000:]}")
                 difference = _check_result(run, out, baseline)
-                resumed = f"went on from {resumed_at(err)}; " if "from epoch" in err else ""
-                return f"{ended}{resumed}no epoch, losses within {difference:.1%}{self.final_check(run)}"
+                resumed = describe_resumption(err, EPOCHS)
+                kept = f"no epoch lost; validation losses differ by {difference:.1%}"
+                return f"{kept}; {ended}{resumed}{self.final_check(run)}"
             finally:
                 _kill_remaining(run)
 

@@ -152,7 +152,8 @@ TRAINING = (
     Fault(
         name="the network between two hosts is cut",
         promise="the run goes on with the remaining hosts from the last checkpoint",
-        cause="the cable of one of two hosts made of namespaces is pulled; Ray runs on both (reliability/cluster)",
+        cause="the virtual network link of one of two simulated hosts (Linux network namespaces) is taken down; Ray "
+        "runs on both (reliability/cluster)",
         checks="end of the job, its epochs, seconds until each step",
         run=cut_network,
         tested_by="tests/reliability/test_hosts.py",

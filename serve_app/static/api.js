@@ -1,4 +1,4 @@
-// A client of the HTTP interface: requests with upload progress, the API key, and errors.
+// A client of the HTTP API: requests with upload progress, the API key, and errors.
 
 const KEY = "api-key"; // in sessionStorage, so it belongs to this tab only
 

@@ -32,7 +32,7 @@ export const TEXTS = {
   "model.line": ["Model {version}, trained on {data}.", "Modell {version}, trainiert mit {data}."],
   "model.line.starter": [
     "Starter model {version}, which came with this software. It learned from {data}: photographs and StyleGAN faces. It does not know other generators, face swaps or edited photographs.",
-    "Startmodell {version}, das mit dieser Software kam. Es hat aus {data} gelernt: Fotos und StyleGAN-Gesichter. Andere Generatoren, vertauschte Gesichter und bearbeitete Fotos kennt es nicht.",
+    "Startmodell {version}, das dieser Software beiliegt. Es hat aus {data} gelernt: Fotos und StyleGAN-Gesichter. Andere Generatoren, ausgetauschte Gesichter (Face Swaps) und bearbeitete Fotos kennt es nicht.",
   ],
   "model.good": ["How often is it right?", "Wie oft liegt der Detektor richtig?"],
   "model.test": [
@@ -74,7 +74,7 @@ export const TEXTS = {
   "card.removed": ["{name} removed.", "{name} entfernt."],
   "step.waiting": ["Waiting …", "In der Warteschlange …"],
   "step.sending": ["Uploading: {percent}", "Wird hochgeladen: {percent}"],
-  "step.looking": ["Analysing …", "Wird ausgewertet …"],
+  "step.looking": ["Analyzing …", "Wird ausgewertet …"],
   "step.progress": ["Upload progress", "Fortschritt beim Hochladen"],
   "step.again": [
     "The service is busy. Trying again in {seconds} s; you do not need to do anything.",
@@ -132,10 +132,10 @@ export const TEXTS = {
   ],
   "help.no_face": [
     "The detector examines faces only, so this says nothing about whether the picture is real. Try a picture in which the face is larger, sharper or turned toward the camera.",
-    "Der Detektor untersucht nur Gesichter; ob das Bild echt ist, sagt das also nicht. Versuchen Sie es mit einem Bild, auf dem das Gesicht größer, schärfer oder der Kamera zugewandt ist.",
+    "Der Detektor untersucht nur Gesichter; über die Echtheit des Bildes sagt das also nichts aus. Versuchen Sie es mit einem Bild, auf dem das Gesicht größer, schärfer oder der Kamera zugewandt ist.",
   ],
   "faces.label": ["Faces in this picture", "Gesichter in diesem Bild"],
-  "faces.one": ["Face {n}: {percent} likely AI-generated", "Gesicht {n}: mit {percent} Wahrscheinlichkeit KI-generiert"],
+  "faces.one": ["Face {n}: {percent} likely to be AI-generated", "Gesicht {n}: mit {percent} Wahrscheinlichkeit KI-generiert"],
   "faces.note": [
     "Each face is scored separately. The highest score decides for the whole picture.",
     "Jedes Gesicht wird einzeln bewertet. Der höchste Wert entscheidet für das ganze Bild.",
@@ -144,7 +144,7 @@ export const TEXTS = {
   "note.title": ["Good to know", "Gut zu wissen"],
   "note.recompressed": [
     "The picture is heavily compressed, as is usual in messaging apps. Compression removes traces; the original file gives a more reliable answer.",
-    "Das Bild ist stark komprimiert, wie es Messenger-Apps tun. Dabei gehen Spuren verloren; die Originaldatei liefert eine verlässlichere Antwort.",
+    "Das Bild ist stark komprimiert, wie bei Messenger-Apps üblich. Dabei gehen Spuren verloren; die Originaldatei liefert eine verlässlichere Antwort.",
   ],
   "note.upscaled": [
     "The picture, or the face in it, is very small and had to be enlarged, so the answer is less reliable.",

@@ -23,7 +23,7 @@ export const MORE = {
   "expert.thresholds": ["Thresholds", "Schwellenwerte"],
   "expert.thresholds.value": ["real < {low} · fake ≥ {high}", "real < {low} · fake ≥ {high}"],
   "expert.size": ["Picture size", "Bildgröße"],
-  "expert.size.value": ["{width} × {height} px, upright", "{width} × {height} px, aufrecht"],
+  "expert.size.value": ["{width} × {height} px, after EXIF rotation", "{width} × {height} px, nach EXIF-Drehung"],
   "expert.scored": ["Analyzed area", "Ausgewerteter Bereich"],
   "expert.scored.value": ["{left}, {top} – {right}, {bottom} px", "{left}, {top} – {right}, {bottom} px"],
   "expert.detector": ["Face detection confidence", "Konfidenz der Gesichtserkennung"],
@@ -35,13 +35,13 @@ export const MORE = {
   "video.frame": ["Choose a moment", "Wählen Sie einen Moment"],
   "video.hint": [
     "Move to a moment in which the face is large and sharp. Only this one frame is sent.",
-    "Gehen Sie zu einem Moment, in dem das Gesicht groß und scharf ist. Nur dieses eine Bild wird gesendet.",
+    "Gehen Sie zu einem Moment, in dem das Gesicht groß und scharf ist. Nur dieses Einzelbild wird gesendet.",
   ],
   "video.time": ["Position in the video", "Position im Video"],
   "video.at": ["{time} of {end} seconds", "{time} von {end} Sekunden"],
   "video.back": ["Step back", "Einen Schritt zurück"],
   "video.forth": ["Step forward", "Einen Schritt vor"],
-  "video.pick": ["Analyze this frame", "Dieses Bild auswerten"],
+  "video.pick": ["Analyze this frame", "Dieses Einzelbild auswerten"],
   "video.clip": ["Analyze the whole clip", "Ganzen Clip auswerten"],
   "video.name": ["{name} at {time} s", "{name} bei {time} s"],
   "video.unseen": ["Your browser cannot play this video.", "Ihr Browser kann dieses Video nicht abspielen."],
@@ -125,7 +125,7 @@ export const MORE = {
   ],
   "error.video": [
     "It cannot be read as a video. Save it as MP4 (H.264) or WebM, or choose a single frame.",
-    "Sie lässt sich nicht als Video lesen. Speichern Sie sie als MP4 (H.264) oder WebM, oder wählen Sie ein einzelnes Bild aus.",
+    "Sie lässt sich nicht als Video lesen. Speichern Sie sie als MP4 (H.264) oder WebM, oder wählen Sie ein Einzelbild aus.",
   ],
   "error.401": ["The service requires a key.", "Für diesen Dienst brauchen Sie einen Schlüssel."],
   "error.404": [
@@ -150,7 +150,7 @@ export const MORE = {
   ],
   "error.413.video": [
     "This video is longer or larger than the service accepts. Choose a single frame above, or cut the clip to the seconds that matter.",
-    "Dieses Video ist länger oder größer, als der Dienst erlaubt. Wählen Sie oben ein einzelnes Bild aus, oder kürzen Sie den Clip auf die entscheidenden Sekunden.",
+    "Dieses Video ist länger oder größer, als der Dienst erlaubt. Wählen Sie oben ein Einzelbild aus, oder kürzen Sie den Clip auf die entscheidenden Sekunden.",
   ],
   "error.415": [
     "The service cannot read this kind of file. Choose a JPEG, PNG or WebP picture.",
@@ -169,8 +169,8 @@ export const MORE = {
     "Im Dienst ist ein Fehler aufgetreten; an Ihrem Bild liegt es nicht. Versuchen Sie es erneut, und informieren Sie den Betreiber, wenn es wieder geschieht.",
   ],
   "error.503": [
-    "The service is very busy. Try again in {seconds} s.",
-    "Der Dienst ist stark ausgelastet. Versuchen Sie es in {seconds} s erneut.",
+    "The service cannot answer at the moment. Try again in {seconds} s.",
+    "Der Dienst kann im Moment nicht antworten. Versuchen Sie es in {seconds} s erneut.",
   ],
   "error.now": ["You can try again now.", "Sie können es jetzt erneut versuchen."],
   "error.request": ["Request ID: {id}", "Anfrage-ID: {id}"],

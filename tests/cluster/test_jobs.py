@@ -92,7 +92,7 @@ def test_too_few_resources_are_reported_in_seconds(client: Client, tiny_dataset:
     flags = ("--data", str(tiny_dataset), "--storage", str(tmp_path), "--gpu")
     done = client.submit("python", "-m", "jobs.train", *TINY, *flags)
     assert done.returncode == 1
-    assert "needs 1 GPU, and this Ray has 0" in done.stdout
+    assert "needs 1 GPU, and this Ray cluster has 0" in done.stdout
 
 
 def test_a_job_without_an_address_starts_a_private_ray(client: Client, tiny_dataset: Path, tmp_path: Path) -> None:
@@ -100,7 +100,7 @@ def test_a_job_without_an_address_starts_a_private_ray(client: Client, tiny_data
     command = [sys.executable, "-m", "jobs.prepare", images, "--out", str(tmp_path / "data")]
     done = run(command, env=client.head.env)
     assert done.returncode == 0, done.stderr
-    assert re.search(r"to use the Ray that already runs on this machine, set RAY_ADDRESS=[\d.]+:\d+", done.stderr)
+    assert re.search(r"to use the one that already runs on this machine, set RAY_ADDRESS=[\d.]+:\d+", done.stderr)
     assert json.loads(done.stdout.splitlines()[-1])["images"] == 80
 
 

@@ -13,15 +13,16 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "extend.md").read_text()
 DIFFS = re.findall(r"^```diff\n(.*?)^```$", PAGE, flags=re.MULTILINE | re.DOTALL)
-VARIANT, METRIC = 0, 1
+VARIANT, METRIC, CHANGE = 0, 1, 2
 LIMIT_S = 300
 METRIC_TESTS = "tests/core/evaluation/test_metrics.py"
+CHANGE_TESTS = "tests/core/evaluation/test_robustness.py"
 
 
 def changed(diff: str, folder: Path) -> Path:
-    """A copy of the core and its metrics' tests, with the diff applied; git looks at no repository around it."""
+    """A copy of the core and the tests that diffs change, with the diff applied; git sees no repository around it."""
     shutil.copytree(ROOT / "detector_core", folder / "detector_core", ignore=shutil.ignore_patterns("__pycache__"))
-    for name in (METRIC_TESTS, "tests/support/scores.py"):
+    for name in (METRIC_TESTS, CHANGE_TESTS, "tests/support/scores.py"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, folder / name)
     subprocess.run(["git", "init", "--quiet", folder], check=True)
@@ -42,9 +43,8 @@ def tried(code: str, folder: Path, *arguments: object) -> Any:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def test_there_are_two_and_each_is_under_40_lines() -> None:
-    assert len(DIFFS) == 2
-    assert [len(diff.splitlines()) < 40 for diff in DIFFS] == [True, True]
+def test_there_are_three_and_each_is_under_40_lines() -> None:
+    assert [len(diff.splitlines()) < 40 for diff in DIFFS] == [True, True, True]
 
 
 TRAIN = """
@@ -88,8 +88,9 @@ def test_the_seventh_variant_trains_is_evaluated_and_explained(tiny_dataset: Pat
 
 
 EVALUATE = """
-import json
+import json, sys
 import pandas as pd
+import pytest
 from detector_core.evaluation import comparison, comparison_html, report, report_html
 from detector_core.evaluation.calibration import UNCALIBRATED
 from detector_core.networks.variants import spec_for
@@ -102,7 +103,9 @@ training = {"epochs": 1, "seconds": 1.0, "best": epoch}
 rows = scores.assign(p_fake=UNCALIBRATED.p_fake(scores["logit"]))
 run = comparison.EvaluatedRun(spec=spec_for("resnet68"), report=made, scores=rows, training=training, history=[epoch])
 compared = comparison.compare([run])
+tests = pytest.main(["--noconftest", "--hypothesis-seed=0", "-q", sys.argv[1]])
 print(json.dumps({
+    "tests": tests,
     "value": made["metrics"]["fake_precision"]["value"],
     "shown": ["precision of fakes" in text for text in (
         report_html.render_page(made, {}), report.format_report(made), comparison_html.format_comparison(compared)
@@ -113,12 +116,36 @@ print(json.dumps({
 
 
 def test_the_new_metric_is_in_the_report_on_its_page_and_in_the_tables(tmp_path: Path) -> None:
-    folder = changed(DIFFS[METRIC], tmp_path)
-    found = tried(EVALUATE, folder)
+    found = tried(EVALUATE, changed(DIFFS[METRIC], tmp_path), METRIC_TESTS)
+    assert found["tests"] == 0
     assert found["value"] == pytest.approx(1 / 2)
     assert found["shown"] == [True, True, True]
     assert found["paper"]["ours"] == pytest.approx(100 * found["value"])
     assert 50 < found["paper"]["paper"] < 100
-    command = [sys.executable, "-m", "pytest", "--noconftest", "--hypothesis-seed=0", "-q", METRIC_TESTS]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=LIMIT_S)
-    assert done.returncode == 0, done.stdout
+
+
+GRID = """
+import json, sys
+import pandas as pd
+import pytest
+from detector_core.evaluation import report, report_html
+from detector_core.evaluation.calibration import UNCALIBRATED
+from detector_core.evaluation.robustness import CHANGES, UNCHANGED, evaluate_grid
+data = {"name": "drawn", "generated": True, "fingerprint": "f", "counts": {"train": {"real": 1, "fake": 1}}}
+model = {"run": "one", "variant": "resnet68", "weights_sha256": "w", "data": data}
+scores = pd.DataFrame({"path": ["a", "b"], "label": ["real", "fake"], "logit": [-2.0, 2.0]})
+made = report.build_report(scores, UNCALIBRATED, model=model, data=data, split="test")
+grid = scores.assign(**{name: scores["logit"] for name in (UNCHANGED, *CHANGES)})
+made["robustness"] = evaluate_grid(grid, UNCALIBRATED)
+tests = pytest.main(["--noconftest", "-q", "-k", "each_change or documented_effect", sys.argv[1]])
+print(json.dumps({
+    "tests": tests,
+    "rows": [row["change"] for row in made["robustness"]].count("grayscale"),
+    "shown": ["grayscale" in text for text in (report_html.render_page(made, {}), report.format_report(made))],
+}))
+"""
+
+
+def test_the_new_change_is_a_row_of_the_report_and_of_its_page(tmp_path: Path) -> None:
+    found = tried(GRID, changed(DIFFS[CHANGE], tmp_path), CHANGE_TESTS)
+    assert found == {"tests": 0, "rows": 1, "shown": [True, True]}

@@ -1,4 +1,4 @@
-"""jobs.evaluate and its scoring workers, on the Ray that the tests of the jobs share."""
+"""jobs.evaluate and its scoring workers, on the Ray cluster that the tests of the jobs share."""
 
 import argparse
 import json

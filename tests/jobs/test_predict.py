@@ -40,7 +40,7 @@ def uploads(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def predict(run_job: Any, shared_ray: str) -> Any:  # noqa: ARG001
-    """Runs the job on the shared Ray."""
+    """Runs the job on the shared Ray cluster."""
     return functools.partial(run_job, "predict")
 
 

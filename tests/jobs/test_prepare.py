@@ -26,7 +26,7 @@ from jobs.common.chunks import ChunkStore
 
 @pytest.fixture
 def run(run_job: Any, shared_ray: str) -> Any:  # noqa: ARG001
-    """Runs the job on the shared Ray."""
+    """Runs the job on the shared Ray cluster."""
     return functools.partial(run_job, "prepare")
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from detector_core.errors import BadConfig
-from jobs.serve import read_settings
+from jobs.serve import main, read_settings
 
 
 def test_the_fields_of_a_settings_file_are_read(tmp_path: Path) -> None:
@@ -24,6 +24,8 @@ def test_without_a_settings_file_the_defaults_are_used() -> None:
         ("max_batch: 3", "there is no setting max_batch"),
         ("applications: []", "serve deploy"),
         ("- 1", "must be a YAML or JSON object"),
+        ("models: /srv/models", "sets models: remove it, and name the folder of the models with --models"),
+        ("model: runs/one", "sets model: remove it"),
         ("{", "cannot be read"),
         (None, "No such"),
     ],
@@ -36,3 +38,13 @@ def test_an_invalid_settings_file_is_reported_in_one_line(tmp_path: Path, text: 
         read_settings(str(path), "models")
     assert "\n" not in str(error.value)
     assert str(path) in str(error.value)
+
+
+def test_without_the_starter_an_empty_folder_is_refused_and_stays_empty(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["--no-starter", "--models", str(tmp_path / "modles")])
+    assert ended.value.code == 1
+    assert "modles has no live model: promote one" in capsys.readouterr().err
+    assert not (tmp_path / "modles").exists()

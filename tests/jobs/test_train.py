@@ -105,7 +105,7 @@ def test_a_killed_worker_and_a_killed_driver_do_not_change_the_result(
 def test_a_stopped_run_has_written_a_checkpoint(
     number: signal.Signals, spec: Path, tiny_dataset: Path, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    """Ctrl-C reaches every process of the terminal, those of a private Ray too; ``ray job stop`` reaches the driver."""
+    """Ctrl-C reaches every process of the terminal, those of a private Ray cluster too; ``ray job stop`` the driver."""
     if number == signal.SIGTERM:
         request.getfixturevalue("shared_ray")
     process = start(spec, tiny_dataset, tmp_path, "stopped", "--checkpoint-every", "0", "--epochs", "1000")
@@ -139,7 +139,7 @@ def test_a_broken_image_stops_the_run_at_once_and_is_named(
 def test_too_many_workers_fail_in_seconds(spec_file: Path, tiny_dataset: Path, tmp_path: Path, run_job: Any) -> None:
     done = run_job("train", *arguments(spec_file, tiny_dataset, tmp_path, "bad", "--workers", "9"))
     assert (done.code, done.result) == (1, {})
-    assert "training with 9 workers needs 9 CPU, and this Ray has" in done.last_message
+    assert "training with 9 workers needs 9 CPU, and this Ray cluster has" in done.last_message
     assert not (tmp_path / "bad").exists()
 
 

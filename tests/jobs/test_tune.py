@@ -29,7 +29,7 @@ def flags(spec_file: Path, dataset: Path, folder: Path, name: str, *more: str) -
 
 @pytest.fixture
 def tune(run_job: Any, shared_ray: str) -> Callable[..., dict[str, Any]]:  # noqa: ARG001
-    """Runs a search on the shared Ray; its result. Fails unless it succeeds."""
+    """Runs a search on the shared Ray cluster; its result. Fails unless it succeeds."""
 
     def run(*arguments: str) -> dict[str, Any]:
         code, result, messages = run_job("tune", *arguments)
@@ -54,12 +54,13 @@ def test_training_with_the_best_learning_rate_repeats_the_best_trial(
     tiny_dataset: Path, tiny_spec: RunSpec, spec_file: Path, tmp_path: Path, tune: Any, run_job: Any
 ) -> None:
     """The learning rate 1e30 fails: it is tried once more, listed as failed, and does not end the search."""
-    result = tune(*flags(spec_file, tiny_dataset, tmp_path, "rates", "--learning-rates", "0.003,1e-6,1e30"))
+    search = flags(spec_file, tiny_dataset, tmp_path, "rates", "--learning-rates", "0.003,1e30", "--retries", "0")
+    result = tune(*search)
     folder = tmp_path / "runs" / "rates"
-    assert (result["trials"], result["failed"], result["best"]["learning_rate"]) == (3, 1, 0.003)
+    assert (result["trials"], result["failed"], result["best"]["learning_rate"]) == (2, 1, 0.003)
     trials = pd.read_csv(folder / "trials.csv")
     status = trials.groupby("optim.learning_rate")["status"].first().to_dict()
-    assert status == {0.003: "completed", 1e-6: "completed", 1e30: "failed"}
+    assert status == {0.003: "completed", 1e30: "failed"}
     assert "loss is" in trials["error"].dropna().iloc[0]
     assert (folder / "objective.png").stat().st_size > 1000
     assert not [path for path in folder.glob("trials/*/checkpoint_*") if path.is_dir()]
@@ -88,11 +89,7 @@ def test_training_with_the_best_learning_rate_repeats_the_best_trial(
     hparams = events.PluginTagToContent("hparams")["_hparams_/session_start_info"]
     assert b"learning_rate" in hparams
 
-    before = models(folder)
-    again_flags = flags(spec_file, tiny_dataset, tmp_path, "rates", "--learning-rates", "0.003,1e-6,1e30", "--resume")
-    assert tune(*again_flags) == result
-    assert models(folder) == before
-    assert refused(*flags(spec_file, tiny_dataset, tmp_path, "rates", "--learning-rates", "0.003,1e-6,1e30")) == 1
+    assert refused(*search) == 1
     assert refused(*flags(spec_file, tiny_dataset, tmp_path, "rates", "--learning-rates", "0.003", "--resume")) == 1
 
 
@@ -117,6 +114,8 @@ def test_a_killed_search_can_be_resumed_and_repeats_no_finished_trial(
     trials = pd.read_csv(folder / "trials.csv")
     assert trials.groupby("trial")["epoch"].apply(list).tolist() == [[1, 2, 3, 4]] * 2
     assert set(trials["status"]) == {"completed"}
+    losses = trials.groupby("optim.learning_rate")["val_loss"].min()
+    assert result["best"]["learning_rate"] == losses.idxmin()
 
 
 def test_asha_stops_trials_early_and_optuna_starts_with_the_learning_rate_of_the_spec(

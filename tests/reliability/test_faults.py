@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from reliability.faults.__main__ import FAULTS
-from reliability.faults.fault import Fault, Outcome, Workspace, cause
+from reliability.faults.fault import Fault, Outcome, Workspace, cause, describe_resumption
 from reliability.faults.report import PAGE, page
 from reliability.faults.serving import SERVING
 
@@ -28,6 +28,19 @@ def test_the_promise_holds(fault: Fault, workspace: Workspace) -> None:
     if outcome.held == "skipped":
         pytest.skip(outcome.lost)
     assert outcome.held == "yes", outcome.lost
+
+
+@pytest.mark.parametrize(
+    ("starts", "described"),
+    [
+        (["from epoch 1, step 1"], "was not interrupted"),
+        (["from epoch 1, step 1", "from epoch 4, step 11"], "resumed at epoch 4, step 11"),
+        (["from epoch 11, step 1"], "had finished all epochs"),
+        ([], "was not interrupted"),
+    ],
+)
+def test_an_outcome_says_where_a_run_resumed(starts: list[str], described: str) -> None:
+    assert describe_resumption("\n".join(f"run: 2 workers on 127.0.0.1, {start}" for start in starts), 10) == described
 
 
 def test_the_page_has_the_outcome_of_every_fault_and_every_promise_held() -> None:

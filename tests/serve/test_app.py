@@ -126,7 +126,7 @@ def test_it_stops_cleanly_and_leaves_nothing(service: Service) -> None:
 
 
 def test_a_model_that_no_replica_can_load_is_named(tmp_path: Path) -> None:
-    """On a private Ray, even if `ray start` has left a note of a cluster that is long gone."""
+    """On a private Ray cluster, even if `ray start` has left a note of a cluster that is long gone."""
     version = versions.promote(save_model(tmp_path / "model"), tmp_path / "models")
     weights = tmp_path / "models" / version / artifacts.WEIGHTS
     weights.write_bytes(weights.read_bytes()[:-1])

@@ -81,6 +81,7 @@ def test_requests_beyond_the_capacity_are_503(predictor: Predictor) -> None:
     client = TestClient(make_app(predictor, InterruptedClient(predictor, send_second_request), max_open=1))
     assert client.post("/v1/detect", content=image_bytes(), headers=JPEG).status_code == 200
     assert [status_and_code(answer) for answer in answers] == [(503, "unavailable")]
+    assert answers[0].json()["error"]["message"].startswith("too many requests are open")
     assert client.post("/v1/detect", content=image_bytes(), headers=JPEG).status_code == 200
 
 

@@ -1,5 +1,6 @@
 """Headers and id of every answer, and the events for metrics and log."""
 
+import pytest
 from fastapi.testclient import TestClient
 
 from detector_core.registry.predictor import Predictor
@@ -20,12 +21,15 @@ def test_a_valid_request_id_is_kept_and_an_invalid_one_replaced(client: TestClie
     assert client.get("/nope", headers={"X-Request-ID": "a b"}).json()["error"]["request_id"] != "a b"
 
 
-def test_an_unexpected_exception_is_500_without_details(predictor: Predictor) -> None:
+def test_an_unexpected_exception_is_500_without_details(predictor: Predictor, caplog: pytest.LogCaptureFixture) -> None:
     app = make_app(predictor, FailingClient(RuntimeError("a secret detail")))
     client = TestClient(app, raise_server_exceptions=False)
     response = client.post("/v1/detect", content=image_bytes(), headers=JPEG)
     assert status_and_code(response) == (500, "internal")
     assert "secret" not in response.text
+    (record,) = [record for record in caplog.records if record.exc_info]
+    assert record.name == "ray.serve", "the log that Serve writes as JSON, where operators look for the request's id"
+    assert response.json()["error"]["request_id"] in record.getMessage()
 
 
 def test_each_answer_is_one_event_without_image_or_file_name(predictor: Predictor) -> None:

@@ -201,6 +201,12 @@ def test_the_body_must_have_a_url(client: TestClient) -> None:
         assert status_and_code(client.post("/v1/detect", json=body)) == (422, "no_image")
 
 
+def test_a_json_body_that_is_too_large_is_refused_with_its_limit(client: TestClient) -> None:
+    refused = client.post("/v1/detect", json={"url": "https://example.org/" + 20_000 * "x"})
+    assert status_and_code(refused) == (413, "too_large")
+    assert refused.json()["error"]["message"] == "the request is larger than 16 KiB"
+
+
 def test_downloads_are_off_by_default(predictor: Predictor) -> None:
     client = TestClient(make_app(predictor))
     assert status_and_code(post_url(client, "http://8.8.8.8/x")) == (415, "unsupported_media_type")

@@ -52,8 +52,8 @@ def test_a_picture_without_a_face_gets_advice(page: Page) -> None:
 def test_a_face_is_chosen_from_the_list_or_in_the_picture(page: Page) -> None:
     add(page, three(5, 90, 50))
     heading(page, "1 of 3 faces looks AI-generated.")
-    expect(page.get_by_role("radio", name="Face 2: 90% likely AI-generated")).to_be_checked()
-    page.get_by_role("radio", name="Face 1: 5% likely AI-generated").check()
+    expect(page.get_by_role("radio", name="Face 2: 90% likely to be AI-generated")).to_be_checked()
+    page.get_by_role("radio", name="Face 1: 5% likely to be AI-generated").check()
     heading(page, "Face 1 looks like a photograph.")
     page.locator(".face").nth(2).click()
     heading(page, "Face 3: the detector cannot tell.")

@@ -1,4 +1,4 @@
-"""jobs.common.cluster: version mismatches, resources and the autoscaler, a lost head node. Starts no Ray."""
+"""jobs.common.cluster: version mismatches, resources and the autoscaler, a lost head node. Starts no Ray cluster."""
 
 import subprocess
 import sys
@@ -44,14 +44,14 @@ def test_a_version_mismatch_is_one_line_with_both_versions(monkeypatch: pytest.M
 
 def test_a_request_for_a_gpu_that_no_node_has_is_refused(set_cluster: Any) -> None:
     set_cluster({"CPU": 2.0}, {})
-    with pytest.raises(InsufficientResources, match="training needs 1 GPU, and this Ray has 0: ask for less"):
+    with pytest.raises(InsufficientResources, match="training needs 1 GPU, and this Ray cluster has 0: ask for less"):
         cluster.check_resources(cpus=1, gpus=1, purpose="training")
 
 
 def test_a_request_for_more_than_the_autoscaler_may_add_is_refused(set_cluster: Any) -> None:
     set_cluster({"CPU": 4.0}, {"CPU": 64, "GPU": 8})
     with pytest.raises(
-        InsufficientResources, match="needs 9 GPU, and this Ray has 0, and 8 with every node it may add"
+        InsufficientResources, match="needs 9 GPU, and this Ray cluster has 0, and 8 with every node it may add"
     ):
         cluster.check_resources(cpus=9, gpus=9, purpose="training")
 
@@ -59,7 +59,7 @@ def test_a_request_for_more_than_the_autoscaler_may_add_is_refused(set_cluster: 
 def test_a_job_waits_for_nodes_that_the_autoscaler_may_add(set_cluster: Any, capfd: pytest.CaptureFixture[str]) -> None:
     set_cluster({}, {"CPU": 64, "GPU": 8})
     cluster.check_resources(cpus=4, gpus=4, purpose="training")
-    assert "training needs 4 GPU, and this Ray has 0: waiting for its autoscaler" in capfd.readouterr().err
+    assert "training needs 4 GPU, and this Ray cluster has 0: waiting for its autoscaler" in capfd.readouterr().err
 
 
 def test_enough_resources_need_no_message(set_cluster: Any, capfd: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,4 @@
-"""jobs.run.progress: how the driver shows the messages of a run. Starts no Ray."""
+"""jobs.run.progress: how the driver shows the messages of a run. Starts no Ray cluster."""
 
 import time
 from types import SimpleNamespace

@@ -1,4 +1,4 @@
-"""jobs.search: resuming a search needs the same plan and counts no epoch twice. Starts no Ray."""
+"""jobs.search: resuming a search needs the same plan and counts no epoch twice. Starts no Ray cluster."""
 
 import dataclasses
 import json
