@@ -38,6 +38,7 @@ COPY pyproject.toml uv.lock ./
 # Docker passes the proxy of its own settings on to containers: the probes must not go through it.
 ENV PATH=/opt/venv/bin:$PATH \
     UV_PROJECT_ENVIRONMENT=/opt/venv \
+    RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH=serve_app.proxy:middlewares \
     RAY_USAGE_STATS_ENABLED=0 \
     no_proxy=localhost,127.0.0.1,::1
 USER 1000

@@ -1,7 +1,5 @@
 """The errors of the service, and the JSON form in which all of them are answered."""
 
-import re
-import uuid
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -10,10 +8,33 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, HTTPConnection
 
-from serve_app.schemas import CODES, OTHER_CODES, Error, ErrorAnswer
+from serve_app import request_ids
+from serve_app.schemas import Error, ErrorAnswer
 
-_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
-
+CODES = {
+    400: "not_an_image",
+    401: "unauthorized",
+    404: "not_found",
+    405: "method_not_allowed",
+    408: "too_slow",
+    413: "too_large",
+    415: "unsupported_media_type",
+    422: "no_image",
+    429: "too_many_requests",
+    500: "internal",
+    503: "unavailable",
+}
+"""The ``code`` of each error status, unless one of :data:`OTHER_CODES` is more precise."""
+OTHER_CODES = {
+    "bad_request": (400, "the body is not a valid form or JSON, although its content type says so"),
+    "not_a_video": (400, "the file is not a clip, or is damaged"),
+    "no_video": (422, "the form has no clip"),
+    "no_consent": (422, "feedback without consent=true"),
+    "bad_parameter": (422, "a parameter has an invalid value"),
+    "bad_receipt": (422, "feedback with a receipt of another image or service, or that claims another answer"),
+    "bad_url": (422, "the URL is not allowed, or did not return an image"),
+}
+"""Code -> status and meaning."""
 CLIENT_CLOSED = 499
 """Status, in metrics and log, of a request whose client closed the connection before the answer."""
 MODEL_BUSY = "too many images are waiting for the model: try again in a moment"
@@ -49,10 +70,9 @@ class Refusal(HTTPException):
 
 
 def request_id(request: HTTPConnection) -> str:
-    """The id of a request: the one in its X-Request-ID header if that is valid, else a new one; stable across calls."""
+    """The id of a request, see :func:`serve_app.request_ids.choose`; stable across calls."""
     if not hasattr(request.state, "request_id"):
-        given = request.headers.get("x-request-id", "")
-        request.state.request_id = given if _ID.fullmatch(given) else str(uuid.uuid4())
+        request.state.request_id = request_ids.choose(request.headers.getlist(request_ids.HEADER))
     identifier: str = request.state.request_id
     return identifier
 

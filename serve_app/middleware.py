@@ -1,4 +1,6 @@
-"""Wraps every request: request id, security headers, a last exception handler, and one event for metrics and log."""
+"""Wraps every request: Host, HEAD, request id, security headers, a last exception handler, and one event for metrics
+and log.
+"""
 
 import asyncio
 import logging
@@ -11,7 +13,8 @@ from starlette.datastructures import MutableHeaders
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serve_app.errors import CLIENT_CLOSED, internal_error, request_id
+from serve_app import request_ids
+from serve_app.errors import CLIENT_CLOSED, error_response, internal_error, request_id
 
 HEADERS = {
     "Content-Security-Policy": (
@@ -27,6 +30,7 @@ HEADERS = {
     "X-Frame-Options": "DENY",
 }
 UNKNOWN_ROUTE = "unknown"
+NO_HOST = "the request must have one Host header"
 _log = logging.getLogger("ray.serve")
 
 
@@ -94,7 +98,7 @@ def timings_of(request: HTTPConnection) -> RequestTimings:
 
 
 class RequestMiddleware:
-    """The outermost ASGI layer.
+    """The outermost ASGI layer. It answers HEAD like GET without the body, and a request without one Host with 400.
 
     Args:
         observe: called with each request after its answer.
@@ -108,8 +112,10 @@ class RequestMiddleware:
             await self._app(scope, receive, send)
             return
         scope.setdefault("state", {})
+        method, status = scope["method"], 0
+        if method == "HEAD":
+            scope = {**scope, "method": "GET"}
         request = HTTPConnection(scope)
-        status = 0
         timings = timings_of(request)
 
         async def send_with_headers(message: Message) -> None:
@@ -118,11 +124,14 @@ class RequestMiddleware:
                 status = message["status"]
                 headers = MutableHeaders(scope=message)
                 headers.update(HEADERS)
-                headers["X-Request-ID"] = request_id(request)
+                headers[request_ids.HEADER] = request_id(request)
+            elif method == "HEAD":
+                message = {**message, "body": b""}
             await send(message)
 
         try:
-            await self._app(scope, receive, send_with_headers)
+            app = self._app if _has_host(request) else error_response(request, 400, NO_HOST, "bad_request")
+            await app(scope, receive, send_with_headers)
         except asyncio.CancelledError:
             status = status or CLIENT_CLOSED
             raise
@@ -135,7 +144,7 @@ class RequestMiddleware:
             route = getattr(scope.get("route"), "path", UNKNOWN_ROUTE)
             event = RequestEvent(
                 route=route,
-                method=scope["method"],
+                method=method,
                 status=status,
                 request_id=request_id(request),
                 seconds={**timings.seconds, "total": timings.total},
@@ -144,3 +153,9 @@ class RequestMiddleware:
                 p_fakes=tuple(timings.p_fakes),
             )
             self._observe(event)
+
+
+def _has_host(request: HTTPConnection) -> bool:
+    """Whether a request names its host exactly once, as HTTP/1.1 demands. HTTP/1.0 has no such header."""
+    hosts = request.headers.getlist("host")
+    return (len(hosts) == 1 and bool(hosts[0])) or (not hosts and request.scope["http_version"] == "1.0")

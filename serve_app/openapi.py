@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from serve_app.feedback_form import LABELS, MAX_ID, VERDICTS
+from serve_app.feedback_form import LABELS
 from serve_app.settings import HttpSettings
 from serve_app.uploads import FIELD
 
@@ -38,7 +38,9 @@ def feedback_body() -> dict[str, Any]:
             "enum": ["true"],
             "description": "agrees that the image is stored and used for training",
         },
-        "verdict": {"type": "string", "enum": list(VERDICTS), "description": "the verdict that the service gave"},
-        "request_id": {"type": "string", "maxLength": MAX_ID, "description": "the request_id of that answer"},
+        "receipt": {
+            "type": "string",
+            "description": "the receipt in the answer about this image: what the service had answered is recorded",
+        },
     }
     return {"required": True, "content": _form(properties, [FIELD, "label", "consent"])}

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, FastAPI, Query, Request, Security
+from fastapi import APIRouter, Depends, FastAPI, Query, Request, Response, Security
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import FileResponse
 from fastapi.security import APIKeyHeader, HTTPBearer
@@ -35,6 +35,7 @@ from serve_app.schemas import (
     Thresholds,
     Timing,
     VideoAnswer,
+    model_warnings,
 )
 from serve_app.service import DetectionService, seconds_by_stage
 from serve_app.settings import Faces, HttpSettings
@@ -128,7 +129,7 @@ def _upload_routes(settings: HttpSettings) -> APIRouter:
         "/v1/feedback",
         status_code=201,
         summary="Report a wrong verdict",
-        responses=error_responses(*statuses, 404),
+        responses={200: {"model": FeedbackAnswer, "description": "given before"}, **error_responses(*statuses, 404)},
         **body(openapi.feedback_body()),
     )(give_feedback)
     return router
@@ -155,7 +156,11 @@ async def detect(
         files = await read_within(deadline, reading)
     images = await compute_within(request, deadline, service.detect(files, faces, explain, timings))
     identifier = request_id(request)
-    results = [_result(index, *pair, identifier) for index, pair in enumerate(images)]
+    receipts = await service.sign(files, [prediction for _, prediction in images], identifier)
+    results = [
+        _result(index, image, prediction, identifier, receipt)
+        for index, ((image, prediction), receipt) in enumerate(zip(images, receipts, strict=True))
+    ]
     return DetectAnswer(results=results, request_id=identifier, timing_ms=_timing(timings))
 
 
@@ -178,6 +183,7 @@ async def detect_video(
         data = await read_within(deadline, uploads.read_clip(request, max_bytes=limits.max_video_bytes))
     work = service.detect_clip(data, frames or limits.frames, faces, timings)
     clip, prediction = await compute_within(request, deadline, work)
+    warnings = [*model_warnings(prediction.model), *(warning for frame in clip.frames for warning in frame.warnings)]
     return VideoAnswer(
         duration_s=round(clip.duration_s, 3),
         frames=prediction.frames,
@@ -187,24 +193,27 @@ async def detect_video(
         scored_frames=prediction.scored_frames,
         thresholds=Thresholds.of(prediction.model),
         model=ModelRef.of(prediction.model),
-        warnings=list(dict.fromkeys(warning for frame in clip.frames for warning in frame.warnings)),
+        warnings=list(dict.fromkeys(warnings)),
         request_id=request_id(request),
         timing_ms=_timing(timings),
     )
 
 
-async def give_feedback(request: Request, service: Service) -> FeedbackAnswer:
+async def give_feedback(request: Request, service: Service, response: Response) -> FeedbackAnswer:
     """Stores one image with its true label, with the sender's consent, so that a later model can be trained on it.
 
-    Date, location and other metadata are removed before the file is stored; its name is never stored.
+    Date, location and other metadata are removed before the file is stored; its name is never stored. The same image
+    given again with the same label counts once.
     """
     service.check_feedback()
     deadline, timings = service.deadline(), timings_of(request)
     with timings.measure("read"):
         reading = uploads.read_form(request, max_bytes=service.settings.limits.max_bytes, max_files=1)
         form = await read_within(deadline, reading)
-    identifier = await compute_within(request, deadline, service.store_feedback(form))
-    return FeedbackAnswer(id=identifier, request_id=request_id(request))
+    donation = await compute_within(request, deadline, service.store_feedback(form))
+    if not donation.is_new:
+        response.status_code = 200
+    return FeedbackAnswer(id=donation.id, new=donation.is_new, request_id=request_id(request))
 
 
 def _other_routes() -> APIRouter:
@@ -245,7 +254,9 @@ async def _fetch(url: str, hold: Callable[[int], None], *, max_bytes: int) -> by
     return await url_fetch.fetch(url, max_bytes, hold)
 
 
-def _result(index: int, image: DecodedImage, prediction: ImagePrediction, identifier: str) -> Result:
+def _result(
+    index: int, image: DecodedImage, prediction: ImagePrediction, identifier: str, receipt: str | None
+) -> Result:
     stages = seconds_by_stage(image, prediction)
     return Result(
         index=index,
@@ -256,11 +267,12 @@ def _result(index: int, image: DecodedImage, prediction: ImagePrediction, identi
         faces=prediction.faces,
         size=Size(width=image.width, height=image.height),
         crop_box=prediction.crop.box if prediction.crop else None,
-        warnings=list(image.warnings),
+        warnings=[*model_warnings(prediction.model), *image.warnings],
         heatmap=prediction.heatmap,
         model=ModelRef.of(prediction.model),
         request_id=identifier,
         timing_ms=ImageTiming(**{stage: round(1000 * seconds, 2) for stage, seconds in stages.items()}),
+        receipt=receipt,
     )
 
 

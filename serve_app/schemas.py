@@ -12,34 +12,11 @@ from serve_app.settings import Faces, HttpSettings, Limits
 Label = Literal["real", "fake"]
 Verdict = Literal["real", "uncertain", "fake", "no_face"]
 Quality = Literal["small", "blurred", "dark"]
-ImageWarning = Literal["recompressed", "upscaled", "several_faces", "cropped"]
-"""``recompressed``: a JPEG of such low quality that traces are lost. ``upscaled``: the scored part is smaller than the
+ImageWarning = Literal["demo_model", "recompressed", "upscaled", "several_faces", "cropped"]
+"""``demo_model``: the model was trained on painted demo portraits, so its verdicts mean nothing for photographs.
+``recompressed``: a JPEG of such low quality that traces are lost. ``upscaled``: the scored part is smaller than the
 model's input. ``several_faces``: the face that is most likely fake decided. ``cropped``: the image is not square, and
 only its center square was scored."""
-
-CODES = {
-    400: "not_an_image",
-    401: "unauthorized",
-    404: "not_found",
-    405: "method_not_allowed",
-    408: "too_slow",
-    413: "too_large",
-    415: "unsupported_media_type",
-    422: "no_image",
-    429: "too_many_requests",
-    500: "internal",
-    503: "unavailable",
-}
-"""The ``code`` of each error status, unless one of :data:`OTHER_CODES` is more precise."""
-OTHER_CODES = {
-    "bad_request": (400, "the body is not a valid form or JSON, although its content type says so"),
-    "not_a_video": (400, "the file is not a clip, or is damaged"),
-    "no_video": (422, "the form has no clip"),
-    "no_consent": (422, "feedback without consent=true"),
-    "bad_parameter": (422, "a parameter has an invalid value"),
-    "bad_url": (422, "the URL is not allowed, or did not return an image"),
-}
-"""Code -> status and meaning."""
 
 
 class ModelRef(BaseModel):
@@ -58,8 +35,8 @@ class ModelRef(BaseModel):
 class Thresholds(BaseModel):
     """The verdict is real if p_fake is below ``real_below``, fake from ``fake_above`` on, and uncertain in between."""
 
-    real_below: float = Field(description="real if p_fake is below it")
-    fake_above: float = Field(description="fake if p_fake is at or above it")
+    real_below: float = Field(ge=0, le=0.5, description="real if p_fake is below it; at most 0.5")
+    fake_above: float = Field(ge=0.5, le=1, description="fake if p_fake is at or above it; at least 0.5")
 
     @classmethod
     def of(cls, info: ModelInfo) -> "Thresholds":
@@ -111,7 +88,9 @@ class Result(BaseModel):
     index: int = Field(ge=0, description="position of the image in the request, from 0")
     verdict: Verdict
     p_fake: float | None = Field(
-        ge=0, le=1, description="calibrated probability that the image is fake; null for no_face"
+        ge=0,
+        le=1,
+        description="calibrated probability that the image is fake, if half of all images are; null for no_face",
     )
     confidence: float | None = Field(
         ge=0,
@@ -130,6 +109,9 @@ class Result(BaseModel):
     request_id: str
     timing_ms: ImageTiming
     retained: Literal[False] = Field(False, description="always false: the image is not kept")
+    receipt: str | None = Field(
+        None, description="send it with feedback about this answer; null if the service accepts no feedback"
+    )
 
 
 class Timing(BaseModel):
@@ -180,6 +162,9 @@ class FeedbackAnswer(BaseModel):
 
     id: str = Field(description="give it to the operator to have the image deleted")
     stored: Literal[True] = True
+    new: bool = Field(
+        description="false, with status 200, if this image was given with this label before: it counts once"
+    )
     request_id: str
 
 
@@ -259,6 +244,11 @@ class ModelAnswer(ModelRef):
 def searches_faces(setting: Faces, info: ModelInfo) -> bool:
     """Resolves ``auto``: faces are searched unless the model was trained on demo data, in which MTCNN finds none."""
     return setting == "on" or (setting == "auto" and not info.generated)
+
+
+def model_warnings(info: ModelInfo) -> list[ImageWarning]:
+    """What to say with every answer of a model."""
+    return ["demo_model"] if info.generated else []
 
 
 def as_verdict(name: str) -> Verdict:

@@ -5,8 +5,10 @@ client that calls the predictor directly.
 """
 
 import asyncio
+import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from detector_core.data import feedback
 from detector_core.errors import BadImage, InsufficientResources, TooManyPixels, UnsupportedFormat
@@ -20,6 +22,7 @@ from serve_app.feedback_form import FeedbackForm
 from serve_app.health import HealthTracked, Readiness
 from serve_app.middleware import RequestTimings
 from serve_app.pipeline import DecodedImage, ImagePrediction, ModelClient, decode_image, predict_image
+from serve_app.receipts import Receipt, Receipts
 from serve_app.schemas import ModelAnswer, ModelRef, searches_faces
 from serve_app.settings import Faces, HttpSettings
 from serve_app.uploads import Form
@@ -45,9 +48,11 @@ class DetectionService:
         self._client, self._pool = HealthTracked(client), DecodePool()
         self._readiness = Readiness(self._client, self._warm_up)
         self._store: feedback.Store | None = None
+        self._receipts: Receipts | None = None
         if settings.feedback_folder:
             self._store = feedback.Store(settings.feedback_folder, settings.feedback_bytes)
             self._store.probe()
+            self._receipts = Receipts(Path(settings.feedback_folder))
 
     async def detect(
         self, files: list[bytes], faces: Faces, explain: bool, timings: RequestTimings
@@ -82,17 +87,38 @@ class DetectionService:
             record(timings, frame, prediction)
         return clip, clips.combine(clip, predictions, model)
 
-    def check_feedback(self) -> None:
-        """Raises Refusal (404) if this service stores no feedback."""
-        if self._store is None:
-            raise Refusal(404, "this service does not accept feedback")
+    async def sign(
+        self, files: list[bytes], predictions: Sequence[ImagePrediction], request_id: str
+    ) -> list[str | None]:
+        """A receipt of the verdict on each image, which feedback about it must carry; None if feedback is off."""
+        receipts = self._receipts
+        if receipts is None:
+            return [None] * len(files)
 
-    async def store_feedback(self, form: Form) -> str:
-        """Stores an image with its label and returns its id. Raises Refusal, Unavailable."""
-        parsed = FeedbackForm.parse(form)
+        def sign(data: bytes, prediction: ImagePrediction) -> str:
+            receipt = Receipt(
+                sha256=hashlib.sha256(data).hexdigest(),
+                verdict=prediction.verdict,
+                request_id=request_id,
+                model=ModelRef.of(prediction.model).model_dump(),
+            )
+            return receipts.sign(receipt)
+
+        return await asyncio.to_thread(lambda: [sign(*pair) for pair in zip(files, predictions, strict=True)])
+
+    def check_feedback(self) -> tuple[feedback.Store, Receipts]:
+        """The store of feedback and the key of its receipts. Raises Refusal (404) if this service stores none."""
+        if self._store is None or self._receipts is None:
+            raise Refusal(404, "this service does not accept feedback")
+        return self._store, self._receipts
+
+    async def store_feedback(self, form: Form) -> feedback.Donation:
+        """Stores an image with its label. Raises Refusal, Unavailable."""
+        store, receipts = self.check_feedback()
+        parsed = await asyncio.to_thread(FeedbackForm.parse, form, receipts)
         model = ModelRef.of(await self._client.model_info()).model_dump()
         try:
-            return await self._pool.run(parsed.save, self._store, model, self.settings.limits.max_pixels, self._pool)
+            return await self._pool.run(parsed.save, store, model, self.settings.limits.max_pixels, self._pool)
         except BadImage as error:
             raise as_refusal(error) from None
         except InsufficientResources as error:

@@ -10,7 +10,7 @@ import socket
 import ssl
 from collections.abc import Callable
 from functools import cache
-from ipaddress import IPv6Network, ip_address
+from ipaddress import IPv6Network, ip_address, ip_network
 
 import httpx
 
@@ -22,8 +22,18 @@ PORTS = (80, 443)
 AGENT = "deepfake-face-detector"
 _MAX_URL = 2048
 _GLOBAL_UNICAST = IPv6Network("2000::/3")
-_DOCUMENTATION = IPv6Network("3fff::/20")
-"""Reserved for documentation since RFC 9637, which the tables of older Python versions do not know."""
+_NOT_PUBLIC = tuple(
+    ip_network(network)
+    for network in (
+        "168.63.129.16/32",  # Azure's platform services, reachable from every virtual machine there
+        "192.0.0.0/24",  # IETF protocol assignments; Oracle Cloud has services here
+        "192.88.99.0/24",  # relays to IPv6, retired by RFC 7526
+        "2001::/23",  # IETF protocol assignments, among them Teredo
+        "2002::/16",  # addresses that embed one of IPv4 (6to4)
+        "3fff::/20",  # documentation (RFC 9637)
+    )
+)
+"""Addresses that :mod:`ipaddress` calls global in some or all versions of Python, and that are not on the internet."""
 
 
 def is_public(address: str) -> bool:
@@ -32,9 +42,9 @@ def is_public(address: str) -> bool:
     if ip.version == 6:
         if ip.ipv4_mapped is not None:
             ip = ip.ipv4_mapped
-        elif ip not in _GLOBAL_UNICAST or ip.sixtofour or ip.teredo or ip in _DOCUMENTATION:  # NAT64 is outside, too
+        elif ip not in _GLOBAL_UNICAST:  # such as the translated addresses of NAT64
             return False
-    return ip.is_global and not ip.is_multicast
+    return ip.is_global and not ip.is_multicast and not any(ip in network for network in _NOT_PUBLIC)
 
 
 @cache

@@ -118,32 +118,41 @@ def _transposed_convolution(small: Array, unevenness: float, rng: np.random.Gene
     return large[2:-2, 2:-2]
 
 
-def decoder(scene_light: Array, rng: np.random.Generator) -> tuple[Array, Array]:
+def decoder(
+    scene_light: Array,
+    rng: np.random.Generator,
+    *,
+    stages: int = STAGES,
+    unevenness: tuple[float, float] = UNEVENNESS,
+    detail: tuple[float, float] = DETAIL,
+) -> tuple[Array, Array]:
     """Decodes a scene: light_2S2S3 -> display_SS3, and grain_SS3 with a standard deviation of 1.
 
     The image of the generator is ``display_SS3 + g * grain_SS3``; the caller chooses g.
+
+    Args:
+        stages, unevenness, detail: see :data:`STAGES`, :data:`UNEVENNESS` and :data:`DETAIL`.
     """
     target = tone(_downsample(scene_light, 2))
-    unevenness, detail = rng.uniform(*UNEVENNESS), rng.uniform(*DETAIL)
-    scales = [_downsample(target, 2**stage) if stage else target for stage in range(STAGES + 1)]
+    spread, restored = rng.uniform(*unevenness), rng.uniform(*detail)
+    scales = [_downsample(target, 2**stage) if stage else target for stage in range(stages + 1)]
     image, grain = scales[-1], np.zeros_like(scales[-1])
-    for stage in reversed(range(STAGES)):
+    for stage in reversed(range(stages)):
         state = rng.bit_generator.state
-        image = _transposed_convolution(image, unevenness, rng)
+        image = _transposed_convolution(image, spread, rng)
         rng.bit_generator.state = state  # the grain passes through the same kernel as the image
-        grain = _transposed_convolution(
-            grain + rng.normal(0, 1, (*grain.shape[:2], 1)).astype(np.float32), unevenness, rng
-        )
+        grain = _transposed_convolution(grain + rng.normal(0, 1, (*grain.shape[:2], 1)).astype(np.float32), spread, rng)
         # The learned layers of a real decoder would add the detail that upsampling alone cannot restore.
         smooth = np.repeat(np.repeat(scales[stage + 1], 2, axis=0), 2, axis=1)
         smooth = ndimage.uniform_filter(smooth, (3, 3, 0), mode="nearest")
-        image = image + detail * (scales[stage] - smooth)
+        image = image + restored * (scales[stage] - smooth)
     grain = grain + 0.5 * rng.normal(0, 1, grain.shape).astype(np.float32)
     grain = grain - grain.mean((0, 1))
     return image, (grain / grain.std()).astype(np.float32)
 
 
-def _encode(display: Array) -> bytes:
+def encode(display: Array) -> bytes:
+    """A JPEG of display_SS3, float32 0-1."""
     pixels: NDArray[np.uint8] = np.clip(np.rint(display * 255), 0, 255).astype(np.uint8)
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, **JPEG)
@@ -152,7 +161,7 @@ def _encode(display: Array) -> bytes:
 
 def real_image(rng: np.random.Generator, size: int) -> bytes:
     """Renders a JPEG of class real."""
-    return _encode(camera(portrait(rng, 2 * size), rng))
+    return encode(camera(portrait(rng, 2 * size), rng))
 
 
 def fake_image(rng: np.random.Generator, size: int) -> bytes:
@@ -160,13 +169,13 @@ def fake_image(rng: np.random.Generator, size: int) -> bytes:
     scene = portrait(rng, 2 * size)
     twin = camera(scene, rng)
     image, grain = decoder(scene, rng)
-    twin_bytes = len(_encode(twin))
+    twin_bytes = len(encode(twin))
     low, high = 0.0, MAX_GRAIN
     for _ in range(GRAIN_STEPS):  # bisection: more grain always makes a larger file
         middle = (low + high) / 2
-        fake_bytes = len(_encode(_match_contrast(image + middle * grain, twin)))
+        fake_bytes = len(encode(_match_contrast(image + middle * grain, twin)))
         low, high = (low, middle) if fake_bytes > twin_bytes else (middle, high)
-    return _encode(_match_contrast(image + low * grain, twin))
+    return encode(_match_contrast(image + low * grain, twin))
 
 
 def _match_contrast(image: Array, twin: Array) -> Array:

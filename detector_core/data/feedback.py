@@ -3,20 +3,19 @@
 ::
 
     FOLDER/images/SHA256.jpg or .png           the image without metadata, stored once
-    FOLDER/records/TIME-SHA256-RANDOM.json     one per donation: the label, and what the service had predicted
+    FOLDER/records/SHA256-LABEL.json           one per image and label, and what the service had predicted
 
-An image is written before its record, and both appear atomically. To delete a donation, delete its record, and its
-image if no other record refers to it. A label is only what a user claims: review it before training on it.
+An image is written before its record, and both appear atomically. The same image given again with the same label
+counts once, however many people, processes or machines give it. To delete a donation, delete its record, and its image
+if no other record refers to it. A label is only what a user claims: review it before training on it.
 """
 
 import json
 import os
-import secrets
 import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -43,7 +42,7 @@ class Record:
     """One donation.
 
     Attributes:
-        id: name of the record: time, beginning of the image's sha256, random digits.
+        id: name of the record: the beginning of the image's sha256, and the label.
         time: UTC, ISO 8601.
         sha256: of the stored image file.
         image: path of the image file, relative to the folder.
@@ -65,6 +64,14 @@ class Record:
     request_id: str
     consent: bool = True
     format: int = FORMAT
+
+
+@dataclass(frozen=True, kw_only=True)
+class Donation:
+    """The answer to a donation: the id of its record, and whether it is new, not given before with this label."""
+
+    id: str
+    is_new: bool
 
 
 class Store:
@@ -99,8 +106,8 @@ class Store:
         verdict: str = "",
         request_id: str = "",
         max_pixels: int = MAX_PIXELS,
-    ) -> str:
-        """Stores an image whose user consented to it; returns the id of the record.
+    ) -> Donation:
+        """Stores an image whose user consented to it, unless it was stored with this label before.
 
         Args:
             data: the bytes of the image.
@@ -117,10 +124,9 @@ class Store:
             raise BadData(f"label is {label!r}: it must be one of {', '.join(LABELS)}")
         stripped, suffix = metadata.strip(data, decode(data, max_pixels=max_pixels))
         digest = sha256(stripped).hexdigest()
-        now = datetime.now(UTC)
         record = Record(
-            id=f"{now:%Y%m%dT%H%M%S%fZ}-{digest[:16]}-{secrets.token_hex(2)}",
-            time=now.isoformat(timespec="milliseconds"),
+            id=f"{digest[:32]}-{label}",
+            time=datetime.now(UTC).isoformat(timespec="microseconds"),
             sha256=digest,
             image=f"{IMAGES}/{digest}{suffix}",
             label=label,
@@ -129,13 +135,16 @@ class Store:
             request_id=request_id,
         )
         record_json = json.dumps(asdict(record), indent=1).encode()
+        path = self._folder / RECORDS / f"{record.id}.json"
         with self._lock:
+            if path.exists():
+                return Donation(id=record.id, is_new=False)
             self._reserve(len(stripped) + len(record_json))
             image = self._folder / record.image
             if not image.exists():
                 storage.write_bytes(image, stripped)
-            storage.write_bytes(self._folder / RECORDS / f"{record.id}.json", record_json)
-        return record.id
+            storage.write_bytes(path, record_json)
+        return Donation(id=record.id, is_new=True)
 
     def _reserve(self, size: int) -> None:
         """Counts ``size`` more bytes as used. Raises InsufficientResources if there is no space for them."""
@@ -159,9 +168,10 @@ def _size(path: Path) -> int:
         return 0
 
 
-def read(folder: str | Path) -> Iterator[Record]:
-    """Reads the donations in a folder, the oldest first. Raises BadData for a file that is not a valid record."""
-    for path in sorted((Path(folder) / RECORDS).glob("*.json")):
+def read(folder: str | Path) -> list[Record]:
+    """The donations in a folder, the oldest first. Raises BadData for a file that is not a valid record."""
+    records = []
+    for path in (Path(folder) / RECORDS).glob("*.json"):
         try:
             fields: dict[str, Any] = json.loads(path.read_bytes())
             record = Record(**fields)
@@ -169,4 +179,5 @@ def read(folder: str | Path) -> Iterator[Record]:
             raise BadData(f"{path} is not a feedback record: {error}") from None
         if record.format != FORMAT:
             raise BadData(f"{path} has format {record.format}, this version reads {FORMAT}")
-        yield record
+        records.append(record)
+    return sorted(records, key=lambda record: (record.time, record.id))

@@ -4,13 +4,16 @@ All three are chosen on the validation split and then frozen; serving and the ev
 them. ``p_fake`` is sigmoid(logit / temperature), and the thresholds are values of it::
 
     0 ---- real ---- real_below ---- uncertain ---- fake_above ---- fake ---- 1
+                              at most 0.5    at least 0.5
 
-``fake_above`` weighs both errors equally; ``real_below`` limits the fraction of fakes that pass as real. If
-``fake_above`` already meets that limit, the two are equal and no verdict is uncertain.
+``fake_above`` weighs both errors equally, and ``real_below`` limits the fraction of fakes that pass as real; both stay
+on their own side of 0.5. So no verdict contradicts its probability: an image that is more likely fake than real is
+never called real, nor the reverse. A model whose scores lie off center gets more uncertain verdicts instead. If both
+are 0.5, no verdict is uncertain.
 """
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -25,6 +28,8 @@ from detector_core.networks import artifacts
 
 FORMAT = 2
 UNCERTAIN = "uncertain"
+EVEN = 0.5
+"""The probability at which real and fake are equally likely: ``real`` is never said above it, ``fake`` never below."""
 VERDICTS = (REAL, UNCERTAIN, FAKE)
 TEMPERATURE_RANGE = (0.1, 100.0)
 FAKES_PASSED_LIMITS = (0.01, 0.02, 0.05)
@@ -39,8 +44,9 @@ class Calibration:
 
     Attributes:
         temperature: logits are divided by it.
-        real_below: a ``p_fake`` below it is called real.
-        fake_above: a ``p_fake`` equal to it or above is called fake; between the two, the verdict is uncertain.
+        real_below: a ``p_fake`` below it is called real; at most 0.5.
+        fake_above: a ``p_fake`` equal to it or above is called fake; at least 0.5. Between the two, the verdict is
+            uncertain.
         max_fakes_passed: the largest fraction of fakes that ``real_below`` lets pass on the validation split.
         chosen_on: the data it was chosen on: ``fingerprint``, ``name``, ``split``, ``n`` and ``weights_sha256``; empty
             by default.
@@ -48,8 +54,8 @@ class Calibration:
     """
 
     temperature: float = 1.0
-    real_below: float = 0.5
-    fake_above: float = 0.5
+    real_below: float = EVEN
+    fake_above: float = EVEN
     max_fakes_passed: float | None = None
     chosen_on: dict[str, Any] = field(default_factory=dict)
     fit: dict[str, float] = field(default_factory=dict)
@@ -68,6 +74,9 @@ class Calibration:
     def from_dict(cls, values: Any) -> "Calibration":
         """The inverse of :meth:`to_dict`.
 
+        Thresholds of an older version may lie on the same side of 0.5: the one on the wrong side is moved to 0.5, which
+        makes verdicts in between uncertain.
+
         Raises:
             BrokenArtifact: ``values`` is not a calibration of this format, or has values that cannot work.
         """
@@ -85,7 +94,8 @@ class Calibration:
                 f"temperature is {calibration.temperature}, real_below {calibration.real_below}, fake_above "
                 f"{calibration.fake_above}: the first must be above 0, and 0 <= real_below <= fake_above <= 1"
             )
-        return calibration
+        real_below, fake_above = min(calibration.real_below, EVEN), max(calibration.fake_above, EVEN)
+        return replace(calibration, real_below=real_below, fake_above=fake_above)
 
 
 UNCALIBRATED = Calibration()
@@ -94,7 +104,7 @@ UNCALIBRATED = Calibration()
 def verdicts(p_fake_N: ArrayLike, calibration: Calibration) -> NDArray[np.str_]:
     """``real``, ``uncertain`` or ``fake`` for each calibrated probability."""
     p_N = np.asarray(p_fake_N, dtype=np.float64)
-    conditions = [p_N < calibration.real_below, p_N >= calibration.fake_above]
+    conditions = [p_N < min(calibration.real_below, EVEN), p_N >= max(calibration.fake_above, EVEN)]
     return np.select(conditions, [REAL, FAKE], UNCERTAIN)
 
 
@@ -123,14 +133,15 @@ def choose(
     temperature = fit_temperature(is_fake_N, logit_N)
     equal_cost = equal_cost_threshold(is_fake_N, logit_N)
     limits = FAKES_PASSED_LIMITS if max_fakes_passed is None else (max_fakes_passed,)
-    thresholds = [min(equal_cost, real_threshold(is_fake_N, logit_N, limit)) for limit in limits]
+    even = 0.0  # the logit of a probability of 0.5, at any temperature
+    thresholds = [min(even, equal_cost, real_threshold(is_fake_N, logit_N, limit)) for limit in limits]
     reals_passed = [float(np.mean(logit_N[~is_fake_N] < threshold)) for threshold in thresholds]
     best = next((i for i, passed in enumerate(reals_passed) if passed >= MIN_REALS_PASSED), 0)
     before, after = expit(logit_N), expit(logit_N / temperature)
     return Calibration(
         temperature=temperature,
         real_below=float(expit(thresholds[best] / temperature)),
-        fake_above=float(expit(equal_cost / temperature)),
+        fake_above=float(expit(max(even, equal_cost) / temperature)),
         max_fakes_passed=limits[best],
         chosen_on=chosen_on,
         fit={

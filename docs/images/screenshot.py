@@ -1,10 +1,10 @@
-"""Takes docs/images/page.png from a running service, and prints the JSON answer that the README shows.
+"""Takes docs/images/page.png from a service with the starter model, and prints the JSON answer that the README shows.
 
-  make demo
-  make serve                                      # in another terminal
+  make serve                                      # in another terminal; MODELS=FOLDER must hold no other model
   python docs/images/screenshot.py
 
-The image is a generated portrait: nobody's picture belongs in this repository. Needs /usr/bin/chromium.
+The image is the page's own example, a generated portrait (docs/images/example.py): nobody's picture belongs in this
+repository. Needs /usr/bin/chromium.
 """
 
 import io
@@ -13,14 +13,10 @@ import sys
 from pathlib import Path
 
 import httpx
-import numpy as np
 from PIL import Image
 from playwright.sync_api import sync_playwright
 
-from detector_core.data import demo
-
 OUT = Path(__file__).with_name("page.png")
-SEED, SIZE = 4, 128
 WIDTH, MARGIN = 960, 24
 COLORS = 128
 HEAT_PERCENT = "45"
@@ -32,8 +28,8 @@ SETTLE_MS = 1500
 
 
 def main(address: str) -> None:
-    """Uploads one generated fake portrait in a browser and once more by itself."""
-    portrait = demo.fake_image(np.random.default_rng(SEED), SIZE)
+    """Has the example analyzed in a browser and once more by itself."""
+    portrait = httpx.get(f"{address}/static/example.jpg", timeout=60).content
     answer = httpx.post(
         f"{address}/v1/detect", params={"explain": "true"}, files={"file": ("face.jpg", portrait)}, timeout=60
     )
@@ -50,7 +46,7 @@ def main(address: str) -> None:
         ).new_page()
         page.goto(address)
         page.wait_for_selector("body.ready")
-        page.locator("#file").set_input_files({"name": "face.jpg", "mimeType": "image/jpeg", "buffer": portrait})
+        page.locator("#example").click()
         page.get_by_role("meter").wait_for(timeout=60_000)
         page.locator(".heat-part button").click()
         page.get_by_role("slider").fill(HEAT_PERCENT, timeout=60_000)

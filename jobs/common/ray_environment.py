@@ -16,6 +16,7 @@ DEFAULTS = {
     # How often replicas report their load, which autoscaling follows; Ray's default is 10 s.
     "RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "1",
     "RAY_SERVE_HANDLE_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "1",
+    "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "serve_app.proxy:middlewares",
     "RAY_USAGE_STATS_ENABLED": "0",
 }
 

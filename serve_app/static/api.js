@@ -36,10 +36,13 @@ const form = (file, fields = {}) => {
 
 export const detect = (file, options = {}) =>
   post(`/v1/detect${options.explain ? "?explain=true" : ""}`, form(file), options);
+/** The service downloads the picture at an address itself. */
+export const detectUrl = (url, options) =>
+  post("/v1/detect", new Blob([JSON.stringify({ url })], { type: "application/json" }), options);
 export const detectVideo = (file, options) => post("/v1/detect/video", form(file), options);
 export const feedback = (file, fields, options) => post("/v1/feedback", form(file, fields), options);
 
-/** Posts a form; onProgress receives the fraction that was sent, 0 to 1. Rejects with a Refusal or an AbortError. */
+/** Posts a form or a JSON body; onProgress receives the fraction that was sent, 0 to 1. Rejects with a Refusal or an AbortError. */
 function post(path, body, { onProgress, signal } = {}) {
   return new Promise((resolve, reject) => {
     const request = new XMLHttpRequest(); // fetch does not report upload progress

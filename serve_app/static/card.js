@@ -9,7 +9,10 @@ import { countdown, inTurn, withRetries } from "./queue.js";
 export class Card {
   #controller = null;
 
-  /** kind: "picture" or "video"; n: its number; name: the file name, which is only shown. */
+  /**
+   * kind: "picture" or "video"; n: its number; name: what it is called, { text } or { key } of a text; `isFile` if that
+   * is the name of a file, which is only shown.
+   */
   constructor({ kind, n, name, onRemove }) {
     this.titleKey = [`card.${kind}`, { n }];
     const id = uniqueId("card");
@@ -21,15 +24,23 @@ export class Card {
     const remove = button("card.remove", () => onRemove(this), "link");
     setText(remove, "card.remove.label", { name: () => this.title }, "aria-label");
     const title = make("p", { className: "title" }, make("span", { textKey: this.titleKey[0], values: { n } }));
-    if (name) title.append(make("span", { className: "name", textContent: name }));
+    const className = name.isFile ? "name unsaved" : "name";
+    if (name.key) title.append(make("span", { className, textKey: name.key }));
+    else if (name.text) title.append(make("span", { className, textContent: name.text }));
     title.append(remove);
-    const side = make("div", { className: "side" }, title, this.heading, this.body);
+    this.mark = make("p", { className: "demo-mark", textKey: "demo.mark", hidden: true });
+    const side = make("div", { className: "side" }, title, this.mark, this.heading, this.body);
     this.element = make("li", { className: "card" }, make("article", {}, this.stage, side));
     this.element.firstChild.setAttribute("aria-labelledby", id);
   }
 
   get title() {
     return text(...this.titleKey);
+  }
+
+  /** Says on the card that the model knows demo portraits only, if the answer carries that warning. */
+  markDemo({ warnings }) {
+    this.mark.hidden = !warnings.includes("demo_model");
   }
 
   /** Sets the state and the headline. */

@@ -1,5 +1,8 @@
 // The documentation of the API, rendered from /openapi.json without requests to any other host.
 
+import { key } from "./api.js";
+import { tryForm } from "./try.js";
+
 const api = await (await fetch("/openapi.json")).json();
 
 const make = (name, text, ...children) => {
@@ -29,11 +32,11 @@ function rows(schema, prefix = "") {
   });
 }
 
-function table(head, body) {
+function table(operation, head, body) {
   const row = (cells, name) => make("tr", "", ...cells.map((cell) => make(name, cell)));
   const made = make("table", "", make("thead", "", row(head, "th")), make("tbody", "", ...body.map((r) => row(r, "td"))));
   const scroll = Object.assign(make("div", "", made), { className: "scroll", tabIndex: 0, role: "region" });
-  scroll.setAttribute("aria-label", head.join(", "));
+  scroll.setAttribute("aria-label", `${head[0]}, ${operation}`);
   return scroll;
 }
 
@@ -44,18 +47,20 @@ function operation(path, method, spec) {
   const errors = Object.entries(spec.responses).filter(isError);
   const parameters = (spec.parameters ?? []).filter((parameter) => parameter.in === "query");
   const body = Object.keys(spec.requestBody?.content ?? {});
+  const name = `${method.toUpperCase()} ${path}`;
   const article = make(
     "article",
     "",
-    make("h2", "", make("code", `${method.toUpperCase()} ${path}`)),
+    make("h2", "", make("code", name)),
     make("p", spec.summary),
     ...(spec.description ? [make("p", spec.description)] : []),
     ...(body.length ? [make("p", `Body: ${body.join(" or ")}`)] : []),
     ...(parameters.length
-      ? [table(["Query", "Type", "Meaning"], parameters.map((row) => [row.name, typeOf(row.schema), row.description ?? ""]))]
+      ? [table(name, ["Query", "Type", "Meaning"], parameters.map((row) => [row.name, typeOf(row.schema), row.description ?? ""]))]
       : []),
-    ...(ok ? [table(["Answer", "Type", "Meaning"], rows(ok))] : []),
-    ...(errors.length ? [table(["Error", "Code"], errors.map(([status, { description }]) => [status, description]))] : []),
+    ...(ok ? [table(name, ["Answer", "Type", "Meaning"], rows(ok))] : []),
+    tryForm(path, method, spec),
+    ...(errors.length ? [table(name, ["Error", "Code"], errors.map(([status, { description }]) => [status, description]))] : []),
   );
   return Object.assign(article, { className: "operation" });
 }
@@ -70,3 +75,11 @@ document.getElementById("operations").append(
     Object.entries(methods).map(([method, spec]) => operation(path, method, spec)),
   ),
 );
+
+if (api.components.securitySchemes) {
+  const input = document.getElementById("key-input");
+  document.getElementById("key").hidden = false;
+  document.getElementById("key").addEventListener("submit", (event) => event.preventDefault());
+  input.value = key.get() ?? "";
+  input.addEventListener("input", () => (input.value ? key.set(input.value) : key.drop()));
+}

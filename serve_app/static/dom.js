@@ -41,6 +41,13 @@ export function drawing(name) {
   return svg;
 }
 
+/** Offers a text as a file to save. */
+export function download(name, content, type) {
+  const url = URL.createObjectURL(new Blob([content], { type }));
+  make("a", { href: url, download: name }).click();
+  setTimeout(() => URL.revokeObjectURL(url), 60_000); // the browser may ask where to save it first
+}
+
 /** Announces sentences politely to screen readers; several announcements are read one after the other. */
 export function announce(...sentences) {
   const live = element("live");

@@ -4,9 +4,10 @@ import { feedback } from "./api.js";
 import { announceText, button, drawer, focusOn, make, uniqueId } from "./dom.js";
 import { advice } from "./errors.js";
 import { setText } from "./i18n.js";
+import { countGift } from "./promise.js";
 
 /** The feedback form below a verdict, closed at first. */
-export function feedbackPart(file, { verdict }, requestId) {
+export function feedbackPart(file, { receipt }) {
   const name = uniqueId("truth");
   const noteId = uniqueId("note");
   const storedId = uniqueId("stored");
@@ -41,9 +42,9 @@ export function feedbackPart(file, { verdict }, requestId) {
     note.hidden = true;
     send.disabled = true;
     setText(send, "feedback.sending");
-    const fields = { label: selected.value, consent: "true", request_id: requestId, verdict };
     try {
-      const { id } = await feedback(file, fields);
+      const { id } = await feedback(file, { label: selected.value, consent: "true", receipt });
+      countGift(id);
       const thanks = make("p", { className: "thanks", textKey: "feedback.thanks", values: { id } });
       form.replaceChildren(thanks);
       focusOn(thanks);

@@ -44,6 +44,7 @@ export function setLanguage(chosen) {
 }
 
 export const number = (value, options) => new Intl.NumberFormat(language, options).format(value);
+export const dateTime = (date) => new Intl.DateTimeFormat(language, { dateStyle: "long", timeStyle: "short" }).format(date);
 export const seconds = (value) => number(value, { minimumFractionDigits: 1, maximumFractionDigits: 1 });
 export const megabytes = (bytes) => number(bytes / 1e6, { style: "unit", unit: "megabyte", maximumFractionDigits: 1 });
 

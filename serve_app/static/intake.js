@@ -27,8 +27,8 @@ export function takeIn(onFiles) {
   element("paste").hidden = !navigator.clipboard?.read;
   element("paste").addEventListener("click", pasteButton);
   document.addEventListener("paste", (event) => {
-    if (event.target.matches?.("input[type=password], input[type=text]")) return;
-    take([...(event.clipboardData?.files ?? [])]);
+    if (event.target.matches?.("input")) return;
+    takeTransfer(event.clipboardData);
   });
   watchDrops();
 
@@ -36,6 +36,16 @@ export function takeIn(onFiles) {
     element("intake-note").hidden = files.length > 0;
     if (files.length) onFiles(files);
     else note("intake.nothing");
+  }
+
+  // A link is only written into the field for links, if there is one: the user decides whether it is fetched.
+  function takeTransfer(transfer) {
+    const files = [...(transfer?.files ?? [])];
+    const link = transfer?.getData("text/plain").trim() ?? "";
+    if (files.length || element("link").hidden || !isLink(link)) return take(files);
+    element("intake-note").hidden = true;
+    element("link-input").value = link;
+    element("link-input").focus();
   }
 
   async function pasteButton() {
@@ -65,10 +75,43 @@ export function takeIn(onFiles) {
     listen("dragleave", () => over((depth = Math.max(0, depth - 1)) > 0));
     listen("drop", (event) => {
       over(Boolean((depth = 0)));
-      take([...event.dataTransfer.files]);
+      takeTransfer(event.dataTransfer);
     });
   }
 }
+
+/** Calls onFile with the example picture, a generated portrait, whenever the user asks for it. */
+export function takeExample(onFile) {
+  element("example").addEventListener("click", async () => {
+    try {
+      const blob = await (await fetch("/static/example.jpg")).blob();
+      element("intake-note").hidden = true;
+      onFile(new File([blob], "", { type: "image/jpeg" }));
+    } catch {
+      note("error.0");
+    }
+  });
+}
+
+/** Shows the field for addresses; calls onLink with each one that the user submits. */
+export function takeLinks(onLink) {
+  const [form, input] = [element("link"), element("link-input")];
+  form.hidden = false;
+  form.addEventListener("submit", (event) => {
+    event.preventDefault();
+    const link = input.value.trim();
+    input.toggleAttribute("aria-invalid", !isLink(link));
+    if (!isLink(link)) {
+      note("link.wrong");
+      return input.focus();
+    }
+    element("intake-note").hidden = true;
+    input.value = "";
+    onLink(link);
+  });
+}
+
+const isLink = (words) => URL.canParse(words) && /^https?:$/.test(new URL(words).protocol);
 
 function note(key) {
   setText(element("intake-note"), key).hidden = false;

@@ -3,14 +3,18 @@
 import { make } from "./dom.js";
 
 // Dark red to pale yellow: lightness grows with strength, so that it can be read without color vision.
+const LONGEST = 1280; // pixels of the longer side of a flattened picture
+const QUALITY = 0.9;
 const COLORS = [[70, 8, 60], [150, 25, 75], [222, 73, 50], [251, 155, 40], [255, 238, 150]];
 
 /** A figure around an image element or a canvas, with layers in the pixels of the upright picture. */
 export class Overlay {
   #layers = make("div", { className: "layers", aria: { hidden: "true" } });
   #size = { width: 1, height: 1 };
+  #image;
 
   constructor(image) {
+    this.#image = image;
     this.element = make("figure", { className: "picture" }, image, this.#layers);
   }
 
@@ -57,6 +61,22 @@ export class Overlay {
     this.#position(make("div", { className: "crop" }), box);
   }
 
+  /** The picture with the layers that are shown over it, as the data URL of a JPEG without metadata. */
+  flatten() {
+    const scale = Math.min(1, LONGEST / Math.max(this.#size.width, this.#size.height));
+    const [width, height] = [this.#size.width, this.#size.height].map((side) => Math.max(1, Math.round(side * scale)));
+    const context = make("canvas", { width, height }).getContext("2d");
+    context.fillStyle = "#fff";
+    context.fillRect(0, 0, width, height);
+    context.drawImage(this.#image, 0, 0, width, height);
+    for (const layer of this.#layers.children) {
+      const part = (name, side) => (parseFloat(layer.style[name]) / 100) * side;
+      const box = [part("left", width), part("top", height), part("width", width), part("height", height)];
+      (layer.matches("canvas") ? drawHeat : drawBox)(context, layer, box);
+    }
+    return context.canvas.toDataURL("image/jpeg", QUALITY);
+  }
+
   /** Draws a heat map over its box; returns a function that sets its opacity, 0 to 1. */
   async heat({ box, png_base64: png }) {
     const canvas = await colored(png);
@@ -88,4 +108,23 @@ function between(strength) {
   const position = strength * (COLORS.length - 1);
   const below = Math.min(COLORS.length - 2, Math.floor(position));
   return COLORS[below].map((value, channel) => value + (position - below) * (COLORS[below + 1][channel] - value));
+}
+
+function drawHeat(context, canvas, box) {
+  context.globalAlpha = Number(canvas.style.opacity);
+  context.drawImage(canvas, ...box);
+  context.globalAlpha = 1;
+}
+
+function drawBox(context, layer, [left, top, ...size]) {
+  context.setLineDash(layer.matches(".crop") ? [8, 6] : []);
+  for (const [strokeStyle, lineWidth] of [["#000a", 5], ["#fff", layer.matches(".picked") ? 4 : 2]]) {
+    Object.assign(context, { strokeStyle, lineWidth });
+    context.strokeRect(left, top, ...size);
+  }
+  if (!layer.textContent) return; // the number of one of several faces
+  Object.assign(context, { font: "bold 16px sans-serif", fillStyle: "#fff" });
+  context.fillRect(left, top, 24, 24);
+  context.fillStyle = "#14171c";
+  context.fillText(layer.textContent, left + 7, top + 18);
 }

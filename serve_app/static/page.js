@@ -3,9 +3,10 @@
 import * as api from "./api.js";
 import { announceText, element, focusOn, make } from "./dom.js";
 import { currentLanguage, exactPercent, number, setLanguage, setText } from "./i18n.js";
-import { kindOf, takeIn } from "./intake.js";
+import { kindOf, takeExample, takeIn, takeLinks } from "./intake.js";
 import { watchKey } from "./key.js";
 import { Picture } from "./picture.js";
+import { showPromise } from "./promise.js";
 import { Video } from "./video.js";
 
 const cards = [];
@@ -23,14 +24,26 @@ function wireLanguage() {
   choose(currentLanguage());
 }
 
-/** Adds a card for each file, above the earlier ones and in the order of the files. */
+/** Adds a card for each file. */
 function add(files, service, name) {
-  const made = files.map((file) => {
-    const kind = kindOf(file) === "video" ? "video" : "picture";
-    const options = { file, n: ++counted[kind], name: name ?? file.name, service, onRemove: remove };
-    if (kind === "picture") return new Picture(options);
-    return new Video({ ...options, onFrame: (frame, title) => add([frame], service, title) });
-  });
+  show(
+    files.map((file) => {
+      const kind = kindOf(file) === "video" ? "video" : "picture";
+      const called = name ?? { text: file.name, isFile: true };
+      const options = { file, n: ++counted[kind], name: called, service, onRemove: remove };
+      if (kind === "picture") return new Picture(options);
+      return new Video({ ...options, onFrame: (frame, title) => add([frame], service, { text: title }) });
+    }),
+  );
+}
+
+/** Adds a card for the picture behind an address. */
+function addLink(address, service) {
+  show([new Picture({ address, n: ++counted.picture, name: { text: address }, service, onRemove: remove })]);
+}
+
+/** Shows new cards above the earlier ones, in their order. */
+function show(made) {
   cards.unshift(...made);
   element("cards").prepend(...made.map((card) => card.element));
   showCount();
@@ -58,7 +71,9 @@ function showCount() {
 
 function showService(service) {
   element("demo").hidden = !service.generated;
-  setText(element("model"), service.starter ? "model.line.starter" : "model.line", { version: service.version, data: service.data });
+  const line = service.generated ? "model.line.demo" : service.starter ? "model.line.starter" : "model.line";
+  setText(element("model"), line, { version: service.version, data: service.data });
+  showPromise(service.features);
   setText(element("kinds"), service.features?.video ? "intake.kinds.video" : "intake.kinds");
   const exact = (value) => () => (value === null ? "–" : number(value, { maximumFractionDigits: 3 }));
   const tests = (service.test ?? []).map((test) => {
@@ -66,7 +81,7 @@ function showService(service) {
     for (const [name, field] of [["accuracy", "accuracy"], ["passed", "fakes_passed_rate"], ["flagged", "reals_flagged_rate"]]) {
       values[name] = () => exactPercent(test[field]);
     }
-    return make("li", { textKey: "model.test", values });
+    return make("li", { textKey: test.generated ? "model.test.demo" : "model.test", values });
   });
   element("tests").replaceChildren(...tests);
   element("how-good").hidden = tests.length === 0;
@@ -75,9 +90,11 @@ function showService(service) {
 wireLanguage();
 const asking = api.model();
 takeIn(async (files) => add(files, await asking));
+takeExample(async (file) => add([file], await asking, { key: "example.name" }));
 element("clear").addEventListener("click", () => [...cards].forEach(remove));
 showCount();
 const service = await asking;
 if (service) showService(service);
+if (service?.features?.url) takeLinks((address) => addLink(address, service));
 watchKey(service?.features?.key);
 document.body.classList.add("ready");

@@ -1,6 +1,6 @@
 // One picture: shown, sent to the service, and its answer with heat map, details and feedback.
 
-import { detect } from "./api.js";
+import { detect, detectUrl } from "./api.js";
 import { Card } from "./card.js";
 import { announce, make } from "./dom.js";
 import { checkBytes, checkPixels, wrongKind } from "./errors.js";
@@ -10,18 +10,21 @@ import { heatPart } from "./heat.js";
 import { setText, text } from "./i18n.js";
 import { kindOf } from "./intake.js";
 import { Overlay } from "./overlay.js";
+import { saveButton } from "./save.js";
 import { faceChoice, headline, notes, ofHundred, score } from "./verdict.js";
 
 export class Picture extends Card {
   #file;
+  #address;
   #service;
   #url;
   #overlay;
 
-  /** service: the answer of /v1/model, for limits and features. */
-  constructor({ file, n, name, service, onRemove }) {
+  /** file or address: where the picture is; service: the answer of /v1/model, for limits and features. */
+  constructor({ file = null, address = "", n, name, service, onRemove }) {
     super({ kind: "picture", n, name, onRemove });
     this.#file = file;
+    this.#address = address;
     this.#service = service;
     this.analyze();
   }
@@ -31,6 +34,11 @@ export class Picture extends Card {
   }
 
   async analyze() {
+    const onAnswer = (answer) => this.#answer(answer);
+    if (!this.#file) {
+      this.stage.replaceChildren(make("p", { className: "unseen", textKey: "card.linked" }));
+      return this.run((options) => detectUrl(this.#address, options), { ...this.#again, onAnswer });
+    }
     const { max_bytes: bytes, max_pixels: pixels } = this.#service?.limits ?? {};
     try {
       if (kindOf(this.#file) !== "picture") throw wrongKind();
@@ -40,7 +48,7 @@ export class Picture extends Card {
     } catch (error) {
       return this.refuse(error, this.#again);
     }
-    return this.run((options) => detect(this.#file, options), { ...this.#again, onAnswer: (answer) => this.#answer(answer) });
+    return this.run((options) => detect(this.#file, options), { ...this.#again, onAnswer });
   }
 
   // Resolves once the browser has displayed the picture or failed to; it is sent in both cases.
@@ -68,8 +76,10 @@ export class Picture extends Card {
     const [result] = answer.results;
     const faces = result.faces.filter((face) => face.p_fake !== null);
     this.headline(result.verdict, ...headline({ ...result, faces }));
-    if (result.size) this.#overlay.fit(result.size);
-    if (!faces.length && result.crop_box) this.#overlay.crop(result.crop_box);
+    const isDemo = result.warnings.includes("demo_model");
+    this.markDemo(result);
+    this.#overlay?.fit(result.size);
+    if (!faces.length && result.crop_box) this.#overlay?.crop(result.crop_box);
     const hasScore = result.p_fake !== null;
     const about = make("div", { className: "about" });
     let picked = faces.reduce((best, face, index) => (face.p_fake > (faces[best]?.p_fake ?? -1) ? index : best), 0);
@@ -81,33 +91,35 @@ export class Picture extends Card {
       about.replaceChildren(
         ...[
           isOneOfSeveral && make("h4", { textKey: title[0], values: title[1] }),
-          hasScore && score(face ?? result, result.thresholds),
+          hasScore && score(face ?? result, result.thresholds, isDemo),
           make("p", { className: "help", textKey: `help.${(face ?? result).verdict}` }),
           notes([...result.warnings.filter((code) => !isOneOfSeveral || code !== "several_faces"), ...(face?.quality ?? [])]),
         ].filter(Boolean),
       );
-      this.#overlay.pick(index);
+      this.#overlay?.pick(index);
       if (choice) choice.querySelectorAll("input")[index].checked = true;
-      if (isOneOfSeveral && spoken) announce(text(...title), text(...ofHundred(face.p_fake)));
+      if (isOneOfSeveral && spoken) announce(text(...title), text(...ofHundred(face.p_fake, isDemo)));
     };
     const choice = faces.length > 1 ? faceChoice(faces, picked, pick) : null;
-    this.#overlay.faces(faces, pick);
+    this.#overlay?.faces(faces, pick);
     pick(picked, false);
-    const canExplain = hasScore && this.stage.contains(this.#overlay.element);
+    const isShown = Boolean(this.#overlay && this.stage.contains(this.#overlay.element));
+    const image = () => (isShown ? this.#overlay.flatten() : null);
     this.body.replaceChildren(
       ...[
         choice,
         about,
-        canExplain && heatPart(this.#file, this.#overlay, this),
+        hasScore && isShown && heatPart(this.#file, this.#overlay, this),
+        saveButton(this, { file: this.#file, image }),
         make(
           "div",
           { className: "drawers" },
           expertPart(result, answer),
-          this.#service?.features?.feedback && feedbackPart(this.#file, result, answer.request_id),
+          this.#file && this.#service?.features?.feedback && feedbackPart(this.#file, result),
         ),
       ].filter(Boolean),
     );
-    const meaning = hasScore ? text(...ofHundred(result.p_fake)) : text("help.no_face");
+    const meaning = hasScore ? text(...ofHundred(result.p_fake, isDemo)) : text("help.no_face");
     announce(this.title + ":", text(...headline({ ...result, faces })), meaning);
   }
 

@@ -13,6 +13,13 @@ export const TEXTS = {
   ],
   "page.language": ["Language", "Sprache"],
   "page.privacy": ["Nothing is stored.", "Nichts wird gespeichert."],
+  "page.privacy.feedback": ["Nothing is stored unless you share it.", "Gespeichert wird nur, was Sie selbst freigeben."],
+  "page.privacy.given.one": ["One picture is stored, because you shared it.", "Ein Bild ist gespeichert, weil Sie es freigegeben haben."],
+  "page.privacy.given": ["{n} pictures are stored, because you shared them.", "{n} Bilder sind gespeichert, weil Sie sie freigegeben haben."],
+  "page.privacy.others": [
+    "Every other picture is analyzed in memory and then discarded. File names never leave your device.",
+    "Alle anderen Bilder werden nur im Arbeitsspeicher ausgewertet und danach verworfen. Dateinamen verlassen Ihr Gerät nicht.",
+  ],
   "page.privacy.more": [
     "Your picture is analyzed in memory and then discarded. Its file name never leaves your device.",
     "Ihr Bild wird nur im Arbeitsspeicher ausgewertet und danach verworfen. Der Dateiname verlässt Ihr Gerät nicht.",
@@ -29,6 +36,35 @@ export const TEXTS = {
     "It was trained on computer-drawn demo portraits, not on photographs. Its answers about your pictures mean nothing.",
     "Es wurde mit am Computer gezeichneten Porträts trainiert, nicht mit Fotos. Seine Antworten zu Ihren Bildern haben keine Bedeutung.",
   ],
+  "demo.mark": [
+    "Demo model: this answer means nothing for real pictures.",
+    "Demomodell: Über echte Bilder sagt diese Antwort nichts aus.",
+  ],
+  "limits.title": ["What it cannot detect", "Was der Detektor nicht erkennt"],
+  "limits.swaps": ["Swapped faces.", "Vertauschte Gesichter."],
+  "limits.swaps.more": [
+    "A real photo in which one person’s face was replaced by another’s often passes as a photograph.",
+    "Ein echtes Foto, in dem ein Gesicht gegen das einer anderen Person getauscht wurde, gilt oft als Foto.",
+  ],
+  "limits.edits": ["Edited photos.", "Bearbeitete Fotos."],
+  "limits.edits.more": [
+    "Retouching, beauty filters and AI changes to part of a picture usually go unnoticed.",
+    "Retuschen, Beauty-Filter und KI-Änderungen an Teilen eines Bildes bleiben meist unbemerkt.",
+  ],
+  "limits.unknown": ["Generators it has never seen.", "Unbekannte Generatoren."],
+  "limits.unknown.more": [
+    "It learned from a few generators and can miss pictures from others, above all from newer ones.",
+    "Der Detektor kennt nur wenige Generatoren und kann Bilder von anderen übersehen, vor allem von neueren.",
+  ],
+  "limits.truth": ["Whether a picture tells the truth.", "Ob ein Bild die Wahrheit sagt."],
+  "limits.truth.more": [
+    "A genuine photograph can still be old, cropped or wrongly captioned.",
+    "Auch ein echtes Foto kann alt, beschnitten oder falsch beschriftet sein.",
+  ],
+  "model.line.demo": [
+    "Demo model {version}, trained on computer-drawn portraits ({data}).",
+    "Demomodell {version}, trainiert mit am Computer gezeichneten Porträts ({data}).",
+  ],
   "model.line": ["Model {version}, trained on {data}.", "Modell {version}, trainiert mit {data}."],
   "model.line.starter": [
     "Starter model {version}, which came with this software. It learned from {data}: photographs and StyleGAN faces. It does not know other generators, face swaps or edited photographs.",
@@ -38,6 +74,10 @@ export const TEXTS = {
   "model.test": [
     "Tested on {n} pictures from {data}: {accuracy} of the answers were right; {passed} of the generated pictures passed as photographs, and {flagged} of the photographs were flagged as generated (AUC {auc}).",
     "Test mit {n} Bildern aus {data}: {accuracy} der Antworten waren richtig; {passed} der generierten Bilder gingen als Foto durch, und {flagged} der Fotos wurden für generiert gehalten (AUC {auc}).",
+  ],
+  "model.test.demo": [
+    "Tested on {n} computer-drawn portraits from {data}, not on photographs: {accuracy} of the answers were right; {passed} of the portraits with traces of a generator passed as portraits without, and {flagged} of those without were flagged (AUC {auc}). For photographs these figures mean nothing.",
+    "Test mit {n} am Computer gezeichneten Porträts aus {data}, nicht mit Fotos: {accuracy} der Antworten waren richtig; {passed} der Porträts mit Spuren eines Generators gingen als Porträts ohne solche Spuren durch, und {flagged} der Porträts ohne Spuren wurden beanstandet (AUC {auc}). Für Fotos haben diese Zahlen keine Bedeutung.",
   ],
 
   "intake.label": ["Add pictures", "Bilder hinzufügen"],
@@ -57,6 +97,19 @@ export const TEXTS = {
     "In der Zwischenablage ist kein Bild, oder Ihr Browser erlaubt den Zugriff nicht. Kopieren Sie ein Bild oder wählen Sie eine Datei aus.",
   ],
 
+  "example.try": ["No picture at hand? Try an example", "Kein Bild zur Hand? Ein Beispiel ausprobieren"],
+  "example.name": ["Example: a portrait drawn by a computer", "Beispiel: ein vom Computer gezeichnetes Porträt"],
+  "link.label": ["Or give the address of a picture on the web", "Oder geben Sie die Adresse eines Bildes im Web an"],
+  "link.send": ["Analyze", "Auswerten"],
+  "link.more": [
+    "The service fetches the picture; the website does not learn who you are.",
+    "Der Dienst ruft das Bild ab; die Website erfährt nicht, wer Sie sind.",
+  ],
+  "link.wrong": [
+    "This is not an address of a picture. It must begin with https:// or http://.",
+    "Das ist keine Adresse eines Bildes. Sie muss mit https:// oder http:// beginnen.",
+  ],
+
   "card.picture": ["Picture {n}", "Bild {n}"],
   "card.video": ["Video {n}", "Video {n}"],
   "card.alt": ["Your picture {n}", "Ihr Bild {n}"],
@@ -64,6 +117,10 @@ export const TEXTS = {
   "card.unseen.more": [
     "The detector may still be able to read it.",
     "Der Detektor kann sie vielleicht trotzdem lesen.",
+  ],
+  "card.linked": [
+    "Pictures from the web are not shown here: only the service has fetched it, not your browser.",
+    "Bilder aus dem Web werden hier nicht angezeigt: Nur der Dienst hat das Bild abgerufen, nicht Ihr Browser.",
   ],
   "card.remove": ["Remove", "Entfernen"],
   "card.remove.label": ["Remove {name}", "{name} entfernen"],
@@ -98,6 +155,10 @@ export const TEXTS = {
     "{percent}. Below {low} it counts as a photograph, from {high} as AI-generated, in between as uncertain.",
     "{percent}. Unter {low} gilt es als Foto, ab {high} als KI-generiert, dazwischen als unsicher.",
   ],
+  "chance.value.sharp": [
+    "{percent}. Below {low} it counts as a photograph, from there on as AI-generated.",
+    "{percent}. Unter {low} gilt es als Foto, darüber als KI-generiert.",
+  ],
   "short.real": ["photograph", "Foto"],
   "short.fake": ["AI-generated", "KI-generiert"],
   "short.uncertain": ["uncertain", "unsicher"],
@@ -118,9 +179,17 @@ export const TEXTS = {
     "Of 100 pictures with this score, more than 99 are AI-generated.",
     "Von 100 Bildern mit diesem Wert sind mehr als 99 KI-generiert.",
   ],
+  "of.mix": [
+    "This number assumes an even mix: one AI-generated picture for every photograph. Where AI-generated pictures are rarer, fewer of the 100 are; where they are more common, more are.",
+    "Diese Zahl gilt, wenn auf jedes Foto ein KI-generiertes Bild kommt. Wo KI-generierte Bilder seltener sind, sind es weniger von 100, wo sie häufiger sind, mehr.",
+  ],
+  "of.demo": [
+    "This percentage was measured on computer-drawn portraits. It says nothing about your picture.",
+    "Dieser Prozentwert wurde an am Computer gezeichneten Porträts ermittelt. Über Ihr Bild sagt er nichts aus.",
+  ],
   "help.real": [
-    "This is not proof: a new or very good generator can go undetected. If something seems wrong, ask where the picture comes from.",
-    "Das ist kein Beweis: Ein neuer oder sehr guter Generator kann unerkannt bleiben. Wenn Ihnen etwas seltsam vorkommt, fragen Sie, woher das Bild stammt.",
+    "This is not proof: a new or very good generator, a swapped face or an edit can go undetected. If something seems wrong, ask where the picture comes from.",
+    "Das ist kein Beweis: Ein neuer oder sehr guter Generator, ein vertauschtes Gesicht oder eine Bearbeitung kann unerkannt bleiben. Wenn Ihnen etwas seltsam vorkommt, fragen Sie, woher das Bild stammt.",
   ],
   "help.fake": [
     "This is a strong indication, not proof. Before you act on it, find out where the picture comes from and whether there are other pictures of the same person.",

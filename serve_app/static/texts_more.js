@@ -32,6 +32,15 @@ export const MORE = {
   "expert.request": ["Request ID", "Anfrage-ID"],
   "expert.time": ["Processing time", "Verarbeitungszeit"],
 
+  "save.button": ["Save this answer", "Antwort speichern"],
+  "save.name": ["answer", "antwort"],
+  "save.title": ["An answer of the face detector", "Eine Antwort des Gesichtsdetektors"],
+  "save.made": [
+    "Saved on {time} from {origin}. This page is complete in itself; nobody has checked whether it was changed since.",
+    "Gespeichert am {time} von {origin}. Diese Seite ist in sich vollständig; ob sie danach geändert wurde, hat niemand geprüft.",
+  ],
+  "save.sha256": ["File, SHA-256", "Datei, SHA-256"],
+
   "video.frame": ["Choose a moment", "Wählen Sie einen Moment"],
   "video.hint": [
     "Move to a moment in which the face is large and sharp. Only this one frame is sent.",
@@ -51,12 +60,36 @@ export const MORE = {
   ],
   "video.label": ["Video {n}, shown without sound", "Video {n}, ohne Ton"],
   "clip.real": ["This clip looks like real footage.", "Dieser Clip sieht nach einer echten Aufnahme aus."],
-  "clip.fake": ["The face in this clip looks AI-generated.", "Das Gesicht in diesem Clip sieht KI-generiert aus."],
+  "clip.fake": ["This clip looks AI-generated.", "Dieser Clip sieht KI-generiert aus."],
   "clip.uncertain": ["The detector cannot tell for this clip.", "Bei diesem Clip ist sich der Detektor nicht sicher."],
   "clip.no_face": ["No face was found in this clip.", "In diesem Clip wurde kein Gesicht gefunden."],
   "clip.meaning": [
-    "Frames with a face that look AI-generated: {fakes} of {scored}. The median score is {percent}.",
-    "Einzelbilder mit Gesicht, die KI-generiert aussehen: {fakes} von {scored}. Der Median der Werte ist {percent}.",
+    "Faces in {n} moments of the clip were analyzed. Moments with a face: {scored}; of these, {fakes} look AI-generated. The median score is {percent}.",
+    "Ausgewertet wurden die Gesichter in {n} Momenten des Clips. Momente mit Gesicht: {scored}; davon sehen {fakes} KI-generiert aus. Der Median der Werte ist {percent}.",
+  ],
+  "clip.meaning.frames": [
+    "The middle of the picture was analyzed in {n} moments of the clip, without looking for faces; {fakes} of them look AI-generated. The median score is {percent}.",
+    "Ausgewertet wurde die Bildmitte in {n} Momenten des Clips, ohne nach Gesichtern zu suchen; {fakes} davon sehen KI-generiert aus. Der Median der Werte ist {percent}.",
+  ],
+  "clip.help.no_face": [
+    "The detector examines faces only, and found none in {n} moments of the clip. This says nothing about whether the clip is real. Choose a moment in which a face is large and sharp.",
+    "Der Detektor untersucht nur Gesichter und hat in {n} Momenten des Clips keines gefunden. Ob der Clip echt ist, sagt das nicht. Wählen Sie einen Moment, in dem ein Gesicht groß und scharf ist.",
+  ],
+  "clip.note.recompressed": [
+    "The clip is heavily compressed, which removes traces.",
+    "Der Clip ist stark komprimiert; dabei gehen Spuren verloren.",
+  ],
+  "clip.note.upscaled": [
+    "In some moments the face is very small and had to be enlarged, so the answer is less reliable.",
+    "In manchen Momenten ist das Gesicht sehr klein und musste vergrößert werden; die Antwort ist daher weniger verlässlich.",
+  ],
+  "clip.note.several_faces": [
+    "Several faces can be seen. At each moment, the one with the highest score counts.",
+    "Es sind mehrere Gesichter zu sehen. In jedem Moment zählt das mit dem höchsten Wert.",
+  ],
+  "clip.note.cropped": [
+    "Only the square in the middle of the picture was analyzed.",
+    "Nur das Quadrat in der Bildmitte wurde ausgewertet.",
   ],
   "clip.timeline": [
     "Scores over time: each bar is one frame; the higher it is, the more likely the frame is AI-generated",
@@ -160,13 +193,25 @@ export const MORE = {
     "The service received no picture. Choose the file again.",
     "Beim Dienst kam kein Bild an. Wählen Sie die Datei noch einmal aus.",
   ],
+  "error.link": [
+    "The service cannot fetch a picture from this address. It must lead to a picture file that anybody on the web can open. Otherwise save the picture and choose the file.",
+    "Von dieser Adresse kann der Dienst kein Bild abrufen. Sie muss zu einer Bilddatei führen, die jeder im Web öffnen kann. Speichern Sie sonst das Bild und wählen Sie die Datei aus.",
+  ],
+  "error.link.file": [
+    "What this address leads to is not a picture that the service can read. Many addresses lead to a page around the picture: save the picture itself and choose the file.",
+    "Was sich unter dieser Adresse befindet, kann der Dienst nicht als Bild lesen. Viele Adressen führen zu einer Seite mit dem Bild: Speichern Sie das Bild selbst und wählen Sie die Datei aus.",
+  ],
+  "error.receipt": [
+    "The service no longer recognizes this answer. Add the picture again, then send it.",
+    "Der Dienst erkennt diese Antwort nicht mehr. Fügen Sie das Bild noch einmal hinzu und senden Sie es dann.",
+  ],
   "error.429": [
-    "Too many pictures were sent from your connection in a short time. Try again in {seconds} s.",
-    "Von Ihrem Anschluss wurden in kurzer Zeit zu viele Bilder gesendet. Versuchen Sie es in {seconds} s erneut.",
+    "Too many files were sent from your connection in a short time. Try again in {seconds} s.",
+    "Von Ihrem Anschluss wurden in kurzer Zeit zu viele Dateien gesendet. Versuchen Sie es in {seconds} s erneut.",
   ],
   "error.500": [
-    "Something went wrong in the service; your picture is not the cause. Try again, and tell the operator if it happens again.",
-    "Im Dienst ist ein Fehler aufgetreten; an Ihrem Bild liegt es nicht. Versuchen Sie es erneut, und informieren Sie den Betreiber, wenn es wieder geschieht.",
+    "Something went wrong in the service; your file is not the cause. Try again, and tell the operator if it happens again.",
+    "Im Dienst ist ein Fehler aufgetreten; an Ihrer Datei liegt es nicht. Versuchen Sie es erneut, und informieren Sie den Betreiber, wenn es wieder geschieht.",
   ],
   "error.503": [
     "The service cannot answer at the moment. Try again in {seconds} s.",

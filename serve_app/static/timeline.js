@@ -6,15 +6,18 @@ import { notes } from "./verdict.js";
 
 /** The summary, bars and table of a clip's answer; onSeek receives the time of a clicked bar, in seconds. */
 export function clipPart(answer, onSeek) {
+  const hasFaces = answer.frames.some((frame) => frame.faces.length);
   const fakes = answer.frames.filter((frame) => frame.verdict === "fake").length;
-  const values = { fakes, scored: answer.scored_frames, percent: () => percent(answer.p_fake) };
+  const values = { n: answer.frames.length, fakes, scored: answer.scored_frames, percent: () => percent(answer.p_fake) };
   return make(
     "div",
     { className: "clip-answer" },
-    answer.p_fake === null ? make("p", { textKey: "help.no_face" }) : make("p", { textKey: "clip.meaning", values }),
+    answer.p_fake === null
+      ? make("p", { textKey: "clip.help.no_face", values })
+      : make("p", { textKey: hasFaces ? "clip.meaning" : "clip.meaning.frames", values }),
     bars(answer.frames, answer.duration_s, onSeek),
     make("p", { className: "help", textKey: "clip.help" }),
-    notes(answer.warnings ?? []),
+    notes(answer.warnings, "clip.note"),
     drawer("clip.table", table(answer.frames)),
   );
 }

@@ -12,15 +12,17 @@ export function headline({ verdict, faces }) {
   return [`verdict.${verdict}`, {}];
 }
 
-/** The key and values of "Of 100 pictures with this score, about N are AI-generated." */
-export function ofHundred(p_fake) {
+/** The key and values of "Of 100 pictures with this score, about N are AI-generated.", or why nothing can be said. */
+export function ofHundred(p_fake, isDemo) {
+  if (isDemo) return ["of.demo", {}];
   const n = Math.round(100 * p_fake);
   const key = { 0: "of.few", 1: "of.one", 100: "of.most" }[n] ?? "of.about";
   return [key, { n }];
 }
 
-/** The percentage of a verdict, the scale with its uncertain zone, and a sentence that explains the percentage. */
-export function score({ p_fake, verdict }, thresholds) {
+/** The percentage of a verdict, the scale with its uncertain zone, and sentences that explain the percentage. */
+export function score({ p_fake, verdict }, thresholds, isDemo) {
+  const [key, values] = ofHundred(p_fake, isDemo);
   const shown = verdict === "real" ? ["chance.real", 1 - p_fake] : ["chance.fake", p_fake];
   return make(
     "div",
@@ -33,7 +35,8 @@ export function score({ p_fake, verdict }, thresholds) {
       make("span", { textKey: shown[0] }),
     ),
     scale(p_fake, thresholds),
-    make("p", { className: "of-hundred", textKey: ofHundred(p_fake)[0], values: ofHundred(p_fake)[1] }),
+    make("p", { className: "of-hundred", textKey: key, values }),
+    !isDemo && make("p", { className: "quiet", textKey: "of.mix" }),
   );
 }
 
@@ -44,8 +47,11 @@ function scale(p_fake, { real_below: low, fake_above: high }) {
   });
   setText(bar, "chance.scale", {}, "aria-label");
   const values = { percent: () => percent(p_fake), low: () => percent(low), high: () => percent(high) };
-  setText(bar, "chance.value", values, "aria-valuetext");
-  for (const [zone, width] of [["real", low], ["uncertain", high - low], ["fake", 1 - high]]) {
+  const isSharp = percent(low) === percent(high); // there is no uncertain zone, or none that anybody could see
+  setText(bar, isSharp ? "chance.value.sharp" : "chance.value", values, "aria-valuetext");
+  const all = [["real", low], ["uncertain", high - low], ["fake", 1 - high]];
+  const zones = all.filter(([zone]) => !isSharp || zone !== "uncertain");
+  for (const [zone, width] of zones) {
     const part = make("span", { className: `zone ${zone}` });
     part.style.flexGrow = width;
     bar.append(part);
@@ -54,18 +60,19 @@ function scale(p_fake, { real_below: low, fake_above: high }) {
   needle.style.left = `${100 * p_fake}%`;
   bar.append(needle);
   const word = (zone) => make("span", { className: zone }, make("i"), make("span", { textKey: `short.${zone}` }));
-  const words = make("p", { className: "zones", aria: { hidden: "true" } }, ...["real", "uncertain", "fake"].map(word));
+  const words = make("p", { className: "zones", aria: { hidden: "true" } }, ...zones.map(([zone]) => word(zone)));
   return make("div", { className: "scale" }, bar, words);
 }
 
-/** A list of warnings and quality flags in words; null if there are none. */
-export function notes(codes) {
+/** A list of warnings and quality flags in words, about a picture or a clip; null if there are none. */
+export function notes(warnings, about = "note") {
+  const codes = warnings.filter((code) => code !== "demo_model"); // the card is marked instead
   if (!codes.length) return null;
   return make(
     "div",
     { className: "notes" },
     make("h4", { textKey: "note.title" }),
-    make("ul", {}, ...codes.map((code) => make("li", { textKey: `note.${code}` }))),
+    make("ul", {}, ...codes.map((code) => make("li", { textKey: `${about}.${code}` }))),
   );
 }
 

@@ -5,6 +5,7 @@ import { Card } from "./card.js";
 import { announce, announceText, button, make } from "./dom.js";
 import { checkBytes } from "./errors.js";
 import { setText, seconds, text } from "./i18n.js";
+import { saveButton } from "./save.js";
 import { clipPart } from "./timeline.js";
 
 const STEP_S = 0.04;
@@ -66,14 +67,14 @@ export class Video extends Card {
     );
     this.body.replaceChildren(
       ...[
-        make("p", { className: "help", textKey: "video.hint" }),
+        make("p", { className: "help unsaved", textKey: "video.hint" }),
         scrub,
         this.time,
         make(
           "div",
           { className: "actions" },
           button("video.pick", () => this.#pick(), "button"),
-          this.#service?.features?.video && button("video.clip", () => this.#analyseClip()),
+          this.#service?.features?.video && button("video.clip", () => this.#analyzeClip()),
         ),
         this.#clip,
       ].filter(Boolean),
@@ -95,9 +96,8 @@ export class Video extends Card {
 
   // Lossless if it fits the size limit, because JPEG compression removes traces.
   async #pick() {
-    const { videoWidth: width, videoHeight: height, currentTime } = this.#video;
-    const canvas = make("canvas", { width, height });
-    canvas.getContext("2d").drawImage(this.#video, 0, 0);
+    const { currentTime } = this.#video;
+    const canvas = this.#frame();
     const encode = (type) => new Promise((resolve) => canvas.toBlob(resolve, type, 0.98));
     let blob = await encode("image/png");
     if (blob.size > (this.#service?.limits?.max_bytes ?? Infinity)) blob = await encode("image/jpeg");
@@ -105,8 +105,16 @@ export class Video extends Card {
     this.#onFrame(new File([blob], "", { type: blob.type }), name);
   }
 
-  #analyseClip() {
-    const options = { file: this.#file, again: () => this.#analyseClip(), container: this.#clip, headline: false };
+  /** The frame that is shown, as a canvas. */
+  #frame() {
+    const { videoWidth: width, videoHeight: height } = this.#video;
+    const canvas = make("canvas", { width, height });
+    canvas.getContext("2d").drawImage(this.#video, 0, 0);
+    return canvas;
+  }
+
+  #analyzeClip() {
+    const options = { file: this.#file, again: () => this.#analyzeClip(), container: this.#clip, headline: false };
     try {
       checkBytes(this.#file, this.#service?.limits?.max_video_bytes);
     } catch (error) {
@@ -114,7 +122,10 @@ export class Video extends Card {
     }
     const onAnswer = (answer) => {
       this.headline(answer.verdict, `clip.${answer.verdict}`);
-      this.#clip.replaceChildren(clipPart(answer, (time) => this.#seek(time)));
+      this.markDemo(answer);
+      const image = () => (this.#video.videoWidth ? this.#frame().toDataURL("image/jpeg", 0.9) : null);
+      const save = saveButton(this, { file: this.#file, image });
+      this.#clip.replaceChildren(clipPart(answer, (time) => this.#seek(time)), save);
       announce(this.title + ":", text(`clip.${answer.verdict}`));
     };
     return this.run((progress) => detectVideo(this.#file, progress), { ...options, onAnswer });
@@ -126,7 +137,7 @@ export class Video extends Card {
     this.body.replaceChildren(
       ...[
         make("p", { textKey: "video.unseen.more" }),
-        this.#service?.features?.video && button("video.clip", () => this.#analyseClip()),
+        this.#service?.features?.video && button("video.clip", () => this.#analyzeClip()),
         this.#clip,
       ].filter(Boolean),
     );

@@ -55,7 +55,21 @@ def test_the_model_that_answers_is_named_and_each_answer_has_one_request_id(serv
     assert answer.json()["version"] == versions.live(service.models).name
     assert answer.headers.get_list("X-Request-ID") == ["mine"]
     odd = httpx.get(f"http://127.0.0.1:{service.port}/nowhere", headers={"X-Request-ID": "a:b"}, timeout=60)
-    assert odd.json()["error"]["request_id"] in odd.headers.get_list("X-Request-ID")
+    assert odd.headers.get_list("X-Request-ID") == [odd.json()["error"]["request_id"]] != ["a:b"]
+
+
+def test_what_surrounds_the_application_keeps_to_its_rules(service: Service) -> None:
+    """HEAD for every GET, no request without a Host, and no list of routes for everybody."""
+    base = f"http://127.0.0.1:{service.port}"
+    for path in ("/", "/readyz", "/v1/model", "/static/page.js"):
+        head = httpx.head(f"{base}{path}", timeout=60)
+        assert (head.status_code, head.content) == (200, b"")
+        assert int(head.headers["Content-Length"]) > 0
+    assert httpx.get(f"{base}/-/healthz", timeout=60).status_code == 200
+    assert httpx.get(f"{base}/-/routes", timeout=60).status_code == 404
+    with socket.create_connection(("127.0.0.1", service.port), timeout=60) as connection:
+        connection.sendall(b"GET /v1/model HTTP/1.1\r\nConnection: close\r\n\r\n")
+        assert connection.makefile("rb").readline().split()[1] == b"400"
 
 
 def check_score(service: Service) -> None:

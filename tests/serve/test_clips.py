@@ -52,7 +52,7 @@ def test_evenly_spaced_frames_are_scored_and_their_median_decides(client: TestCl
         assert answer["verdict"] == "uncertain"
         assert answer["proportion_fake"] == sum(score >= 0.7 for score in scores) / 5
         assert (answer["scored_frames"], answer["retained"]) == (5, False)
-        assert answer["warnings"] == ["cropped"]
+        assert answer["warnings"] == ["demo_model", "cropped"]
         assert "secret" not in response.text
     assert len(post(client, make_clip(50)).json()["frames"]) == 16
 

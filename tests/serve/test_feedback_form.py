@@ -1,4 +1,4 @@
-"""POST /v1/feedback: an image is stored only with consent, and only if the operator has set a folder."""
+"""POST /v1/feedback: an image is stored only with consent, with what the service had answered about it, and once."""
 
 from pathlib import Path
 from typing import Any
@@ -10,9 +10,11 @@ from detector_core.data import feedback
 from detector_core.errors import BadConfig
 from detector_core.images.decode import decode
 from detector_core.registry.predictor import Predictor
+from serve_app import receipts
 from tests.support.http_service import image_bytes, make_app, status_and_code
 
 CONSENT = {"consent": "true", "label": "real"}
+KEY = "receipt-key"
 
 
 @pytest.fixture
@@ -31,19 +33,86 @@ def post(client: TestClient, fields: dict[str, str], data: bytes | None = None) 
     )
 
 
+def detect(client: TestClient, data: bytes, identifier: str = "abc-1") -> dict[str, Any]:
+    """The result for an image."""
+    answer = client.post("/v1/detect", files={"file": data}, headers={"X-Request-ID": identifier})
+    result: dict[str, Any] = answer.json()["results"][0]
+    return result
+
+
 def test_an_image_with_consent_is_stored_without_its_file_name(
     client: TestClient, folder: Path, predictor: Predictor
 ) -> None:
     data = image_bytes(seed=3)
-    response = post(client, {**CONSENT, "label": "fake", "verdict": "real", "request_id": "abc-1"}, data)
+    result = detect(client, data)
+    response = post(client, {**CONSENT, "label": "fake", "receipt": result["receipt"]}, data)
     assert response.status_code == 201
     answer = response.json()
     (record,) = feedback.read(folder)
-    assert answer == {"id": record.id, "stored": True, "request_id": response.headers["X-Request-ID"]}
-    assert (record.label, record.verdict, record.request_id) == ("fake", "real", "abc-1")
+    assert answer == {"id": record.id, "stored": True, "new": True, "request_id": response.headers["X-Request-ID"]}
+    assert (record.label, record.verdict, record.request_id) == ("fake", result["verdict"], "abc-1")
     assert record.model == {"name": "tiny", "version": "tiny-v1", "sha256": predictor.info.sha256}
     assert (decode((folder / record.image).read_bytes()) == decode(data)).all()
     assert all("anna" not in path.name and b"anna" not in path.read_bytes() for path in folder.rglob("*.*"))
+
+
+def test_an_image_that_was_not_analyzed_is_stored_without_a_verdict(client: TestClient, folder: Path) -> None:
+    assert post(client, CONSENT).status_code == 201
+    (record,) = feedback.read(folder)
+    assert (record.verdict, record.request_id, record.model["name"]) == ("", "", "tiny")
+
+
+def test_another_replica_accepts_the_receipt_and_counts_the_gift_once(
+    client: TestClient, folder: Path, predictor: Predictor
+) -> None:
+    data = image_bytes()
+    other = TestClient(make_app(predictor, feedback_folder=str(folder)))
+    signed = [detect(client, data, identifier)["receipt"] for identifier in ("first", "second")]
+    answers = [post(other, {**CONSENT, "receipt": receipt}, data) for receipt in signed]
+    assert [answer.status_code for answer in answers] == [201, 200]
+    assert [answer.json()["new"] for answer in answers] == [True, False]
+    assert answers[0].json()["id"] == answers[1].json()["id"]
+    (record,) = feedback.read(folder)
+    assert record.request_id == "first"
+
+
+def test_the_receipt_is_signed_with_a_key_that_only_the_service_can_read(client: TestClient, folder: Path) -> None:
+    assert (folder / KEY).stat().st_mode & 0o777 == 0o600
+    assert (folder / KEY).read_bytes().hex() not in detect(client, image_bytes())["receipt"]
+
+
+def test_claims_about_the_answer_are_checked(client: TestClient, folder: Path) -> None:
+    data = image_bytes()
+    result = detect(client, data)
+    truth = {"receipt": result["receipt"], "verdict": result["verdict"], "request_id": "abc-1"}
+    other = "fake" if result["verdict"] != "fake" else "real"
+    payload, _, signature = result["receipt"].rpartition(".")
+    lies = (
+        {"verdict": other},
+        {"request_id": "abc-2"},
+        {"receipt": detect(client, image_bytes(seed=9))["receipt"]},
+        {"receipt": f"{payload[:-1]}{'A' if payload[-1] != 'A' else 'B'}.{signature}"},
+        {"receipt": "x"},
+        {"receipt": ""},
+    )
+    for lie in lies:
+        assert status_and_code(post(client, {**CONSENT, **truth, **lie}, data)) == (422, "bad_receipt"), lie
+    assert feedback.read(folder) == []
+    assert post(client, {**CONSENT, **truth}, data).status_code == 201
+
+
+def test_a_key_file_that_holds_no_key_is_reported_at_the_start(
+    predictor: Predictor, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(receipts, "_WRITTEN_S", 0)
+    folder.mkdir()
+    (folder / KEY).write_bytes(b"short")
+    with pytest.raises(BadConfig, match=f"{KEY} is not a key"):
+        make_app(predictor, feedback_folder=str(folder))
+    (folder / KEY).unlink()
+    (folder / KEY).mkdir()
+    with pytest.raises(BadConfig, match=f"{KEY}, the key of the feedback's receipts, cannot be used"):
+        make_app(predictor, feedback_folder=str(folder))
 
 
 REFUSED = {
@@ -51,9 +120,8 @@ REFUSED = {
     "consent denied": ({"label": "real", "consent": "false"}, image_bytes(), 422, "no_consent"),
     "no label": ({"consent": "true"}, image_bytes(), 422, "bad_parameter"),
     "an unknown label": ({"consent": "true", "label": "maybe"}, image_bytes(), 422, "bad_parameter"),
-    "an unknown verdict": ({**CONSENT, "verdict": "x"}, image_bytes(), 422, "bad_parameter"),
-    "an id that is too long": ({**CONSENT, "request_id": "x" * 65}, image_bytes(), 422, "bad_parameter"),
-    "an id with a line break": ({**CONSENT, "request_id": "a\nb"}, image_bytes(), 422, "bad_parameter"),
+    "a verdict without a receipt": ({**CONSENT, "verdict": "real"}, image_bytes(), 422, "bad_receipt"),
+    "an id without a receipt": ({**CONSENT, "request_id": "abc-1"}, image_bytes(), 422, "bad_receipt"),
     "no image": (CONSENT, b"text", 400, "not_an_image"),
     "too many bytes": (CONSENT, b"x" * 200_001, 413, "too_large"),
     "too many pixels": (CONSENT, image_bytes((1, 100_001), format_="PNG"), 413, "too_large"),
@@ -64,7 +132,7 @@ REFUSED = {
 def test_an_invalid_form_is_refused_and_stores_nothing(client: TestClient, folder: Path, name: str) -> None:
     fields, data, status, code = REFUSED[name]
     assert status_and_code(post(client, fields, data)) == (status, code)
-    assert list(folder.iterdir()) == []
+    assert [path.name for path in folder.iterdir()] == [KEY]
 
 
 def test_the_body_must_be_a_form_with_a_file(client: TestClient) -> None:
@@ -93,3 +161,4 @@ def test_without_a_folder_feedback_is_off(predictor: Predictor) -> None:
     client = TestClient(make_app(predictor))
     assert status_and_code(post(client, CONSENT)) == (404, "not_found")
     assert client.get("/v1/model").json()["features"]["feedback"] is False
+    assert detect(client, image_bytes())["receipt"] is None

@@ -1,4 +1,7 @@
-"""Headers and id of every answer, and the events for metrics and log."""
+"""Headers and id of every answer, HEAD and Host, and the events for metrics and log."""
+
+import asyncio
+from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
@@ -19,6 +22,64 @@ def test_every_answer_has_security_headers_and_an_id(client: TestClient) -> None
 def test_a_valid_request_id_is_kept_and_an_invalid_one_replaced(client: TestClient) -> None:
     assert client.get("/nope", headers={"X-Request-ID": "abc-1"}).json()["error"]["request_id"] == "abc-1"
     assert client.get("/nope", headers={"X-Request-ID": "a b"}).json()["error"]["request_id"] != "a b"
+    twice = client.get("/nope", headers=[("X-Request-ID", "abc-1"), ("X-Request-ID", "abc-2")])
+    assert twice.headers.get_list("X-Request-ID") == [twice.json()["error"]["request_id"]]
+    assert twice.headers["X-Request-ID"] not in ("abc-1", "abc-2")
+
+
+def test_head_is_answered_like_get_without_the_body(predictor: Predictor) -> None:
+    events: list[RequestEvent] = []
+    client = TestClient(make_app(predictor, observe=events.append))
+    paths = (
+        "/",
+        "/docs",
+        "/openapi.json",
+        "/v1/model",
+        "/healthz",
+        "/readyz",
+        "/static/page.js",
+        "/nope",
+        "/v1/detect",
+    )
+    for path in paths:
+        got, head = client.get(path), client.head(path)
+        assert (head.status_code, head.content) == (got.status_code, b""), path
+        assert {**head.headers, "x-request-id": ""} == {**got.headers, "x-request-id": ""}, path
+        assert int(head.headers["Content-Length"]) == len(got.content) > 0, path
+    assert [(event.method, event.route) for event in events[:2]] == [("GET", "/"), ("HEAD", "/")]
+
+
+@pytest.mark.parametrize(
+    ("version", "hosts", "status"),
+    [
+        ("1.1", [], 400),
+        ("1.1", [b""], 400),
+        ("1.1", [b"a.example", b"b.example"], 400),
+        ("1.1", [b"a.example"], 200),
+        ("2", [b"a.example"], 200),
+        ("1.0", [], 200),
+    ],
+)
+def test_a_request_must_name_one_host(predictor: Predictor, version: str, hosts: list[bytes], status: int) -> None:
+    sent: list[Any] = []
+    scope = {
+        "type": "http",
+        "http_version": version,
+        "method": "GET",
+        "path": "/healthz",
+        "query_string": b"",
+        "headers": [(b"host", host) for host in hosts],
+    }
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request"}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    asyncio.run(make_app(predictor)(scope, receive, send))
+    assert sent[0]["status"] == status
+    assert (b"Host" in sent[1]["body"]) == (status == 400)
 
 
 def test_an_unexpected_exception_is_500_without_details(predictor: Predictor, caplog: pytest.LogCaptureFixture) -> None:

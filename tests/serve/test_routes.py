@@ -3,6 +3,7 @@
 import io
 import logging
 import tempfile
+from pathlib import Path
 
 import pytest
 from fastapi.testclient import TestClient
@@ -13,7 +14,7 @@ from detector_core.registry.predictor import Predictor
 from serve_app.errors import Unavailable
 from serve_app.settings import Limits
 from tests.support.http_service import JPEG, LIMITS, FailingClient, image_bytes, make_app, status_and_code
-from tests.support.models import SIZE
+from tests.support.models import SIZE, save_model
 
 
 def test_a_raw_body_gets_the_score_of_the_core(client: TestClient, predictor: Predictor) -> None:
@@ -27,7 +28,7 @@ def test_a_raw_body_gets_the_score_of_the_core(client: TestClient, predictor: Pr
     assert result["confidence"] == pytest.approx(expected.confidence, abs=1e-6)
     assert result["thresholds"] == {"real_below": 0.3, "fake_above": 0.7}
     assert result["model"] == {"name": "tiny", "version": "tiny-v1", "sha256": predictor.info.sha256}
-    assert result["warnings"] == ["cropped"]
+    assert result["warnings"] == ["demo_model", "cropped"]
     assert result["retained"] is False
     assert response.json()["timing_ms"]["total"] > 0
 
@@ -43,7 +44,13 @@ def test_results_are_in_the_order_of_the_files(client: TestClient, predictor: Pr
 
 def test_an_image_smaller_than_the_input_of_the_model_gets_a_warning(client: TestClient) -> None:
     response = client.post("/v1/detect", files={"file": image_bytes((SIZE - 1, SIZE - 1))})
-    assert response.json()["results"][0]["warnings"] == ["upscaled"]
+    assert response.json()["results"][0]["warnings"] == ["demo_model", "upscaled"]
+
+
+def test_only_the_answers_of_a_demo_model_are_marked(tmp_path: Path) -> None:
+    trained_on_photos = Predictor(save_model(tmp_path / "photos-v1", generated=False))
+    client = TestClient(make_app(trained_on_photos, faces="off"))
+    assert client.post("/v1/detect", content=image_bytes(), headers=JPEG).json()["results"][0]["warnings"] == []
 
 
 BOUNDARY = {"Content-Type": "multipart/form-data; boundary=b"}

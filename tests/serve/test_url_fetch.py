@@ -122,6 +122,13 @@ PRIVATE = [
     "http://[::7f00:1]/x",
     "http://[::ffff:0:7f00:1]/x",
     "http://[3fff::1]/x",
+    "http://[2001::1]/x",
+    "http://[2001:20::1]/x",
+    "http://168.63.129.16/machine",
+    "http://[::ffff:168.63.129.16]/machine",
+    "http://192.0.0.192/opc/v2/instance",
+    "http://192.0.0.9/x",
+    "http://192.88.99.1/x",
     "http://[2002:7f00:1::]/x",
     "http://[fe80::1]/x",
     "http://[fd00::1]/x",
@@ -166,6 +173,11 @@ def test_addresses_that_are_not_public_are_never_contacted(
     monkeypatch.setattr(url_fetch.httpx.AsyncClient, "send", send)
     assert status_and_code(post_url(client, url)) == (422, "bad_url")
     assert requests == []
+
+
+@pytest.mark.parametrize("address", ["8.8.8.8", "168.63.129.15", "192.0.1.1", "192.88.98.1", "2606:4700::1111"])
+def test_neighbors_of_reserved_addresses_are_public(address: str) -> None:
+    assert url_fetch.is_public(address)
 
 
 def test_one_private_address_among_public_ones_is_enough_to_refuse(

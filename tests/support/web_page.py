@@ -3,7 +3,7 @@
 import io
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,13 +16,16 @@ from detector_core.evaluation.calibration import verdict
 from detector_core.images.decode import Heat, Pixels
 from detector_core.images.faces import Face
 from detector_core.registry.predictor import ModelInfo, Prediction
-from serve_app.errors import Unavailable
+from serve_app.errors import Refusal, Unavailable
 from tests.support.faces import make_face
 
 BUSY = 255
 """Gray level for which the model is busy; any other gray level is the p_fake of the image, in percent."""
 NO_FACE, SEVERAL = (90, 60), (120, 60)
 """Sizes (width, height) of images with no face and with three faces; in any other size, one face fills the image."""
+
+
+PICTURE, GONE = "https://example.org/face.png", "https://example.org/gone.png"
 
 
 class GrayLevelClient:
@@ -64,6 +67,15 @@ def gray(level: int, size: tuple[int, int] = (64, 64)) -> dict[str, Any]:
 def three(*levels: int) -> dict[str, Any]:
     """An image file with three faces of these gray levels."""
     return _file(np.repeat(np.repeat(np.uint8(levels), 40)[None, :, None], 60, axis=0).repeat(3, axis=2))
+
+
+async def fetch(address: str, _: int, on_bytes: Callable[[int], None]) -> bytes:
+    """Replaces the download from an address: PICTURE leads to a picture, GONE to nothing, any other to a page."""
+    if address == GONE:
+        raise Refusal(422, "the URL cannot be used: its server answered with status 404", "bad_url")
+    data: bytes = gray(90)["buffer"] if address == PICTURE else b"<!doctype html>"
+    on_bytes(len(data))
+    return data
 
 
 def _file(pixels: Pixels) -> dict[str, Any]:

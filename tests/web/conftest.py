@@ -1,17 +1,20 @@
 """The page in a real Chromium, served by the real application with a model client that reads gray levels."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from detector_core.evaluation.calibration import Calibration
 from detector_core.images import faces as face_search
 from detector_core.registry.predictor import describe
+from serve_app import url_fetch
 from serve_app.routes import create_app
 from serve_app.settings import HttpSettings, Limits
 from tests.support.models import save_model
-from tests.support.web_page import GrayLevelClient, find_faces, served
+from tests.support.web_page import GrayLevelClient, fetch, find_faces, served
 
 CHROMIUM = Path("/usr/bin/chromium")
 LIMITS = Limits(max_bytes=300_000, max_pixels=200_000, frames=5)
@@ -54,6 +57,18 @@ def bare_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     settings = HttpSettings(limits=Limits(frames=0), api_keys_file=str(folder / "keys"))
     with served(create_app(GrayLevelClient(info), lambda: info, settings)) as address:
         yield address
+
+
+@pytest.fixture(scope="module")
+def demo_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A service with a demo model that is never uncertain, and that fetches pictures from addresses."""
+    info = describe(save_model(tmp_path_factory.mktemp("demo") / "tiny-v1"))
+    info = replace(info, calibration=Calibration())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(url_fetch, "fetch", fetch)
+        settings = HttpSettings(allow_url=True)
+        with served(create_app(GrayLevelClient(info), lambda: info, settings)) as address:
+            yield address
 
 
 @pytest.fixture

@@ -223,10 +223,3 @@ def test_a_key_is_requested_and_kept_in_this_tab_only(open_page: Any, bare_addre
         "",
     ]
     expect(page.get_by_text("Was this wrong?")).to_have_count(0)
-
-
-def test_the_api_documentation_is_rendered(page: Page, address: str) -> None:
-    page.goto(f"{address}/docs")
-    expect(page.locator("article")).to_have_count(6)
-    expect(page.get_by_role("cell", name="results[].p_fake")).to_be_visible()
-    expect(page.get_by_role("cell", name="explain", exact=True)).to_be_visible()

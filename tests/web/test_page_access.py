@@ -114,7 +114,7 @@ def test_a_whole_clip_gets_a_timeline_and_a_table(page: Page) -> None:
     page.locator("#file").set_input_files(video())
     page.get_by_role("button", name="Analyze the whole clip").click(timeout=20_000)
     expect(page.locator(".bar-of")).to_have_count(5, timeout=30_000)
-    expect(page.locator(".clip-answer")).to_contain_text("Frames with a face that look AI-generated")
+    expect(page.locator(".clip-answer")).to_contain_text("Faces in 5 moments of the clip were analyzed")
     page.get_by_text("All frames as a table").click()
     expect(page.locator(".clip-answer tbody tr")).to_have_count(5)
 

@@ -19,25 +19,37 @@ MODEL = {"name": "tiny", "version": "v1", "sha256": "00"}
 
 def test_a_donation_is_stored_with_its_label_and_without_metadata(tmp_path: Path) -> None:
     data = personal_image("JPEG", 6)
-    record_id = feedback.Store(tmp_path / "new", 10**6).add(data, "fake", model=MODEL, verdict="real", request_id="abc")
+    donation = feedback.Store(tmp_path / "new", 10**6).add(data, "fake", model=MODEL, verdict="real", request_id="abc")
     (record,) = feedback.read(tmp_path / "new")
-    assert (record.id, record.label, record.verdict, record.request_id) == (record_id, "fake", "real", "abc")
+    assert donation == feedback.Donation(id=record.id, is_new=True)
+    assert (record.label, record.verdict, record.request_id) == ("fake", "real", "abc")
     assert (record.model, record.consent) == (MODEL, True)
     stored = (tmp_path / "new" / record.image).read_bytes()
     assert sha256(stored).hexdigest() == record.sha256
     assert record.image == f"images/{record.sha256}.jpg"
-    assert record.sha256[:16] in record_id
+    assert record.id == f"{record.sha256[:32]}-fake"
     assert SECRET not in stored
     assert (decode(stored) == decode(data)).all()
 
 
-def test_the_same_image_is_stored_once_and_the_records_are_in_order(tmp_path: Path) -> None:
-    store = feedback.Store(tmp_path, 10**6)
-    ids = [store.add(encode(noise()), label, model=MODEL) for label in ("real", "fake", "real")]
-    records = list(feedback.read(tmp_path))
-    assert [record.id for record in records] == ids == sorted(ids)
-    assert [record.label for record in records] == ["real", "fake", "real"]
+def test_the_same_image_with_the_same_label_counts_once_and_records_are_in_order(tmp_path: Path) -> None:
+    stores = [feedback.Store(tmp_path, 10**6) for _ in range(2)]  # of two replicas
+    given = [
+        stores[number % 2].add(encode(noise()), label, model=MODEL, request_id=str(number))
+        for number, label in enumerate(("real", "fake", "real", "real", "fake"))
+    ]
+    assert [donation.is_new for donation in given] == [True, True, False, False, False]
+    records = feedback.read(tmp_path)
+    assert [(record.label, record.request_id) for record in records] == [("real", "0"), ("fake", "1")]
+    assert [record.id for record in records] == [given[0].id, given[1].id]
+    assert [donation.id for donation in given[2:]] == [given[0].id, given[0].id, given[1].id]
     assert len(list((tmp_path / "images").iterdir())) == 1
+
+
+def test_a_gift_that_counts_already_is_accepted_by_a_full_store(tmp_path: Path) -> None:
+    data = encode(noise())
+    store = feedback.Store(tmp_path, len(data) + 1000)
+    assert [store.add(data, "real", model=MODEL).is_new for _ in range(3)] == [True, False, False]
 
 
 def test_a_full_store_accepts_no_more_donations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -48,10 +60,10 @@ def test_a_full_store_accepts_no_more_donations(tmp_path: Path, monkeypatch: pyt
         store.add(encode(noise(size=(50, 50))), "real", model=MODEL)
     with pytest.raises(InsufficientResources, match="feedback folder"):
         feedback.Store(tmp_path, len(data) + 1000).add(encode(noise(size=(50, 50))), "real", model=MODEL)
-    assert len(list(feedback.read(tmp_path))) == 1
+    assert len(feedback.read(tmp_path)) == 1
     monkeypatch.setattr(feedback, "FREE_BYTES", 10**18)
     with pytest.raises(InsufficientResources, match="disk"):
-        feedback.Store(tmp_path, 10**9).add(data, "real", model=MODEL)
+        feedback.Store(tmp_path, 10**9).add(data, "fake", model=MODEL)
 
 
 def test_a_rejected_donation_leaves_no_files(tmp_path: Path) -> None:
@@ -63,7 +75,7 @@ def test_a_rejected_donation_leaves_no_files(tmp_path: Path) -> None:
     with pytest.raises(BadData, match="label"):
         store.add(encode(noise()), "maybe", model=MODEL)
     assert list(tmp_path.iterdir()) == []
-    assert list(feedback.read(tmp_path)) == []
+    assert feedback.read(tmp_path) == []
 
 
 def test_donations_at_the_same_time_are_all_stored(tmp_path: Path) -> None:
@@ -74,7 +86,7 @@ def test_donations_at_the_same_time_are_all_stored(tmp_path: Path) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(list(feedback.read(tmp_path))) == 12
+    assert len(feedback.read(tmp_path)) == 12
     assert {path.suffix for path in tmp_path.rglob("*") if path.is_file()} == {".png", ".json"}
 
 
@@ -83,15 +95,15 @@ def test_the_error_for_an_invalid_record_names_its_file(tmp_path: Path, content:
     (tmp_path / "records").mkdir()
     (tmp_path / "records" / "a.json").write_bytes(content)
     with pytest.raises(BadData, match=r"a\.json"):
-        list(feedback.read(tmp_path))
+        feedback.read(tmp_path)
 
 
 def test_the_error_for_a_record_of_another_format_names_its_file(tmp_path: Path) -> None:
-    record_id = feedback.Store(tmp_path, 10**6).add(encode(noise()), "real", model=MODEL)
+    record_id = feedback.Store(tmp_path, 10**6).add(encode(noise()), "real", model=MODEL).id
     path = tmp_path / "records" / f"{record_id}.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"format": 2}))
     with pytest.raises(BadData, match=f"{path} has format 2, this version reads 1"):
-        list(feedback.read(tmp_path))
+        feedback.read(tmp_path)
 
 
 def test_probing_creates_the_folder_and_checks_that_it_is_writable(tmp_path: Path) -> None:
@@ -118,6 +130,6 @@ def test_files_that_another_process_deletes_while_the_folder_is_measured_do_not_
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "scandir", delete_and_scan)
-        record_id = feedback.Store(tmp_path, 10**6).add(encode(noise()), "real", model=MODEL)
+        record_id = feedback.Store(tmp_path, 10**6).add(encode(noise()), "real", model=MODEL).id
     assert not temporary.exists()
     assert [record.id for record in feedback.read(tmp_path)] == [record_id]

@@ -58,6 +58,35 @@ def test_between_the_two_thresholds_the_verdict_is_uncertain() -> None:
 
 
 @few
+@given(split(), st.sampled_from([0.0, 3.0, -3.0]), st.floats(0, 1))
+def test_no_verdict_contradicts_its_probability(split_: tuple[Any, Any], shift: float, p_fake: float) -> None:
+    """``real`` is never said above 0.5 nor ``fake`` below it, however far the model's scores lie off center."""
+    is_fake, logit = split_
+    chosen = choose(is_fake, logit + shift, chosen_on=CHOSEN_ON)
+    assert chosen.real_below <= 0.5 <= chosen.fake_above
+    likely = "fake" if p_fake >= 0.5 else "real"
+    assert verdict(p_fake, chosen) in (likely, "uncertain")
+
+
+@pytest.mark.parametrize(
+    ("older", "read", "verdicts_"),
+    [
+        ((0.69, 0.69), (0.5, 0.69), ["real", "uncertain", "uncertain", "fake"]),
+        ((0.1, 0.3), (0.1, 0.5), ["uncertain", "fake", "fake", "fake"]),
+        ((0.2, 0.6), (0.2, 0.6), ["uncertain", "uncertain", "fake", "fake"]),
+    ],
+)
+def test_thresholds_of_an_older_version_are_moved_to_their_side_of_one_half(
+    older: tuple[float, float], read: tuple[float, float], verdicts_: list[str]
+) -> None:
+    old = Calibration(real_below=older[0], fake_above=older[1])
+    chosen = Calibration.from_dict(old.to_dict())
+    assert (chosen.real_below, chosen.fake_above) == read
+    p_fake = [0.45, 0.55, 0.65, 0.75]
+    assert verdicts(p_fake, chosen).tolist() == verdicts(p_fake, old).tolist() == verdicts_
+
+
+@few
 @given(split())
 def test_real_below_keeps_the_limit_on_fakes_passed(split_: tuple[Any, Any]) -> None:
     is_fake, logit = split_
@@ -128,13 +157,14 @@ def test_the_labels_of_a_test_split_do_not_move_the_thresholds(valid: tuple[Any,
     assert reports[0]["with_uncertain"]["verdicts"]["real"] == reports[1]["with_uncertain"]["verdicts"]["fake"]
 
 
-def test_a_small_split_without_errors_has_one_threshold_in_the_gap() -> None:
+def test_a_small_split_without_errors_has_both_thresholds_in_the_gap() -> None:
     is_fake = np.repeat([False, True], 50)
     logit = np.where(is_fake, 4.0, -2.0) + np.tile(np.linspace(-1, 1, 50), 2)
     chosen = choose(is_fake, logit, chosen_on=CHOSEN_ON)
     assert TEMPERATURE_RANGE[0] < chosen.temperature < TEMPERATURE_RANGE[1]
     middle = expit(1 / chosen.temperature)  # the highest real is -1, the lowest fake 3
-    assert (chosen.real_below, chosen.fake_above) == (pytest.approx(middle), pytest.approx(middle))
+    assert (chosen.real_below, chosen.fake_above) == (0.5, pytest.approx(middle))
+    assert not (verdicts(chosen.p_fake(logit), chosen) == UNCERTAIN).any()
     assert chosen.max_fakes_passed == FAKES_PASSED_LIMITS[0]
 
 
