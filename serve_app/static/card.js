@@ -106,7 +106,7 @@ export class Card {
     const words = make("p", { textKey: key, values });
     const retry = button("card.again", again);
     container.replaceChildren(words);
-    if (headline) this.headline("error", "error.title");
+    if (headline) this.headline("error", file ? "error.title" : "error.title.link");
     if (error.status === 401) {
       askForKey(() => this.element.isConnected && again());
       container.append(button("key.enter", showKey));

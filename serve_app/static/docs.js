@@ -55,11 +55,11 @@ function operation(path, method, spec) {
     make("p", spec.summary),
     ...(spec.description ? [make("p", spec.description)] : []),
     ...(body.length ? [make("p", `Body: ${body.join(" or ")}`)] : []),
+    tryForm(path, method, spec),
     ...(parameters.length
       ? [table(name, ["Query", "Type", "Meaning"], parameters.map((row) => [row.name, typeOf(row.schema), row.description ?? ""]))]
       : []),
     ...(ok ? [table(name, ["Answer", "Type", "Meaning"], rows(ok))] : []),
-    tryForm(path, method, spec),
     ...(errors.length ? [table(name, ["Error", "Code"], errors.map(([status, { description }]) => [status, description]))] : []),
   );
   return Object.assign(article, { className: "operation" });

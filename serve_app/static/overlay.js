@@ -3,7 +3,7 @@
 import { make } from "./dom.js";
 
 // Dark red to pale yellow: lightness grows with strength, so that it can be read without color vision.
-const LONGEST = 1280; // pixels of the longer side of a flattened picture
+const [SHORTEST, LONGEST] = [640, 1280]; // pixels of the longer side of a flattened picture
 const QUALITY = 0.9;
 const COLORS = [[70, 8, 60], [150, 25, 75], [222, 73, 50], [251, 155, 40], [255, 238, 150]];
 
@@ -63,7 +63,8 @@ export class Overlay {
 
   /** The picture with the layers that are shown over it, as the data URL of a JPEG without metadata. */
   flatten() {
-    const scale = Math.min(1, LONGEST / Math.max(this.#size.width, this.#size.height));
+    const longer = Math.max(this.#size.width, this.#size.height);
+    const scale = Math.min(LONGEST, Math.max(SHORTEST, longer)) / longer; // enlarged, so that thin lines fit
     const [width, height] = [this.#size.width, this.#size.height].map((side) => Math.max(1, Math.round(side * scale)));
     const context = make("canvas", { width, height }).getContext("2d");
     context.fillStyle = "#fff";

@@ -92,7 +92,7 @@ export class Picture extends Card {
         ...[
           isOneOfSeveral && make("h4", { textKey: title[0], values: title[1] }),
           hasScore && score(face ?? result, result.thresholds, isDemo),
-          make("p", { className: "help", textKey: `help.${(face ?? result).verdict}` }),
+          !(isDemo && hasScore) && make("p", { className: "help", textKey: `help.${(face ?? result).verdict}` }),
           notes([...result.warnings.filter((code) => !isOneOfSeveral || code !== "several_faces"), ...(face?.quality ?? [])]),
         ].filter(Boolean),
       );

@@ -143,6 +143,7 @@ export const MORE = {
   ],
   "key.enter": ["Enter the key", "Schlüssel eingeben"],
 
+  "error.title.link": ["This picture could not be analyzed.", "Dieses Bild konnte nicht ausgewertet werden."],
   "error.title": ["This file could not be analyzed.", "Diese Datei konnte nicht ausgewertet werden."],
   "error.0": [
     "The service cannot be reached. Check your connection and try again.",

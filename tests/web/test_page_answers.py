@@ -189,7 +189,7 @@ def test_an_answer_is_saved_as_one_page_that_needs_nothing_else(
     alone.on("request", lambda sent: requests.append(sent.url[:5]))
     alone.goto(path.as_uri())
     expect(alone.get_by_role("heading", name="1 of 3 faces looks AI-generated.")).to_be_visible()
-    assert alone.locator(".stage img").evaluate("image => [image.naturalWidth, image.naturalHeight]") == [120, 60]
+    assert alone.locator(".stage img").evaluate("image => [image.naturalWidth, image.naturalHeight]") == [640, 320]
     for words in (
         "about 90 are AI-generated",
         "Swapped faces",
