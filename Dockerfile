@@ -33,6 +33,8 @@ RUN apt-get update \
     && useradd --create-home --uid 1000 ray
 COPY --from=uv /uv /usr/local/bin/uv
 COPY --from=environment /opt/venv /opt/venv
+# The launcher of HAProxy for a cluster (docs/operate.md#haproxy-on-a-cluster); jobs.serve writes its own.
+RUN /opt/venv/bin/python -m serve_app.front /opt/front > /dev/null && chown ray /opt/front
 WORKDIR /srv/detector
 COPY pyproject.toml uv.lock ./
 # Docker passes the proxy of its own settings on to containers: the probes must not go through it.

@@ -38,7 +38,10 @@ BENCHMARKS = {
     "train": Benchmark(quick=("--rounds", "1", "--images", "64")),
     "evaluate": Benchmark(quick=("--rounds", "1", "--images", "16")),
     "runtime": Benchmark(quick=("--rounds", "1")),
-    "serve": Benchmark(quick=("--rounds", "1", "--seconds", "3", "--connections", "1,32")),
+    "serve": Benchmark(
+        full=("--rounds", "2", "--connections", "1,32"),
+        quick=("--rounds", "1", "--seconds", "3", "--connections", "1,32", "--requests", "0"),
+    ),
     "scaling": Benchmark(),
 }
 

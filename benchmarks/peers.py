@@ -1,6 +1,6 @@
 """A plain FastAPI server for ``benchmarks.serve`` to compare with: the same network in torch, eager mode, float32.
 
-python -m benchmarks.peers MODEL PORT
+python -m benchmarks.peers MODEL PORT [BATCH, which is not used]
 """
 
 import os

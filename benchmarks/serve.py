@@ -1,27 +1,31 @@
-"""Throughput of the service, compared with the servers that one would write without it, and with the bare runtime.
+"""Throughput and latency of the service, compared with the servers that one would write without it, and with the
+bare runtime.
 
-Every row uses the same 256 px JPEGs, network (resnet68, one step from random weights), cores and closed-loop clients:
-each connection sends its next request as soon as it has an answer. Face detection is off, as the peers have none.
+Every row uses the same 256 px JPEGs, network (resnet68, one step from random weights) and cores, on which the client
+runs too (see ``benchmarks.http_load``). Face detection is off, as the peers have none.
 
-  ours           python -m jobs.serve: Ray Serve, batches, the promoted runtime (int8 by default)
-  together       the same with ``layout: together``: an ingress and a model in one process
-  LitServe       the same network in torch, eager, fp32, batches of the same size (extra ``bench``)
+  ours           python -m jobs.serve as it comes: HAProxy, ingress and model in one process, the promoted runtime
+  apart          the same with ``layout: apart``: ingress and model in processes of their own
+  Ray's proxy    the same as ours with ``front: {proxy: ray}``
+  Ray Serve      the same network in torch, eager, fp32, in a deployment as in Ray's documentation
+  LitServe       the same in batches of the same size (extra ``bench``)
   FastAPI        the same in one uvicorn process, one image at a time
-  bare runtime   the runtime of ours, in process, on full batches of decoded squares: the upper limit
+  bare runtime   the runtime of ours, in process, on full batches of decoded squares: the upper limit; and the same
+                 with decoding
 
-The rows run in turns; the median over the rounds counts.
+The rows run in turns; the median over the rounds counts, and quantiles of the latency are taken over all rounds. With
+one connection, ours is measured for as long as --requests take.
 
   python -m benchmarks.serve
   python -m benchmarks.serve --precision bf16 --connections 1,32 --seconds 20
 
-A second table shows where the time goes: the latency that a client sees, the part that the service measures itself, and
-of that the stages of the pipeline.
+A second table shows where the time goes: CPU milliseconds for an image by kind of process. Neighbors on the machine
+change them less than anything else here.
 
-The last line on stdout is one JSON object: bare, rows.
+The last line on stdout is one JSON object: client, bare, rows.
 """
 
 import argparse
-import asyncio
 import contextlib
 import json
 import os
@@ -31,14 +35,16 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import aiohttp
-
+from benchmarks import cpu
+from benchmarks.http_load import Client, Measured
 from benchmarks.machine import describe
 from detector_core.data import demo
+from detector_core.images.decode import Pixels
 from detector_core.images.preprocess import decode, square
 from detector_core.registry import versions
 from detector_core.registry.predictor import Predictor
@@ -47,66 +53,67 @@ from jobs.common.loopback import free_port, wait_until_ready
 
 SIZE, STORED_SIZE, BATCH = 224, 256, 16
 COUNTS = {"train": 16, "valid": 8, "test": 8}
-START_S, STOP_S = 300, 90
-SETTINGS = (
-    f"max_batch_size: {BATCH}, max_queued: 512, http: {{max_open: 512}}, ingresses: {{max_replicas: 1}}, threads: 1, "
-    f"detector_cpus: 0.45, detectors: {{min_replicas: 2, max_replicas: 2}}"
+START_S, STOP_S, LONGEST_S = 300, 90, 180
+OURS, APART, RAYS_PROXY, RAY_SERVE, LITSERVE, FASTAPI = (
+    "ours",
+    "apart",
+    "Ray's proxy",
+    "Ray Serve",
+    "LitServe",
+    "FastAPI",
 )
-"""One detector with one thread per core: the threads of one pass would wait for each other and for other processes."""
-OURS, TOGETHER, LITSERVE, FASTAPI = "ours", "together", "LitServe", "FastAPI"
-LAYOUTS = {OURS: "apart", TOGETHER: "together"}
-
-
-@dataclass
-class Point:
-    """Measurements with a number of connections: seconds of each answer, and the timings that the service reports."""
-
-    seconds: list[float] = field(default_factory=list)
-    stages: dict[str, list[float]] = field(default_factory=dict)
-    failed: int = 0
-    images_per_s: float = 0.0
-
-    def quantile(self, fraction: float) -> float | None:
-        """A quantile of the latency in milliseconds; None if nothing was answered in time."""
-        if not self.seconds:
-            return None
-        ordered = sorted(self.seconds)
-        return 1000 * ordered[min(len(ordered) - 1, int(fraction * len(ordered)))]
+SETTINGS = f"max_batch_size: {BATCH}, max_queued: 512, http: {{max_open: 512}}"
+"""As many requests may wait as the largest number of connections, so that none is refused."""
+VARIANTS = {
+    OURS: f"{{{SETTINGS}}}",
+    APART: f"{{layout: apart, ingresses: {{max_replicas: 1}}, {SETTINGS}}}",
+    RAYS_PROXY: f"{{front: {{proxy: ray}}, {SETTINGS}}}",
+}
+"""The settings of the rows that run ``jobs.serve``."""
+PEERS = {RAY_SERVE: "benchmarks.peer_ray_serve", LITSERVE: "benchmarks.peer_litserve", FASTAPI: "benchmarks.peers"}
 
 
 @dataclass(frozen=True)
 class Row:
-    """Medians over the rounds, with a number of connections; milliseconds, None if nothing was answered."""
+    """A server with a number of connections, over all rounds.
+
+    Attributes:
+        images_per_s: the median.
+        p50, p99: milliseconds; None if nothing was answered.
+        requests: answers that the quantiles were taken from.
+        cpu_ms: CPU milliseconds for an image, by kind of process of the server: the median.
+        client_ms: those of the client.
+    """
 
     images_per_s: float
     p50: float | None
     p99: float | None
+    requests: int
     failed: int
-    latency: float | None
-    stages: dict[str, float]
+    cpu_ms: dict[str, float]
+    client_ms: float
 
     @classmethod
-    def of(cls, points: list[Point]) -> "Row":
-        """Combines the points of all rounds."""
-
-        def quantile(fraction: float) -> float | None:
-            values = [value for point in points if (value := point.quantile(fraction)) is not None]
-            return statistics.median(values) if values else None
-
-        seconds = [value for point in points for value in point.seconds]
-        stages = {name for point in points for name in point.stages}
+    def of(cls, rounds: list[tuple[Measured, dict[str, float]]]) -> "Row":
+        """Combines what was measured in each round with the CPU time of its server."""
+        pooled = Measured()
+        for measured, _ in rounds:
+            pooled.latencies += measured.latencies
+        kinds = sorted({kind for _, used in rounds for kind in used})
         return cls(
-            images_per_s=statistics.median(point.images_per_s for point in points),
-            p50=quantile(0.5),
-            p99=quantile(0.99),
-            failed=sum(point.failed for point in points),
-            latency=1000 * statistics.mean(seconds) if seconds else None,
-            stages={
-                name: statistics.mean(v for point in points for v in point.stages.get(name, []))
-                for name in ("service", "decode", "faces", "detect")
-                if name in stages
-            },
+            images_per_s=statistics.median(measured.answered / measured.seconds for measured, _ in rounds),
+            p50=pooled.quantile(0.5),
+            p99=pooled.quantile(0.99),
+            requests=pooled.answered,
+            failed=sum(measured.failed for measured, _ in rounds),
+            cpu_ms={kind: statistics.median(used.get(kind, 0.0) for _, used in rounds) for kind in kinds},
+            client_ms=statistics.median(measured.client_ms for measured, _ in rounds),
         )
+
+    @property
+    def server_ms(self) -> float:
+        """CPU milliseconds of the whole server for an image."""
+        return sum(self.cpu_ms.values())
 
 
 def main() -> None:
@@ -115,56 +122,77 @@ def main() -> None:
     parser.add_argument("--precision", default="int8", choices=("int8", "bf16", "fp32"), help="of our rows [int8]")
     parser.add_argument("--connections", default="1,8,32,128", help="numbers of open connections [1,8,32,128]")
     parser.add_argument("--seconds", type=float, default=8, help="duration of each measurement, after a warm-up [8]")
+    parser.add_argument("--requests", type=int, default=2000, help="of ours with one connection, all rounds [2000]")
     parser.add_argument("--rounds", type=int, default=3, metavar="R", help="number of rounds [3]")
-    parser.add_argument("--rows", default=f"{OURS},{TOGETHER},{LITSERVE},{FASTAPI}", help="rows [%(default)s]")
+    parser.add_argument("--rows", default=",".join([*VARIANTS, *PEERS]), help="rows [%(default)s]")
     arguments = parser.parse_args()
     connections = [int(part) for part in arguments.connections.split(",")]
     print(describe())
     with tempfile.TemporaryDirectory(prefix="bench-") as scratch:
         folder = Path(scratch)
         images = _make(folder, arguments.precision)
-        live = versions.live(folder / "models")
+        (folder / "client").mkdir()
+        client, live = Client(images, folder / "client"), versions.live(folder / "models")
         bare: list[dict[str, float]] = []
-        points: dict[str, dict[int, list[Point]]] = {
+        rounds: dict[str, dict[int, list[tuple[Measured, dict[str, float]]]]] = {
             row: {count: [] for count in connections} for row in arguments.rows.split(",")
         }
         for number in range(arguments.rounds):
             bare.append(_bare(live, images))
             say(f"round {number + 1}/{arguments.rounds}, bare runtime: {bare[-1]['images_per_s']:.1f} images/s")
-            for row, of_row in points.items():
+            for row, of_row in rounds.items():
                 port = free_port()
-                with _server(_command(row, folder, live, port), port):
+                with _server(_command(row, folder, live, port), port) as pid:
                     for count, measured in of_row.items():
-                        measured.append(asyncio.run(_load(port, images, count, arguments.seconds)))
-                        say(f"  {row}, {count} connections: {measured[-1].images_per_s:.1f} images/s")
-    rows = {row: {count: Row.of(rounds) for count, rounds in of_row.items()} for row, of_row in points.items()}
+                        wanted = arguments.requests / arguments.rounds if (row, count) == (OURS, 1) else 0
+                        measured.append(_measure(client, port, pid, count, arguments.seconds, wanted))
+                        speed = measured[-1][0].answered / measured[-1][0].seconds
+                        say(f"  {row}, {count} connections: {speed:.1f} images/s")
+    rows = {row: {count: Row.of(of_count) for count, of_count in of_row.items()} for row, of_row in rounds.items()}
     medians = {name: statistics.median(measured[name] for measured in bare) for name in bare[0]}
-    _print(arguments.precision, medians, rows)
+    _print(arguments.precision, client.name, medians, rows)
 
 
-def _print(precision: str, bare: dict[str, float], rows: dict[str, dict[int, Row]]) -> None:
+def _measure(
+    client: Client, port: int, pid: int, connections: int, seconds: float, requests: float
+) -> tuple[Measured, dict[str, float]]:
+    """Warms up, then measures for ``seconds``, or for as long as so many requests take if that is longer."""
+    warm = client.send(port, connections, min(5.0, max(2.0, seconds / 2)))
+    seconds = min(LONGEST_S, max(seconds, 1.1 * requests * warm.seconds / max(warm.answered, 1)))
+    before = cpu.milliseconds(pid)
+    measured = client.send(port, connections, seconds)
+    return measured, cpu.per_image(before, cpu.milliseconds(pid), measured.answered)
+
+
+def _print(precision: str, client: str, bare: dict[str, float], rows: dict[str, dict[int, Row]]) -> None:
     print(
-        f"resnet68 at {SIZE} px, {STORED_SIZE} px JPEGs, batches up to {BATCH}; ours in {precision}, peers torch fp32"
+        f"resnet68 at {SIZE} px, {STORED_SIZE} px JPEGs, batches up to {BATCH}; ours in {precision}, peers torch fp32; "
+        f"client {client}"
     )
-    print(f"bare runtime: {bare['images_per_s']:.1f} images/s in batches, {bare['ms']:.1f} ms for one image")
-    print(f"{'connections':>11}  {'row':10} {'images/s':>9} {'p50 ms':>8} {'p99 ms':>8}  compared with")
+    print(
+        f"bare runtime: {bare['images_per_s']:.1f} images/s in batches, {bare['decoded_images_per_s']:.1f} with "
+        f"decoding, {bare['ms']:.1f} ms for one image; {bare['cpu_ms']:.1f} CPU ms for an image"
+    )
+    print(f"{'connections':>11}  {'row':12} {'images/s':>9} {'p50 ms':>8} {'p99 ms':>8} {'CPU ms':>7}  compared with")
     for count in next(iter(rows.values())):
         for name, of_row in rows.items():
             row = of_row[count]
-            peers = {peer: rows[peer][count].images_per_s for peer in rows if name in LAYOUTS and peer not in LAYOUTS}
+            peers = {peer: rows[peer][count].images_per_s for peer in PEERS if name in VARIANTS and peer in rows}
             ratios = [f"{row.images_per_s / speed:.2f} x {peer}" for peer, speed in peers.items() if speed]
-            ratios += [f"{row.images_per_s / bare['images_per_s']:.0%} of the bare runtime"] if name in LAYOUTS else []
-            ratios += [f"{row.failed} refused"] if row.failed else []
+            ratios += [f"{row.images_per_s / bare['images_per_s']:.0%} of the bare runtime"] if name in VARIANTS else []
+            ratios += [f"{row.failed} failed"] if row.failed else []
             waits = " ".join(f"{'none':>8}" if ms is None else f"{ms:8.1f}" for ms in (row.p50, row.p99))
-            print(f"{count:11}  {name:10} {row.images_per_s:9.1f} {waits}  {', '.join(ratios)}")
-    print("where the time goes, mean ms: latency of the client > time in the service > decode, faces, detect")
-    ours = [(name, count, row) for name, of_row in rows.items() for count, row in of_row.items() if name in LAYOUTS]
-    for name, count, row in ours:
-        if row.latency is not None:
-            stages = ", ".join(f"{stage} {value:.1f}" for stage, value in row.stages.items())
-            print(f"{count:11}  {name:10} {row.latency:.1f} > {stages}")
-    values = {name: {count: asdict(row) for count, row in of_row.items()} for name, of_row in rows.items()}
-    print(json.dumps({"bare": bare, "rows": values}))
+            print(f"{count:11}  {name:12} {row.images_per_s:9.1f} {waits} {row.server_ms:7.1f}  {', '.join(ratios)}")
+    print("where the time goes, CPU ms for an image by kind of process, and of the client")
+    for name, of_row in rows.items():
+        for count, row in of_row.items():
+            parts = ", ".join(f"{kind} {ms:.2f}" for kind, ms in sorted(row.cpu_ms.items(), key=lambda part: -part[1]))
+            print(f"{count:11}  {name:12} {parts}; client {row.client_ms:.2f}")
+    values = {
+        name: {count: {**asdict(row), "server_ms": row.server_ms} for count, row in of_row.items()}
+        for name, of_row in rows.items()
+    }
+    print(json.dumps({"client": client, "bare": bare, "rows": values}))
 
 
 def _make(folder: Path, precision: str) -> list[bytes]:
@@ -195,68 +223,57 @@ def _make(folder: Path, precision: str) -> list[bytes]:
 
 
 def _bare(live: Path, images: list[bytes], rounds: int = 5) -> dict[str, float]:
-    predictor = Predictor(live, batch_size=BATCH, threads=os.cpu_count() or 1)
-    squares = [square(decode(data), predictor.info.preprocess) for data in images][:BATCH]
-    seconds: dict[int, list[float]] = {1: [], len(squares): []}
-    for count, spent in seconds.items():
-        predictor.predict(squares[:count])
-        for _ in range(rounds):
-            started = time.perf_counter()
-            predictor.predict(squares[:count])
-            spent.append(time.perf_counter() - started)
-    one, many = (statistics.median(spent) for spent in seconds.values())
-    return {"images_per_s": len(squares) / many, "ms": 1000 * one}
+    """The runtime of ours in this process: full batches of squares, full batches of files, and single squares."""
+    cores = os.cpu_count() or 1
+    predictor = Predictor(live, batch_size=BATCH, threads=cores)
+    files = images[:BATCH]
+
+    def read(data: bytes) -> Pixels:
+        return square(decode(data), predictor.info.preprocess)
+
+    with ThreadPoolExecutor(cores) as pool:
+        squares = list(pool.map(read, files))
+        many = _seconds(lambda: predictor.predict(squares), rounds)
+        used = time.process_time()
+        predictor.predict(squares)
+        used = time.process_time() - used
+        decoded = _seconds(lambda: predictor.predict(list(pool.map(read, files))), rounds)
+    one = _seconds(lambda: predictor.predict(squares[:1]), 5 * rounds)
+    count = len(squares)
+    return {
+        "images_per_s": count / many,
+        "decoded_images_per_s": count / decoded,
+        "ms": 1000 * one,
+        "cpu_ms": 1000 * used / count,
+    }
 
 
-async def _load(port: int, images: list[bytes], connections: int, seconds: float) -> Point:
-    point, url = Point(), f"http://127.0.0.1:{port}/v1/detect"
-    warm = min(5.0, seconds / 2)
-    begin = time.perf_counter() + warm
-    end = begin + seconds
-
-    async def send_requests(session: aiohttp.ClientSession, number: int) -> None:
-        while time.perf_counter() < end:
-            data, started = images[number % len(images)], time.perf_counter()
-            number += 1
-            form = aiohttp.FormData()
-            form.add_field("file", data, filename="a.jpg", content_type="image/jpeg")
-            async with session.post(url, data=form) as response:
-                body, status = await response.json(), response.status
-            done = time.perf_counter()
-            if not begin <= done <= end:
-                continue
-            if status != 200:
-                point.failed += 1
-                continue
-            point.seconds.append(done - started)
-            if "results" in body:
-                timings = {"service": body["timing_ms"]["total"], **body["results"][0]["timing_ms"]}
-                for name, value in timings.items():
-                    point.stages.setdefault(name, []).append(value)
-
-    connector = aiohttp.TCPConnector(limit=connections)
-    async with aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(120)) as session:
-        await asyncio.gather(*(send_requests(session, number) for number in range(connections)))
-    point.images_per_s = len(point.seconds) / seconds
-    return point
+def _seconds(work: Callable[[], object], rounds: int) -> float:
+    """The median duration of a call, after one to warm up."""
+    work()
+    spent = []
+    for _ in range(rounds):
+        started = time.perf_counter()
+        work()
+        spent.append(time.perf_counter() - started)
+    return statistics.median(spent)
 
 
 def _command(row: str, folder: Path, live: Path, port: int) -> list[str]:
-    if row in LAYOUTS:
-        (folder / "serve.yaml").write_text(f"{{layout: {LAYOUTS[row]}, {SETTINGS}}}")
+    if row in VARIANTS:
+        (folder / "serve.yaml").write_text(VARIANTS[row])
         flags = ["--models", str(folder / "models"), "--config", str(folder / "serve.yaml")]
         return ["-m", "jobs.serve", *flags, "--port", str(port)]
-    if row == LITSERVE:
-        return ["-m", "benchmarks.peer_litserve", str(live), str(port), str(BATCH)]
-    return ["-m", "benchmarks.peers", str(live), str(port)]
+    return ["-m", PEERS[row], str(live), str(port), str(BATCH)]
 
 
 @contextlib.contextmanager
-def _server(command: list[str], port: int) -> Iterator[None]:
+def _server(command: list[str], port: int) -> Iterator[int]:
+    """Runs a server and yields its process id."""
     with subprocess.Popen([sys.executable, *command], stdout=subprocess.DEVNULL, start_new_session=True) as process:
         try:
             wait_until_ready(process, f"http://127.0.0.1:{port}/healthz", START_S)
-            yield
+            yield process.pid
         finally:
             process.send_signal(signal.SIGINT)
             with contextlib.suppress(subprocess.TimeoutExpired):

@@ -41,40 +41,24 @@ def _speed_ratio(one: str, other: str) -> Callable[[Values], float]:
     return lambda values: values["images_per_s"][one] / values["images_per_s"][other]
 
 
-def _served_at(values: Values, row: str, connections: str) -> float:
-    images_per_s: float = values["rows"][row][connections]["images_per_s"]
-    return images_per_s
+def _served(values: Values, row: str, connections: str) -> Values:
+    row_values: Values = values["rows"][row][connections]
+    return row_values
 
 
-def _served(row: str) -> tuple[Target, ...]:
-    return (
-        Target(
-            benchmark="serve",
-            what=f"serving ({row}) at 32 connections, compared with LitServe, images/s",
-            ratio=lambda values: _served_at(values, row, "32") / _served_at(values, "LitServe", "32"),
-            least=4,
-        ),
-        Target(
-            benchmark="serve",
-            what=f"serving ({row}) at 32 connections, compared with the bare runtime in process, images/s",
-            ratio=lambda values: _served_at(values, row, "32") / values["bare"]["images_per_s"],
-            least=0.85,
-        ),
-        Target(
-            benchmark="serve",
-            what=f"serving ({row}), p99 at one connection, compared with the bare latency",
-            ratio=lambda values: values["rows"][row]["1"]["p99"] / values["bare"]["ms"],
-            most=2,
-        ),
-    )
-
-
+SERVING = "serving at 32 connections, compared with "
 TARGETS = (
     Target(
         benchmark="train",
         what="training without Ray, compared with a plain PyTorch loop, images/s",
         ratio=_speed_ratio("fit()", "plain loop"),
-        least=2,
+        least=1.3,
+    ),
+    Target(
+        benchmark="train",
+        what="training without Ray, compared with a loop of timm's parts, images/s",
+        ratio=_speed_ratio("fit()", "timm loop"),
+        least=0.97,
     ),
     Target(
         benchmark="train",
@@ -88,5 +72,37 @@ TARGETS = (
         ratio=lambda values: values["seconds"]["scoring"] / values["seconds"]["bare forward passes"],
         most=1.1,
     ),
-    *(target for layout in ("ours", "together") for target in _served(layout)),
+    Target(
+        benchmark="serve",
+        what=f"{SERVING}the bare runtime in process, images/s",
+        ratio=lambda values: _served(values, "ours", "32")["images_per_s"] / values["bare"]["images_per_s"],
+        least=0.75,
+    ),
+    Target(
+        benchmark="serve",
+        what=f"{SERVING}LitServe, images/s",
+        ratio=lambda values: (
+            _served(values, "ours", "32")["images_per_s"] / _served(values, "LitServe", "32")["images_per_s"]
+        ),
+        least=4.5,
+    ),
+    Target(
+        benchmark="serve",
+        what="serving at 32 connections, CPU milliseconds of all its processes for an image",
+        ratio=lambda values: _served(values, "ours", "32")["server_ms"],
+        most=16.5,
+        unit="ms",
+    ),
+    Target(
+        benchmark="serve",
+        what="serving at one connection, p50 compared with the bare pass",
+        ratio=lambda values: _served(values, "ours", "1")["p50"] / values["bare"]["ms"],
+        most=2,
+    ),
+    Target(
+        benchmark="serve",
+        what="serving at one connection, p99 compared with the bare pass",
+        ratio=lambda values: _served(values, "ours", "1")["p99"] / values["bare"]["ms"],
+        most=3,
+    ),
 )

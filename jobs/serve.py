@@ -1,4 +1,4 @@
-"""Serve the live model of MODELS: web page, HTTP API and Ray dashboard.
+"""Serve the live model of MODELS: web page and HTTP API.
 
   python -m jobs.serve
   python -m jobs.serve --models models --port 8080 --host 0.0.0.0
@@ -14,11 +14,13 @@ keys, limits, feedback, replicas, ...; docs/http-api.md lists them), for example
 
   http: {api_keys_file: /etc/detector/keys, requests_per_minute: 120}
 
-On a cluster, submit this job with ray job submit (one detector, a proxy on the head node), or deploy
-serve_app/config.yaml for autoscaling and a proxy on every node (docs/operate.md).
+HAProxy, which comes with Ray Serve, stands in front of the replicas and bounds what a client may cost; the setting
+front: {proxy: ray} takes Ray's own proxy instead. On a cluster, submit this job with ray job submit (one replica, a
+proxy on the head node), or deploy serve_app/config.yaml for autoscaling and a proxy on every node (docs/operate.md).
 
-When the service is ready, it prints the addresses of the page, the API and the Ray dashboard to stdout, and as the last
-line "stop with Ctrl-C"; there is no JSON result. It serves until Ctrl-C or SIGTERM, and then exits with 0.
+When the service is ready, it prints the addresses of the page and the API (and of the Ray dashboard, if
+--dashboard-port asks for it) to stdout, and as the last line "stop with Ctrl-C"; there is no JSON result. It serves
+until Ctrl-C or SIGTERM, and then exits with 0.
 """
 
 import argparse
@@ -27,14 +29,17 @@ import errno
 import logging
 import os
 import socket
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
+import ray
 import yaml
 from pydantic import ValidationError
 from ray import serve
+from ray.exceptions import RayTaskError
 
 from detector_core import errors
 from detector_core.errors import BadConfig, BrokenArtifact, DetectorError, InsufficientResources
@@ -43,12 +48,18 @@ from detector_core.registry.predictor import describe
 from jobs.common import cli, cluster, ray_environment
 from jobs.common.cli import say
 from jobs.common.cluster import PrivateRay
+from jobs.common.loopback import free_port
+from serve_app import front
 from serve_app.app import LOGGING, build
 from serve_app.settings import Settings
 
 NAME = "detector"
-INLINE_BYTES = 2**20
-"""Arguments up to this size are sent with the call instead of through the object store; a 224 x 224 crop has 150 kB."""
+SYSTEM_CONFIG = {
+    # Arguments up to this size are sent with the call, not through the object store; a 224 x 224 crop has 150 kB.
+    "max_direct_call_object_size": 2**20,
+    "worker_niceness": 0,  # Ray's default of 15 lets any other process of the machine delay answers
+}
+"""Internal settings of the private Ray."""
 REQUEST_LIMIT_S = 60
 """Time limit of Ray's proxy. ``http.timeout_s`` ends a request before that, with an error response of the service."""
 NOT_IN_CONFIG = ("models", "model")
@@ -70,7 +81,7 @@ def main(argv: list[str] | None = None) -> NoReturn:
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on [%(default)s]")
     parser.add_argument("--port", type=int, default=8000, help="port to listen on [%(default)s]")
-    parser.add_argument("--dashboard-port", type=int, metavar="PORT", help="port of the Ray dashboard [first free one]")
+    parser.add_argument("--dashboard-port", type=int, metavar="PORT", help="port of the Ray dashboard [no dashboard]")
     parser.add_argument("--config", metavar="FILE", help="settings of the service as YAML or JSON")
     cli.run_server(job, parser.parse_args(argv))
 
@@ -114,6 +125,9 @@ def _announce_promotions(models: str, live: str, every_s: float) -> NoReturn:
 def serving(settings: Settings, host: str, port: int, *, dashboard_port: int | None) -> Iterator[str]:
     """Serves for the duration of a ``with`` block, on a private Ray cluster or on the one at ``RAY_ADDRESS``.
 
+    Args:
+        dashboard_port: None for no dashboard.
+
     Yields:
         The URL of the Ray dashboard; empty if there is none.
 
@@ -123,18 +137,25 @@ def serving(settings: Settings, host: str, port: int, *, dashboard_port: int | N
     """
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     application, shared = build(settings), bool(os.environ.get("RAY_ADDRESS"))
-    system_config = {"max_direct_call_object_size": INLINE_BYTES}
-    private = PrivateRay(dashboard=True, dashboard_port=dashboard_port, system_config=system_config)
-    with cluster.start(private) as dashboard:
+    private = PrivateRay(
+        dashboard=dashboard_port is not None, dashboard_port=dashboard_port, system_config=SYSTEM_CONFIG
+    )
+    with _front(settings, host, shared=shared) as listen_on, cluster.start(private) as dashboard:
         started = False
         try:
             needed = settings.minimum_resources()
             cluster.check_resources(cpus=needed["CPU"], gpus=needed["GPU"], purpose="the service")
-            http = {"host": host, "port": port, "request_timeout_s": REQUEST_LIMIT_S}
-            serve.start(proxy_location="HeadOnly", http_options=http, logging_config=LOGGING)
-            started = True
+            if shared:
+                _say_how_requests_arrive(settings)
+            http = {"host": listen_on, "port": port, "request_timeout_s": REQUEST_LIMIT_S}
             try:
+                serve.start(proxy_location="HeadOnly", http_options=http, logging_config=LOGGING)
+                started = True
                 serve.run(application, name=NAME, route_prefix="/")
+            except RayTaskError as error:
+                raise DetectorError(
+                    f"Ray Serve could not start its proxy: {str(error).strip().splitlines()[-1]}"
+                ) from None
             except RuntimeError as error:
                 raise DetectorError(f"Ray Serve could not start the service: {error}{_replica_error()}") from None
             yield dashboard
@@ -143,6 +164,48 @@ def serving(settings: Settings, host: str, port: int, *, dashboard_port: int | N
                 serve.shutdown()
             elif started:  # a shared Ray cluster may serve other applications too
                 serve.delete(NAME)
+
+
+@contextlib.contextmanager
+def _front(settings: Settings, host: str, *, shared: bool) -> Iterator[str]:
+    """Sets the environment from which a private Ray starts HAProxy, for the duration of a ``with`` block.
+
+    Yields:
+        The address for Ray Serve to listen on: with HAProxy, only HAProxy itself listens on ``host``.
+    """
+    if shared or settings.front.proxy == "ray" or os.environ.get("RAY_SERVE_ENABLE_HA_PROXY") == "0":
+        yield host
+        return
+    if not front.available():
+        say("there is no HAProxy for this platform: serving through Ray's proxy, without the limits under front")
+        yield host
+        return
+    with tempfile.TemporaryDirectory(prefix="front-", dir="/tmp") as folder:  # a socket's path has at most 107 bytes
+        front.install(Path(folder))
+        variables = front.environment(settings.front_limits(bind=host), folder)
+        variables |= {name: str(free_port()) for name in front.PORTS}
+        with _environment(variables):
+            yield "127.0.0.1"
+
+
+@contextlib.contextmanager
+def _environment(variables: dict[str, str]) -> Iterator[None]:
+    """Sets environment variables for the duration of a ``with`` block; those that the user has set stay."""
+    added = {name: value for name, value in variables.items() if name not in os.environ}
+    os.environ.update(added)
+    try:
+        yield
+    finally:
+        for name in added:
+            del os.environ[name]
+
+
+def _say_how_requests_arrive(settings: Settings) -> None:
+    """On a shared Ray the environment of its nodes decides, not the settings: says so if they differ."""
+    wanted = settings.front_limits()
+    found = ray.get(ray.remote(num_cpus=0)(front.of_this_process).remote())
+    if settings.front.proxy == "haproxy" and found != wanted:
+        say(f"{front.difference(found, wanted)} (docs/operate.md#haproxy-on-a-cluster)")
 
 
 def _replica_error() -> str:

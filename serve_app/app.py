@@ -38,7 +38,7 @@ def build(settings: Settings) -> serve.Application:
     paths = {name: getattr(settings, name) for name in ("model", "models")}
     settings = settings.model_copy(update={name: storage.absolute(path) for name, path in paths.items() if path})
     describe(artifacts.find(settings.model) if settings.model else versions.live(str(settings.models)))
-    together = settings.layout == "together"
+    together = settings.together
     ingress = cast("serve.Deployment", Ingress)  # the decorator's type hints hide what it returns
     return ingress.options(
         **_deployment_options(settings.detectors if together else settings.ingresses),

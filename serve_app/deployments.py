@@ -1,14 +1,16 @@
-"""The two deployments: an ingress that reads uploads and finds faces, and a detector that predicts crops in batches.
+"""The deployments: an ingress that reads uploads and finds faces, and runs the model itself or asks a detector.
 
-They scale independently, each by its own queue. An ingress sends a bounded number of images at a time to the detectors
-and refuses further ones at once. A prediction has no side effects, so if a replica dies, its images are sent once more
-to another one. With ``layout: together`` each ingress runs the model itself and there is no detector.
+On CPUs each ingress runs the model (``layout: together``): a crop need not travel to another process. On GPUs, which
+are few, ingresses and detectors scale independently, each by its own queue (``layout: apart``). An ingress predicts a
+bounded number of images at a time and refuses further ones at once. A prediction has no side effects, so if a detector
+dies, its images are sent once more to another one; if an ingress dies, HAProxy sends its requests to another one.
 """
 
 import asyncio
+import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 from fastapi import FastAPI
@@ -21,6 +23,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from detector_core.images import faces
 from detector_core.images.decode import Heat, Pixels
 from detector_core.registry.predictor import ModelInfo, Prediction, Predictor, blank_image, describe
+from serve_app import front
+from serve_app.batching import Batcher
 from serve_app.errors import Busy, Unavailable
 from serve_app.health import ForwardPassMonitor
 from serve_app.live_model import LiveModel
@@ -34,6 +38,7 @@ CONCURRENT_EXPLANATIONS = 2
 RESTARTING = "the model is being restarted: try again in a moment"
 RESTART_S = 5
 REQUEST_ID = b"x-request-id"
+_log = logging.getLogger("ray.serve")
 
 
 class Model:
@@ -45,20 +50,27 @@ class Model:
         self._metrics, self._passes = ModelMetrics(), ForwardPassMonitor()
         self._live = LiveModel(
             settings,
-            lambda folder: Predictor(folder, batch_size=settings.max_batch_size, device=device, threads=threads),
+            lambda folder: Predictor(
+                folder, batch_size=settings.max_batch_size, device=device, threads=threads, passes=threads
+            ),
             lambda loaded: self._metrics.behind.set(0 if loaded else 1),
         )
         self._explaining = asyncio.Semaphore(CONCURRENT_EXPLANATIONS)
-        batching: Any = self.predict  # @serve.batch adds these methods, but its type hints do not know them
-        batching.set_max_batch_size(settings.max_batch_size)
-        batching.set_batch_wait_timeout_s(settings.batch_wait_s)
+        self._batcher = Batcher(
+            self._predict,
+            passes=lambda: self._live.current.passes,
+            max_size=settings.max_batch_size,
+            wait_s=settings.batch_wait_s,
+        )
 
-    @serve.batch(max_concurrent_batches=1)
-    async def predict(self, images: list[Pixels]) -> list[Prediction]:
-        """Predicts a batch in a thread, so that the next batch can fill meanwhile."""
+    async def predict(self, image_SSC: Pixels) -> Prediction:
+        """Predicts one image, together with those of other requests."""
+        return await self._batcher.run(image_SSC)
+
+    def _predict(self, images: Sequence[Pixels]) -> list[Prediction]:
         started = time.perf_counter()
         with self._passes.track():
-            predictions = await asyncio.to_thread(self._live.current.predict, images)
+            predictions = self._live.current.predict(images)
         self._metrics.record_batch(len(images), time.perf_counter() - started)
         return predictions
 
@@ -183,6 +195,9 @@ class Ingress:
 
     def __init__(self, detector: "DeploymentHandle[Any] | None", settings: Settings) -> None:
         self._settings = settings
+        here, wanted = front.of_this_process(), settings.front_limits()
+        if settings.front.proxy == "haproxy" and here != wanted:
+            _log.warning("%s (docs/operate.md#haproxy-on-a-cluster)", front.difference(here, wanted))
         self._model: DeploymentHandle[Any] | Model = detector or Model(settings)
 
     def __serve_build_asgi_app__(self) -> FastAPI:

@@ -1,6 +1,7 @@
 """Health of the model: for /readyz, and for Ray Serve, which replaces broken replicas. Does not import Ray."""
 
 import asyncio
+import itertools
 import math
 import time
 from collections.abc import Awaitable, Callable, Iterator
@@ -79,16 +80,18 @@ class Readiness:
 
 
 class ForwardPassMonitor:
-    """Records how the forward passes of a replica end, to detect a broken engine. Passes must not overlap."""
+    """Records how the forward passes of a replica end, to detect a broken engine. Passes may overlap."""
 
     def __init__(self) -> None:
-        self._started_at: float | None = None
+        self._started: dict[int, float] = {}
+        self._numbers = itertools.count()
         self._failed = False
 
     @contextmanager
     def track(self) -> Iterator[None]:
         """Wraps one pass."""
-        self._started_at = time.monotonic()
+        number = next(self._numbers)
+        self._started[number] = time.monotonic()
         try:
             yield
             self._failed = False
@@ -96,15 +99,16 @@ class ForwardPassMonitor:
             self._failed = True
             raise
         finally:
-            self._started_at = None
+            del self._started[number]
 
     def check(self, retry: Callable[[], object]) -> None:
-        """Returns at once if the last pass succeeded. If it failed, runs ``retry`` and lets its error through.
+        """Returns at once if the last pass to end succeeded. If it failed, runs ``retry`` and lets its error through.
 
         Raises:
-            TimeoutError: the current pass has been running for more than STUCK_S.
+            TimeoutError: a pass has been running for more than STUCK_S.
         """
-        if self._started_at is not None and time.monotonic() - self._started_at > STUCK_S:
+        oldest = min(list(self._started.values()), default=math.inf)
+        if time.monotonic() - oldest > STUCK_S:
             raise TimeoutError(f"a forward pass has not finished within {STUCK_S:g} s")
         if self._failed:
             retry()

@@ -4,17 +4,22 @@ The field descriptions are the documentation of the settings. ``python -m serve_
 writes them into ``docs/http-api.md``.
 """
 
+import math
+from ipaddress import ip_network
 from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from detector_core.errors import BadConfig
 from detector_core.images.decode import MAX_PIXELS
+from serve_app.front import Front
 
 CORES_FOR_INGRESSES = 0.1
 LARGEST_REQUESTS = 8
 """How many requests of the largest allowed size one process holds at a time, unless max_open_bytes is set."""
 Faces = Literal["auto", "on", "off"]
+Layout = Literal["auto", "apart", "together"]
+Proxy = Literal["haproxy", "ray"]
 
 
 class Frozen(BaseModel):
@@ -113,6 +118,25 @@ class HttpSettings(Frozen):
         return self
 
 
+class FrontSettings(Frozen):
+    """What stands between the clients and the replicas."""
+
+    proxy: Proxy = Field(
+        "haproxy",
+        description="`haproxy`: the HAProxy that comes with Ray Serve. `ray`: Ray's own proxy in Python, which takes "
+        "several times as much CPU and has none of the limits below.",
+    )
+    connections: int = Field(2000, ge=10, description="Maximum number of connections at a time.")
+    connections_per_address: int = Field(
+        200,
+        ge=1,
+        description="Maximum number of connections of one client address at a time (with IPv6, of one /64 network); "
+        "further ones are closed at once. Addresses in `http.trusted_proxies` are not limited.",
+    )
+    header_bytes: int = Field(32 * 2**10, ge=1024, description="Maximum size of the headers of a request, in bytes.")
+    header_s: int = Field(10, ge=1, description="Time limit for the headers of a request, in seconds.")
+
+
 class Scale(Frozen):
     """How many replicas a deployment has; the number follows the requests that each replica is handling."""
 
@@ -134,17 +158,23 @@ class Settings(Frozen):
     model: str | None = Field(None, description="Run folder or model folder of one fixed model, instead of `models`.")
     poll_s: float = Field(5, gt=0, description="Seconds between two checks for a new live model.")
     max_batch_size: int = Field(16, ge=1, description="Maximum number of images in one forward pass.")
-    batch_wait_s: float = Field(0.003, gt=0, description="Maximum time that a batch waits to fill up, in seconds.")
+    batch_wait_s: float = Field(
+        0.003,
+        ge=0,
+        description="Maximum time, in seconds, that images wait for others although the model is free. Only after a "
+        "pass with several images; a single image never waits.",
+    )
     max_queued: int = Field(
         64,
         ge=1,
         description="Maximum number of images of an ingress replica that wait for the model at a time; requests beyond"
         " that are answered with 503.",
     )
-    layout: Literal["apart", "together"] = Field(
-        "apart",
-        description="`apart`: ingress replicas read requests and send crops to detectors. `together`: each replica "
-        "does both; the settings of `detectors` then apply to it.",
+    layout: Layout = Field(
+        "auto",
+        description="`together`: each replica reads requests and runs the model; the settings of `detectors` apply to "
+        "it. `apart`: ingress replicas read requests and send crops to detectors. `auto`: `apart` if the detectors "
+        "have GPUs, else `together`.",
     )
     detectors: Scale = Field(Scale(target_ongoing_requests=16), description="Replicas that run the model.")
     detector_cpus: float = Field(
@@ -169,6 +199,12 @@ class Settings(Frozen):
         CORES_FOR_INGRESSES / 2, ge=0, description="CPU cores reserved for each ingress replica."
     )
     http: HttpSettings = Field(HttpSettings(), description="How the service answers over HTTP.")
+    front: FrontSettings = Field(FrontSettings(), description="What stands between the clients and the replicas.")
+
+    @property
+    def together(self) -> bool:
+        """Whether each replica reads requests and runs the model."""
+        return self.layout == "together" or (self.layout == "auto" and not self.detector_gpus)
 
     def check(self) -> None:
         """Checks settings against each other. Raises BadConfig."""
@@ -187,9 +223,30 @@ class Settings(Frozen):
                     f"{scale.max_replicas}"
                 )
 
+    def front_limits(self, bind: str | None = None) -> Front:
+        """What HAProxy is told. Raises BadConfig if a trusted proxy is neither an address nor a network.
+
+        Args:
+            bind: the address to listen on; None for the one that the replicas listen on.
+        """
+        try:
+            trusted = tuple(str(ip_network(proxy, strict=False)) for proxy in self.http.trusted_proxies)
+        except ValueError as error:
+            raise BadConfig(f"http.trusted_proxies: {error}") from None
+        return Front(
+            bind=bind,
+            connections=self.front.connections,
+            connections_per_address=self.front.connections_per_address,
+            header_bytes=self.front.header_bytes,
+            header_s=self.front.header_s,
+            body_bytes=self.http.limits.largest,
+            body_s=math.ceil(self.http.timeout_s),
+            trusted_proxies=trusted,
+        )
+
     def minimum_resources(self) -> dict[str, float]:
         """CPUs and GPUs that the smallest number of replicas needs."""
-        ingresses = self.ingresses.min_replicas * self.ingress_cpus if self.layout == "apart" else 0
+        ingresses = 0 if self.together else self.ingresses.min_replicas * self.ingress_cpus
         return {
             "CPU": self.detectors.min_replicas * self.detector_cpus + ingresses,
             "GPU": self.detectors.min_replicas * self.detector_gpus,

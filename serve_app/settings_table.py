@@ -16,11 +16,13 @@ BEGIN, END = "<!-- settings: begin -->", "<!-- settings: end -->"
 
 
 def tables() -> str:
-    """Two Markdown tables: the settings of the deployments, and those under ``http``."""
+    """Three Markdown tables: the settings under ``http``, those under ``front``, and those of the deployments."""
     rows = list(_rows(Settings()))
     http = [row for row in rows if row[0].startswith("http.")]
-    deployment = [row for row in rows if not row[0].startswith("http.")]
-    return f"### HTTP\n\n{_table(http)}\n\n### Model, batches and replicas\n\n{_table(deployment)}\n"
+    front = [row for row in rows if row[0].startswith("front.")]
+    deployment = [row for row in rows if row not in http and row not in front]
+    titles = {"HTTP": http, "Proxy in front of the replicas": front, "Model, batches and replicas": deployment}
+    return "\n\n".join(f"### {title}\n\n{_table(part)}" for title, part in titles.items()) + "\n"
 
 
 def rewrite(page: str) -> str:
@@ -47,7 +49,7 @@ def _default(name: str, value: object) -> str:
     if isinstance(value, bool):
         return f"`{str(value).lower()}`"
     if isinstance(value, int) and name.endswith("_bytes") and value:
-        return f"`{value}` ({value // 2**20} MiB)"
+        return f"`{value}` " + (f"({value // 2**20} MiB)" if value >= 2**20 else f"({value // 2**10} KiB)")
     return f"`{value:g}`" if isinstance(value, float) else f"`{value}`"
 
 

@@ -6,6 +6,7 @@ pixels itself (OpenVINO does so in its graph). Not in this module: exporting a n
 (:mod:`detector_core.registry.parity_gate`).
 """
 
+import queue
 import sys
 import threading
 from collections.abc import Callable
@@ -71,7 +72,12 @@ def compute_dtype_of(precision: str) -> str:
 
 
 class OpenVinoEngine:
-    """An exported network on the CPU. Several threads may call it; they compute one after the other.
+    """An exported network on the CPU. Several threads may call it; ``passes`` of them compute at a time.
+
+    With more than one pass, each computes in a stream of its own with its part of the threads: that is the fastest for
+    a crowd, because the threads of one pass would wait for each other. A single image that finds the engine idle is
+    computed with all threads at once. For that, the file is compiled twice, which takes its weights twice
+    (docs/measured.md has the memory).
 
     Args:
         file: the .xml file, next to its .bin file.
@@ -79,6 +85,7 @@ class OpenVinoEngine:
         threads: number of compute threads; 0 is OpenVINO's default, one per physical core.
         compute_dtype: bf16 or f32, as the parity gate compared it; None uses :func:`compute_dtype_of`. f32 is used if
             this CPU does not support it.
+        passes: how many batches are computed at a time; at most ``threads``.
 
     Raises:
         BrokenArtifact: OpenVINO cannot load the file.
@@ -86,33 +93,62 @@ class OpenVinoEngine:
 
     batch_sizes = (1,)
 
-    def __init__(self, file: Path, precision: str, threads: int = 0, compute_dtype: str | None = None) -> None:
+    def __init__(
+        self, file: Path, precision: str, threads: int = 0, compute_dtype: str | None = None, passes: int = 1
+    ) -> None:
         supported = compute_dtype_of(precision)
-        settings: dict[str, Any] = {
+        self._settings: dict[str, Any] = {
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_PRECISION_HINT": supported if compute_dtype in (None, supported) else FLOAT32,
             # If threads were pinned, two replicas on one machine would share some cores and leave others idle.
             "ENABLE_CPU_PINNING": False,
         }
         if threads:
-            settings["INFERENCE_NUM_THREADS"] = threads
+            self._settings["INFERENCE_NUM_THREADS"] = threads
+        self.passes = max(1, min(passes, threads))
+        self._idle: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._alone = self._compile(file).create_infer_request()
+        self._alone_lock = threading.Lock()
+        if self.passes == 1:
+            self._idle.put(self._alone)
+            return
+        streams = self._compile(file, PERFORMANCE_HINT="THROUGHPUT", NUM_STREAMS=self.passes)
+        black_1SSC = np.zeros(
+            (1, *(length.get_length() for length in list(streams.input().partial_shape)[1:])), np.uint8
+        )
+        for _ in range(self.passes):
+            request = streams.create_infer_request()
+            _infer(request, black_1SSC)  # so that no request waits for a slow first pass
+            self._idle.put(request)
+
+    def __call__(self, pixels_BSSC: Pixels) -> NDArray[np.float32]:
+        if len(pixels_BSSC) == 1 < self.passes == self._idle.qsize() and self._alone_lock.acquire(blocking=False):
+            try:
+                return _infer(self._alone, pixels_BSSC)
+            finally:
+                self._alone_lock.release()
+        request = self._idle.get()
         try:
-            self._model = import_openvino().Core().compile_model(str(file), "CPU", settings)
+            return _infer(request, pixels_BSSC)
+        finally:
+            self._idle.put(request)
+
+    def _compile(self, file: Path, **settings: Any) -> Any:
+        try:
+            return import_openvino().Core().compile_model(str(file), "CPU", self._settings | settings)
         except RuntimeError as error:
             raise BrokenArtifact(
                 f"{file} cannot be loaded ({str(error).splitlines()[-1]}): promote the model again"
             ) from None
-        self._request = self._model.create_infer_request()
-        self._lock = threading.Lock()
 
-    def __call__(self, pixels_BSSC: Pixels) -> NDArray[np.float32]:
-        with self._lock:
-            self._request.infer([np.ascontiguousarray(pixels_BSSC)], share_inputs=True)
-            return np.array(self._request.get_output_tensor().data, dtype=np.float32).reshape(-1)
+
+def _infer(request: Any, pixels_BSSC: Pixels) -> NDArray[np.float32]:
+    request.infer([np.ascontiguousarray(pixels_BSSC)], share_inputs=True)
+    return np.array(request.get_output_tensor().data, dtype=np.float32).reshape(-1)
 
 
 class TorchEngine:
-    """A torch network in float32, or on a GPU with autocast to bf16 and CUDA graphs.
+    """A torch network in float32, or on a GPU with autocast to bf16 and CUDA graphs; one pass at a time.
 
     A compiled network has one graph per batch size of :func:`compiled_batch_sizes`, pads smaller batches, and computes
     in a single dedicated thread, because CUDA graphs belong to the thread that recorded them. Warm it up with each of
@@ -121,6 +157,8 @@ class TorchEngine:
     Args:
         backend: the backend of ``torch.compile``; None uses CUDA graphs on a GPU and does not compile elsewhere.
     """
+
+    passes = 1
 
     def __init__(
         self,

@@ -122,6 +122,10 @@ class Predictor:
         device: a torch device; on ``cpu``, OpenVINO computes what promotion exported.
         threads: number of compute threads on a CPU; 0 is the default of OpenVINO or torch.
         precision: ``auto`` for the precision of ``runtime.json`` (fp32 without that file), or one that was exported.
+        passes: how many batches OpenVINO may compute at a time, from several threads; torch computes one at a time.
+
+    Attributes:
+        passes: how many batches are really computed at a time.
 
     Raises:
         BrokenArtifact: the folder is incomplete or damaged.
@@ -136,22 +140,24 @@ class Predictor:
         device: str = "cpu",
         threads: int = 0,
         precision: str = "auto",
+        passes: int = 1,
     ) -> None:
         self.batch_size, self.device, self.threads = batch_size, device, threads
         self._folder, self._lock = Path(model_folder), threading.Lock()
         self._network: torch.nn.Module | None = None
-        self.info, self._engine = self._load(precision)
+        self.info, self._engine = self._load(precision, passes)
+        self.passes = self._engine.passes
         for batch_size in self._engine.batch_sizes:  # warm up, so that no request waits for a slow first forward pass
             self.predict([blank_image(self.info)] * batch_size)
 
-    def _load(self, precision: str) -> tuple[ModelInfo, OpenVinoEngine | TorchEngine]:
+    def _load(self, precision: str, passes: int) -> tuple[ModelInfo, OpenVinoEngine | TorchEngine]:
         info = describe(self._folder)
         record = runtime_files.read(self._folder, info.sha256)
         info = replace(info, precision=runtime_files.resolve_precision(record, precision))
         if self.device == "cpu" and record:
             file = runtime_files.verified_file(self._folder, record, info.precision)
             compute_dtype = record.compute_dtypes.get(info.precision, FLOAT32)
-            return info, OpenVinoEngine(file, info.precision, self.threads, compute_dtype)
+            return info, OpenVinoEngine(file, info.precision, self.threads, compute_dtype, passes)
         if info.precision == "int8":  # torch cannot run int8: use bf16 if it passed, else fp32
             passed = {result["precision"] for result in record.results if result["passed"]} if record else set()
             info = replace(info, precision="bf16" if "bf16" in passed else "fp32")

@@ -4,8 +4,9 @@
 
 MODELS is where the pods find the promoted models: an object store, or a path that every pod mounts. The cluster is the
 one in cluster.yaml, with its workers without a GPU, of which at least one always runs. When the manifest changes,
-KubeRay starts a new cluster next to the old one and switches the traffic over once it answers. Give the service
-detector-serve-svc, port 8000, an Ingress with TLS, and expose nothing else.
+KubeRay starts a new cluster next to the old one and switches the traffic over once it answers. HAProxy runs in each
+pod, with the limits of config.yaml; FORWARDED_ALLOW_IPS must be the pods' network. Give the service detector-serve-svc,
+port 8000, an Ingress with TLS, and expose nothing else.
 """
 
 import copy
@@ -15,6 +16,13 @@ from typing import Any
 
 import yaml
 
+from serve_app import front
+from serve_app.settings import Settings
+
+FRONT_FOLDER = "/opt/front"
+"""Where the Dockerfile installs the launcher of HAProxy."""
+PODS = "127.0.0.1,10.0.0.0/8"
+"""EDIT: the pods' network, whose HAProxy tells replicas the client's address."""
 KUBERNETES = Path(__file__).parent
 SERVE_CONFIG = KUBERNETES.parents[1] / "serve_app" / "config.yaml"
 
@@ -36,14 +44,19 @@ _Dumper.add_representer(str, _represent_text)
 def service(models: str) -> dict[str, Any]:
     """The manifest: the cluster for jobs with its workers without a GPU, of which there is always one."""
     config = yaml.safe_load(SERVE_CONFIG.read_text())
-    for application in config["applications"]:
-        application["args"]["models"] = models
+    (application,) = config["applications"]
+    application["args"]["models"] = models
     cluster = copy.deepcopy(yaml.safe_load((KUBERNETES / "cluster.yaml").read_text())["spec"])
     head = cluster["headGroupSpec"]["template"]["spec"]["containers"][0]
     head["ports"].append({"containerPort": config["http_options"]["port"], "name": "serve"})
     (workers,) = (group for group in cluster["workerGroupSpecs"] if group["groupName"] == "cpu")
     workers |= {"replicas": 1, "minReplicas": 1}
     cluster["workerGroupSpecs"] = [workers]
+    variables = front.environment(Settings(**application["args"]).front_limits(), FRONT_FOLDER)
+    variables["FORWARDED_ALLOW_IPS"] = PODS
+    added = [{"name": name, "value": value} for name, value in variables.items()]
+    for container in (head, workers["template"]["spec"]["containers"][0]):
+        container["env"] = [*container["env"], *added]
     return {
         "apiVersion": "ray.io/v1",
         "kind": "RayService",

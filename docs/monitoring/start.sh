@@ -14,7 +14,7 @@ prometheus_port=${PROMETHEUS_PORT:-9090} grafana_port=${GRAFANA_PORT:-3000}
 
 fail() { echo "error: $1" >&2; exit 1; }
 [ -f "$metrics/prometheus/prometheus.yml" ] ||
-    fail "$metrics has no prometheus.yml: start a Ray with its dashboard first (make serve, or ray start --head)"
+    fail "$metrics has no prometheus.yml: start a Ray with its dashboard first (jobs.serve --dashboard-port 8265, or ray start --head)"
 command -v prometheus > /dev/null ||
     fail "prometheus is not installed: apt-get install prometheus (then stop the service it starts), or see prometheus.io"
 

@@ -16,9 +16,9 @@ causes each fault for real, one after another, and checks what the product promi
 earlier runs are included. Machine: {machine}.
 
 The training run has ten epochs of twelve steps of a tiny network and writes a checkpoint every five steps. Its
-validation losses, of all epochs, are compared with those of a run that nothing disturbed. The service has one detector
-replica and two ingress replicas, and four clients send it requests without a pause. The seconds include every start of
-the product.
+validation losses, of all epochs, are compared with those of a run that nothing disturbed. The service has two replicas
+behind HAProxy unless a row says otherwise, and four clients send it requests without a pause. The seconds include every
+start of the product.
 
 | fault | promise | held | what was lost | s |
 |---|---|---|---|---|

@@ -46,7 +46,7 @@ KEPT_VERSIONS = 3
 # The longest time-out that Ray's proxy allows, because other work on the machine makes responses slower.
 SETTINGS = """
 poll_s: 1
-ingresses: {{min_replicas: 2, max_replicas: 2}}
+detectors: {{min_replicas: 2, max_replicas: 2}}
 http: {{feedback_folder: {folder}/feedback, timeout_s: 55}}
 """
 

@@ -13,9 +13,9 @@ from tests.support.serving import marked
 
 # A pattern of the command line and the name of the process here; the first match counts.
 PROCESS_KINDS = (
-    (r"ServeReplica:detector:Ingress", "ingress"),
-    (r"ServeReplica:detector:Detector", "detector"),
-    (r"ProxyActor", "Serve proxy"),
+    (r"ServeReplica", "replica"),
+    (r"/haproxy -db", "HAProxy"),
+    (r"ProxyActor|HAProxyManager", "Serve proxy"),
     (r"ServeController", "Serve controller"),
     (r"gcs_server", "control store"),
     (r"raylet/raylet", "raylet"),

@@ -49,6 +49,10 @@ def test_a_cluster_is_closed_and_runs_the_locked_environment(name: str) -> None:
     assert [target for target in config["file_mounts"] if target.endswith("/.ray/auth_token")]
     assert "RAY_AUTH_MODE=token" in setup + joined(config.get("docker", {"run_options": []}), "run_options")
     assert "uv sync --locked --no-dev --no-install-project" in setup
+    for commands in (head, joined(config, "worker_start_ray_commands")):  # HAProxy's environment is that of `ray start`
+        front = re.search(r'eval "\$\(~/env/bin/python (\S+) ~/front\)"; ray start ', commands)
+        assert front
+        assert [mounted for target, mounted in config["file_mounts"].items() if target.endswith(front[1].lstrip("~"))]
     for mounted in config["file_mounts"].values():
         assert mounted.startswith("~") or (ROOT / mounted).exists(), mounted
 

@@ -1,5 +1,6 @@
 """The image and the Kubernetes manifests: as far as they can be checked without an engine or a cluster."""
 
+import json
 import re
 import subprocess
 import sys
@@ -9,6 +10,8 @@ from typing import Any
 
 import pytest
 import yaml
+
+from serve_app import front
 
 ROOT = Path(__file__).parents[2]
 KUBERNETES = ROOT / "docs" / "kubernetes"
@@ -78,6 +81,18 @@ def test_the_service_is_the_serve_config() -> None:
     assert served == config
     ports = cluster_of("service")["headGroupSpec"]["template"]["spec"]["containers"][0]["ports"]
     assert config["http_options"]["port"] in [port["containerPort"] for port in ports]
+
+
+def test_the_service_has_haproxy_in_every_pod_with_the_limits_of_its_configuration() -> None:
+    cluster = cluster_of("service")
+    (application,) = yaml.safe_load(manifest("service")["spec"]["serveConfigV2"])["applications"]
+    for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
+        (container,) = group["template"]["spec"]["containers"]
+        values = {entry["name"]: entry["value"] for entry in container["env"]}
+        limits = json.loads(values[front.VARIABLE])
+        assert limits["body_bytes"] == application["args"]["http"]["limits"]["max_video_bytes"]
+        launcher = Path(values["RAY_SERVE_HAPROXY_BINARY_PATH"])
+        assert re.search(rf"^RUN .* -m serve_app\.front {launcher.parent} ", DOCKERFILE, flags=re.MULTILINE)
 
 
 def test_the_image_is_pinned_locked_and_not_root() -> None:

@@ -44,8 +44,9 @@ def service(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 
 def test_it_says_where_it_listens(service: Service) -> None:
-    for part in (f"http://127.0.0.1:{service.port}/\n", f"http://127.0.0.1:{service.port}/docs\n", "token: "):
+    for part in (f"http://127.0.0.1:{service.port}/\n", f"http://127.0.0.1:{service.port}/docs\n"):
         assert part in service.output
+    assert "dashboard" not in service.output
     assert service.request("GET", "/readyz")[0] == 200
     assert "<title>" in service.request("GET", "/")[1]
 
@@ -91,16 +92,84 @@ def test_an_image_gets_the_score_of_the_predictor(service: Service) -> None:
     check_score(service)
 
 
-def test_the_layout_together_runs_ingress_and_model_in_one_process(models: Path, tmp_path: Path) -> None:
-    (tmp_path / "serve.yaml").write_text("layout: together")
+def replicas(service: Service) -> list[str]:
+    """The titles of its replicas. While one runs a method, a dot and the method follow in the title."""
+    titles = [Path(f"/proc/{pid}/cmdline").read_text() for pid in marked(service.mark)]
+    return sorted(re.split(r"[.\0]", title)[0] for title in titles if "ServeReplica" in title)
+
+
+def test_on_a_cpu_ingress_and_model_are_one_process(service: Service) -> None:
+    assert replicas(service) == ["ray::ServeReplica:detector:Ingress"]
+
+
+def listening(service: Service) -> dict[str, set[str]]:
+    """The addresses that its processes listen on, by the first word of their title."""
+    addresses: dict[str, set[str]] = {}
+    ours = set(marked(service.mark))
+    for line in subprocess.run(["ss", "-ltnpH"], capture_output=True, text=True, check=True).stdout.splitlines():
+        for name, pid in re.findall(r'\("([^"]+)",pid=(\d+)', line):
+            if int(pid) in ours:
+                addresses.setdefault(name, set()).add(line.split()[3])
+    return addresses
+
+
+def test_only_rays_own_ports_are_open_to_the_network(service: Service) -> None:
+    """Processes of Ray talk to each other by gRPC, with the token, on every address; the only page is Ray's metrics."""
+    found = listening(service)
+    assert f"127.0.0.1:{service.port}" in found["haproxy"]
+    assert {address.split(":")[0] for address in found["haproxy"]} == {"127.0.0.1"}
+    pages = {
+        f"{name} on {address}": page(int(address.rpartition(":")[2]))
+        for name, addresses in found.items()
+        for address in addresses
+        if not address.startswith("127.0.0.1:")
+    }
+    assert pages
+    assert {name: text for name, text in pages.items() if text and not text.startswith("# HELP ")} == {}
+
+
+def page(port: int) -> str:
+    """What a port answers to a plain request without the token; empty if it does not speak HTTP or refuses."""
+    try:
+        answer = httpx.get(f"http://127.0.0.1:{port}/", timeout=2)
+    except httpx.HTTPError:
+        return ""
+    return answer.text[:100] if answer.status_code < 400 else ""
+
+
+def test_each_client_has_a_rate_of_its_own_and_cannot_forge_another(models: Path, tmp_path: Path) -> None:
+    """Through HAProxy on all addresses, and with the layout for GPUs."""
+    (tmp_path / "serve.yaml").write_text("{layout: apart, http: {requests_per_minute: 3}}")
     (tmp_path / "home").mkdir()
-    with running(models, tmp_path / "home", tmp_path / "log", "--config", str(tmp_path / "serve.yaml")) as together:
-        check_score(together)
-        assert together.request("GET", "/readyz")[0] == 200
-        titles = [Path(f"/proc/{pid}/cmdline").read_text() for pid in marked(together.mark)]
-    # While a replica runs a method, such as a health check, a dot and the method follow in the title.
-    replicas = [re.split(r"[.\0]", title)[0] for title in titles if "ServeReplica" in title]
-    assert replicas == ["ray::ServeReplica:detector:Ingress"]
+    more = ("--config", str(tmp_path / "serve.yaml"), "--host", "0.0.0.0")
+    with running(models, tmp_path / "home", tmp_path / "log", *more) as limited:
+        assert replicas(limited) == ["ray::ServeReplica:detector:Detector", "ray::ServeReplica:detector:Ingress"]
+        assert listening(limited)["haproxy"] >= {f"0.0.0.0:{limited.port}"}
+        statuses = {
+            source: [status_from(limited, source, {"X-Forwarded-For": f"203.0.113.{number}"}) for number in range(5)]
+            for source in ("127.0.0.1", "127.0.0.2")
+        }
+    assert statuses == {source: [200, 200, 200, 429, 429] for source in statuses}
+
+
+def status_from(service: Service, source: str, headers: dict[str, str]) -> int:
+    """The status of an image that is sent from an address of this machine."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (32, 32), "gray").save(buffer, "JPEG")
+    transport = httpx.HTTPTransport(local_address=source)
+    with httpx.Client(transport=transport, timeout=60) as client:
+        url = f"http://127.0.0.1:{service.port}/v1/detect"
+        return client.post(
+            url, content=buffer.getvalue(), headers={**headers, "Content-Type": "image/jpeg"}
+        ).status_code
+
+
+def test_rays_own_proxy_still_serves(models: Path, tmp_path: Path) -> None:
+    (tmp_path / "serve.yaml").write_text("front: {proxy: ray}")
+    (tmp_path / "home").mkdir()
+    with running(models, tmp_path / "home", tmp_path / "log", "--config", str(tmp_path / "serve.yaml")) as plain:
+        check_score(plain)
+        assert "haproxy" not in listening(plain)
 
 
 def test_gauges_that_rarely_change_do_not_expire(service: Service) -> None:

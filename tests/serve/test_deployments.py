@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from ray.serve import batching
 
 from serve_app.deployments import BoundedModelClient, Detector
 from serve_app.errors import Busy
@@ -16,12 +15,8 @@ from tests.support.models import SIZE, save_model
 IMAGE = np.zeros((SIZE, SIZE, 3), np.uint8)
 
 
-def test_a_replica_with_a_broken_engine_fails_its_health_check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_replica_with_a_broken_engine_fails_its_health_check(tmp_path: Path) -> None:
     """Until a forward pass succeeds again."""
-    queue = batching._BatchQueue
-    monkeypatch.setattr(
-        queue, "_warn_if_max_batch_size_exceeds_max_ongoing_requests", lambda _: None
-    )  # needs a replica
 
     async def run() -> None:
         detector = Detector.func_or_class(Settings(model=str(save_model(tmp_path / "tiny"))))

@@ -126,3 +126,15 @@ def test_a_pass_that_hangs_makes_the_detector_unhealthy(monkeypatch: pytest.Monk
     monkeypatch.setattr(health, "STUCK_S", -1)
     with monitor.track(), pytest.raises(TimeoutError, match="forward pass"):
         monitor.check(broken)
+
+
+def test_passes_may_overlap_and_the_oldest_one_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monitor = ForwardPassMonitor()
+    stuck = monitor.track()
+    with stuck:
+        with monitor.track():
+            pass
+        monitor.check(broken)
+        monkeypatch.setattr(health, "STUCK_S", -1)
+        with monitor.track(), pytest.raises(TimeoutError, match="forward pass"):
+            monitor.check(broken)

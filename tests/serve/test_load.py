@@ -33,13 +33,11 @@ max_queued: 4
 poll_s: 0.5
 detector_cpus: 0.2
 threads: 1
-detectors: {min_replicas: 1, max_replicas: 3, target_ongoing_requests: 0.5, upscale_delay_s: 1, downscale_delay_s: 3}
-ingresses: {min_replicas: 1, max_replicas: 1}
-ingress_cpus: 0.1
+detectors: {min_replicas: 2, max_replicas: 3, target_ongoing_requests: 1, upscale_delay_s: 1, downscale_delay_s: 3}
 http: {limits: {max_files: 1, max_faces: 1}}
 """
 RECOVERY_S = 5
-DETECTOR = b"ServeReplica:detector:Detector"
+REPLICA = b"ServeReplica:detector:Ingress"
 
 
 @dataclass
@@ -91,9 +89,9 @@ async def load_for(seconds: float, service: Service, connections: int, meanwhile
     return await running
 
 
-def detectors(service: Service) -> list[int]:
-    """The process ids of the detector replicas."""
-    return service.pids(DETECTOR)
+def replicas(service: Service) -> list[int]:
+    """The process ids of the replicas."""
+    return service.pids(REPLICA)
 
 
 def memory(service: Service) -> int:
@@ -136,45 +134,51 @@ def test_overload_is_refused_with_503_and_the_service_recovers(service: Service)
     assert time.monotonic() - started < RECOVERY_S
 
 
-def test_the_number_of_replicas_follows_the_load(service: Service) -> None:
-    stop = asyncio.Event()
-
-    async def overload_until_scaled_up() -> int:
+def test_the_number_of_replicas_follows_the_load_and_no_request_fails_when_one_is_stopped(service: Service) -> None:
+    async def scale_up_and_down() -> tuple[bool, bool, Answers]:
+        stop, calm = asyncio.Event(), asyncio.Event()
         running = asyncio.create_task(load(service, OVERLOAD, stop))
-        grown = await asyncio.to_thread(wait_until, lambda: len(detectors(service)) >= 2, 60)
+        grown = await asyncio.to_thread(wait_until, lambda: len(replicas(service)) == 3, 60)
         stop.set()
         await running
-        return grown
+        light = asyncio.create_task(load(service, 1, calm))
+        shrunk = await asyncio.to_thread(wait_until, lambda: len(replicas(service)) == 2, 90)
+        calm.set()
+        return grown, shrunk, await light
 
-    assert asyncio.run(overload_until_scaled_up())
-    assert wait_until(lambda: len(detectors(service)) == 1, 90)
+    grown, shrunk, answers = asyncio.run(scale_up_and_down())
+    assert grown
+    assert shrunk
+    assert set(answers.statuses) == {200}
 
 
 def test_no_request_fails_when_a_replica_is_killed(service: Service) -> None:
-    def kill() -> None:
-        os.kill(detectors(service)[0], signal.SIGKILL)
-
-    before = detectors(service)
-    answers = asyncio.run(load_for(6, service, LIGHT, kill))
+    before = replicas(service)
+    answers = asyncio.run(load_for(6, service, LIGHT, lambda: os.kill(before[0], signal.SIGKILL)))
     assert answers.malformed == []
-    assert answers.statuses[200] > answers.statuses[503]
-    assert wait_until(lambda: service.request("GET", "/readyz")[0] == 200, 60)
-    assert detectors(service) != before
+    assert set(answers.statuses) == {200}
+    assert wait_until(lambda: len(replicas(service)) == 2 and before[0] not in replicas(service), 60)
 
 
-def test_no_request_fails_during_a_promotion(service: Service, tmp_path: Path) -> None:
+def test_no_request_fails_during_a_promotion_and_a_rollback(service: Service, tmp_path: Path) -> None:
     before = versions.live(service.models).name
     better = save_model(tmp_path / "second", run="second", seed=1, auc=0.95)
 
-    def promote() -> None:
-        version = versions.promote(better, service.models)
-        assert wait_until(lambda: json.loads(service.request("GET", "/v1/model")[1])["version"] == version, 60)
+    def served(version: str) -> bool:
+        """Whether both replicas answer with a version; requests go to one and the other in turn."""
+        names = {json.loads(service.request("GET", "/v1/model")[1])["version"] for _ in range(6)}
+        return names == {version}
 
-    answers = asyncio.run(load_for(8, service, LIGHT, promote))
+    def promote_and_roll_back() -> None:
+        version = versions.promote(better, service.models)
+        assert wait_until(lambda: served(version), 60)
+        assert versions.rollback(service.models) == before
+        assert wait_until(lambda: served(before), 60)
+
+    answers = asyncio.run(load_for(8, service, LIGHT, promote_and_roll_back))
     assert answers.malformed == []
     assert set(answers.statuses) == {200}
-    assert set(answers.versions) == {before, versions.live(service.models).name}
-    assert json.loads(service.request("GET", "/v1/model")[1])["version"] == versions.live(service.models).name
+    assert len(set(answers.versions)) == 2
 
 
 def main(seconds: float) -> None:
@@ -196,7 +200,7 @@ def main(seconds: float) -> None:
                     f"p99 {times[int(len(times) * 0.99)]:.3f} s"
                 )
             print(
-                f"detectors {len(detectors(service))}, memory {before / 2**20:.0f} -> {memory(service) / 2**20:.0f} MiB"
+                f"replicas {len(replicas(service))}, memory {before / 2**20:.0f} -> {memory(service) / 2**20:.0f} MiB"
             )
             print(f"malformed answers: {len(answers.malformed)}")
 

@@ -24,6 +24,24 @@ def test_the_file_for_serve_deploy_has_valid_settings() -> None:
     assert "deployments" not in application
 
 
+def test_a_replica_runs_the_model_itself_unless_that_needs_a_gpu() -> None:
+    assert Settings(models="m").together
+    assert not Settings(models="m", detector_gpus=0.5).together
+    assert not Settings(models="m", layout="apart").together
+    assert Settings(models="m", layout="together", detector_gpus=1).together
+    assert Settings(models="m", detector_cpus=2).minimum_resources() == {"CPU": 2, "GPU": 0}
+
+
+def test_haproxy_is_told_the_limits_of_the_service() -> None:
+    limits = Limits(max_bytes=1000, max_files=1, frames=0)
+    http = HttpSettings(limits=limits, timeout_s=4.5, trusted_proxies=["10.0.0.1", "10.1.2.3/16"])
+    told = Settings(models="m", http=http, front={"header_s": 3}).front_limits("0.0.0.0")
+    assert (told.bind, told.body_bytes, told.body_s, told.header_s) == ("0.0.0.0", 1000, 5, 3)
+    assert told.trusted_proxies == ("10.0.0.1/32", "10.1.0.0/16")
+    with pytest.raises(BadConfig, match=r"trusted_proxies.*proxy\.example"):
+        Settings(models="m", http={"trusted_proxies": ["proxy.example"]}).front_limits()
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [

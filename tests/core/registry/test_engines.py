@@ -15,7 +15,7 @@ import torch
 
 from detector_core.config import PreprocessSpec
 from detector_core.registry import openvino_export
-from detector_core.registry.engines import TorchEngine, compiled_batch_sizes, pad_batch
+from detector_core.registry.engines import OpenVinoEngine, TorchEngine, compiled_batch_sizes, pad_batch
 from detector_core.registry.predictor import Predictor
 from tests.support.models import SIZE, save_model
 
@@ -66,6 +66,24 @@ def test_batches_are_padded_to_a_few_sizes() -> None:
     assert (padded[:3] == squares(3)).all()
     assert pad_batch(squares(5), (4,)).shape[0] == 5
     assert pad_batch(squares(5), ()).shape[0] == 5
+
+
+def test_passes_that_overlap_have_the_scores_of_a_single_one(tmp_path: Path) -> None:
+    """A single image takes the model that is compiled for all threads, several the streams."""
+    network, spec = (
+        torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * SIZE * SIZE, 1)),
+        PreprocessSpec(image_size=SIZE),
+    )
+    file = openvino_export.export(network, spec, tmp_path)
+    one, two = OpenVinoEngine(file, "fp32", threads=2), OpenVinoEngine(file, "fp32", threads=2, passes=2)
+    assert (one.passes, two.passes, OpenVinoEngine(file, "fp32", threads=2, passes=9).passes) == (1, 2, 2)
+    expected = one(squares(9))
+    assert two(squares(9)[:1]) == pytest.approx(expected[:1], abs=1e-5)
+    with ThreadPoolExecutor(4) as pool:
+        for count, logits in zip(
+            range(1, 10), pool.map(lambda count: two(squares(9)[:count]), range(1, 10)), strict=True
+        ):
+            assert logits == pytest.approx(expected[:count], abs=1e-5)
 
 
 SIGNALS = """
