@@ -23,8 +23,8 @@ import ray
 
 from jobs.common.loopback import free_port
 from serve_app import front
+from serve_app.errors import CODES, OTHER_CODES
 from serve_app.front import Front
-from serve_app.schemas import CODES, OTHER_CODES
 
 ROOT = Path(__file__).parents[2]
 LIMITS = Front(
