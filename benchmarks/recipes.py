@@ -49,7 +49,9 @@ def main() -> None:
     parser.add_argument("--data", required=True, metavar="DATASET", help="a data set made by jobs.prepare")
     parser.add_argument("--storage", required=True, metavar="FOLDER", help="folder of the runs")
     parser.add_argument("--recipes", nargs="+", default=list(RECIPES), choices=list(RECIPES), metavar="RECIPE")
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], metavar="SEED")
+    parser.add_argument(
+        "--seeds", nargs="+", type=int, default=[0, 1, 2], metavar="SEED", help="the seeds, not their number [0 1 2]"
+    )
     parser.add_argument("--workers", type=int, default=2, help="workers of each training [%(default)s]")
     parser.add_argument("--robustness", action="store_true", help="also evaluate degraded images")
     parser.add_argument("--starter", type=Path, metavar="FOLDER", help="write the best run of the first recipe here")

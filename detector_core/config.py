@@ -88,7 +88,8 @@ class ModelSpec(_Spec):
     """The network and its initial weights.
 
     Attributes:
-        architecture: ``resnet68``, ``inception_resnet_v2``, ``vggface2``, ``vggface2_resnet50`` or ``timm:NAME``.
+        architecture: a name in the table of :mod:`detector_core.networks.catalog` (``resnet68``, ``vggface2``,
+            ``lite-ensemble``, ...) or ``timm:NAME``.
         init: ``package`` (pretrained weights that an installed package contains), ``hub`` (downloaded from where they
             were published), ``none`` (random), or the path of a weights file.
         layout: bottleneck blocks per stage; used by ``resnet68`` only. The paper does not give it; [3, 4, 12, 3] is
@@ -182,7 +183,8 @@ class AugmentSpec(_Spec):
 class OptimSpec(_Spec):
     """How the weights are trained: binary cross-entropy, by default with Adam at a constant learning rate.
 
-    Source: paper, Table II.
+    Source: learning rates and epochs of the paper's variants are those of Table II, the batch size of resnet68 that of
+    section III-F; all other fields are this project's.
 
     Attributes:
         batch_size: images per optimizer step over all workers (the global batch).

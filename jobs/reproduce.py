@@ -59,7 +59,11 @@ def main(argv: list[str] | None = None) -> NoReturn:
     parser = cli.parser("reproduce", __doc__)
     parser.add_argument("--name", default="reproduce", help="prefix of the name of every run [%(default)s]")
     parser.add_argument(
-        "--seeds", type=int, default=1, metavar="N", help="runs per variant, with the seeds --seed, --seed + 1, ..."
+        "--seeds",
+        type=int,
+        default=1,
+        metavar="N",
+        help="number of runs per variant, with the seeds --seed, --seed + 1, ...",
     )
     parser.add_argument(
         "--epochs-scale",

@@ -61,7 +61,8 @@ class FeatureExtractor:
     Attributes:
         compute: x_BCHW float32 -> feature_BD float32, in evaluation mode, without gradients.
         backbones: names and checksums of the weights, for the cache's folder.
-        versions: how many versions of an image there are; the first is the image itself, the others are augmented.
+        versions: number of versions of an image, the image itself first: ``AugmentSpec.versions`` + 1 for training, 1 for
+            other splits.
         compute_dtype: of the backbones, with the kind of device, for the cache's folder.
     """
 
