@@ -61,8 +61,8 @@ class FeatureExtractor:
     Attributes:
         compute: x_BCHW float32 -> feature_BD float32, in evaluation mode, without gradients.
         backbones: names and checksums of the weights, for the cache's folder.
-        versions: number of versions of an image, the image itself first: ``AugmentSpec.versions`` + 1 for training, 1 for
-            other splits.
+        versions: number of versions of an image, the image itself first: ``AugmentSpec.versions`` + 1 in training, 1
+            on other splits.
         compute_dtype: of the backbones, with the kind of device, for the cache's folder.
     """
 
