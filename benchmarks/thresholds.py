@@ -20,10 +20,10 @@ from benchmarks import machine
 from detector_core import labels, storage
 from detector_core.data import manifest
 from detector_core.evaluation import scoring
-from detector_core.evaluation.calibration import equal_cost_threshold, fewest_errors_threshold
+from detector_core.evaluation.calibration import equal_cost_threshold, lowest_rates_threshold
 from detector_core.networks import artifacts
 
-RULES = {"fewest errors": fewest_errors_threshold, "fitted curve": equal_cost_threshold}
+RULES = {"lowest error rates": lowest_rates_threshold, "fitted curve": equal_cost_threshold}
 
 
 def main() -> None:

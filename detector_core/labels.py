@@ -1,9 +1,11 @@
 """Real and fake: their names, their numbers, and which of them is the positive class.
 
-Three conventions meet here and must not be mixed:
+Four conventions meet here and must not be mixed:
 
-* **Metrics** follow the paper (section IV): *positive = real photograph*. A false positive is therefore a **fake
-  passed** (called real) and a false negative a **real flagged** (called fake). Everything shown uses those two names.
+* **Metrics from counts** follow the paper (section IV): *positive = real photograph*. A false positive is therefore a
+  **fake passed** (called real) and a false negative a **real flagged** (called fake). Everything shown uses those two
+  names.
+* **Ranking metrics** (ROC AUC, average precision, TPR at an FPR) have *positive = fake*.
 * **The network** has one output, the logit of *fake*: its training target is 1 for fake and 0 for real, and
   ``p_fake = sigmoid(logit)``.
 * **Kaggle's CSVs** write 1 for real and 0 for fake; only :data:`KAGGLE_NUMBER` knows that.

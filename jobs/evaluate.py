@@ -5,7 +5,8 @@
 
 RUN_OR_MODEL is the folder of a run or of a model. The first evaluation also scores the validation split of DATASET,
 chooses the temperature and both thresholds on it, and saves them as calibration.json in the model folder. After that
-they are frozen: later evaluations use them, on any data set, unless --recalibrate is given.
+they are frozen: later evaluations use them, on any data set, unless --recalibrate is given. Do not recalibrate a
+promoted VERSION: recalibrate its run and promote that.
 
 MODEL/evaluation/SPLIT receives scores.parquet (path, label, logit and calibrated p_fake of each image), report.json
 (metrics as fractions, with intervals), plots, worst.png (the images it gets most wrong, with heat maps), and
@@ -56,8 +57,9 @@ def main(argv: list[str] | None = None) -> NoReturn:
         "--max-fakes-passed",
         type=float,
         metavar="FRACTION",
-        help="largest fraction of fakes that may pass as real, from 0 to below 1; implies --recalibrate "
-        "[0.01; up to 0.05 if otherwise fewer than half of the reals would be called real]",
+        help="largest fraction of fakes that may get the verdict real, from 0 to below 1 (the report's fakes passed "
+        "are more, as uncertain fakes count there, too); implies --recalibrate [0.01; up to 0.05 if otherwise fewer "
+        "than half of the reals would be called real]",
     )
     parser.add_argument(
         "--robustness",

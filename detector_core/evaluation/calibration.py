@@ -177,8 +177,9 @@ def fit_temperature(is_fake_N: Flags, logit_N: Scores) -> float:
 def equal_cost_threshold(is_fake_N: Flags, logit_N: Scores) -> float:
     """The logit at which a logistic curve, fitted with both classes weighing the same, gives real and fake equal odds.
 
-    The threshold with the fewest errors on the split itself hangs on the few images next to it; the curve uses all
-    (docs/decisions.md has the comparison). If it does not rise, or crosses outside the scores, that threshold is taken.
+    The threshold with the lowest sum of error rates on the split (:func:`lowest_rates_threshold`) depends on the few
+    images next to it; the curve uses all of them (docs/decisions.md has the comparison). If the curve does not rise, or
+    crosses outside the scores, :func:`lowest_rates_threshold` decides.
 
     Source: J. Platt, "Probabilistic outputs for support vector machines", 1999, also for the targets.
     """
@@ -199,10 +200,10 @@ def equal_cost_threshold(is_fake_N: Flags, logit_N: Scores) -> float:
         slope, offset = minimize(cross_entropy, (1.0, 0.0), method="BFGS").x
         if slope > 0 and z_N.min() < -offset / slope < z_N.max():
             return float(mean - deviation * offset / slope)
-    return fewest_errors_threshold(is_fake_N, logit_N)
+    return lowest_rates_threshold(is_fake_N, logit_N)
 
 
-def fewest_errors_threshold(is_fake_N: Flags, logit_N: Scores) -> float:
+def lowest_rates_threshold(is_fake_N: Flags, logit_N: Scores) -> float:
     """The logit threshold that minimizes the sum of both error rates, fakes passed and reals flagged.
 
     It is the midpoint between two neighboring scores; among equally good midpoints, the one in the widest gap.

@@ -98,7 +98,8 @@ def summarize(scores: "pd.DataFrame", calibration: Calibration) -> dict[str, Any
 def count_verdicts(is_fake_N: Flags, p_fake_N: Scores, calibration: Calibration) -> dict[str, Any]:
     """The verdicts of each class, the fraction decided (coverage), and how often a decision is right and wrong.
 
-    ``fakes_passed_rate`` and ``reals_flagged_rate`` are fractions of *all* fakes and reals, decided or not.
+    ``fakes_passed_rate`` and ``reals_flagged_rate`` are fractions of *all* fakes and reals, decided or not. They are
+    not the rates of the same names under ``metrics``: there an uncertain fake has passed, here it has not.
     """
     verdict_N = verdicts(p_fake_N, calibration)
     truth_N = np.where(is_fake_N, FAKE, REAL)

@@ -124,8 +124,8 @@ def _with_uncertain(report: dict[str, Any]) -> str:
     fractions = [
         ("decided, not uncertain (coverage)", format_percent(with_uncertain["coverage"])),
         ("correct among those decided", format_percent(with_uncertain["accuracy_of_decided"])),
-        ("fakes passed, of all fakes", format_percent(with_uncertain["fakes_passed_rate"])),
-        ("reals flagged, of all reals", format_percent(with_uncertain["reals_flagged_rate"])),
+        ("fakes called real, of all fakes", format_percent(with_uncertain["fakes_passed_rate"])),
+        ("reals called fake, of all reals", format_percent(with_uncertain["reals_flagged_rate"])),
     ]
     text = (
         f"<p>Called real if p_fake is below {calibration['real_below']:.4f}{limit}, fake if it is at least "

@@ -1,7 +1,7 @@
 """Model and images -> scores: the logit of each image of a data set, one row per image.
 
-Not in this module: spreading the work over processes (``jobs.evaluate``), and metrics of the scores
-(:mod:`detector_core.evaluation.report`).
+Not in this module: spreading the work over processes (``jobs.common.scoring_workers``), and metrics of the scores
+(:mod:`detector_core.evaluation.metrics`).
 """
 
 from collections import deque

@@ -4,7 +4,7 @@
 
     x_BCHW -> each frozen backbone: mean and standard deviation of each channel over the plane,
               after the stem and after each stage -> feature_BD
-    feature_BD -> standardized by the training data's mean and deviation -> HEADS small MLPs -> logit_BH
+    feature_BD -> standardized by the training data's mean and deviation -> HEADS small MLPs -> logit_BK
     x_BCHW -> a fine-tuned network (the ensemble only) -> logit_B1
 
 Generator artifacts also appear in early stages, so features come from every stage. In training the network returns one
@@ -56,7 +56,7 @@ class FrozenBackbone(nn.Module):
 
 
 class MlpHeads(nn.Module):
-    """feature_BD -> logit_BH: HEADS multilayer perceptrons on standardized features."""
+    """feature_BD -> logit_BK: HEADS multilayer perceptrons on standardized features."""
 
     mean: torch.Tensor
     deviation: torch.Tensor
@@ -82,7 +82,7 @@ class MlpHeads(nn.Module):
         self.deviation.copy_(feature_ND.std(0, correction=0).clamp_min(1e-6))
 
     def forward(self, feature_BD: torch.Tensor) -> torch.Tensor:
-        """logit_BH of *fake*."""
+        """logit_BK of *fake*, K = HEADS."""
         scaled_BD = (feature_BD - self.mean) / self.deviation
         return torch.cat([head(scaled_BD) for head in self.heads], dim=1)
 
@@ -108,19 +108,19 @@ class FrozenNetwork(nn.Module):
         return torch.cat([backbone(x_BCHW) for backbone in self.backbones], dim=1)
 
     def forward(self, x_BCHW: torch.Tensor, feature_BD: torch.Tensor | None = None) -> torch.Tensor:
-        """logit_BK of *fake*, one for each branch, in training; logit_B1 in evaluation.
+        """logit_BK of *fake* in training: one for each head, then the fine-tuned one; logit_B1 in evaluation.
 
         Args:
             x_BCHW: whole images; in training with ``feature_BD``, what the fine-tuned branch sees (a crop).
             feature_BD: the frozen features, if they are known already.
         """
-        logit_BH: torch.Tensor = self.head(self.features(x_BCHW) if feature_BD is None else feature_BD)
+        logit_BK: torch.Tensor = self.head(self.features(x_BCHW) if feature_BD is None else feature_BD)
         if self.tuned is None:
-            return logit_BH if self.training else logit_BH.mean(1, keepdim=True)
+            return logit_BK if self.training else logit_BK.mean(1, keepdim=True)
         tuned_B1 = self.tuned(x_BCHW)
         if self.training:
-            return torch.cat([logit_BH, tuned_B1], dim=1)
-        both_B1: torch.Tensor = (logit_BH.mean(1, keepdim=True) + tuned_B1) / 2
+            return torch.cat([logit_BK, tuned_B1], dim=1)
+        both_B1: torch.Tensor = (logit_BK.mean(1, keepdim=True) + tuned_B1) / 2
         return both_B1
 
 

@@ -143,7 +143,8 @@ def _weaknesses(reports: list[dict[str, Any]]) -> str:
         rows = report.get("robustness")
         if not rows:
             lines.append(
-                f"- **Not evaluated** on changed images of {report['data']['name']}: run `jobs.evaluate --robustness`."
+                f"- **Not evaluated** on changed images of {report['data']['name']}: run `jobs.evaluate --robustness` "
+                "before promoting."
             )
             continue
         unchanged, *changed = ((row["change"], row["auc"]["value"]) for row in rows)

@@ -3,7 +3,7 @@
 ::
 
     MODELS/
-      VERSION/      a complete copy of a model folder with what promotion added; never changed again
+      VERSION/      a complete copy of a model folder with what promotion added; jobs.evaluate may add reports to it
       live          the live version; below it, newest first, the versions that were live before
 
 ``live`` is replaced by an atomic rename, and a version appears completely or not at all, so whoever reads MODELS at any

@@ -102,8 +102,8 @@ export const TEXTS = {
   "link.label": ["Or give the address of a picture on the web", "Oder geben Sie die Adresse eines Bildes im Web an"],
   "link.send": ["Analyze", "Auswerten"],
   "link.more": [
-    "The service fetches the picture; the website does not learn who you are.",
-    "Der Dienst ruft das Bild ab; die Website erfährt nicht, wer Sie sind.",
+    "The service fetches the picture, so the site that hosts it does not learn who you are.",
+    "Der Dienst ruft das Bild ab; die Website, auf der es liegt, erfährt nicht, wer Sie sind.",
   ],
   "link.wrong": [
     "This is not an address of a picture. It must begin with https:// or http://.",
@@ -157,7 +157,7 @@ export const TEXTS = {
   ],
   "chance.value.sharp": [
     "{percent}. Below {low} it counts as a photograph, from there on as AI-generated.",
-    "{percent}. Unter {low} gilt es als Foto, darüber als KI-generiert.",
+    "{percent}. Unter {low} gilt es als Foto, ab diesem Wert als KI-generiert.",
   ],
   "short.real": ["photograph", "Foto"],
   "short.fake": ["AI-generated", "KI-generiert"],

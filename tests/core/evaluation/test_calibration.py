@@ -20,8 +20,8 @@ from detector_core.evaluation.calibration import (
     Calibration,
     choose,
     equal_cost_threshold,
-    fewest_errors_threshold,
     fit_temperature,
+    lowest_rates_threshold,
     real_threshold,
     verdict,
     verdicts,
@@ -102,7 +102,7 @@ def test_real_below_keeps_the_limit_on_fakes_passed(split_: tuple[Any, Any]) -> 
 
 @few
 @given(split())
-def test_the_threshold_of_fewest_errors_has_the_lowest_sum_of_error_rates(split_: tuple[Any, Any]) -> None:
+def test_the_threshold_of_lowest_rates_has_the_lowest_sum_of_error_rates(split_: tuple[Any, Any]) -> None:
     is_fake, logit = split_
 
     def cost(threshold: float) -> float:
@@ -111,24 +111,24 @@ def test_the_threshold_of_fewest_errors_has_the_lowest_sum_of_error_rates(split_
     values = np.unique(logit)
     interior = [cost(value) for value in values[1:]]
     if interior:
-        assert cost(fewest_errors_threshold(is_fake, logit)) == pytest.approx(min(interior))
+        assert cost(lowest_rates_threshold(is_fake, logit)) == pytest.approx(min(interior))
 
 
-def test_fake_above_is_steadier_than_the_threshold_of_fewest_errors() -> None:
+def test_fake_above_is_steadier_than_the_threshold_of_lowest_rates() -> None:
     """Both classes are normal around -1 and 1, so the best threshold is 0, however many images each has."""
     steady, jumpy = [], []
     for seed in range(30):
         is_fake, logit = normal_logits(seed, 2.0, 150)
         fewer_fakes = np.flatnonzero(~is_fake | (np.arange(300) % 3 == 0))
         steady += [equal_cost_threshold(is_fake, logit), equal_cost_threshold(is_fake[fewer_fakes], logit[fewer_fakes])]
-        jumpy.append(fewest_errors_threshold(is_fake, logit))
+        jumpy.append(lowest_rates_threshold(is_fake, logit))
     assert np.mean(steady) == pytest.approx(0, abs=0.03)
     assert np.std(steady[::2]) < 0.75 * np.std(jumpy)
 
 
-def test_scores_that_do_not_rise_with_the_label_get_the_threshold_of_fewest_errors() -> None:
+def test_scores_that_do_not_rise_with_the_label_get_the_threshold_of_lowest_rates() -> None:
     is_fake, logit = normal_logits(0, -3.0, 20)
-    assert equal_cost_threshold(is_fake, logit) == fewest_errors_threshold(is_fake, logit)
+    assert equal_cost_threshold(is_fake, logit) == lowest_rates_threshold(is_fake, logit)
     flat = np.zeros(4)
     assert equal_cost_threshold(np.array([True, True, False, False]), flat) == 0
 
