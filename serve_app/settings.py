@@ -176,7 +176,10 @@ class Settings(Frozen):
         "it. `apart`: ingress replicas read requests and send crops to detectors. `auto`: `apart` if the detectors "
         "have GPUs, else `together`.",
     )
-    detectors: Scale = Field(Scale(target_ongoing_requests=16), description="Replicas that run the model.")
+    detectors: Scale = Field(
+        Scale(target_ongoing_requests=16),
+        description="Replicas that run the model; with `layout: together` the only ones.",
+    )
     detector_cpus: float = Field(
         0.9,
         ge=0,
@@ -193,10 +196,13 @@ class Settings(Frozen):
     )
     ingresses: Scale = Field(
         Scale(max_replicas=2, target_ongoing_requests=32),
-        description="Ingress replicas: they receive, check and decode requests, find faces, and answer.",
+        description="Ingress replicas (only with `layout: apart`): they receive, check and decode requests, find "
+        "faces, and answer.",
     )
     ingress_cpus: float = Field(
-        CORES_FOR_INGRESSES / 2, ge=0, description="CPU cores reserved for each ingress replica."
+        CORES_FOR_INGRESSES / 2,
+        ge=0,
+        description="CPU cores reserved for each ingress replica (only with `layout: apart`).",
     )
     http: HttpSettings = Field(HttpSettings(), description="How the service answers over HTTP.")
     front: FrontSettings = Field(FrontSettings(), description="What stands between the clients and the replicas.")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from serve_app.settings import Settings
+from serve_app.settings import Scale, Settings
 
 BEGIN, END = "<!-- settings: begin -->", "<!-- settings: end -->"
 
@@ -37,6 +37,8 @@ def rewrite(page: str) -> str:
 def _rows(settings: BaseModel, prefix: str = "") -> Iterator[tuple[str, str, str]]:
     for name, field in type(settings).model_fields.items():
         value = getattr(settings, name)
+        if isinstance(value, Scale):
+            yield f"{prefix}{name}", "", field.description or ""
         if isinstance(value, BaseModel):
             yield from _rows(value, f"{prefix}{name}.")
         else:

@@ -20,7 +20,7 @@ validation losses, of all epochs, are compared with those of a run that nothing 
 behind HAProxy unless a row says otherwise, and four clients send it requests without a pause. The seconds include every
 start of the product.
 
-| fault | promise | held | what was lost | s |
+| fault | promise | held | what happened, and what was lost | s |
 |---|---|---|---|---|
 """
 DETAILS = """

@@ -125,7 +125,7 @@ class Scenario:
                 code, out, err, took_s = self._end_of(run)
                 if self.error is not None and not (self.may_finish and code == 0):
                     self._check_error(code, err, took_s)
-                    ended = f"ended after {took_s:.1f} s; " if self.error else ""
+                    ended = f"the job ended {took_s:.1f} s after the fault; " if self.error else ""
                     self.repair(run)
                     run.process = begin("--resume")
                     code, out, err = run.process.finish()

@@ -211,7 +211,7 @@ def kill_head(workspace: Workspace) -> str:
         ended_s = time.monotonic() - started
         ensure(service.process.returncode != 0, "the service ended with exit code 0")
         count = _wait_until_nothing_is_left(service, started)
-    return f"the service, which ended after {ended_s:.0f} s with an error; {count}"
+    return f"the service ended {ended_s:.0f} s after the fault, with an error; {count}"
 
 
 def kill_driver(workspace: Workspace) -> str:
