@@ -8,6 +8,7 @@
     +-- BadData                      a folder, CSV or data set that cannot be used
     |   +-- BadManifest              a prepared data set that is missing, damaged or of another format
     |   +-- BadImage                 bytes that are not a complete image
+    |   |   +-- NotAnImage           bytes that are not an image in any known format
     |   |   +-- TooManyPixels        an image larger than allowed, detected before it is decoded
     |   |   +-- UnsupportedFormat    an image in a format that cannot be read
     |   +-- BadVideo                 bytes that are not a clip in a known container
@@ -49,6 +50,10 @@ class BadManifest(BadData):
 
 class BadImage(BadData):
     """Bytes that do not decode to a complete image."""
+
+
+class NotAnImage(BadImage):
+    """Bytes that are not an image in any known format."""
 
 
 class TooManyPixels(BadImage):

@@ -10,12 +10,15 @@ SOURCE is a local folder or a URI (s3://, gs://, file://) with one of these layo
   {train,valid,test}/{real,fake}/...
   {real,fake}/...    the job splits it by --seed and --ratio, and keeps near-duplicates in the same split
 
+A test split may have one class only, such as the output of a new generator: put it in test/fake, or in fake alone.
+Files are told by their bytes, not by their names; a folder is listed once, however many links lead to it.
+
 DATASET, a folder or URI, receives
 
   manifest.parquet   one row per image: path, label, split, sha256, width, height, bytes, JPEG quality, perceptual hash
-  audit.json         counts, unreadable files, duplicates within and across splits, differences between CSV rows and
-                     files, and how well each property of the files (size, dimensions, brightness, JPEG tables, ...)
-                     alone separates real from fake
+  audit.json         counts, files that were left out and why, duplicates within and across splits, differences between
+                     CSV rows and files, and how well each property of the files (size, dimensions, brightness, JPEG
+                     tables, ...) alone separates real from fake
   dataset.json       what the data set is; written last
 
 The images stay where they are. With --faces the data set consists of new images instead: the largest face of each
@@ -25,8 +28,8 @@ images that are not portraits yet.
 After an interruption, run the same command again to continue. On a cluster, every node must be able to read SOURCE and,
 with --faces, to write to DATASET.
 
-The last line on stdout is one JSON object: dataset, images, unreadable, duplicates_across_splits, counts, warnings,
-fingerprint.
+The last line on stdout is one JSON object: dataset, images, unreadable, left_out (other files below SOURCE),
+duplicates_across_splits, counts, warnings, fingerprint.
 """
 
 import argparse
@@ -51,7 +54,6 @@ from detector_core.data.inspect import Transform, inspect_images
 from detector_core.data.splits import draw_splits
 from detector_core.errors import BadConfig, BadData, first_line
 from detector_core.images import align
-from detector_core.labels import LABELS
 from jobs.common import cli
 from jobs.common.chunks import CHUNK_IMAGES, ChunkStore, map_chunks
 from jobs.common.cluster import check_resources, connect
@@ -103,12 +105,10 @@ def job(arguments: argparse.Namespace) -> dict[str, Any]:
         properties = inspect_all(index, store, transform)
         frame = index.frame[["path", "label", "split"]].merge(properties, on="path", validate="1:1")
         usable = frame["problem"].isna()
-        check_classes(frame[usable], frame[~usable], index.root)
+        check_classes(frame, index.root)
         group_N = near_duplicate_groups(frame["phash"][usable])
     if index.flat:
-        frame.loc[usable.to_numpy(), "split"] = draw_splits(
-            frame.loc[usable, "label"].tolist(), group_N, ratio=arguments.ratio, seed=arguments.seed
-        )
+        frame.loc[usable.to_numpy(), "split"] = choose_splits(frame.loc[usable, "label"], group_N, arguments)
     result = audit(index, frame, group_N)
     result["faces"] = "aligned" if arguments.faces else None
     result["sample"] = arguments.sample
@@ -123,6 +123,7 @@ def job(arguments: argparse.Namespace) -> dict[str, Any]:
         "dataset": dataset,
         "images": len(saved.frame),
         "unreadable": result["unreadable"]["count"],
+        "left_out": result["left_out"]["count"],
         "duplicates_across_splits": groups_across_splits(result),
         "counts": result["counts"],
         "warnings": result["warnings"],
@@ -157,14 +158,27 @@ def near_duplicate_groups(phashes: pd.Series) -> NDArray[np.int64]:
     return groups_N
 
 
-def check_classes(usable: pd.DataFrame, broken: pd.DataFrame, root: str) -> None:
-    """Raises BadData if no image of a class can be read."""
-    for label in LABELS:
-        if not (usable["label"] == label).any():
-            first = broken[broken["label"] == label].iloc[0]
+def check_classes(frame: pd.DataFrame, root: str) -> None:
+    """Raises BadData if none of the files of a class can be read.
+
+    Args:
+        frame: ``path``, ``label`` and ``problem`` of each file.
+    """
+    for label, files in frame.groupby("label"):
+        if files["problem"].notna().all():
+            first = files.iloc[0]
             raise BadData(
-                f"none of the {label} images below {root} can be read; the first is {first['path']}: {first['problem']}"
+                f"none of the {len(files):,} files in the folders of {label} images below {root} can be read; the "
+                f"first is {first['path']}: {first['problem']}"
             )
+
+
+def choose_splits(labels: pd.Series, group_N: NDArray[np.int64], arguments: argparse.Namespace) -> NDArray[np.object_]:
+    """Draws the splits of a source without them; images of one class only are all for testing. Shape (N,)."""
+    if labels.nunique() == 1:
+        cli.say(f"all images are {labels.iloc[0]}: they become a test split, and nothing is left for training")
+        return np.full(len(labels), "test", dtype=object)
+    return draw_splits(labels.tolist(), group_N, ratio=arguments.ratio, seed=arguments.seed)
 
 
 def download_kaggle() -> str:

@@ -1,4 +1,5 @@
-"""Short clips: samples frames, puts each through the same pipeline as an image, and forms one verdict."""
+"""Short clips: samples moments, puts the frame that is shown at each through the same pipeline as an image, and forms
+one verdict."""
 
 import statistics
 import time
@@ -6,22 +7,23 @@ from dataclasses import dataclass
 
 from detector_core.errors import BadVideo, VideoTooLarge
 from detector_core.evaluation import calibration
+from detector_core.evaluation.calibration import NO_FACE, UNCERTAIN
 from detector_core.images import sandbox, video
-from detector_core.labels import FAKE
+from detector_core.labels import FAKE, REAL
 from detector_core.registry.predictor import ModelInfo
 from serve_app.decode_pool import BYTES_PER_PIXEL, DecodePool
 from serve_app.errors import Refusal
-from serve_app.pipeline import NO_FACE, DecodedImage, ImagePrediction, find_crops
+from serve_app.pipeline import DecodedImage, ImagePrediction, find_crops
 from serve_app.schemas import FrameAnswer, Verdict, as_verdict
 from serve_app.settings import Limits
 
 
 @dataclass(frozen=True, kw_only=True)
 class DecodedClip:
-    """The sampled frames of a clip, in order, and the time at which each is shown, in seconds."""
+    """The frames of a clip that are shown at the sampled moments, in order, and the moments of each, in seconds."""
 
     duration_s: float
-    times_s: tuple[float, ...]
+    moments_s: tuple[tuple[float, ...], ...]
     frames: tuple[DecodedImage, ...]
 
 
@@ -30,8 +32,10 @@ class ClipPrediction:
     """The verdict about a clip.
 
     Attributes:
-        p_fake: the median over the scored frames, which are those with a face; None if there are none.
-        proportion_fake: proportion of the scored frames whose verdict is fake; None likewise.
+        frames: one entry per sampled moment, with the same frame again if it stays: all figures are weighted by time.
+        p_fake: the median over the scored moments, which are those with a face; None if there are none.
+        proportion_fake: proportion of the scored moments whose verdict is fake; None likewise.
+        scored_frames: the number of scored moments.
     """
 
     frames: list[FrameAnswer]
@@ -45,10 +49,12 @@ class ClipPrediction:
 def decode_clip(
     data: bytes, model: ModelInfo, limits: Limits, count: int, search_faces: bool, pool: DecodePool, deadline: float
 ) -> DecodedClip:
-    """Samples evenly spaced frames of a clip and finds the crops in each; only one decoded frame is held at a time.
+    """Samples evenly spaced moments of a clip and finds the crops in the frame that is shown at each.
+
+    Only one decoded frame is held at a time.
 
     Args:
-        count: how many frames to sample.
+        count: how many moments to sample.
         search_faces: whether faces are searched.
         deadline: when to give up decoding, on the clock of :func:`time.monotonic`.
 
@@ -60,14 +66,15 @@ def decode_clip(
             pool.reserve(sandbox.memory_limit(data) + video.MAX_PIXELS * BYTES_PER_PIXEL),
             sandbox.sample_frames(data, count, max_s=limits.max_video_s, deadline=deadline) as clip,
         ):
-            times_s, frames = [], []
+            moments_s, frames = [], []
             started = time.perf_counter()
             for frame in clip.frames:
                 decode_s = time.perf_counter() - started
-                times_s.append(frame.time_s)
-                frames.append(find_crops(frame.image_HWC, model, limits, search_faces, decode_s=decode_s))
+                moments_s.append(frame.moments_s)
+                crops = find_crops(frame.image_HWC, model, limits, search_faces, frame.warnings, decode_s)
+                frames.append(crops)
                 started = time.perf_counter()
-            return DecodedClip(duration_s=clip.duration_s, times_s=tuple(times_s), frames=tuple(frames))
+            return DecodedClip(duration_s=clip.duration_s, moments_s=tuple(moments_s), frames=tuple(frames))
     except VideoTooLarge as error:
         raise Refusal(413, str(error)) from None
     except BadVideo as error:
@@ -77,22 +84,33 @@ def decode_clip(
 def combine(clip: DecodedClip, predictions: list[ImagePrediction], model: ModelInfo) -> ClipPrediction:
     """Combines the predictions for the frames of a clip into one verdict.
 
+    As an image, a clip is not called real while faces in it were left out.
+
     Args:
         model: the model to name if the clip has no frame.
     """
-    frames = [
-        FrameAnswer(time_s=time_s, verdict=frame.verdict, p_fake=frame.p_fake, faces=frame.faces)
-        for time_s, frame in zip(clip.times_s, predictions, strict=True)
+    moments = [
+        FrameAnswer(
+            time_s=time_s,
+            verdict=prediction.verdict,
+            p_fake=prediction.p_fake,
+            faces=prediction.faces,
+            faces_left_out=list(frame.faces_left_out),
+        )
+        for moments_s, frame, prediction in zip(clip.moments_s, clip.frames, predictions, strict=True)
+        for time_s in moments_s
     ]
-    answering = next((frame.model for frame in predictions), model)
-    scores = [frame.p_fake for frame in frames if frame.p_fake is not None]
+    answering = next((prediction.model for prediction in predictions), model)
+    scores = [moment.p_fake for moment in moments if moment.p_fake is not None]
     p_fake = statistics.median(scores) if scores else None
-    fakes = sum(frame.verdict == FAKE for frame in frames)
+    verdict: Verdict = NO_FACE if p_fake is None else as_verdict(calibration.verdict(p_fake, answering.calibration))
+    if verdict == REAL and any(frame.faces_left_out for frame in clip.frames):
+        verdict = UNCERTAIN
     return ClipPrediction(
-        frames=frames,
-        verdict=NO_FACE if p_fake is None else as_verdict(calibration.verdict(p_fake, answering.calibration)),
+        frames=moments,
+        verdict=verdict,
         p_fake=p_fake,
-        proportion_fake=fakes / len(scores) if scores else None,
+        proportion_fake=sum(moment.verdict == FAKE for moment in moments) / len(scores) if scores else None,
         scored_frames=len(scores),
         model=answering,
     )

@@ -8,23 +8,22 @@ import base64
 import io
 import time
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Protocol
 
 import numpy as np
 from PIL import Image
 
 from detector_core.errors import BadConfig
+from detector_core.evaluation.calibration import NO_FACE, UNCERTAIN
 from detector_core.images import align, faces, quality
-from detector_core.images.decode import Heat, Pixels, decode, read_size
+from detector_core.images.decode import Heat, Pixels, decode_file, read_size
 from detector_core.images.faces import Box, Face
 from detector_core.images.preprocess import square
 from detector_core.labels import FAKE, REAL
 from detector_core.registry.predictor import ModelInfo, Prediction
 from serve_app.decode_pool import BYTES_PER_PIXEL, DecodePool, gather
-from serve_app.schemas import FaceAnswer, Heatmap, ImageWarning, Quality, Verdict, as_verdict
+from serve_app.schemas import FaceAnswer, Heatmap, ImageWarning, Quality, Verdict, as_verdict, as_warnings
 from serve_app.settings import Limits
-
-NO_FACE: Final = "no_face"
 
 
 class ModelClient(Protocol):
@@ -68,13 +67,16 @@ class DecodedImage:
 
     Attributes:
         width, height: of the upright image, in pixels.
-        crops: the parts to predict; none if faces were searched and none was found.
+        crops: the parts to predict, the largest face first; none if faces were searched and none was found, or the
+            image shows nothing.
+        faces_left_out: boxes of the faces that were found but are not among the crops, because there are too many.
         decode_s, faces_s: seconds spent on decoding, and on finding faces and cropping.
     """
 
     width: int
     height: int
     crops: tuple[Crop, ...]
+    faces_left_out: tuple[Box, ...]
     warnings: tuple[ImageWarning, ...]
     decode_s: float
     faces_s: float
@@ -105,9 +107,9 @@ def decode_image(data: bytes, model: ModelInfo, limits: Limits, search_faces: bo
     width, height = read_size(data, max_pixels=limits.max_pixels)
     with pool.reserve(width * height * BYTES_PER_PIXEL):
         started = time.perf_counter()
-        image_HWC = decode(data, max_pixels=limits.max_pixels)
-        warnings: tuple[ImageWarning, ...] = ("recompressed",) if quality.is_recompressed(data) else ()
-        return find_crops(image_HWC, model, limits, search_faces, warnings, time.perf_counter() - started)
+        decoded = decode_file(data, max_pixels=limits.max_pixels)
+        flags = quality.file_flags(data, decoded)
+        return find_crops(decoded.image_HWC, model, limits, search_faces, flags, time.perf_counter() - started)
 
 
 def find_crops(
@@ -115,26 +117,31 @@ def find_crops(
     model: ModelInfo,
     limits: Limits,
     search_faces: bool,
-    warnings: tuple[ImageWarning, ...] = (),
+    file_flags: tuple[str, ...] = (),
     decode_s: float = 0.0,
 ) -> DecodedImage:
-    """Finds the crops to predict in a decoded image or frame: each face, or the center square without face search."""
+    """Finds the crops to predict in a decoded image or frame: each face, or the center square without face search.
+
+    Args:
+        file_flags: warnings about the file, which come first.
+    """
     started = time.perf_counter()
     height, width = image_HWC.shape[:2]
-    detected = faces.detect(image_HWC) if search_faces else []
-    crops = _crops(image_HWC, model, detected[: limits.max_faces], search_faces)
-    all_warnings = list(warnings)
-    if any(crop.box[2] - crop.box[0] < model.preprocess.image_size for crop in crops):
-        all_warnings.append("upscaled")
-    if len(detected) > 1:
-        all_warnings.append("several_faces")
-    if width != height and crops and crops[0].box == _center(width, height):
-        all_warnings.append("cropped")
+    nothing = quality.shows_nothing(image_HWC, model.preprocess.image_size)
+    detected = faces.detect(image_HWC) if search_faces and not nothing else []
+    crops = () if nothing else _crops(image_HWC, model, detected[: limits.max_faces], search_faces)
+    flags = {
+        "upscaled": any(crop.box[2] - crop.box[0] < model.preprocess.image_size for crop in crops),
+        "several_faces": len(detected) > 1,
+        "faces_left_out": len(detected) > limits.max_faces,
+        "cropped": width != height and bool(crops) and crops[0].box == _center(width, height),
+    }
     return DecodedImage(
         width=width,
         height=height,
         crops=crops,
-        warnings=tuple(all_warnings),
+        faces_left_out=tuple(_face_box(face) for face in detected[limits.max_faces :]),
+        warnings=as_warnings([*file_flags, *([nothing] if nothing else ()), *(name for name in flags if flags[name])]),
         decode_s=decode_s,
         faces_s=time.perf_counter() - started,
     )
@@ -147,7 +154,8 @@ def _crops(image_HWC: Pixels, model: ModelInfo, detected: list[Face], search_fac
         return (whole,)
     if detected and faces.fills_image(image_HWC, detected[0]):  # an aligned portrait: cropped as in jobs.evaluate
         flags = quality.face_flags(image_HWC, detected[0])
-        return (Crop(image_SSC=whole.image_SSC, box=whole.box, face=detected[0], quality=flags),)
+        portrait = Crop(image_SSC=whole.image_SSC, box=whole.box, face=detected[0], quality=flags)
+        return (portrait, *(_aligned(image_HWC, face, model) for face in detected[1:]))
     return tuple(_aligned(image_HWC, face, model) for face in detected)
 
 
@@ -162,6 +170,11 @@ def _aligned(image_HWC: Pixels, face: Face, model: ModelInfo) -> Crop:
     )
 
 
+def _face_box(face: Face) -> Box:
+    left, top, right, bottom = (round(value) for value in face.box)
+    return left, top, right, bottom
+
+
 def _center(width: int, height: int) -> Box:
     side = min(width, height)
     left, top = (width - side) // 2, (height - side) // 2
@@ -172,6 +185,8 @@ async def predict_image(
     client: ModelClient, image: DecodedImage, model: ModelInfo, *, explain: bool = False
 ) -> ImagePrediction:
     """Predicts every crop of an image. The one most likely to be fake decides: a fake passed is the more serious error.
+
+    An image is not called real while some of its faces were left out: any of them may be fake.
 
     Args:
         model: the model to name if there is nothing to predict.
@@ -186,8 +201,9 @@ async def predict_image(
     pairs = list(zip(image.crops, predictions, strict=True))
     crop, decisive = max(pairs, key=lambda pair: pair[1].p_fake, default=(None, None))
     heatmap = await _heatmap(client, crop, decisive.verdict) if explain and crop and decisive else None
+    verdict = as_verdict(decisive.verdict) if decisive else NO_FACE
     return ImagePrediction(
-        verdict=as_verdict(decisive.verdict) if decisive else NO_FACE,
+        verdict=UNCERTAIN if verdict == REAL and image.faces_left_out else verdict,
         p_fake=decisive.p_fake if decisive else None,
         confidence=decisive.confidence if decisive else None,
         crop=crop,
@@ -200,10 +216,9 @@ async def predict_image(
 
 
 def _face_answer(crop: Crop, face: Face, prediction: Prediction) -> FaceAnswer:
-    left, top, right, bottom = (round(value) for value in face.box)
     flags: list[Quality] = [flag for flag in ("small", "blurred", "dark") if flag in crop.quality]
     return FaceAnswer(
-        box=(left, top, right, bottom),
+        box=_face_box(face),
         crop_box=crop.box,
         score=min(1.0, face.score),
         p_fake=prediction.p_fake,

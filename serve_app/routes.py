@@ -167,10 +167,10 @@ async def detect(
 async def detect_video(
     request: Request,
     service: Service,
-    frames: Annotated[int | None, Query(ge=1, description="number of frames to score; default: the limit")] = None,
+    frames: Annotated[int | None, Query(ge=1, description="number of moments to score; default: the limit")] = None,
     faces: Annotated[Faces, _FACES] = "auto",
 ) -> VideoAnswer:
-    """Scores evenly spaced frames like images; p_fake of the clip is the median over the frames with a face.
+    """Scores evenly spaced moments like images; p_fake of the clip is the median over the moments with a face.
 
     Send the clip in the form field "file", or as the body with its content type, such as video/mp4. Supported formats:
     MP4, MOV, WebM, Matroska and AVI.
@@ -265,6 +265,7 @@ def _result(
         confidence=prediction.confidence,
         thresholds=Thresholds.of(prediction.model),
         faces=prediction.faces,
+        faces_left_out=list(image.faces_left_out),
         size=Size(width=image.width, height=image.height),
         crop_box=prediction.crop.box if prediction.crop else None,
         warnings=[*model_warnings(prediction.model), *image.warnings],

@@ -1,6 +1,7 @@
 """The schemas of all answers over HTTP."""
 
-from typing import Literal, Self
+from collections.abc import Sequence
+from typing import Literal, Self, get_args
 
 from pydantic import BaseModel, Field
 
@@ -12,11 +13,28 @@ from serve_app.settings import Faces, HttpSettings, Limits
 Label = Literal["real", "fake"]
 Verdict = Literal["real", "uncertain", "fake", "no_face"]
 Quality = Literal["small", "blurred", "dark"]
-ImageWarning = Literal["demo_model", "recompressed", "upscaled", "several_faces", "cropped"]
+ImageWarning = Literal[
+    "demo_model",
+    "recompressed",
+    "metadata_dropped",
+    "animated",
+    "too_small",
+    "blank",
+    "upscaled",
+    "several_faces",
+    "faces_left_out",
+    "cropped",
+    "not_as_shown",
+    "damaged_frames",
+]
 """``demo_model``: the model was trained on painted demo portraits, so its verdicts mean nothing for photographs.
-``recompressed``: a JPEG of such low quality that traces are lost. ``upscaled``: the scored part is smaller than the
-model's input. ``several_faces``: the face that is most likely fake decided. ``cropped``: the image is not square, and
-only its center square was scored."""
+``recompressed``: a JPEG of such low quality that traces are lost. ``metadata_dropped``: damaged or very large metadata
+was ignored. ``animated``: only the first frame of an animation was scored. ``too_small``, ``blank``: the image shows
+nothing that could be scored. ``upscaled``: the scored part is smaller than the model's input. ``several_faces``: the
+face that is most likely fake decided. ``faces_left_out``: only the largest faces were scored, so the verdict is not
+real. ``cropped``: the image is not square, and only its center square was scored. ``not_as_shown``: players show the
+clip differently, because it declares something that was not applied. ``damaged_frames``: parts of the clip cannot be
+decoded; for them the frame before counts."""
 
 
 class ModelRef(BaseModel):
@@ -98,7 +116,12 @@ class Result(BaseModel):
         description="probability that the verdict is right; for uncertain, the probability of the more likely label",
     )
     thresholds: Thresholds
-    faces: list[FaceAnswer] = Field(description="the largest first; empty if faces were not searched or none was found")
+    faces: list[FaceAnswer] = Field(
+        description="the scored faces, the largest first; empty if faces were not searched or none was found"
+    )
+    faces_left_out: list[Box] = Field(
+        description=f"faces that were found but not scored, because there are more than limits.max_faces: {_BOX}"
+    )
     size: Size
     crop_box: Box | None = Field(description=f"the part that decided the verdict: {_BOX}; null for no_face")
     warnings: list[ImageWarning]
@@ -130,25 +153,28 @@ class DetectAnswer(BaseModel):
 
 
 class FrameAnswer(BaseModel):
-    """One frame of a clip."""
+    """A sampled moment of a clip, and the frame that a player shows then."""
 
     time_s: float = Field(ge=0, description="seconds from the beginning of the clip")
     verdict: Verdict
     p_fake: float | None = Field(ge=0, le=1)
     faces: list[FaceAnswer]
+    faces_left_out: list[Box]
 
 
 class VideoAnswer(BaseModel):
     """The answer to ``POST /v1/detect/video``."""
 
     duration_s: float
-    frames: list[FrameAnswer]
-    verdict: Verdict
-    p_fake: float | None = Field(ge=0, le=1, description="median over the scored frames; null if no frame was scored")
-    proportion_fake: float | None = Field(
-        ge=0, le=1, description="proportion of the scored frames whose verdict is fake"
+    frames: list[FrameAnswer] = Field(
+        description="one entry for each sampled moment, in order; a frame that stays is in several of them"
     )
-    scored_frames: int = Field(description="number of frames with a face; all frames if faces were not searched")
+    verdict: Verdict
+    p_fake: float | None = Field(ge=0, le=1, description="median over the scored moments; null if none was scored")
+    proportion_fake: float | None = Field(
+        ge=0, le=1, description="proportion of the scored moments whose verdict is fake"
+    )
+    scored_frames: int = Field(description="number of moments with a face; all of them if faces were not searched")
     thresholds: Thresholds
     model: ModelRef
     warnings: list[ImageWarning]
@@ -249,6 +275,14 @@ def searches_faces(setting: Faces, info: ModelInfo) -> bool:
 def model_warnings(info: ModelInfo) -> list[ImageWarning]:
     """What to say with every answer of a model."""
     return ["demo_model"] if info.generated else []
+
+
+def as_warnings(names: Sequence[str]) -> tuple[ImageWarning, ...]:
+    """Narrows the type of warnings. Raises ValueError for any other word."""
+    known = {name: name for name in get_args(ImageWarning)}
+    if unknown := [name for name in names if name not in known]:
+        raise ValueError(f"the warning {unknown[0]!r} is unknown")
+    return tuple(known[name] for name in names)
 
 
 def as_verdict(name: str) -> Verdict:

@@ -76,7 +76,7 @@ class DetectionService:
     async def detect_clip(
         self, data: bytes, frames: int, faces: Faces, timings: RequestTimings
     ) -> tuple[DecodedClip, ClipPrediction]:
-        """Predicts ``frames`` evenly spaced frames of a clip. Raises Refusal, Unavailable."""
+        """Predicts a clip at ``frames`` evenly spaced moments. Raises Refusal, Unavailable."""
         model, deadline = self._model(), time.monotonic() + self.settings.timeout_s
         search_faces = self._searches(faces, model)
         limits, pool = self.settings.limits, self._pool

@@ -23,7 +23,7 @@ SHORTCUT_AUC: Final = 0.7
 NUMERIC_PROPERTIES: Final = ("bytes", "width", "height", "brightness", "jpeg_quality", "metadata_bytes")
 CATEGORICAL_PROPERTIES: Final = ("format", "jpeg_tables", "chroma")
 _MAX_EXAMPLES: Final = 20
-_MAX_UNREADABLE_LISTED: Final = 1000
+_MAX_LISTED: Final = 1000
 
 
 def audit(index: Index, frame: pd.DataFrame, group_N: NDArray[np.int64]) -> dict[str, Any]:
@@ -39,14 +39,13 @@ def audit(index: Index, frame: pd.DataFrame, group_N: NDArray[np.int64]) -> dict
         The content of ``audit.json``. Its ``warnings`` are one sentence each, the most serious first.
     """
     bad, good = frame[frame["problem"].notna()], frame[frame["problem"].isna()]
-    problems = [{"path": path, "reason": reason} for path, reason in zip(bad["path"], bad["problem"], strict=True)]
     result: dict[str, Any] = {
         "source": index.source,
         "images": len(good),
         "counts": counts(good),
         "table_1_of_the_paper": TABLE_I,
-        "unreadable": {"count": len(bad), "files": problems[:_MAX_UNREADABLE_LISTED]},
-        "ignored_files": index.ignored,
+        "unreadable": _listed(bad["path"], bad["problem"]),
+        "left_out": _listed(index.left_out["path"], index.left_out["reason"]),
         "csv": index.csv,
         "duplicates": {
             "exact": duplicates(good, good["sha256"].factorize()[0]),
@@ -55,6 +54,13 @@ def audit(index: Index, frame: pd.DataFrame, group_N: NDArray[np.int64]) -> dict
         "shortcuts": shortcuts(good),
     }
     return {**result, "warnings": warnings(result)}
+
+
+def _listed(paths: pd.Series, reasons: pd.Series) -> dict[str, Any]:
+    """Files and why they are not in the data set: their number, that of each kind of reason, and the first of them."""
+    kinds = reasons.astype("str").str.split(":").str[0].value_counts().sort_index()
+    files = [{"path": path, "reason": reason} for path, reason in zip(paths, reasons, strict=True)]
+    return {"count": len(files), "reasons": kinds.to_dict(), "files": files[:_MAX_LISTED]}
 
 
 def duplicates(frame: pd.DataFrame, group_N: NDArray[np.int64]) -> dict[str, Any]:
@@ -92,8 +98,10 @@ def shortcuts(frame: pd.DataFrame) -> list[dict[str, Any]]:
 
     Returns:
         One row per property, the strongest first: ``property``, ``auc`` (ROC AUC with real as the positive class) and
-        ``separation``, max(auc, 1 - auc).
+        ``separation``, max(auc, 1 - auc). Nothing if there is one class only.
     """
+    if frame["label"].nunique() < len(LABELS):
+        return []
     real_N = (frame["label"] == REAL).to_numpy()
     aucs = {
         name: _roc_auc(real_N, frame[name].astype("Float64").fillna(-1).to_numpy(dtype=np.float64))
@@ -134,17 +142,23 @@ def warnings(result: dict[str, Any]) -> list[str]:
         for row in result["shortcuts"]
         if row["separation"] > SHORTCUT_AUC
     ]
+    missing = [label for label in LABELS if not any(result["counts"][split][label] for split in SPLITS)]
     empty = [split for split in SPLITS if not any(result["counts"][split].values())]
     numbers = {
         "groups of identical files labeled both real and fake: {} (one of the labels is wrong)": exact["across_labels"],
         "groups of near-identical images across splits: {} (test metrics will be too optimistic; audit.json lists "
         "examples)": near["across_splits"],
-        "images left out because they cannot be used: {} (audit.json gives the reasons)": result["unreadable"]["count"],
+        "files left out because they cannot be used: {} (audit.json gives the reasons)": result["unreadable"]["count"],
         "CSV rows without a file: {} (is the copy complete?)": _count(csv, "rows_without_file"),
         "files that no CSV lists: {}": _count(csv, "files_without_row"),
         "CSV rows that repeat a path: {}": csv.get("repeated_rows", 0),
     }
     sentences += [sentence.format(number) for sentence, number in numbers.items() if number]
+    sentences += [
+        f"there are no {label} images: this data set can evaluate a model, but not train one, and what rests on both "
+        f"classes, such as the ROC AUC, is not defined"
+        for label in missing
+    ]
     return sentences + [f"there are no {split} images: a run that needs them will stop" for split in empty]
 
 
@@ -164,9 +178,12 @@ def summary(result: dict[str, Any], title: str) -> str:
             f"  {name} duplicates: {row['groups']} groups of {row['images']} images, "
             f"{row['across_splits']} across splits, {row['across_labels']} across labels"
         )
-    lines.append(f"  unreadable: {result['unreadable']['count']}")
-    lines.append("  separation by one property of the files alone (ROC AUC, 0.5 is chance):")
-    lines.append("    " + ", ".join(f"{row['property']} {row['separation']:.3f}" for row in result["shortcuts"]))
+    for name, title in (("unreadable", "unreadable"), ("left_out", "other files, left out")):
+        reasons = ", ".join(f"{reason} ({count})" for reason, count in result[name]["reasons"].items())
+        lines.append(f"  {title}: {result[name]['count']}" + (f": {reasons}" if reasons else ""))
+    if result["shortcuts"]:
+        lines.append("  separation by one property of the files alone (ROC AUC, 0.5 is chance):")
+        lines.append("    " + ", ".join(f"{row['property']} {row['separation']:.3f}" for row in result["shortcuts"]))
     lines += [f"  WARNING: {warning}" for warning in result["warnings"]]
     return "\n".join(lines)
 

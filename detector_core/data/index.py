@@ -7,7 +7,9 @@ Three layouts are known, at the source itself or in the subfolder of the Kaggle 
 * a plain ``{train,valid,test}/{real,fake}`` tree;
 * a flat ``{real,fake}`` tree, whose splits are drawn later by :mod:`detector_core.data.splits`.
 
-The folders decide; the CSVs must agree with them. No image is opened here.
+A test split may have one class only, such as the output of a new generator; so may a flat tree, which then is a test
+split. The folders decide; the CSVs must agree with them. No file is opened here: whether it is an image is told by its
+bytes, not by its name.
 """
 
 import dataclasses
@@ -19,7 +21,6 @@ from typing import Any, Final
 
 import numpy as np
 import pandas as pd
-from pyarrow import fs
 
 from detector_core import storage
 from detector_core.data.manifest import GENERATED_MARK
@@ -30,17 +31,15 @@ KAGGLE_FOLDER: Final = "real_vs_fake/real-vs-fake"
 _BASES: Final = ("", KAGGLE_FOLDER, "real-vs-fake")
 _LABEL_OF: Final = {"real": REAL, "fake": FAKE}
 _SPLIT_OF: Final = {"train": "train", "valid": "valid", "val": "valid", "validation": "valid", "test": "test"}
-_SUFFIXES: Final = (
-    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".avif", ".bmp", ".tif", ".tiff", ".gif",
-)  # fmt: skip
-_SUFFIX_EXAMPLES: Final = f"{', '.join(_SUFFIXES[:6])}, ..."
+_ABOUT_THE_DATA: Final = (*(f"{split}.csv" for split in SPLITS), GENERATED_MARK)
+"""Files that say something about the images, and are read."""
 _MAX_EXAMPLES: Final = 20
 _EXPECTED: Final = "expected {train,valid,test}/{real,fake} or {real,fake} with images in them"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Index:
-    """The images of a source, unopened.
+    """The files of a source that may be images, unopened.
 
     Attributes:
         source: the folder or URI that was given.
@@ -48,7 +47,7 @@ class Index:
         flat: True if the source has no splits.
         generated: True for generated demo data.
         frame: ``path``, ``label``, ``split`` (None if flat), ``size`` in bytes and ``modified`` in ns, sorted by path.
-        ignored: number of files whose names are not those of images.
+        left_out: ``path`` and ``reason`` of every other file below ``source``, relative to it.
         csv: differences between the CSVs and the files, see :func:`_check_csvs`; None without CSVs.
     """
 
@@ -57,7 +56,7 @@ class Index:
     flat: bool
     generated: bool
     frame: pd.DataFrame
-    ignored: int
+    left_out: pd.DataFrame
     csv: dict[str, Any] | None
 
     @property
@@ -80,68 +79,67 @@ class Index:
 
 
 def scan(source: str) -> Index:
-    """Lists the images of a source with labels and, if its folders have them, splits.
+    """Lists the files in the folders of a source with labels and, if its folders have them, splits.
 
     Args:
         source: a folder or URI in one of the layouts above.
 
     Raises:
-        BadData: there is no such folder, it has no images, a class is missing, or a CSV contradicts the folders.
+        BadData: there is no such folder, it is empty, a class is missing, or a CSV contradicts the folders.
     """
     source = storage.absolute(source)
-    files = _files(source, f"the folder of a data set, {_EXPECTED}")
+    files, left_out = _files(source, f"the folder of a data set, {_EXPECTED}")
     if files.empty:
         raise BadData(f"{source} is empty: {_EXPECTED}")
     base = _base(files["path"])
     if base is None:
         raise BadData(f"{source} has no folders of real and fake images: {_EXPECTED}")
     root = storage.join(source, base) if base else source
-    images, ignored = _images(files, base)
+    images, outside = _images(files, base)
     flat = bool(images["split"].isna().all())
     _check_classes(images, root, flat)
     folders = dict.fromkeys([source, root, *_archive_folder(root)])
+    outside = outside[~outside["path"].str.split("/").str[-1].isin(_ABOUT_THE_DATA)]
+    outside = outside[["path"]].assign(reason="not in a folder of real or fake images")
     return Index(
         source=source,
         root=root,
         flat=flat,
         generated=any(storage.exists(storage.join(folder, GENERATED_MARK)) for folder in folders),
         frame=images,
-        ignored=ignored,
+        left_out=pd.concat([left_out, outside]).sort_values("path", ignore_index=True),
         csv=None if flat else _check_csvs(list(folders), images),
     )
 
 
 def scan_unlabeled(source: str) -> Index:
-    """Lists every image below a folder or URI, whatever its subfolders are called; ``label`` and ``split`` are None.
+    """Lists every file below a folder or URI, whatever its subfolders are called; ``label`` and ``split`` are None.
 
     Raises:
-        BadData: there is no such folder, or it has no images.
+        BadData: there is no such folder, or it has no files.
     """
     source = storage.absolute(source)
-    files = _files(source, "a folder of images")
-    is_image = files["path"].str.lower().str.endswith(_SUFFIXES)
-    if not is_image.any():
-        raise BadData(f"{source} has no images in it ({_SUFFIX_EXAMPLES})")
-    frame = files[is_image].assign(label=None, split=None).reset_index(drop=True)
-    ignored = int((~is_image).sum())
-    return Index(source=source, root=source, flat=True, generated=False, frame=frame, ignored=ignored, csv=None)
+    files, left_out = _files(source, "a folder of images")
+    if files.empty:
+        raise no_images(source, left_out)
+    frame = files.assign(label=None, split=None)
+    return Index(source=source, root=source, flat=True, generated=False, frame=frame, left_out=left_out, csv=None)
 
 
-def _files(source: str, expected: str) -> pd.DataFrame:
-    """Every visible file below a folder: path relative to it, size and time of modification.
+def no_images(source: str, left_out: pd.DataFrame) -> BadData:
+    """The error for a folder without images, which says why the first of its files, if there are any, is none."""
+    first = left_out.head(1).itertuples()
+    why = "".join(f": {file.path} is {file.reason}" for file in first)
+    return BadData(f"{source} has no images in it{why}")
 
-    Raises:
-        BadData: ``source`` is not a folder; ``expected`` ends the sentence.
-    """
-    filesystem, top = storage.locate(source)
-    if filesystem.get_file_info(top).type != fs.FileType.Directory:
-        problem = "is not a folder" if storage.exists(source) else "does not exist"
-        raise BadData(f"{source} {problem}: give {expected}")
-    prefix = len(top.rstrip("/")) + 1
-    infos = filesystem.get_file_info(fs.FileSelector(top, recursive=True))
-    rows = [(info.path[prefix:], info.size or 0, info.mtime_ns or 0) for info in infos if info.type == fs.FileType.File]
-    visible = [row for row in rows if not row[0].startswith(".") and "/." not in row[0]]
-    return pd.DataFrame(sorted(visible), columns=["path", "size", "modified"])
+
+def _files(source: str, expected: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The files below a folder, and those that are left out. Raises BadData, see :func:`storage.list_files`."""
+    listing = storage.list_files(source, expected)
+    return (
+        pd.DataFrame(listing.files, columns=["path", "size", "modified"]),
+        pd.DataFrame(listing.left_out, columns=["path", "reason"], dtype="str"),
+    )
 
 
 def _base(paths: pd.Series) -> str | None:
@@ -157,8 +155,8 @@ def _base(paths: pd.Series) -> str | None:
     return None
 
 
-def _images(files: pd.DataFrame, base: str) -> tuple[pd.DataFrame, int]:
-    """The images below ``base`` with label and split, and the number of other files in their folders."""
+def _images(files: pd.DataFrame, base: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The files in the folders of a label below ``base``, with label and split, and all other files."""
     prefix = f"{base}/" if base else ""
     below = files[files["path"].str.startswith(prefix)].copy()
     below["path"] = below["path"].str.slice(len(prefix))
@@ -170,22 +168,21 @@ def _images(files: pd.DataFrame, base: str) -> tuple[pd.DataFrame, int]:
     else:
         below["label"], below["split"] = parts[0].map(_LABEL_OF), None
         inside = below["label"].notna() & parts[1].notna()
-    is_image = below["path"].str.lower().str.endswith(_SUFFIXES)
     columns = ["path", "label", "split", "size", "modified"]
-    return below.loc[inside & is_image, columns].reset_index(drop=True), int((inside & ~is_image).sum())
+    return below.loc[inside, columns].reset_index(drop=True), files.drop(below.index[inside])
 
 
 def _check_classes(images: pd.DataFrame, root: str, flat: bool) -> None:
-    """Raises BadData if a class has no images, in any of the splits that exist."""
-    if images.empty:
-        raise BadData(f"{root} has the folders but no images in them ({_SUFFIX_EXAMPLES}): put some in")
-    splits = [None] if flat else [split for split in SPLITS if (images["split"] == split).any()]
+    """Raises BadData if a class has no files in a split that trains or chooses a model."""
+    splits = [] if flat else [split for split in SPLITS if split != "test" and (images["split"] == split).any()]
     for split in splits:
-        rows = images if split is None else images[images["split"] == split]
         for label in LABELS:
-            if not (rows["label"] == label).any():
-                folder = storage.join(root, *([split] if split else []), label)
-                raise BadData(f"{folder} has no images, so the class {label!r} is missing: put its images there")
+            if not ((images["split"] == split) & (images["label"] == label)).any():
+                folder = storage.join(root, split, label)
+                raise BadData(
+                    f"{folder} has no images, so the class {label!r} is missing: put its images there (a test split "
+                    f"may have one class only)"
+                )
 
 
 def _archive_folder(root: str) -> list[str]:

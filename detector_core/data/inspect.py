@@ -4,9 +4,7 @@ An image is decoded by the same strict function that training uses, so that a fi
 run later. Pixels never leave this module, only properties.
 """
 
-import errno
 import hashlib
-import io
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
@@ -14,9 +12,10 @@ import numpy as np
 import pandas as pd
 from PIL import Image, JpegImagePlugin
 
-from detector_core import storage
-from detector_core.errors import BadData, BadImage
-from detector_core.images.decode import Pixels, decode
+from detector_core.data import image_files
+from detector_core.errors import BadImage
+from detector_core.images import png
+from detector_core.images.decode import Pixels, decode, opened
 from detector_core.images.quality import jpeg_quality
 
 PROPERTIES: Final = {
@@ -56,7 +55,7 @@ def image_properties(data: bytes) -> dict[str, Any]:
     """
     image_HWC = decode(data)
     gray = Image.fromarray(image_HWC).convert("L")
-    with Image.open(io.BytesIO(data)) as header:
+    with opened(data) as header:
         tables: Mapping[int, Sequence[int]] | None = getattr(header, "quantization", None) or None
         return {
             "sha256": hashlib.sha256(data).hexdigest(),
@@ -67,7 +66,7 @@ def image_properties(data: bytes) -> dict[str, Any]:
             "jpeg_quality": jpeg_quality(data),
             "jpeg_tables": _tables_id(tables) if tables else NOT_JPEG,
             "chroma": _chroma(header),
-            "metadata_bytes": _metadata_bytes(header),
+            "metadata_bytes": _metadata_bytes(header, data),
             "brightness": float(np.asarray(gray).mean()),
             "phash": perceptual_hash(image_HWC),
         }
@@ -87,23 +86,15 @@ def inspect_images(root: str, paths: Sequence[str], transform: Transform | None 
         BadData: the storage fails. The properties read so far are lost.
         OSError: the disk that ``transform`` writes to is full.
     """
-    filesystem, top = storage.locate(root)
     rows = []
     for path in paths:
         try:
-            with filesystem.open_input_stream(f"{top}/{path}") as stream:
-                data = bytes(stream.read())
+            data = image_files.read(root, path)
             rows.append(
                 {"path": path, "problem": None, **image_properties(transform(path, data) if transform else data)}
             )
         except BadImage as error:
             rows.append({"path": path, "problem": str(error)})
-        except (FileNotFoundError, PermissionError) as error:  # deleted since it was listed, or not readable
-            rows.append({"path": path, "problem": f"the file cannot be opened: {error.strerror or error}"})
-        except OSError as error:
-            if error.errno == errno.ENOSPC:
-                raise
-            raise BadData(f"{root}/{path} cannot be read ({error}): run the same command again to continue") from None
     columns = ["path", "problem", *PROPERTIES]
     return pd.DataFrame(rows, columns=columns).astype({"path": "str", "problem": "str", **PROPERTIES})
 
@@ -133,8 +124,11 @@ def _chroma(header: Image.Image) -> str:
     return "gray" if header.layers == 1 else _SAMPLING[JpegImagePlugin.get_sampling(header)]
 
 
-def _metadata_bytes(header: Image.Image) -> int:
+def _metadata_bytes(header: Image.Image, data: bytes) -> int:
     """Bytes of EXIF, color profile, comments and provenance records; JPEG's own JFIF header is not counted."""
+    if data.startswith(png.SIGNATURE):
+        metadata = (chunk for chunk in png.chunks(data) if not chunk.makes_pixels and chunk.name not in png.FRAMES)
+        return sum(len(chunk.content(data)) for chunk in metadata)
     if isinstance(header, JpegImagePlugin.JpegImageFile):
         return sum(len(content) for _, content in header.applist if not content.startswith(b"JFIF"))
     return sum(len(value) for value in header.info.values() if isinstance(value, str | bytes))

@@ -14,7 +14,7 @@ are 0.5, no verdict is uncertain.
 
 import json
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -27,7 +27,9 @@ from detector_core.labels import FAKE, REAL
 from detector_core.networks import artifacts
 
 FORMAT = 2
-UNCERTAIN = "uncertain"
+UNCERTAIN: Final = "uncertain"
+NO_FACE: Final = "no_face"
+"""The verdict on an image that shows no face and therefore has no score."""
 EVEN = 0.5
 """The probability at which real and fake are equally likely: ``real`` is never said above it, ``fake`` never below."""
 VERDICTS = (REAL, UNCERTAIN, FAKE)

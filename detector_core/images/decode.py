@@ -5,19 +5,22 @@ determined by the bytes alone; file names and content types are ignored.
 """
 
 import io
+import re
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
-from detector_core.errors import BadImage, TooManyPixels, UnsupportedFormat
+from detector_core.errors import BadImage, NotAnImage, TooManyPixels, UnsupportedFormat
+from detector_core.images import formats, png
 
 MAX_PIXELS = 50_000_000
-FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "BMP", "TIFF", "GIF")
+FORMATS = formats.READABLE
 MAX_SCANS: Final = 200
 """Maximum number of scans in a JPEG; encoders write about ten. Each scan costs a pass over the image, and a file of a
 few megabytes can hold a million scans of a few bytes."""
@@ -26,7 +29,9 @@ Pixels = NDArray[np.uint8]
 Heat = NDArray[np.float32]
 """heat_HW: how much each pixel of an image contributes to a label, 0 to 1."""
 
-_HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+_AVIF_HEAD_BYTES: Final = 2**16
+_AVIF_EXIF: Final = re.compile(rb"(infe\x02.{3}.{2}.{2}|infe\x03.{3}.{4}.{2})Exif", re.DOTALL)
+"""The entry of EXIF in the list of an AVIF file's items."""
 _TILE_WIDTH, _TILE_HEIGHT = 322, 323
 _DAMAGED = (
     OSError,
@@ -42,32 +47,82 @@ _DAMAGED = (
 """Errors that Pillow raises on damaged files, depending on the format and the damage."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Decoded:
+    """An image_HWC, and what was not used of its file.
+
+    Attributes:
+        metadata_intact: False if metadata was damaged or too large, and therefore ignored; if it said how to turn the
+            image, the image is not turned.
+        animated: whether the file has more frames than the decoded one.
+    """
+
+    image_HWC: Pixels
+    metadata_intact: bool = True
+    animated: bool = False
+
+
 def decode(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Pixels:
+    """:func:`decode_file` for callers that need only the pixels: image_HWC."""
+    return decode_file(data, max_pixels=max_pixels).image_HWC
+
+
+def decode_file(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Decoded:
     """Decodes an image to image_HWC, uint8 RGB 0-255, with the EXIF orientation applied.
 
     The size is checked before anything is decoded. A truncated file is an error; its missing part is never filled with
-    gray. Transparent pixels are composited on white, 16-bit values are reduced to 8 bits, and of an animation only the
-    first frame is decoded.
+    gray. The pixels count: damaged metadata is ignored. Transparent pixels are composited on white, 16-bit values are
+    reduced to 8 bits, and of an animation only the first frame is decoded.
 
     Args:
         data: the bytes of the file.
         max_pixels: maximum width times height.
 
     Raises:
-        BadImage: the bytes are not an image in a known format, or are damaged.
+        NotAnImage: the bytes are not an image in a known format.
+        BadImage: the image is damaged.
         UnsupportedFormat: a HEIC image, which Pillow cannot read.
         TooManyPixels: the image has more than ``max_pixels``.
     """
-    with _opened(data, max_pixels) as image:
-        ImageOps.exif_transpose(image, in_place=True)
-        return np.asarray(_rgb(image))
+    reduced = _reduced(data)
+    with _opened(reduced.data, max_pixels) as image:
+        image.load()
+        intact = _turn_upright(image) and reduced.metadata_intact
+        # The second image of an MPO is a depth or gain map, or the other eye's, not the next frame.
+        animated = reduced.animated or (image.format != "MPO" and getattr(image, "is_animated", False))
+        return Decoded(image_HWC=np.asarray(_rgb(image)), metadata_intact=intact, animated=animated)
+
+
+def not_an_image() -> NotAnImage:
+    """The error for bytes that do not begin like an image."""
+    return NotAnImage(f"not an image: known formats are {', '.join(FORMATS)}")
 
 
 def read_size(data: bytes, *, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
     """Width and height according to the header, before EXIF orientation; raises the same errors as :func:`decode`."""
-    with _opened(data, max_pixels) as image:
+    with opened(data, max_pixels=max_pixels) as image:
         width, height = image.size
         return width, height
+
+
+@contextmanager
+def opened(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Iterator[Image.Image]:
+    """The file opened by Pillow, without the metadata that :func:`decode_file` ignores; raises the same errors."""
+    with _opened(_reduced(data).data, max_pixels) as image:
+        yield image
+
+
+def _reduced(data: bytes) -> png.PixelFile:
+    """The file without what Pillow would refuse the image for, although it does not make up the pixels."""
+    if data.startswith(png.SIGNATURE):
+        try:
+            return png.reduce_to_pixels(data)
+        except ValueError as error:
+            raise BadImage(f"damaged image: {error}") from None
+    if formats.identify(data[: formats.HEAD_BYTES]) == "AVIF":  # its own properties say how it is turned, not EXIF
+        head = _AVIF_EXIF.sub(rb"\1free", data[:_AVIF_HEAD_BYTES])
+        data = head + data[_AVIF_HEAD_BYTES:]
+    return png.PixelFile(data=data, metadata_intact=True, animated=False)
 
 
 @contextmanager
@@ -83,15 +138,26 @@ def _opened(data: bytes, max_pixels: int) -> Iterator[Image.Image]:
                 raise BadImage(f"damaged image: the JPEG has more than {MAX_SCANS} scans")
             yield image
     except UnidentifiedImageError:
-        if data[4:8] == b"ftyp" and data[8:12] in _HEIC_BRANDS:
-            raise UnsupportedFormat(
-                "HEIC images cannot be read: save the image as JPEG, or set the phone to do so"
-            ) from None
-        raise BadImage(f"not an image: known formats are {', '.join(FORMATS)}") from None
+        name = formats.identify(data[: formats.HEAD_BYTES])
+        if name and name not in FORMATS:
+            hint = ", or set the phone to do so" if name == "HEIC" else ""
+            raise UnsupportedFormat(f"{name} images cannot be read: save the image as JPEG{hint}") from None
+        raise (BadImage(f"damaged image: its {name} header cannot be read") if name else not_an_image()) from None
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
         raise TooManyPixels(f"the image has more pixels than the {max_pixels:,} allowed") from None
     except _DAMAGED as error:
         raise BadImage(f"damaged image: {error}") from None
+
+
+def _turn_upright(image: Image.Image) -> bool:
+    """Applies the orientation in EXIF to a loaded image; returns False if EXIF is damaged."""
+    try:
+        if exif := image.info.get("exif"):
+            Image.Exif().load(exif)  # Pillow may have ignored an error when it opened the file
+        ImageOps.exif_transpose(image, in_place=True)
+    except _DAMAGED:
+        return False
+    return True
 
 
 def _largest_buffer(image: Image.Image) -> tuple[int, int]:

@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from detector_core.errors import BadImage
+from detector_core.images import png
 from detector_core.images.decode import Pixels, decode
 
 _ORIENTATION: Final = 0x0112
@@ -104,15 +105,6 @@ def _orientation(data: bytes) -> int:
 
 def _png(data: bytes) -> bytes | None:
     """The chunks that affect the pixels; None if this is not a PNG."""
-    if data[:8] != b"\x89PNG\r\n\x1a\n":
+    if not data.startswith(png.SIGNATURE):
         return None
-    kept, offset = [data[:8]], 8
-    while offset + 12 <= len(data):
-        end = offset + 12 + int.from_bytes(data[offset : offset + 4], "big")
-        name = data[offset + 4 : offset + 8]
-        if name in _PNG_KEPT:
-            kept.append(data[offset:end])
-        if name == b"IEND":
-            break
-        offset = end
-    return b"".join(kept)
+    return png.SIGNATURE + b"".join(data[c.start : c.end] for c in png.chunks(data) if c.name in _PNG_KEPT)

@@ -1,6 +1,7 @@
 """Properties that make a score less reliable: a face that is small, blurred or dark, or a coarsely compressed file.
 
-Each is a simple measurement with one threshold. They are shown as warnings and never change a score.
+Each is a simple measurement with one threshold. They are shown as warnings and never change a score; only an image that
+shows nothing gets none.
 """
 
 import io
@@ -9,8 +10,8 @@ from typing import Final
 import numpy as np
 from PIL import Image
 
-from detector_core.images.decode import Pixels
-from detector_core.images.faces import Face, crop
+from detector_core.images.decode import Decoded, Pixels
+from detector_core.images.faces import MIN_FACE_PX, Face, crop
 
 SMALL_PX: Final = 80
 """A face with a shorter side is enlarged by half or more for a network of 128 px and has lost its finest traces."""
@@ -18,6 +19,10 @@ SHARPNESS_PX: Final = 96
 """Side to which a face is resized before its sharpness is measured, so that the result does not depend on its size."""
 BLURRED_BELOW: Final = 60.0
 DARK_BELOW: Final = 40.0
+BLANK_BELOW: Final = 2.0
+"""Standard deviation of an image's values, in gray levels, below which it shows nothing; noise alone has more."""
+SAMPLED_PX: Final = 256
+"""About how many rows and columns of an image are looked at for that."""
 COARSE_QUALITY: Final = 60
 """A JPEG below this quality counts as recompressed; cameras write 90 and more, messengers about 70 and less."""
 
@@ -48,6 +53,34 @@ def face_flags(image_HWC: Pixels, face: Face) -> tuple[str, ...]:
         "dark": float(gray_HW.mean()) < DARK_BELOW,
     }
     return tuple(name for name, applies in flags.items() if applies)
+
+
+def file_flags(data: bytes, decoded: Decoded) -> tuple[str, ...]:
+    """Those of ``recompressed``, ``metadata_dropped`` and ``animated`` that apply to the file of an image."""
+    flags = {
+        "recompressed": is_recompressed(data),
+        "metadata_dropped": not decoded.metadata_intact,
+        "animated": decoded.animated,
+    }
+    return tuple(name for name, applies in flags.items() if applies)
+
+
+def square_flags(image_HWC: Pixels, image_size: int) -> tuple[str, ...]:
+    """Those of ``upscaled`` and ``cropped`` that apply if a network of this input size gets the center square."""
+    height, width = image_HWC.shape[:2]
+    flags = {"upscaled": min(height, width) < image_size, "cropped": height != width}
+    return tuple(name for name, applies in flags.items() if applies)
+
+
+def shows_nothing(image_HWC: Pixels, image_size: int) -> str | None:
+    """Why an image shows no face that could be scored: ``too_small`` or ``blank`` (one color); None if it may.
+
+    Too small are images in which the face detector could not find any, unless the network takes images of such a size.
+    """
+    if min(image_HWC.shape[:2]) < min(MIN_FACE_PX, image_size // 2):
+        return "too_small"
+    step = max(1, min(image_HWC.shape[:2]) // SAMPLED_PX)
+    return "blank" if float(image_HWC[::step, ::step].std(axis=(0, 1)).max()) < BLANK_BELOW else None
 
 
 def sharpness(gray_HW: Pixels) -> float:

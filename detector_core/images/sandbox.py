@@ -83,7 +83,7 @@ def _read_frames(pipe: Any) -> Iterator[Frame]:
         if pipe.readinto(pixels) != len(pixels):
             raise BadVideo("the clip cannot be read: decoding it failed")
         image_HWC = np.frombuffer(pixels, np.uint8).reshape(message["height"], message["width"], 3)
-        yield Frame(time_s=message["time_s"], image_HWC=image_HWC)
+        yield Frame(moments_s=tuple(message["moments_s"]), image_HWC=image_HWC, warnings=tuple(message["warnings"]))
 
 
 def child() -> None:  # pragma: no cover - runs in a child process that cannot write a coverage file
@@ -101,7 +101,7 @@ def child() -> None:  # pragma: no cover - runs in a child process that cannot w
         send(duration_s=clip.duration_s)
         for frame in clip.frames:
             height, width = frame.image_HWC.shape[:2]
-            send(time_s=frame.time_s, height=height, width=width)
+            send(moments_s=frame.moments_s, warnings=frame.warnings, height=height, width=width)
             stdout.write(frame.image_HWC.data)
             stdout.flush()
         send(end=True)

@@ -8,14 +8,18 @@ from typing import Any
 
 import pandas as pd
 
-from detector_core import storage
-from detector_core.errors import BadData, BadImage
-from detector_core.images.decode import Pixels
-from detector_core.images.preprocess import decode, square
+from detector_core.data import image_files
+from detector_core.errors import BadImage, NotAnImage
+from detector_core.evaluation.calibration import NO_FACE
+from detector_core.images import quality
+from detector_core.images.decode import Pixels, decode_file
+from detector_core.images.preprocess import square
 from detector_core.registry import versions
-from detector_core.registry.predictor import Predictor
+from detector_core.registry.predictor import ModelInfo, Predictor
 
 BATCH = 32
+COLUMNS = {"path": "str", "verdict": "str", "p_fake": "float64", "logit": "float64", "warnings": "str"}
+COLUMNS |= {"error": "str", "left_out": "str"}
 
 
 def predict_files(version: str, device: str, root: str, paths: list[str]) -> pd.DataFrame:
@@ -26,7 +30,8 @@ def predict_files(version: str, device: str, root: str, paths: list[str]) -> pd.
         root: folder or URI that the paths are relative to.
 
     Returns:
-        One row per path, in order: path, verdict, p_fake, logit, error.
+        One row per path, in order, with COLUMNS: ``warnings`` are names of the service's warnings, separated by spaces;
+        ``error`` says why an image cannot be read, and ``left_out`` why the file is not an image.
 
     Raises:
         BrokenArtifact: the version is incomplete or damaged.
@@ -35,31 +40,37 @@ def predict_files(version: str, device: str, root: str, paths: list[str]) -> pd.
     predictor = _load_predictor(version, device)
     rows: list[dict[str, Any]] = []
     for start in range(0, len(paths), BATCH):
-        squares, readable = [], []
+        squares: list[tuple[dict[str, Any], Pixels]] = []
         for path in paths[start : start + BATCH]:
-            row = {"path": path, "verdict": None, "p_fake": float("nan"), "logit": float("nan"), "error": None}
+            row, image_SSC = _read(root, path, predictor.info)
             rows.append(row)
-            image = _read_image(storage.join(root, path))
-            if isinstance(image, str):
-                row["error"] = image
-            else:
-                squares.append(square(image, predictor.info.preprocess))
-                readable.append(row)
-        for row, prediction in zip(readable, predictor.predict(squares), strict=True):
+            if image_SSC is not None:
+                squares.append((row, image_SSC))
+        predictions = predictor.predict([image_SSC for _, image_SSC in squares])
+        for (row, _), prediction in zip(squares, predictions, strict=True):
             row.update(verdict=prediction.verdict, p_fake=prediction.p_fake, logit=prediction.logit)
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=list(COLUMNS)).astype(COLUMNS)
 
 
-def _read_image(file: str) -> Pixels | str:
-    """The image, or the reason why it cannot be read. Raises BadData if the storage fails."""
+def _read(root: str, path: str, model: ModelInfo) -> tuple[dict[str, Any], Pixels | None]:
+    """The row of a file without its prediction, and what to predict, if there is anything. Raises BadData."""
     try:
-        return decode(storage.read_bytes(file))
+        data = image_files.read(root, path)
+        decoded = decode_file(data)
+    except NotAnImage as error:
+        return {"path": path, "left_out": str(error)}, None
     except BadImage as error:
-        return str(error)
-    except (FileNotFoundError, PermissionError) as error:  # deleted since it was listed, or not readable for us
-        return f"the file cannot be opened: {error.strerror or error}"
-    except OSError as error:
-        raise BadData(f"{file} cannot be read ({error}): run the same command again to continue") from None
+        return {"path": path, "error": str(error)}, None
+    size = model.preprocess.image_size
+    nothing = quality.shows_nothing(decoded.image_HWC, size)
+    if nothing:
+        return {
+            "path": path,
+            "verdict": NO_FACE,
+            "warnings": " ".join([*quality.file_flags(data, decoded), nothing]),
+        }, None
+    flags = [*quality.file_flags(data, decoded), *quality.square_flags(decoded.image_HWC, size)]
+    return {"path": path, "warnings": " ".join(flags)}, square(decoded.image_HWC, model.preprocess)
 
 
 @functools.lru_cache(maxsize=1)

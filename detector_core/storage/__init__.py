@@ -1,5 +1,6 @@
 """Files in local folders, on shared mounts and in object stores, through one set of functions."""
 
+from detector_core.storage.listing import Listing, list_files
 from detector_core.storage.paths import (
     absolute,
     delete_file,
@@ -19,12 +20,14 @@ from detector_core.storage.paths import (
 )
 
 __all__ = [
+    "Listing",
     "absolute",
     "delete_file",
     "delete_folder",
     "exists",
     "is_uri",
     "join",
+    "list_files",
     "local_copy",
     "locate",
     "locked",

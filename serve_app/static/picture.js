@@ -83,6 +83,7 @@ export class Picture extends Card {
     const hasScore = result.p_fake !== null;
     const about = make("div", { className: "about" });
     let picked = faces.reduce((best, face, index) => (face.p_fake > (faces[best]?.p_fake ?? -1) ? index : best), 0);
+    const counts = { scored: faces.length, found: faces.length + (result.faces_left_out?.length ?? 0) };
     const pick = (index, spoken = true) => {
       picked = index;
       const face = faces[index];
@@ -93,7 +94,11 @@ export class Picture extends Card {
           isOneOfSeveral && make("h4", { textKey: title[0], values: title[1] }),
           hasScore && score(face ?? result, result.thresholds, isDemo),
           !(isDemo && hasScore) && make("p", { className: "help", textKey: `help.${(face ?? result).verdict}` }),
-          notes([...result.warnings.filter((code) => !isOneOfSeveral || code !== "several_faces"), ...(face?.quality ?? [])]),
+          notes(
+            [...result.warnings.filter((code) => !isOneOfSeveral || code !== "several_faces"), ...(face?.quality ?? [])],
+            "note",
+            counts,
+          ),
         ].filter(Boolean),
       );
       this.#overlay?.pick(index);

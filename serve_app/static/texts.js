@@ -223,6 +223,26 @@ export const TEXTS = {
     "There are several faces. Each is scored separately, and the highest score decides.",
     "Es sind mehrere Gesichter zu sehen. Jedes wird einzeln bewertet, und der höchste Wert entscheidet.",
   ],
+  "note.faces_left_out": [
+    "{scored} of {found} faces were judged, the largest ones. Any of the others may be AI-generated: crop the picture to them and try again.",
+    "{scored} von {found} Gesichtern wurden bewertet, die größten. Jedes der anderen kann KI-generiert sein: Schneiden Sie das Bild auf diese zu und versuchen Sie es noch einmal.",
+  ],
+  "note.too_small": [
+    "The picture is only a few pixels in size, so there is nothing to examine.",
+    "Das Bild ist nur wenige Pixel groß; es gibt darauf nichts zu untersuchen.",
+  ],
+  "note.blank": [
+    "The picture has one color only, or is fully transparent, so there is nothing to examine.",
+    "Das Bild hat nur eine Farbe oder ist vollständig durchsichtig; es gibt darauf nichts zu untersuchen.",
+  ],
+  "note.animated": [
+    "The picture is an animation. Only its first frame was examined; save the animation as a video to examine all of it.",
+    "Das Bild ist eine Animation. Nur ihr erstes Einzelbild wurde untersucht; als Video gespeichert wird sie ganz untersucht.",
+  ],
+  "note.metadata_dropped": [
+    "Texts or other data in the file are damaged or very large and were ignored. The picture itself was examined.",
+    "Texte oder andere Angaben in der Datei sind beschädigt oder sehr groß und wurden ignoriert. Das Bild selbst wurde untersucht.",
+  ],
   "note.cropped": [
     "Only the marked square was analyzed. For a better answer, crop the picture to the face, but do not scale it down.",
     "Nur das markierte Quadrat wurde ausgewertet. Für eine bessere Antwort schneiden Sie das Bild auf das Gesicht zu, ohne es zu verkleinern.",

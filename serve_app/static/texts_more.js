@@ -87,6 +87,26 @@ export const MORE = {
     "Several faces can be seen. At each moment, the one with the highest score counts.",
     "Es sind mehrere Gesichter zu sehen. In jedem Moment zählt das mit dem höchsten Wert.",
   ],
+  "clip.note.faces_left_out": [
+    "At some moment only {scored} of {found} faces were judged, the largest ones. Any of the others may be AI-generated.",
+    "In manchen Momenten wurden nur {scored} von {found} Gesichtern bewertet, die größten. Jedes der anderen kann KI-generiert sein.",
+  ],
+  "clip.note.too_small": [
+    "The clip is only a few pixels in size, so there is nothing to examine.",
+    "Der Clip ist nur wenige Pixel groß; es gibt darin nichts zu untersuchen.",
+  ],
+  "clip.note.blank": [
+    "At some moments the clip shows one color only; they were not scored.",
+    "In manchen Momenten zeigt der Clip nur eine Farbe; sie wurden nicht bewertet.",
+  ],
+  "clip.note.not_as_shown": [
+    "A video player shows this clip differently, for example with other colors or turned, so the answer is less reliable.",
+    "Ein Videoplayer zeigt diesen Clip anders, zum Beispiel mit anderen Farben oder gedreht; die Antwort ist daher weniger verlässlich.",
+  ],
+  "clip.note.damaged_frames": [
+    "Parts of the clip are damaged and could not be examined.",
+    "Teile des Clips sind beschädigt und konnten nicht untersucht werden.",
+  ],
   "clip.note.cropped": [
     "Only the square in the middle of the picture was analyzed.",
     "Nur das Quadrat in der Bildmitte wurde ausgewertet.",

@@ -17,9 +17,15 @@ export function clipPart(answer, onSeek) {
       : make("p", { textKey: hasFaces ? "clip.meaning" : "clip.meaning.frames", values }),
     bars(answer.frames, answer.duration_s, onSeek),
     make("p", { className: "help", textKey: "clip.help" }),
-    notes(answer.warnings, "clip.note"),
+    notes(answer.warnings, "clip.note", faceCounts(answer.frames)),
     drawer("clip.table", table(answer.frames)),
   );
+}
+
+/** How many faces were found and scored in the frame of which most were left out. */
+function faceCounts(frames) {
+  const counts = frames.map(({ faces, faces_left_out: left = [] }) => ({ scored: faces.length, found: faces.length + left.length }));
+  return counts.reduce((most, each) => (each.found > most.found ? each : most), { scored: 0, found: 0 });
 }
 
 function bars(frames, end, onSeek) {

@@ -65,14 +65,14 @@ function scale(p_fake, { real_below: low, fake_above: high }) {
 }
 
 /** A list of warnings and quality flags in words, about a picture or a clip; null if there are none. */
-export function notes(warnings, about = "note") {
+export function notes(warnings, about = "note", values = {}) {
   const codes = warnings.filter((code) => code !== "demo_model"); // the card is marked instead
   if (!codes.length) return null;
   return make(
     "div",
     { className: "notes" },
     make("h4", { textKey: "note.title" }),
-    make("ul", {}, ...codes.map((code) => make("li", { textKey: `${about}.${code}` }))),
+    make("ul", {}, ...codes.map((code) => make("li", { textKey: `${about}.${code}`, values }))),
   );
 }
 

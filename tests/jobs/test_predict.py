@@ -14,6 +14,7 @@ from detector_core.registry import versions
 from detector_core.registry.bulk_predict import predict_files
 from detector_core.registry.predictor import Predictor
 from jobs.common.chunks import ChunkStore
+from jobs.predict import LEFT_OUT, SUMMARY, TABLE, not_a_formula
 from tests.conftest import image_bytes
 from tests.support.models import save_model
 
@@ -27,7 +28,8 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def uploads(tmp_path: Path) -> Path:
-    """300 images in three folders, more than one chunk; one is truncated, and one file is not an image."""
+    """300 images in three folders, more than one chunk; one is truncated, one has no suffix, and one is named like a
+    formula. There are a text, a hidden file and a link in a circle, too."""
     folder = tmp_path / "uploads"
     for number in range(300):
         path = folder / f"batch {number % 3}" / f"{number:03}.jpg"
@@ -35,6 +37,10 @@ def uploads(tmp_path: Path) -> Path:
         path.write_bytes(image_bytes(number, "fake" if number % 2 else "real"))
     (folder / "batch 1" / "001.jpg").write_bytes(image_bytes(1, "fake")[:300])
     (folder / "notes.txt").write_text("no image")
+    (folder / "batch 2" / "002.jpg").rename(folder / "batch 2" / "002")
+    (folder / "batch 0" / "000.jpg").rename(folder / "=1+1.jpg")
+    (folder / ".hidden").touch()
+    (folder / "batch 0" / "loop").symlink_to(folder)
     return folder
 
 
@@ -54,27 +60,42 @@ def test_every_image_gets_the_verdict_of_the_service_and_finished_chunks_are_not
 
     code, result, err = predict(uploads, "--models", models, "--out", tmp_path / "out")
     assert code == 0, err
-    assert (result["images"], result["unreadable"], result["model"]) == (300, 1, live.name)
+    assert (result["images"], result["unreadable"], result["left_out"]) == (300, 1, 3)
+    assert result["model"] == live.name
     assert sum(result["verdicts"].values()) == 299
     table = pd.read_csv(result["predictions"])
-    assert set(table["path"]) == set(paths)
+    assert set(table["path"]) == {"./=1+1.jpg", *paths} - {"=1+1.jpg", "notes.txt"}
+    assert all((uploads / path).is_file() for path in table["path"])
     assert table["p_fake"].dropna().is_monotonic_decreasing
     assert (table["logit"] == 7).sum() == 256, "the finished chunk was not used"
     (broken,) = table[table["error"].notna()]["path"]
     assert broken == "batch 1/001.jpg"
     assert table[table["error"].notna()]["verdict"].isna().all()
-    last = table.set_index("path").loc[paths[-1]]
-    (expected,) = Predictor(live).predict([decode((uploads / paths[-1]).read_bytes())])
+    last = table.set_index("path").loc[paths[-2]]
+    (expected,) = Predictor(live).predict([decode((uploads / paths[-2]).read_bytes())])
     assert last["p_fake"] == pytest.approx(expected.p_fake, abs=1e-3)
     assert last["verdict"] == expected.verdict
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"predictions.csv", "predictions.json"}
-    summary = json.loads((tmp_path / "out" / "predictions.json").read_text())
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {TABLE, LEFT_OUT, SUMMARY}
+    left_out = pd.read_csv(tmp_path / "out" / LEFT_OUT)
+    assert left_out["path"].tolist() == [".hidden", "batch 0/loop", "notes.txt"]
+    assert "left out (1 a link to a folder that is listed already, 1 hidden, 1 not an image)" in err
+    summary = json.loads((tmp_path / "out" / SUMMARY).read_text())
+    assert summary["left_out"]["count"] == 3
     assert summary["test"][0]["fakes_passed_rate"] is not None
+
+
+@pytest.mark.parametrize("first", list("=+-@\t\r\n\uff1d"))
+def test_a_path_is_no_formula(first: str) -> None:
+    assert not_a_formula(f"{first}1+1.jpg") == f"./{first}1+1.jpg"
+    assert not_a_formula(f"a{first}1.jpg") == f"a{first}1.jpg"
 
 
 def test_what_cannot_work_is_one_line(models: Path, uploads: Path, tmp_path: Path, predict: Any) -> None:
     (tmp_path / "empty").mkdir()
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts" / "notes.txt").write_text("no image")
     for arguments, words in (
+        ((tmp_path / "texts", "--models", models), "has no images in it: notes.txt is not an image: known formats are"),
         ((tmp_path / "empty", "--models", models), "has no images in it"),
         ((tmp_path / "nowhere", "--models", models), "does not exist"),
         ((uploads, "--models", tmp_path / "none"), "has no live model"),
@@ -83,4 +104,4 @@ def test_what_cannot_work_is_one_line(models: Path, uploads: Path, tmp_path: Pat
         code, result, err = predict(*arguments, "--out", tmp_path / "out")
         assert (code, result) == (1, {})
         assert words in err.splitlines()[-1]
-    assert not (tmp_path / "out").exists()
+    assert not (tmp_path / "out" / TABLE).exists()

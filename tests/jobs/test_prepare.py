@@ -50,13 +50,16 @@ def put(root: Path, path: str, data: bytes) -> None:
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
-    """A plain tree of 4 images a class and split; one is torn, and one is in two splits."""
+    """A plain tree of 4 images a class and split; one is torn, one is in two splits, one has no suffix; and a text."""
     root = tmp_path / "portraits"
     for number, (split, label) in enumerate((split, label) for split in SPLITS for label in LABELS):
         for index in range(4):
             put(root, f"{split}/{label}/{index}.jpg", photograph(10 * number + index))
     put(root, "test/fake/0.jpg", (root / "train/fake/0.jpg").read_bytes())
     put(root, "valid/real/3.jpg", photograph(99)[:300])
+    (root / "test/real/0.jpg").rename(root / "test/real/suffixless")
+    put(root, "test/real/notes.jpg", b"no image")
+    (root / "train/real/loop").symlink_to(root)
     return root
 
 
@@ -77,7 +80,8 @@ def test_a_tree_becomes_a_data_set_and_finished_chunks_are_not_repeated(tree: Pa
     assert result == {
         "dataset": str(dataset),
         "images": 23,
-        "unreadable": 1,
+        "unreadable": 2,
+        "left_out": 1,
         "duplicates_across_splits": 1,
         "counts": manifest.counts(saved.frame),
         "warnings": json.loads((dataset / "audit.json").read_text())["warnings"],
@@ -88,8 +92,10 @@ def test_a_tree_becomes_a_data_set_and_finished_chunks_are_not_repeated(tree: Pa
         "the finished chunk was not used"
     )
     assert sorted(path.name for path in dataset.iterdir()) == ["audit.json", "dataset.json", "manifest.parquet"]
-    unreadable = json.loads((dataset / "audit.json").read_text())["unreadable"]["files"]
-    assert [row["path"] for row in unreadable] == ["valid/real/3.jpg"]
+    audit = json.loads((dataset / "audit.json").read_text())
+    assert audit["unreadable"]["reasons"] == {"damaged image": 1, "not an image": 1}
+    assert [row["path"] for row in audit["unreadable"]["files"]] == ["test/real/notes.jpg", "valid/real/3.jpg"]
+    assert [row["path"] for row in audit["left_out"]["files"]] == ["train/real/loop"]
     assert "near-identical images across splits: 1" in done.messages
     assert "inspecting: 100%" in done.messages
 
@@ -110,6 +116,18 @@ def test_a_source_without_splits_is_split_with_near_duplicates_kept_together(tmp
     }
     assert result["duplicates_across_splits"] == 0
     assert json.loads((dataset / "audit.json").read_text())["split"] == {"seed": 5, "ratio": [5, 1, 1]}
+
+
+@pytest.mark.parametrize("folder", ["test/fake", "fake"])
+def test_the_output_of_one_generator_becomes_a_test_split(tmp_path: Path, run: Any, folder: str):
+    for index in range(3):
+        put(tmp_path / "new", f"{folder}/{index}.jpg", photograph(index))
+    done = run(tmp_path / "new", "--out", tmp_path / "dataset")
+    result = result_of(done)
+    nothing = {"real": 0, "fake": 0}
+    assert result["counts"] == {"train": nothing, "valid": nothing, "test": {"real": 0, "fake": 3}}
+    assert manifest.load(str(tmp_path / "dataset")).split("test")["label"].tolist() == ["fake"] * 3
+    assert ("all images are fake: they become a test split" in done.messages) == (folder == "fake")
 
 
 def test_aligned_faces_become_the_data_set(faces: Path, tmp_path: Path, run: Any):
@@ -167,10 +185,10 @@ def test_an_invalid_ratio_is_refused(text: str, capsys: pytest.CaptureFixture[st
 
 
 def test_a_class_without_a_readable_image_stops_the_job():
-    usable = pd.DataFrame({"path": ["a.jpg"], "label": ["real"], "problem": [None]})
-    broken = pd.DataFrame({"path": ["b.jpg"], "label": ["fake"], "problem": ["damaged image: torn"]})
-    with pytest.raises(BadData, match=r"none of the fake .*the first is b\.jpg: damaged image: torn"):
-        prepare.check_classes(usable, broken, "root")
+    problems = {"a.jpg": ("real", None), "b.jpg": ("fake", "damaged image: torn"), "c.jpg": ("fake", "not an image")}
+    frame = pd.DataFrame([(path, *rest) for path, rest in problems.items()], columns=["path", "label", "problem"])
+    with pytest.raises(BadData, match=r"none of the 2 files .* fake .*the first is b\.jpg: damaged image: torn"):
+        prepare.check_classes(frame, "root")
 
 
 KAGGLEHUB = {

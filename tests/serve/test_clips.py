@@ -3,6 +3,7 @@
 import tempfile
 from typing import Any
 
+import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
@@ -12,7 +13,7 @@ from detector_core.images.decode import Pixels
 from detector_core.registry.predictor import Prediction, Predictor
 from serve_app.middleware import RequestEvent
 from serve_app.settings import Limits
-from tests.support.clips import make_clip, sound_only
+from tests.support.clips import gray, held_frames, make_clip, sound_only, with_display_matrix
 from tests.support.faces import make_face
 from tests.support.http_service import PredictorClient, image_bytes, make_app, status_and_code
 
@@ -72,6 +73,44 @@ def test_frames_without_a_face_are_not_scored(client: TestClient, monkeypatch: p
     assert answer["scored_frames"] == 2
     assert answer["proportion_fake"] == 0.5
     assert answer["frames"][4]["faces"][0]["box"] == [24, 14, 46, 36]
+
+
+def test_a_frame_that_stays_counts_for_as_long_as_it_is_shown(client: TestClient) -> None:
+    def frame(level: int) -> np.ndarray:
+        return np.clip(gray(level).astype(int) + np.arange(-16, 16).repeat(2)[:, None], 0, 255).astype(np.uint8)
+
+    recording = [(0, frame(210)), *((9000 + 20 * number, frame(40)) for number in range(50))]
+    answer = post(client, held_frames(recording, 10_000)).json()
+    assert [frame["time_s"] for frame in answer["frames"]] == pytest.approx(
+        [10 * (n + 0.5) / 16 for n in range(16)], abs=0.001
+    )
+    assert [frame["verdict"] for frame in answer["frames"]] == ["fake"] * 14 + ["real"] * 2
+    assert answer["verdict"] == "fake"
+    assert (answer["proportion_fake"], answer["scored_frames"]) == (14 / 16, 16)
+
+
+def test_a_clip_is_not_called_real_while_faces_were_left_out(
+    predictor: Predictor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    faces = [make_face(20, 10, 30), make_face(2, 2, 12)]
+    monkeypatch.setattr(face_search, "detect", lambda image: faces[: 2 if image.mean() > 35 else 1])
+    answers = [
+        post(TestClient(make_app(predictor, BrightnessClient(predictor), limits=Limits(max_faces=1))), clip, "faces=on")
+        for clip in (make_clip(5), make_clip(10))
+    ]
+    complete, cut = (answer.json() for answer in answers)
+    assert complete["verdict"] == "real"
+    assert cut["p_fake"] < 0.3
+    assert cut["verdict"] == "uncertain"
+    assert "faces_left_out" in cut["warnings"]
+    assert [len(frame["faces_left_out"]) for frame in cut["frames"]] == sorted(
+        len(frame["faces_left_out"]) for frame in cut["frames"]
+    )
+
+
+def test_a_clip_that_is_shown_differently_gets_a_warning(client: TestClient) -> None:
+    tilted = with_display_matrix(make_clip(5), 0.7071, 0.7071, -0.7071, 0.7071)
+    assert post(client, tilted).json()["warnings"] == ["not_as_shown", "cropped"]
 
 
 REFUSED = {

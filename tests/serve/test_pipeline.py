@@ -11,15 +11,17 @@ from fastapi.testclient import TestClient
 from PIL import Image
 
 from detector_core.errors import BadConfig
+from detector_core.evaluation import calibration
 from detector_core.images import faces as face_search
 from detector_core.images.align import INSET
 from detector_core.images.decode import Pixels, decode
 from detector_core.images.faces import Face
 from detector_core.images.preprocess import square
-from detector_core.registry.predictor import Predictor
+from detector_core.registry.predictor import Prediction, Predictor
 from serve_app.settings import Limits
 from tests.support.faces import make_face
 from tests.support.http_service import JPEG, PredictorClient, encode, image_bytes, make_app
+from tests.support.images import noise, png_chunk
 from tests.support.models import SIZE
 
 LARGE = Limits(max_bytes=2_000_000, max_pixels=2_000_000)
@@ -102,7 +104,61 @@ def test_the_face_that_is_most_likely_fake_decides(client: TestClient, detected:
     decisive = max(result["faces"], key=lambda face: face["p_fake"])
     for field in ("p_fake", "verdict", "crop_box"):
         assert result[field] == decisive[field]
-    assert "several_faces" in result["warnings"]
+    assert result["warnings"] == ["several_faces", "faces_left_out"]
+    assert result["faces_left_out"] == [[round(value) for value in detected[0].box]]
+
+
+@pytest.mark.parametrize(("p_fake", "verdict"), [(0.1, "uncertain"), (0.5, "uncertain"), (0.9, "fake")])
+def test_an_image_is_not_called_real_while_faces_were_left_out(
+    predictor: Predictor, detected: list[Face], p_fake: float, verdict: str
+) -> None:
+    class FixedClient(PredictorClient):
+        async def predict(self, image_SSC: Pixels) -> Prediction:  # noqa: ARG002 -- of the interface
+            info = self.predictor.info
+            return Prediction(
+                p_fake=p_fake, logit=0.0, verdict=calibration.verdict(p_fake, info.calibration), model=info
+            )
+
+    limits = Limits(max_bytes=2_000_000, max_pixels=2_000_000, max_faces=2)
+    client = TestClient(make_app(predictor, FixedClient(predictor), limits=limits))
+    detected += [make_face(20, 20, side) for side in (90, 110)]
+    data = image_bytes((400, 300), format_="PNG")
+    complete = detect(client, data)
+    assert complete["verdict"] == ("real" if p_fake == 0.1 else verdict)
+    assert (complete["warnings"], complete["faces_left_out"]) == (["several_faces"], [])
+    detected.append(make_face(200, 100, 50))
+    result = detect(client, data)
+    assert (result["verdict"], result["p_fake"]) == (verdict, p_fake)
+    assert result["confidence"] == complete["confidence"] == max(p_fake, 1 - p_fake)
+    assert [face["box"] for face in result["faces"]] == [face["box"] for face in complete["faces"]]
+    assert len(result["faces_left_out"]) == 1
+
+
+@pytest.mark.parametrize("query", ["faces=on", "faces=off"])
+@pytest.mark.parametrize(
+    ("image", "warning"),
+    [
+        (Image.new("RGB", (1, 1)), "too_small"),
+        (Image.new("RGB", (SIZE // 2 - 1, 400), (200, 150, 100)), "too_small"),
+        (Image.new("L", (400, 300), 128), "blank"),
+        (Image.new("RGBA", (400, 300), (200, 150, 100, 0)), "blank"),
+    ],
+    ids=["one pixel", "a strip", "gray", "transparent"],
+)
+def test_an_image_that_shows_nothing_has_no_score(
+    client: TestClient, detected: list[Face], image: Image.Image, warning: str, query: str
+) -> None:
+    detected.append(make_face(0, 0, 300))
+    result = detect(client, encode(image), query)
+    assert (result["verdict"], result["p_fake"], result["faces"]) == ("no_face", None, [])
+    assert result["warnings"] == [warning]
+
+
+def test_what_was_not_used_of_a_file_is_said(client: TestClient) -> None:
+    frames = [noise(size=(64, 64)), noise(size=(64, 64)).rotate(90)]
+    data = encode(frames[0], save_all=True, append_images=frames[1:])
+    broken = data[:-12] + png_chunk(b"tEXt", b"a\0b")[:-1] + b"\0" + data[-12:]
+    assert detect(client, broken, "faces=off")["warnings"] == ["metadata_dropped", "animated"]
 
 
 def test_an_aligned_portrait_is_scored_as_a_whole(
@@ -111,9 +167,11 @@ def test_an_aligned_portrait_is_scored_as_a_whole(
     detected += [make_face(5, 5, 246), make_face(1, 1, 60)]
     data = image_bytes((256, 256), format_="PNG")
     result = detect(client, data)
-    assert result["crop_box"] == [0, 0, 256, 256]
-    assert [face["box"] for face in result["faces"]] == [[round(value) for value in detected[0].box]]
-    assert result["p_fake"] == pytest.approx(predictor.predict([decode(data)])[0].p_fake, abs=1e-6)
+    portrait, behind = result["faces"]
+    assert portrait["crop_box"] == [0, 0, 256, 256]
+    assert portrait["p_fake"] == pytest.approx(predictor.predict([decode(data)])[0].p_fake, abs=1e-6)
+    assert behind["box"] == [round(value) for value in detected[1].box]
+    assert result["p_fake"] == max(portrait["p_fake"], behind["p_fake"])
     assert result["warnings"] == ["several_faces"]
 
 

@@ -1,7 +1,8 @@
-"""Clips made in memory, in which the gray level of a frame tells its number."""
+"""Clips made in memory, in which the mean gray level of a frame tells its number."""
 
 import io
 import zlib
+from fractions import Fraction
 from typing import Any
 
 import av
@@ -10,6 +11,8 @@ from PIL import Image
 
 STEP = 5
 """Gray levels between two frames."""
+CONTRAST = 6
+"""How much lighter and darker than its mean the halves of a frame are: a frame of one gray level shows nothing."""
 
 
 def make_clip(
@@ -22,17 +25,72 @@ def make_clip(
     gop: int = 6,
     **options: Any,
 ) -> bytes:
-    """A clip of uniform frames, each STEP brighter than the previous one; size is (width, height)."""
+    """A clip of frames whose right half is a little darker, each STEP brighter than the previous one.
+
+    Args:
+        size: width and height in pixels.
+    """
     buffer = io.BytesIO()
     with av.open(buffer, "w", format=container) as output:
         stream = output.add_stream(codec, rate=fps, options={name: str(value) for name, value in options.items()})
         stream.width, stream.height = size
         stream.pix_fmt, stream.gop_size = "yuv420p", gop
         for number in range(frames):
-            pixels = np.full((size[1], size[0], 3), number * STEP % 256, np.uint8)
+            halves = np.repeat([CONTRAST, -CONTRAST], size[0] // 2) + number * STEP % 256
+            pixels = np.tile(halves.clip(0, 255).astype(np.uint8)[None, :, None], (size[1], 1, 3))
             output.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
         output.mux(stream.encode())
     return buffer.getvalue()
+
+
+def held_frames(
+    frames: list[tuple[int, np.ndarray]], end_ms: int, *, container: str = "mp4", **stream_options: Any
+) -> bytes:
+    """A clip of variable frame rate, as recorders of screens write it: each frame stays until the next one.
+
+    Args:
+        frames: when each frame appears, in ms, and its pixels (height, width, 3), uint8.
+        end_ms: when the last one disappears.
+        stream_options: attributes of the codec, such as its color range.
+    """
+    buffer, clock = io.BytesIO(), Fraction(1, 1000)
+    with av.open(buffer, "w", format=container) as output:
+        stream = output.add_stream("libx264", rate=50, options={"tune": "zerolatency", "qp": "8"})
+        stream.height, stream.width = frames[0][1].shape[:2]
+        stream.pix_fmt, stream.codec_context.time_base = "yuv420p", clock
+        for name, value in stream_options.items():
+            setattr(stream.codec_context, name, value)
+        packets = []
+        for time_ms, pixels in frames:
+            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+            frame.pts, frame.time_base = time_ms, clock
+            packets += stream.encode(frame)
+        packets += stream.encode()
+        for packet, end in zip(packets, [*(time_ms for time_ms, _ in frames[1:]), end_ms], strict=True):
+            packet.duration = end - packet.pts
+            output.mux(packet)
+    return buffer.getvalue()
+
+
+def gray(level: int, size: tuple[int, int] = (64, 48)) -> np.ndarray:
+    """A frame of one gray level; size is (width, height)."""
+    return np.full((size[1], size[0], 3), level, np.uint8)
+
+
+def quadrants(size: tuple[int, int] = (64, 48)) -> np.ndarray:
+    """A frame whose quarters are black, dark, light and white, from left to right and from top to bottom."""
+    levels = np.array([[0, 85], [170, 255]], np.uint8)
+    return np.repeat(levels.repeat(size[1] // 2, 0).repeat(size[0] // 2, 1)[..., None], 3, 2)
+
+
+def with_display_matrix(data: bytes, a: float, b: float, c: float, d: float) -> bytes:
+    """The MP4 with a transformation of its picture: (x, y) is shown at (a x + c y, b x + d y)."""
+    changed = bytearray(data)
+    identity = bytes.fromhex("00010000" + "0" * 24 + "00010000")
+    start = data.index(identity, data.index(b"tkhd"))
+    for number, value in enumerate((a, b, 0, c, d)):
+        changed[start + 4 * number : start + 4 * number + 4] = (round(value * 2**16) % 2**32).to_bytes(4, "big")
+    return bytes(changed)
 
 
 def sound_only() -> bytes:

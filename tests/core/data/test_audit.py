@@ -37,7 +37,8 @@ def rows(count: int = 120) -> pd.DataFrame:
 
 
 def source(frame: pd.DataFrame, **changes: object) -> Index:
-    fields = {"source": "s", "root": "s", "flat": False, "generated": False, "ignored": 0, "csv": None}
+    left_out = pd.DataFrame({"path": [".a.jpg", "b/.c.jpg"], "reason": "hidden: its name begins with a dot"})
+    fields = {"source": "s", "root": "s", "flat": False, "generated": False, "left_out": left_out, "csv": None}
     return Index(frame=frame, **{**fields, **changes})
 
 
@@ -97,9 +98,15 @@ def test_tables_that_differ_in_every_file_are_not_a_shortcut():
     assert separation(frame, "jpeg_tables")["auc"] == 0.5
 
 
-def test_with_only_one_class_every_property_has_auc_one_half():
+def test_one_class_only_has_no_shortcuts_and_a_warning():
     frame = rows()
-    assert {row["auc"] for row in shortcuts(frame[frame["label"] == "real"])} == {0.5}
+    frame = frame[frame["label"] == "fake"].assign(split="test")
+    result = run_audit(frame)
+    assert result["shortcuts"] == []
+    first, *others = result["warnings"]
+    assert first.startswith("there are no real images: this data set can evaluate a model, but not train one")
+    assert [warning.partition(":")[0] for warning in others] == [f"there are no {split} images" for split in SPLITS[:2]]
+    assert "one property" not in summary(result, "fakes")
 
 
 def test_duplicates_within_and_across_splits_and_labels():
@@ -140,8 +147,11 @@ def test_unreadable_images_are_listed_with_the_reason_and_not_counted():
     result = run_audit(frame)
     assert result["unreadable"] == {
         "count": 1,
+        "reasons": {"damaged image": 1},
         "files": [{"path": "003.jpg", "reason": "damaged image: truncated"}],
     }
+    assert result["left_out"]["reasons"] == {"hidden": 2}
+    assert [file["path"] for file in result["left_out"]["files"]] == [".a.jpg", "b/.c.jpg"]
     assert result["counts"]["valid"] == {"real": 2, "fake": 1}
     assert any("cannot be used: 1" in warning for warning in result["warnings"])
 
@@ -165,5 +175,8 @@ def test_the_summary_has_table_i_the_separations_and_the_warnings():
     frame["bytes"] = np.where(frame["label"] == "real", 2, 1)
     text = summary(run_audit(frame), "faces -> dataset")
     assert text.startswith("faces -> dataset")
-    for part in ("50,000 + 50,000", "bytes 1.000", "WARNING: SHORTCUT: bytes"):
+    for part in (
+        *("50,000 + 50,000", "unreadable: 0", "other files, left out: 2: hidden (2)"),
+        *("bytes 1.000", "WARNING: SHORTCUT: bytes"),
+    ):
         assert part in text

@@ -85,11 +85,50 @@ def test_a_flat_tree_has_no_splits_and_may_have_subfolders(tmp_path: Path):
     assert index.frame["label"].tolist() == ["fake", "real", "real"]
 
 
-def test_other_files_are_counted_and_hidden_files_ignored(tmp_path: Path):
-    touch(tmp_path, "real/a.jpg", "fake/b.jpg", "real/Thumbs.db", "real/.c.jpg", ".parts/real/d.jpg", "notes.txt")
+def test_files_are_listed_whatever_their_names_and_all_others_with_a_reason(tmp_path: Path):
+    touch(
+        tmp_path,
+        "real/a.JPG",
+        "real/hash1",
+        "fake/b.HEIC",
+        "real/.c.jpg",
+        ".parts/real/d.jpg",
+        "notes.txt",
+        "other/e.jpg",
+    )
+    index = scan(str(tmp_path))
+    assert index.frame["path"].tolist() == ["fake/b.HEIC", "real/a.JPG", "real/hash1"]
+    outside, hidden = "not in a folder of real or fake images", "hidden: its name begins with a dot"
+    assert dict(index.left_out[["path", "reason"]].to_numpy().tolist()) == {
+        ".parts": hidden,
+        "notes.txt": outside,
+        "other/e.jpg": outside,
+        "real/.c.jpg": hidden,
+    }
+
+
+def test_what_says_something_about_the_images_is_not_left_out(tmp_path: Path):
+    make_archive(tmp_path)
+    (tmp_path / GENERATED_MARK).write_text("{}")
+    assert scan(str(tmp_path)).left_out.empty
+
+
+def test_a_link_to_the_folder_above_adds_nothing(tmp_path: Path):
+    touch(tmp_path, "real/a.jpg", "fake/b.jpg")
+    (tmp_path / "real" / "up").symlink_to("..")
     index = scan(str(tmp_path))
     assert index.frame["path"].tolist() == ["fake/b.jpg", "real/a.jpg"]
-    assert index.ignored == 1
+    assert index.left_out["path"].tolist() == ["real/up"]
+
+
+@pytest.mark.parametrize(
+    ("files", "flat"),
+    [(["test/fake/a.jpg"], False), (["fake/a.jpg"], True), (["train/real/a", "train/fake/b", "test/real/c"], False)],
+)
+def test_a_test_split_may_have_one_class(tmp_path: Path, files: list[str], flat: bool):
+    index = scan(str(touch(tmp_path, *files)))
+    assert index.frame["path"].tolist() == sorted(files)
+    assert index.flat == flat
 
 
 @pytest.mark.parametrize("marked", ["", KAGGLE_FOLDER])
@@ -120,9 +159,8 @@ def test_the_key_changes_only_with_the_files(tmp_path: Path):
         (["file"], "file", "is not a folder"),
         ([], "", "is empty"),
         (["cats/a.jpg", "dogs/b.jpg"], "", "no folders of real and fake"),
-        (["real/a.jpg"], "", "fake has no images"),
-        (["train/real/a.jpg", "train/fake/b.jpg", "test/fake/c.jpg"], "", "test/real has no images"),
-        (["real/a.txt", "fake/b.txt"], "", "no images in them"),
+        (["train/real/a.jpg", "test/real/c.jpg", "test/fake/c.jpg"], "", "train/fake has no images"),
+        (["train/real/a.jpg", "train/fake/b.jpg", "valid/fake/c.jpg"], "", "valid/real has no images"),
     ],
 )
 def test_the_error_for_an_unusable_source_names_it(tmp_path: Path, files: list[str], source: str, message: str):
@@ -192,11 +230,12 @@ def test_a_sample_has_the_same_number_of_each_split_and_class_and_depends_on_the
         index.sample(0, 1)
 
 
-def test_unlabeled_images_are_listed_whatever_their_folders_are_called(tmp_path: Path):
-    index = scan_unlabeled(str(touch(tmp_path, "a.JPG", "real/b.png", "deep/er/c.webp", "notes.txt", ".d.jpg")))
-    assert index.frame["path"].tolist() == ["a.JPG", "deep/er/c.webp", "real/b.png"]
+def test_unlabeled_files_are_listed_whatever_they_and_their_folders_are_called(tmp_path: Path):
+    index = scan_unlabeled(str(touch(tmp_path, "a.JPG", "real/b.png", "deep/er/hash", "notes.txt", ".d.jpg")))
+    assert index.frame["path"].tolist() == ["a.JPG", "deep/er/hash", "notes.txt", "real/b.png"]
     assert index.frame[["label", "split"]].isna().all(axis=None)
-    assert (index.root, index.ignored, index.flat) == (str(tmp_path), 1, True)
+    assert index.left_out["path"].tolist() == [".d.jpg"]
+    assert (index.root, index.flat) == (str(tmp_path), True)
 
 
 @pytest.mark.parametrize(
@@ -204,11 +243,13 @@ def test_unlabeled_images_are_listed_whatever_their_folders_are_called(tmp_path:
     [
         ("none", "none does not exist"),
         ("notes.txt", "notes.txt is not a folder"),
-        ("", r"has no images in it \(.jpg"),
+        ("empty", "has no images in it$"),
+        ("hidden", r"has no images in it: \.a\.jpg is hidden"),
     ],
 )
 def test_the_error_for_a_source_without_images_names_it(tmp_path: Path, source: str, message: str):
-    touch(tmp_path, "notes.txt")
+    touch(tmp_path, "notes.txt", "hidden/.a.jpg")
+    (tmp_path / "empty").mkdir()
     with pytest.raises(BadData, match=message):
         scan_unlabeled(str(tmp_path / source))
 

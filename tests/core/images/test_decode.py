@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from detector_core.errors import BadImage, TooManyPixels, UnsupportedFormat
+from detector_core.errors import BadImage, NotAnImage, TooManyPixels, UnsupportedFormat
+from detector_core.images import formats
 from detector_core.images.decode import FORMATS, MAX_SCANS, decode, read_size
 from tests.support.images import encode, noise, png_chunk
 
@@ -86,9 +87,32 @@ def test_damaged_bytes_raise_bad_image_or_decode(format_: str) -> None:
             continue
 
 
-def test_the_error_for_heic_says_what_to_do() -> None:
-    with pytest.raises(UnsupportedFormat, match="save the image as JPEG"):
-        decode(struct.pack(">I", 24) + b"ftypheic" + b"\0\0\0\0mif1heic" + b"\0" * 100)
+@pytest.mark.parametrize(
+    ("head", "message"),
+    [
+        (struct.pack(">I", 24) + b"ftypheic" + b"\0\0\0\0mif1heic", "HEIC images .*: save the image as JPEG, or set"),
+        (b"\0\0\0\x0cJXL \r\n\x87\n", "JPEG XL images cannot be read: save the image as JPEG$"),
+        (b"\xff\x0a", "JPEG XL"),
+        (b"\0\0\0\x0cjP  \r\n\x87\n", "JPEG 2000"),
+        (b"8BPS\0\1", "Photoshop"),
+    ],
+)
+def test_the_error_for_another_format_says_what_to_do(head: bytes, message: str) -> None:
+    with pytest.raises(UnsupportedFormat, match=message):
+        decode(head + b"\0" * 100)
+
+
+@pytest.mark.parametrize("format_", FORMATS)
+def test_a_format_is_identified_by_its_first_bytes(format_: str) -> None:
+    image = noise().convert("P") if format_ == "GIF" else noise()
+    assert formats.identify(encode(image, format_)[: formats.HEAD_BYTES]) == format_
+
+
+@pytest.mark.parametrize("data", [b"text", b"%PDF-1.7", b"\0\0\0\x18ftypmp42\0\0\0\0"])
+def test_bytes_that_are_not_an_image_are_told_from_damaged_ones(data: bytes) -> None:
+    assert formats.identify(data) is None
+    with pytest.raises(NotAnImage, match="known formats are JPEG, PNG"):
+        decode(data + b"\0" * 100)
 
 
 def png_bomb(side: int) -> bytes:

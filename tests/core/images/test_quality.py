@@ -40,6 +40,33 @@ def test_a_small_blurred_or_dark_face_is_flagged() -> None:
 
 
 @pytest.mark.parametrize(
+    ("image", "image_size", "reason"),
+    [
+        (Image.new("RGB", (1, 1)), 128, "too_small"),
+        (texture(39), 128, "too_small"),
+        (texture(39), 64, None),  # the network takes small images
+        (texture(40), 128, None),
+        (Image.new("RGB", (3000, 2000), "white"), 128, "blank"),
+        (texture().point(lambda value: 100 + value // 60), 128, "blank"),
+        (texture().point(lambda value: value // 10), 128, None),
+    ],
+)
+def test_an_image_that_shows_nothing_is_recognized(image: Image.Image, image_size: int, reason: str | None) -> None:
+    assert quality.shows_nothing(np.asarray(image.convert("RGB")), image_size) == reason
+
+
+def test_one_face_on_a_white_page_is_something() -> None:
+    page = Image.new("RGB", (4000, 3000), "white")
+    page.paste(texture(), (1900, 1400))
+    assert quality.shows_nothing(np.asarray(page), 128) is None
+
+
+def test_what_the_center_square_loses_is_flagged() -> None:
+    assert quality.square_flags(np.zeros((128, 128, 3), np.uint8), 128) == ()
+    assert quality.square_flags(np.zeros((127, 200, 3), np.uint8), 128) == ("upscaled", "cropped")
+
+
+@pytest.mark.parametrize(
     ("box", "is_small"),
     [((-20, -20, 5, 5), True), ((190, 190, 230, 230), True), ((10, 10, 10, 10), True), ((10, 10, 11, 180), False)],
     ids=["beyond the upper left", "beyond the lower right", "empty", "one pixel wide"],

@@ -31,7 +31,7 @@ def test_frames_are_the_same_as_without_a_child() -> None:
     with sandbox.sample_frames(data, 5, max_s=60, deadline=time.monotonic() + 60) as clip:
         assert clip.duration_s == expected.duration_s
         for frame, expected_frame in zip(clip.frames, expected.frames, strict=True):
-            assert frame.time_s == expected_frame.time_s
+            assert (frame.moments_s, frame.warnings) == (expected_frame.moments_s, expected_frame.warnings)
             assert (frame.image_HWC == expected_frame.image_HWC).all()
 
 
@@ -85,7 +85,8 @@ def test_a_child_that_crashes_ends_early_or_never_ends_raises_bad_video(
 
 
 def test_a_child_that_ends_within_a_frame_raises_bad_video(monkeypatch: pytest.MonkeyPatch) -> None:
-    one_byte_short = r"""print('{"duration_s": 1}\n{"time_s": 0, "height": 4, "width": 4}\n' + 47 * "x", end="")"""
+    header = '{"duration_s": 1}\\n{"moments_s": [0], "warnings": [], "height": 4, "width": 4}\\n'
+    one_byte_short = f"""print('{header}' + 47 * "x", end="")"""
     monkeypatch.setattr(sandbox, "_CHILD", one_byte_short)
     with sandbox.sample_frames(make_clip(3), 1, max_s=60) as clip:
         assert clip.duration_s == 1

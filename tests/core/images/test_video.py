@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from detector_core.errors import BadVideo, VideoTooLarge
-from detector_core.images import video
-from tests.support.clips import STEP, compressed_matroska, laced_matroska, make_clip, sound_only
+from detector_core.images import display, video
+from tests.support.clips import STEP, compressed_matroska, gray, held_frames, laced_matroska, make_clip, sound_only
 
 
 @pytest.mark.parametrize(
@@ -27,27 +27,82 @@ def test_frames_are_evenly_spaced_and_belong_to_their_times(codec: str, containe
     clip = video.sample_frames(make_clip(25, codec=codec, container=container, gop=gop), 5, max_s=60)
     frames = list(clip.frames)
     assert clip.duration_s == pytest.approx(2.5, abs=0.11)
-    assert [frame.time_s for frame in frames] == pytest.approx([0.25, 0.75, 1.25, 1.75, 2.25], abs=0.11)
+    assert moments(frames) == pytest.approx([0.25, 0.75, 1.25, 1.75, 2.25], abs=0.06)
     for frame in frames:
         assert frame.image_HWC.shape == (48, 64, 3)
-        assert frame.image_HWC.mean() == pytest.approx(STEP * 10 * frame.time_s, abs=STEP + 1)
+        assert frame.warnings == ()
+        assert frame.image_HWC.mean() == pytest.approx(STEP * 10 * frame.moments_s[0], abs=STEP + 1)
 
 
 @pytest.mark.parametrize("frames", [1, 2, 3])
 def test_a_clip_with_few_frames_yields_each_at_most_once(frames: int) -> None:
-    times = [frame.time_s for frame in video.sample_frames(make_clip(frames), 16, max_s=60).frames]
-    assert 1 <= len(times) <= frames
-    assert len(set(times)) == len(times)
+    found = list(video.sample_frames(make_clip(frames), 16, max_s=60).frames)
+    assert len(found) == frames
+    assert len(moments(found)) == 16
 
 
-def test_the_rotation_of_a_clip_is_applied() -> None:
-    data = bytearray(make_clip(3))
-    matrix = data.index(bytes.fromhex("00010000" + "0" * 24 + "00010000"), data.index(b"tkhd"))
-    one, minus_one = 0x10000, 2**32 - 0x10000
-    for number, value in enumerate((0, one, 0, minus_one, 0)):
-        data[matrix + 4 * number : matrix + 4 * number + 4] = value.to_bytes(4, "big")
-    (frame, *_) = video.sample_frames(bytes(data), 2, max_s=60).frames
-    assert frame.image_HWC.shape == (64, 48, 3)
+LOW, HIGH = 40, 200
+STREAM = [(20 * number, gray(LOW)) for number in range(50)]
+"""One second of fifty frames."""
+
+
+@pytest.mark.parametrize("container", ["mp4", "mov", "matroska"])
+@pytest.mark.parametrize(
+    ("frames", "held"),
+    [
+        ([(0, gray(HIGH)), *((9000 + time, pixels) for time, pixels in STREAM)], range(14)),
+        ([*STREAM, (1000, gray(HIGH))], range(2, 16)),
+        ([*STREAM[::2], (1000, gray(HIGH)), *((9000 + time, pixels) for time, pixels in STREAM[::2])], range(2, 14)),
+    ],
+    ids=["first", "last", "middle"],
+)
+def test_a_frame_that_stays_counts_for_as_long_as_it_is_shown(
+    frames: list[tuple[int, np.ndarray]], held: range, container: str
+) -> None:
+    clip = video.sample_frames(held_frames(frames, 10_000, container=container), 16, max_s=60)
+    assert clip.duration_s == pytest.approx(10, abs=0.1)
+    found = list(clip.frames)
+    (long,) = [frame for frame in found if len(frame.moments_s) > 2]
+    assert long.image_HWC.mean() == pytest.approx(HIGH, abs=2)
+    assert long.moments_s == pytest.approx([10 * (number + 0.5) / 16 for number in held], abs=0.1)
+    assert moments(found) == pytest.approx([10 * (number + 0.5) / 16 for number in range(16)], abs=0.1)
+    assert all(frame.image_HWC.mean() == pytest.approx(LOW, abs=2) for frame in found if frame is not long)
+
+
+def test_the_last_frame_stays_until_the_sound_ends() -> None:
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format="mp4") as output:
+        stream, sound = output.add_stream("libx264", rate=10), output.add_stream("aac", rate=8000)
+        stream.height, stream.width, stream.pix_fmt = 48, 64, "yuv420p"
+        for number in range(10):
+            output.mux(stream.encode(av.VideoFrame.from_ndarray(gray(LOW if number < 9 else HIGH), format="rgb24")))
+        output.mux(stream.encode())
+        silence = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+        silence.sample_rate = 8000
+        for number in range(40):
+            silence.pts = 1024 * number
+            output.mux(sound.encode(silence))
+        output.mux(sound.encode())
+    clip = video.sample_frames(buffer.getvalue(), 10, max_s=60)
+    assert clip.duration_s == pytest.approx(5.12, abs=0.2)
+    *_, last = clip.frames
+    assert len(last.moments_s) == 8
+    assert last.image_HWC.mean() == pytest.approx(HIGH, abs=2)
+
+
+def test_frames_that_are_shown_before_the_key_frame_of_their_group_are_found() -> None:
+    """An open group of pictures: its first frames in time follow its key frame in the file."""
+    data = make_clip(40, gop=10, bf=2, **{"x264-params": "open-gop=1:scenecut=0:b-adapt=0"})
+    found = list(video.sample_frames(data, 40, max_s=60).frames)
+    assert len(found) == 40
+    for frame in found:
+        assert frame.warnings == ()
+        assert frame.image_HWC.mean() == pytest.approx(STEP * 10 * frame.moments_s[0], abs=STEP + 2)
+
+
+def moments(frames: list[video.Frame]) -> list[float]:
+    """All sampled moments, in seconds."""
+    return [moment for frame in frames for moment in frame.moments_s]
 
 
 NOT_CLIPS = {
@@ -92,11 +147,18 @@ def test_a_track_that_is_too_large_when_unpacked_is_rejected(monkeypatch: pytest
 
 
 @pytest.mark.parametrize(
-    ("damaged", "times"),
-    [([0], [0.8, 1.3, 1.7, 2.3]), ([0, 1], [1.3, 1.7, 2.3]), ([2], [0.3, 0.8, 1.1, 2.3])],
+    ("damaged", "shown"),
+    [
+        ([0], {0.75: 0.7, 1.25: 1.2, 1.75: 1.7, 2.25: 2.2}),
+        ([0, 1], {1.25: 1.2, 1.75: 1.7, 2.25: 2.2}),
+        ([2], {0.25: 0.2, 0.75: 0.7, 1.25: 1.1, 1.75: 1.1, 2.25: 2.2}),
+        ([1, 2], {0.25: 0.2, 0.75: 0.5, 1.25: 0.5, 1.75: 0.5, 2.25: 2.2}),
+    ],
 )
-def test_a_group_that_cannot_be_decoded_costs_only_its_own_frames(damaged: list[int], times: list[float]) -> None:
-    """The last frame before the group, if there is one, replaces them."""
+def test_a_group_that_cannot_be_decoded_costs_only_its_own_frames(
+    damaged: list[int], shown: dict[float, float]
+) -> None:
+    """The last frame before the group stays, as in a player; before the first there is none."""
     data = bytearray(make_clip(25, gop=6))
     with av.open(io.BytesIO(data)) as opened:
         packets = [packet for packet in opened.demux(video=0) if packet.size]
@@ -104,9 +166,11 @@ def test_a_group_that_cannot_be_decoded_costs_only_its_own_frames(damaged: list[
         if number // 6 in damaged:
             data[packet.pos + 4 : packet.pos + packet.size] = b"\xff" * (packet.size - 4)
     frames = list(video.sample_frames(bytes(data), 5, max_s=60).frames)
-    assert [frame.time_s for frame in frames] == times
+    assert moments(frames) == list(shown)
     for frame in frames:
-        assert frame.image_HWC.mean() == pytest.approx(STEP * 10 * frame.time_s, abs=STEP + 1)
+        for moment in frame.moments_s:
+            assert frame.image_HWC.mean() == pytest.approx(STEP * 10 * shown[moment], abs=2)
+    assert [frame.warnings for frame in frames].count(("damaged_frames",)) == 1
 
 
 def test_frames_without_a_time_are_skipped() -> None:
@@ -114,13 +178,19 @@ def test_frames_without_a_time_are_skipped() -> None:
     with av.open(io.BytesIO(data)) as opened:
         times = [packet.pts for packet in opened.demux(video=0) if packet.size]
     assert times == [0, None, 1000, None, 2000, None, 3000, None]
-    frames = list(video.sample_frames(data, 8, max_s=60).frames)
-    assert [(frame.time_s, round(frame.image_HWC.mean())) for frame in frames] == [(0, 50), (1, 100), (2, 150)]
+    frames = list(video.sample_frames(data, 6, max_s=60).frames)
+    assert [(frame.moments_s, round(frame.image_HWC.mean())) for frame in frames] == [
+        ((0.25, 0.75), 50),
+        ((1.25, 1.75), 100),
+        ((2.25, 2.75), 150),
+    ]
 
 
-def test_a_frame_that_cannot_be_converted_raises_bad_video() -> None:
+def test_a_frame_that_cannot_be_converted_raises_bad_video(monkeypatch: pytest.MonkeyPatch) -> None:
+    as_shown, unsupported = display.as_shown, av.VideoFrame(8, 8, "rgb96le")
+    monkeypatch.setattr(display, "as_shown", lambda _, *options: as_shown(unsupported, *options))
     with pytest.raises(BadVideo, match=r"a frame cannot be converted: .*not supported"):
-        video._upright(av.VideoFrame(8, 8, "rgb96le"), 0.0)
+        next(video.sample_frames(make_clip(1), 1, max_s=60).frames)
 
 
 def test_damaged_bytes_raise_bad_video_or_yield_frames() -> None:

@@ -1,18 +1,20 @@
 """A verdict for each image, in order, and an error for each file that cannot be read."""
 
-import errno
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
-from detector_core import storage
+from detector_core.data import image_files
 from detector_core.errors import BadData
+from detector_core.evaluation.calibration import VERDICTS
 from detector_core.images.preprocess import decode
 from detector_core.registry import versions
 from detector_core.registry.bulk_predict import BATCH, predict_files
 from detector_core.registry.predictor import Predictor
 from tests.conftest import image_bytes
-from tests.support.models import save_model
+from tests.support.images import encode, noise, png_chunk
+from tests.support.models import SIZE, save_model
 
 
 @pytest.fixture(scope="module")
@@ -43,35 +45,73 @@ def test_each_image_gets_the_verdict_of_the_service_in_order(version: Path, imag
     assert table["error"].isna().all()
 
 
-def test_a_file_that_cannot_be_read_gets_an_error_and_the_rest_continues(
-    version: Path, images: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    read = storage.read_bytes
-
-    def refuse(path: str) -> bytes:
-        if path.endswith("00.jpg"):
-            raise PermissionError(errno.EACCES, "Permission denied")
-        return read(path)
-
-    monkeypatch.setattr(storage, "read_bytes", refuse)
-    table = predict_files(str(version), "cpu", str(images), ["00.jpg", "damaged.jpg", "gone.jpg", "01.jpg"])
-    refused, damaged, missing, intact = table["error"]
-    assert refused == "the file cannot be opened: Permission denied"
+def test_a_file_that_cannot_be_read_gets_an_error_and_the_rest_continues(version: Path, images: Path) -> None:
+    table = predict_files(str(version), "cpu", str(images), ["damaged.jpg", "gone.jpg", "01.jpg"])
+    damaged, missing, intact = table["error"]
     assert damaged.startswith("damaged image: ")
     assert missing.startswith("the file cannot be opened: ")
     assert missing.endswith("No such file or directory")
-    assert intact is None or intact != intact
-    assert table["verdict"].notna().tolist() == table["p_fake"].notna().tolist() == [False] * 3 + [True]
+    assert intact != intact
+    assert table["verdict"].notna().tolist() == table["p_fake"].notna().tolist() == [False] * 2 + [True]
+    assert table["left_out"].isna().all()
+
+
+def test_files_are_told_by_their_bytes(version: Path, images: Path, tmp_path: Path) -> None:
+    portrait = (images / "00.jpg").read_bytes()
+    heic = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"
+    files = {"IMG_0.JPG": portrait, "hash": portrait, "IMG_1.HEIC": heic, "notes.jpg": b"no image", "clip.png": b"RIFF"}
+    for name, data in files.items():
+        (tmp_path / name).write_bytes(data)
+    table = predict_files(str(version), "cpu", str(tmp_path), list(files)).set_index("path")
+    assert table["p_fake"].notna().to_dict() == {name: data is portrait for name, data in files.items()}
+    assert table["error"].notna().to_dict() == {name: data is heic for name, data in files.items()}
+    assert "HEIC images cannot be read" in table.loc["IMG_1.HEIC", "error"]
+    assert table["left_out"].dropna().to_dict().keys() == {"notes.jpg", "clip.png"}
+
+
+def test_images_that_show_nothing_get_no_score(version: Path, tmp_path: Path) -> None:
+    shapes = {
+        "dot.png": Image.new("RGB", (1, 1)),
+        "line.png": noise(size=(300, SIZE // 2 - 1)),
+        "gray.jpg": Image.new("L", (99, 99), 80),
+    }
+    shapes |= {"transparent.png": Image.new("RGBA", (64, 64), (200, 30, 10, 0)), "sound.png": noise(size=(SIZE, SIZE))}
+    for name, image in shapes.items():
+        (tmp_path / name).write_bytes(encode(image, "JPEG" if name.endswith("jpg") else "PNG"))
+    table = predict_files(str(version), "cpu", str(tmp_path), list(shapes)).set_index("path")
+    assert table["warnings"].to_dict() == {
+        "dot.png": "too_small",
+        "line.png": "too_small",
+        "gray.jpg": "blank",
+        "transparent.png": "blank",
+        "sound.png": "",
+    }
+    assert (table["verdict"] == "no_face").tolist() == table["p_fake"].isna().tolist() == [True] * 4 + [False]
+
+
+def test_the_warnings_are_those_of_the_service(version: Path, tmp_path: Path) -> None:
+    frames = [noise(size=(64, 48)), noise(size=(64, 48)).rotate(180)]
+    files = {
+        "coarse.jpg": encode(noise(size=(64, 48)), "JPEG", quality=20),
+        "animated.png": encode(frames[0], save_all=True, append_images=frames[1:]),
+        "texts.png": encode(noise(size=(64, 64)))[:-12]
+        + png_chunk(b"tEXt", bytes(2**20 + 1))
+        + png_chunk(b"IEND", b""),
+        "square.png": encode(noise(size=(64, 64))),
+    }
+    for name, data in files.items():
+        (tmp_path / name).write_bytes(data)
+    table = predict_files(str(version), "cpu", str(tmp_path), list(files))
+    assert table["warnings"].tolist() == ["recompressed cropped", "animated cropped", "metadata_dropped", ""]
+    assert table["verdict"].isin(VERDICTS).all()
 
 
 def test_a_failing_disk_stops_the_run_and_names_the_remedy(
     version: Path, images: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(path: str) -> bytes:
-        raise OSError(errno.EIO, "Input/output error", path)
+    def fail(root: str, path: str) -> bytes:
+        raise BadData(f"{root}/{path} cannot be read: run the same command again to continue")
 
-    monkeypatch.setattr(storage, "read_bytes", fail)
-    with pytest.raises(
-        BadData, match=rf"^{images}/00\.jpg cannot be read \(.*\): run the same command again to continue"
-    ):
+    monkeypatch.setattr(image_files, "read", fail)
+    with pytest.raises(BadData, match=rf"^{images}/00\.jpg cannot be read: run the same command again to continue"):
         predict_files(str(version), "cpu", str(images), ["00.jpg"])
