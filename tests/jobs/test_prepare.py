@@ -19,6 +19,7 @@ from detector_core.data import manifest
 from detector_core.data.index import scan
 from detector_core.data.inspect import inspect_images
 from detector_core.errors import BadConfig, BadData
+from detector_core.images import align
 from detector_core.labels import LABELS, SPLITS
 from jobs import prepare
 from jobs.common.chunks import ChunkStore
@@ -151,7 +152,7 @@ def test_aligned_faces_become_the_data_set(faces: Path, tmp_path: Path, run: Any
         with Image.open(Path(saved.root) / row.path) as crop:
             assert crop.format == "PNG"
             assert crop.size == (row.width, row.height)
-            assert crop.width == pytest.approx(256, abs=30)
+            assert crop.width == pytest.approx(256 * align.INSET, abs=30)
             assert crop.width == crop.height
 
 
