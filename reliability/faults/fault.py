@@ -13,7 +13,7 @@ from pathlib import Path
 from detector_core.registry import versions
 from tests.conftest import make_dataset
 from tests.support.models import save_model
-from tests.support.training import long_spec, train, val_losses
+from tests.support.training import long_spec, undisturbed_losses
 
 
 class PromiseBroken(Exception):
@@ -97,9 +97,7 @@ class Workspace:
     @cached_property
     def baseline_losses(self) -> list[float]:
         """The validation loss of each epoch of that run when nothing disturbs it."""
-        folder = self.new_folder()
-        train(self.spec, self.dataset(folder), folder, "baseline")
-        return val_losses(folder / "baseline")
+        return undisturbed_losses(self.spec, self.dataset(self.new_folder()))
 
     @cached_property
     def models(self) -> Path:

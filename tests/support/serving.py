@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ class Service:
         home: its HOME folder.
         output: what it printed to stdout when it started.
         log: the file with its stderr.
+        last_request: when :meth:`request` was last called, by ``time.monotonic``.
     """
 
     process: "subprocess.Popen[str]"
@@ -36,9 +38,11 @@ class Service:
     home: Path
     output: str
     log: Path
+    last_request: float = 0.0
 
     def request(self, method: str, path: str, body: bytes = b"", content_type: str = "") -> tuple[int, str]:
         """Sends a request; returns the status and the body of the response."""
+        self.last_request = time.monotonic()
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
         connection.request(method, path, body, {"Content-Type": content_type} if content_type else {})
         response = connection.getresponse()

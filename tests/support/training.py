@@ -3,12 +3,15 @@
 import json
 import sys
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
+import torch
 
 from detector_core.config import RunSpec
+from detector_core.data import manifest
 from detector_core.networks.variants import spec_for
+from detector_core.training.loop import EpochReport, fit
+from detector_core.training.step import TrainState
 from tests.support.progress import Process
 
 EPOCHS, STEPS = 10, 12
@@ -47,14 +50,16 @@ def start(
     return Process(command, start_new_session=True, env=env)
 
 
-def train(
-    spec_file: Path, dataset: Path | str, runs: Path | str, name: str, *flags: str, env: dict[str, str] | None = None
-) -> dict[str, Any]:
-    """Trains to the end; the result that the job prints."""
-    code, out, err = start(spec_file, dataset, runs, name, *flags, env=env).finish()
-    assert code == 0, err
-    result: dict[str, Any] = json.loads(out.splitlines()[-1])
-    return result
+def undisturbed_losses(spec_file: Path, dataset: Path) -> list[float]:
+    """The validation loss of each epoch of a run that nothing disturbs: trained in this process, without Ray."""
+    spec, data = RunSpec.from_dict(json.loads(spec_file.read_text())), manifest.load(str(dataset))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as many as a worker with one core
+    try:
+        reports = list(fit(TrainState(spec, data.fingerprint), data))
+    finally:
+        torch.set_num_threads(threads)
+    return [report.val_loss for report in reports if isinstance(report, EpochReport)]
 
 
 def val_losses(run: Path) -> list[float]:
