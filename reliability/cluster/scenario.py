@@ -148,6 +148,7 @@ def serve(laptop: Laptop) -> None:
         return laptop.get(f"{service}/readyz") == 200
 
     wait_until(is_ready, "the service")
+    assert any("/haproxy -db " in line for line in laptop.hosts[HEAD].processes())
     image = SHARED / next((laptop.shared / "images").rglob("*.jpg")).relative_to(laptop.shared)
     request = f"curl -sS -m 60 --data-binary @{image} -H 'Content-Type: image/jpeg' '{service}/v1/detect?faces=off'"
     laptop.results["verdict"] = json.loads(laptop.run(request))["results"][0]["verdict"]
