@@ -110,7 +110,7 @@ def test_a_clip_is_not_called_real_while_faces_were_left_out(
 
 def test_a_clip_that_is_shown_differently_gets_a_warning(client: TestClient) -> None:
     tilted = with_display_matrix(make_clip(5), 0.7071, 0.7071, -0.7071, 0.7071)
-    assert post(client, tilted).json()["warnings"] == ["not_as_shown", "cropped"]
+    assert post(client, tilted).json()["warnings"] == ["demo_model", "not_as_shown", "cropped"]
 
 
 REFUSED = {
