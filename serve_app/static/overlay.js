@@ -39,7 +39,7 @@ export class Overlay {
   /** Draws face boxes, numbered if there are several; onPick receives the index of a clicked one. */
   faces(faces, onPick) {
     const several = faces.length > 1;
-    this.#layers.querySelectorAll(".face").forEach((box) => box.remove());
+    this.#layers.querySelectorAll(".face:not(.left-out)").forEach((box) => box.remove());
     faces.forEach(({ box, verdict }, index) => {
       const made = make("div", { className: `face ${verdict}` }, several && make("span", { textContent: index + 1 }));
       if (several) {
@@ -50,8 +50,13 @@ export class Overlay {
     });
   }
 
+  /** Draws the faces that were found but not scored. */
+  leftOut(boxes) {
+    for (const box of boxes) this.#position(make("div", { className: "face left-out" }), box);
+  }
+
   pick(index) {
-    this.#layers.querySelectorAll(".face").forEach((box, number) => box.classList.toggle("picked", number === index));
+    this.#layers.querySelectorAll(".face:not(.left-out)").forEach((box, number) => box.classList.toggle("picked", number === index));
   }
 
   /** Draws the analyzed area, unless it is the whole picture. */
@@ -118,7 +123,7 @@ function drawHeat(context, canvas, box) {
 }
 
 function drawBox(context, layer, [left, top, ...size]) {
-  context.setLineDash(layer.matches(".crop") ? [8, 6] : []);
+  context.setLineDash(layer.matches(".crop, .left-out") ? [8, 6] : []);
   for (const [strokeStyle, lineWidth] of [["#000a", 5], ["#fff", layer.matches(".picked") ? 4 : 2]]) {
     Object.assign(context, { strokeStyle, lineWidth });
     context.strokeRect(left, top, ...size);

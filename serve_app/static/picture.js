@@ -83,7 +83,7 @@ export class Picture extends Card {
     const hasScore = result.p_fake !== null;
     const about = make("div", { className: "about" });
     let picked = faces.reduce((best, face, index) => (face.p_fake > (faces[best]?.p_fake ?? -1) ? index : best), 0);
-    const counts = { scored: faces.length, found: faces.length + (result.faces_left_out?.length ?? 0) };
+    const counts = { scored: faces.length, found: faces.length + result.faces_left_out.length };
     const pick = (index, spoken = true) => {
       picked = index;
       const face = faces[index];
@@ -107,6 +107,7 @@ export class Picture extends Card {
     };
     const choice = faces.length > 1 ? faceChoice(faces, picked, pick) : null;
     this.#overlay?.faces(faces, pick);
+    this.#overlay?.leftOut(result.faces_left_out);
     pick(picked, false);
     const isShown = Boolean(this.#overlay && this.stage.contains(this.#overlay.element));
     const image = () => (isShown ? this.#overlay.flatten() : null);

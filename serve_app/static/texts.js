@@ -143,6 +143,14 @@ export const TEXTS = {
   "verdict.uncertain": ["The detector cannot tell.", "Der Detektor ist sich nicht sicher."],
   "verdict.no_face": ["No face was found.", "Es wurde kein Gesicht gefunden."],
   "many.real": ["All {m} faces look like photographs.", "Alle {m} Gesichter sehen nach Fotos aus."],
+  "many.left_out": [
+    "{m} of {found} faces look like photographs; the others were not judged.",
+    "{m} von {found} Gesichtern sehen nach Fotos aus; die anderen wurden nicht bewertet.",
+  ],
+  "many.left_out.one": [
+    "1 of {found} faces looks like a photograph; the others were not judged.",
+    "1 von {found} Gesichtern sieht nach einem Foto aus; die anderen wurden nicht bewertet.",
+  ],
   "many.fake.one": ["1 of {m} faces looks AI-generated.", "1 von {m} Gesichtern sieht KI-generiert aus."],
   "many.fake": ["{n} of {m} faces look AI-generated.", "{n} von {m} Gesichtern sehen KI-generiert aus."],
   "face.real": ["Face {n} looks like a photograph.", "Gesicht {n} sieht nach einem Foto aus."],

@@ -24,7 +24,7 @@ export function clipPart(answer, onSeek) {
 
 /** How many faces were found and scored in the frame of which most were left out. */
 function faceCounts(frames) {
-  const counts = frames.map(({ faces, faces_left_out: left = [] }) => ({ scored: faces.length, found: faces.length + left.length }));
+  const counts = frames.map(({ faces, faces_left_out: left }) => ({ scored: faces.length, found: faces.length + left.length }));
   return counts.reduce((most, each) => (each.found > most.found ? each : most), { scored: 0, found: 0 });
 }
 

@@ -3,10 +3,13 @@
 import { make, uniqueId } from "./dom.js";
 import { percent, setText } from "./i18n.js";
 
-/** The key and values of the headline of a picture. */
-export function headline({ verdict, faces }) {
+/** The key and values of the headline of a picture; left: the faces that were found but not scored. */
+export function headline({ verdict, faces, faces_left_out: left }) {
   const n = faces.filter((face) => face.verdict === "fake").length;
-  const values = { n, m: faces.length };
+  const values = { n, m: faces.length, found: faces.length + left.length };
+  if (left.length && faces.every((face) => face.verdict === "real")) {
+    return [faces.length > 1 ? "many.left_out" : "many.left_out.one", values];
+  }
   if (faces.length > 1 && verdict === "fake" && n) return [n > 1 ? "many.fake" : "many.fake.one", values];
   if (faces.length > 1 && verdict === "real") return ["many.real", values];
   return [`verdict.${verdict}`, {}];

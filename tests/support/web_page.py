@@ -19,8 +19,10 @@ from detector_core.registry.predictor import ModelInfo, Prediction
 from serve_app.errors import Refusal, Unavailable
 from tests.support.faces import make_face
 
-BUSY = 255
+BUSY = 240
 """Gray level for which the model is busy; any other gray level is the p_fake of the image, in percent."""
+SHADE = 4
+"""How far the gray levels of an image deviate from their mean, so that it is not blank."""
 NO_FACE, SEVERAL = (90, 60), (120, 60)
 """Sizes (width, height) of images with no face and with three faces; in any other size, one face fills the image."""
 
@@ -60,8 +62,9 @@ def find_faces(image_HWC: Pixels) -> list[Face]:
 
 
 def gray(level: int, size: tuple[int, int] = (64, 64)) -> dict[str, Any]:
-    """An image file of one gray level; size is (width, height)."""
-    return _file(np.full((size[1], size[0], 3), level, dtype=np.uint8))
+    """An image file of one mean gray level, a little darker on the left; size is (width, height)."""
+    row = np.rint(np.linspace(level - SHADE, level + SHADE, size[0])).clip(0, 255).astype(np.uint8)
+    return _file(np.broadcast_to(row[None, :, None], (size[1], size[0], 3)))
 
 
 def three(*levels: int) -> dict[str, Any]:

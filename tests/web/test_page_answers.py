@@ -9,7 +9,7 @@ import pytest
 
 pytest.importorskip("playwright")
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from tests.support.clips import make_clip
 from tests.support.web_page import GONE, PICTURE, gray, three
@@ -82,6 +82,35 @@ def test_a_clip_is_described_by_what_was_analyzed(open_page: Any, address: str, 
     page.get_by_role("button", name="Analyze the whole clip").click(timeout=20_000)
     expect(page.locator(".clip-answer")).to_contain_text("without looking for faces", timeout=30_000)
     expect(page.locator(".clip-answer")).not_to_contain_text("with a face")
+
+
+def test_faces_that_were_left_out_are_said_and_shown(open_page: Any, demo_address: str) -> None:
+    page = open_page(demo_address)
+    for level, headline in (
+        (5, "2 of 3 faces look like photographs; the others were not judged."),
+        (90, "1 of 2 faces"),
+    ):
+        page.route("**/v1/detect*", lambda route, level=level: left_out(route, level), times=1)
+        add(page, three(5, level, 50))
+        heading(page, headline)
+        expect(page.locator(".notes").first).to_contain_text("2 of 3 faces were judged, the largest ones.")
+        expect(page.locator(".card").first.locator(".face.left-out")).to_have_count(1)
+        expect(page.locator(".card").first.locator(".face.pickable")).to_have_count(2)
+
+
+def left_out(route: Route, level: int) -> None:
+    """Answers as if the last of three faces had been too many; the second has this p_fake, in percent."""
+    answer = route.fetch(url=f"{route.request.url.partition('?')[0]}?faces=off").json()
+    (result,) = answer["results"]
+    verdicts = [(p_fake, "fake" if p_fake >= 0.5 else "real") for p_fake in (0.05, level / 100)]
+    result["faces"] = [
+        {"box": box, "crop_box": box, "score": 0.99, "p_fake": p_fake, "verdict": verdict, "quality": []}
+        for box, (p_fake, verdict) in zip(([1, 11, 39, 49], [41, 11, 79, 49]), verdicts, strict=True)
+    ]
+    result["faces_left_out"] = [[81, 11, 119, 49]]
+    result["verdict"] = "fake" if level >= 50 else "uncertain"
+    result["warnings"] = ["several_faces", "faces_left_out"]
+    route.fulfill(json=answer)
 
 
 def test_the_example_is_analyzed_like_any_picture(page: Page) -> None:
