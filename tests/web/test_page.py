@@ -93,7 +93,10 @@ def test_a_dropped_or_pasted_picture_is_analyzed(page: Page, way: str) -> None:
     page.evaluate(
         """async (way) => {
             const canvas = new OffscreenCanvas(64, 64);
-            canvas.getContext("2d").fillRect(0, 0, 64, 64);
+            const context = canvas.getContext("2d");
+            context.fillRect(0, 0, 64, 64);
+            context.fillStyle = "#0a0a0a";  // a picture of one color has no face
+            context.fillRect(32, 0, 32, 64);
             const transfer = new DataTransfer();
             transfer.items.add(new File([await canvas.convertToBlob()], "a.png", { type: "image/png" }));
             const options = { bubbles: true, cancelable: true };
