@@ -61,9 +61,13 @@ def find_faces(image_HWC: Pixels) -> list[Face]:
     return [make_face(0, 0, min(width, height))]
 
 
-def gray(level: int, size: tuple[int, int] = (64, 64)) -> dict[str, Any]:
-    """An image file of one mean gray level, a little darker on the left; size is (width, height)."""
-    row = np.rint(np.linspace(level - SHADE, level + SHADE, size[0])).clip(0, 255).astype(np.uint8)
+def gray(level: int, size: tuple[int, int] = (64, 64), shade: int = SHADE) -> dict[str, Any]:
+    """An image file of one mean gray level, darker on the left and lighter on the right by ``shade``.
+
+    Args:
+        size: (width, height).
+    """
+    row = np.rint(np.linspace(level - shade, level + shade, size[0])).clip(0, 255).astype(np.uint8)
     return _file(np.broadcast_to(row[None, :, None], (size[1], size[0], 3)))
 
 

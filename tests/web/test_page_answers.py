@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +91,7 @@ def test_faces_that_were_left_out_are_said_and_shown(open_page: Any, demo_addres
         (5, "2 of 3 faces look like photographs; the others were not judged."),
         (90, "1 of 2 faces"),
     ):
-        page.route("**/v1/detect*", lambda route, level=level: left_out(route, level), times=1)
+        page.route("**/v1/detect*", left_out(level), times=1)
         add(page, three(5, level, 50))
         heading(page, headline)
         expect(page.locator(".notes").first).to_contain_text("2 of 3 faces were judged, the largest ones.")
@@ -98,19 +99,23 @@ def test_faces_that_were_left_out_are_said_and_shown(open_page: Any, demo_addres
         expect(page.locator(".card").first.locator(".face.pickable")).to_have_count(2)
 
 
-def left_out(route: Route, level: int) -> None:
+def left_out(level: int) -> Callable[[Route], None]:
     """Answers as if the last of three faces had been too many; the second has this p_fake, in percent."""
-    answer = route.fetch(url=f"{route.request.url.partition('?')[0]}?faces=off").json()
-    (result,) = answer["results"]
-    verdicts = [(p_fake, "fake" if p_fake >= 0.5 else "real") for p_fake in (0.05, level / 100)]
-    result["faces"] = [
-        {"box": box, "crop_box": box, "score": 0.99, "p_fake": p_fake, "verdict": verdict, "quality": []}
-        for box, (p_fake, verdict) in zip(([1, 11, 39, 49], [41, 11, 79, 49]), verdicts, strict=True)
-    ]
-    result["faces_left_out"] = [[81, 11, 119, 49]]
-    result["verdict"] = "fake" if level >= 50 else "uncertain"
-    result["warnings"] = ["several_faces", "faces_left_out"]
-    route.fulfill(json=answer)
+
+    def answer(route: Route) -> None:
+        body = route.fetch(url=f"{route.request.url.partition('?')[0]}?faces=off").json()
+        (result,) = body["results"]
+        verdicts = [(p_fake, "fake" if p_fake >= 0.5 else "real") for p_fake in (0.05, level / 100)]
+        result["faces"] = [
+            {"box": box, "crop_box": box, "score": 0.99, "p_fake": p_fake, "verdict": verdict, "quality": []}
+            for box, (p_fake, verdict) in zip(([1, 11, 39, 49], [41, 11, 79, 49]), verdicts, strict=True)
+        ]
+        result["faces_left_out"] = [[81, 11, 119, 49]]
+        result["verdict"] = "fake" if level >= 50 else "uncertain"
+        result["warnings"] = ["several_faces", "faces_left_out"]
+        route.fulfill(json=body)
+
+    return answer
 
 
 def test_the_example_is_analyzed_like_any_picture(page: Page) -> None:

@@ -50,7 +50,9 @@ def test_nothing_moves_with_reduced_motion(open_page: Any, address: str) -> None
 
 
 def test_notes_say_why_an_answer_is_less_reliable(page: Page) -> None:
-    page.locator("#file").set_input_files([picture("messenger.jpg", "JPEG", 150, quality=30), gray(3, (30, 30))])
+    page.locator("#file").set_input_files(
+        [picture("messenger.jpg", "JPEG", 150, quality=30), gray(12, (30, 30), shade=12)]
+    )
     expect(page.locator(".chance")).to_have_count(2)
     first, second = page.locator(".card").all()
     expect(first).to_contain_text("The picture is heavily compressed")
