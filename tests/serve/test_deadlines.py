@@ -52,7 +52,7 @@ def call(app: FastAPI, messages: list[dict[str, Any]], disconnect_after_s: float
         async def send(message: Any) -> None:
             sent.append(message)
 
-        headers = [(b"content-type", b"image/jpeg")]
+        headers = [(b"host", b"localhost"), (b"content-type", b"image/jpeg")]
         scope = {"type": "http", "method": "POST", "path": "/v1/detect", "headers": headers, "query_string": b""}
         await app({**scope, "client": ("127.0.0.1", 1), "http_version": "1.1"}, receive, send)
 
