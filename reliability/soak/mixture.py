@@ -1,5 +1,6 @@
 """The requests of a soak: a table of valid and invalid requests, and how each must be answered."""
 
+import itertools
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -69,9 +70,12 @@ def _garbage(seed: int) -> bytes:
     return [random.Random(seed).randbytes(5000), _photograph(seed)[: 300 + seed % 500], b""][seed % 3]
 
 
+_GIFTS = itertools.count(10**6)
+
+
 def _feedback(seed: int, consent: str) -> dict[str, Any]:
-    """A different image each time, so that each is stored."""
-    return {"file": [image_bytes((64, 64), 10**6 + seed)], "label": ("real", "fake")[seed % 2], "consent": consent}
+    """An image that this process has not sent before, so that each is stored: equal ones count once."""
+    return {"file": [image_bytes((64, 64), next(_GIFTS))], "label": ("real", "fake")[seed % 2], "consent": consent}
 
 
 def _three_formats(number: int) -> dict[str, Any]:
