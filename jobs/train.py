@@ -33,6 +33,7 @@ from detector_core.config import RunSpec
 from detector_core.data import manifest
 from detector_core.errors import BadConfig, DetectorError, OperationRefused, TrainingFailed
 from detector_core.networks.variants import VARIANTS
+from detector_core.storage import os_errors
 from jobs.common import cli
 from jobs.common.cluster import connect
 from jobs.run import launch, ray_checkpoints, resource_flags, spec_flags
@@ -187,6 +188,8 @@ def _launch_remotely(request: RunRequest, board: Any) -> dict[str, Any] | str | 
         return None
     except DetectorError as error:
         return f"{request.name}: {error}"
+    except OSError as error:
+        return f"{request.name}: {os_errors.explain(error)}"
 
 
 @contextmanager
