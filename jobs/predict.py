@@ -39,7 +39,7 @@ from detector_core.data.index import Index, no_images, scan_unlabeled
 from detector_core.errors import BadConfig
 from detector_core.evaluation.calibration import NO_FACE, VERDICTS
 from detector_core.registry import starter, versions
-from detector_core.registry.bulk_predict import predict_files
+from detector_core.registry.bulk_predict import FORMAT, predict_files
 from detector_core.registry.predictor import ModelInfo, describe
 from jobs.common import cli
 from jobs.common.chunks import CHUNK_IMAGES, ChunkStore, map_chunks
@@ -80,7 +80,7 @@ def job(arguments: argparse.Namespace) -> dict[str, Any]:
     cli.say(f"{len(paths):,} files below {index.root}, model {model.version}")
     chunks = [paths[start : start + CHUNK_IMAGES] for start in range(0, len(paths), CHUNK_IMAGES)]
     device = "cuda" if arguments.gpu else "cpu"
-    store = ChunkStore(out, f"{index.key}-{model.version}-{device}")
+    store = ChunkStore(out, f"{index.key}-{model.version}-{device}-{FORMAT}")
     stored = store.done()
     todo = [number for number in range(len(chunks)) if number not in stored]
     with connect(), tqdm(total=len(paths), initial=sum(len(chunks[n]) for n in stored), unit=" files") as bar:

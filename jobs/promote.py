@@ -17,8 +17,9 @@ The version is exported to OpenVINO, which serves it on a CPU, in int8 (quantize
 images of DATASET), bf16 or fp32. Each precision is compared with the evaluated network on the validation images of
 DATASET: it passes if AUC falls by at most 0.002 and at most 0.5% of the verdicts change. --precision auto takes the
 fastest precision that passes. A given precision that does not pass is refused, unless --force is given. Without --data
-the data set of the run is used; a model folder does not name one, and is then served in fp32. The comparison is saved
-in VERSION/runtime.json, and VERSION/MODEL_CARD.md describes the model and its error rates.
+the data set of the run is used; a model folder does not name one, and is then served in fp32, or in bf16 if it carries
+the record of a passed comparison, as the starter model does. The comparison is saved in VERSION/runtime.json, and
+VERSION/MODEL_CARD.md describes the model and its error rates.
 
 A running service switches to the new live version within seconds, without a restart.
 

@@ -5,11 +5,11 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, HTTPConnection
 
 from serve_app import request_ids
-from serve_app.schemas import Error, ErrorAnswer
 
 CODES = {
     400: "not_an_image",
@@ -39,6 +39,20 @@ CLIENT_CLOSED = 499
 """Status, in metrics and log, of a request whose client closed the connection before the answer."""
 MODEL_BUSY = "too many images are waiting for the model: try again in a moment"
 SERVICE_BUSY = "too many requests are open: try again in a moment"
+
+
+class Error(BaseModel):
+    """An error: ``code`` is for programs, ``message`` for people."""
+
+    code: str
+    message: str
+    request_id: str
+
+
+class ErrorAnswer(BaseModel):
+    """The body of every answer that is not 2xx."""
+
+    error: Error
 
 
 class Unavailable(Exception):

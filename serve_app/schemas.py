@@ -1,4 +1,4 @@
-"""The schemas of all answers over HTTP."""
+"""The schemas of all answers over HTTP but errors (:mod:`serve_app.errors`)."""
 
 from collections.abc import Sequence
 from typing import Literal, Self, get_args
@@ -297,17 +297,3 @@ class Health(BaseModel):
     """The answer of the health probes."""
 
     status: Literal["ok"] = "ok"
-
-
-class Error(BaseModel):
-    """An error: ``code`` is for programs, ``message`` for people."""
-
-    code: str
-    message: str
-    request_id: str
-
-
-class ErrorAnswer(BaseModel):
-    """The body of every answer that is not 2xx."""
-
-    error: Error

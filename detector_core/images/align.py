@@ -37,8 +37,6 @@ FRAME_PER_FACE: Final = 1.38
 """Side of a portrait divided by the longer side of its face: the median of 61 portraits (from 1.26 to 1.56)."""
 PLAUSIBLE_RATIO: Final = (0.5, 4.0)
 """Accepted range of FRAME_PER_FACE; landmarks that yield another ratio are ignored."""
-
-
 INSET: Final = 0.93
 """Side of a frame divided by that of the portrait FFHQ would cut. Landmarks are a few percent off, and a frame that
 reaches beyond a portrait pasted onto a page contains its edge, which a network takes for a trace (docs/measured.md,
@@ -76,7 +74,7 @@ class Frame:
 
 
 def portrait_frame(face: Face) -> Frame:
-    """The frame that aligns a face like a portrait, fitted to its landmarks by least squares, and INSET.
+    """The frame that aligns a face like a portrait, fitted to its landmarks by least squares, then scaled by INSET.
 
     If the landmarks contradict the box of the face, the frame is upright and centered on the box.
     """

@@ -53,14 +53,15 @@ def as_shown(frame: VideoFrame, pixel_aspect: Fraction | None, max_pixels: int) 
     pixels: Pixels = np.asarray(
         frame.to_ndarray(format="rgba" if has_alpha else "rgb24", threads=1, **options), np.uint8
     )
-    upright, turned = _turned(pixels, frame)
+    side_data = _side_data(frame)
+    upright, turned = _turned(pixels, side_data.get("DISPLAYMATRIX"))
     applied = (
         turned
         and (stretched or pixel_aspect in (None, 0, 1))
         and frame.color_trc not in _HDR
         and frame.color_primaries in _STANDARD_PRIMARIES
         and not frame.interlaced_frame
-        and not _NOT_APPLIED & _side_data(frame).keys()
+        and not _NOT_APPLIED & side_data.keys()
     )
     return np.ascontiguousarray(_on_white(upright) if has_alpha else upright), applied
 
@@ -75,9 +76,8 @@ def _shape(frame: VideoFrame, pixel_aspect: Fraction | None, max_pixels: int) ->
     return (width, height, True) if width * height <= max_pixels else (frame.width, frame.height, False)
 
 
-def _turned(pixels: Pixels, frame: VideoFrame) -> tuple[Pixels, bool]:
-    """The pixels turned and mirrored by the frame's display matrix; False if it does more than that."""
-    matrix = _side_data(frame).get("DISPLAYMATRIX")
+def _turned(pixels: Pixels, matrix: Any) -> tuple[Pixels, bool]:
+    """The pixels turned and mirrored by a frame's display matrix; False if it does more than that."""
     if matrix is None:
         return pixels, True
     # A point (x, y) is shown at (a x + c y, b x + d y).

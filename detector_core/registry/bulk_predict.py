@@ -20,6 +20,8 @@ from detector_core.registry.predictor import ModelInfo, Predictor
 BATCH = 32
 COLUMNS = {"path": "str", "verdict": "str", "p_fake": "float64", "logit": "float64", "warnings": "str"}
 COLUMNS |= {"error": "str", "left_out": "str"}
+FORMAT = 2
+"""Of the rows that an interrupted job leaves; raised with every change of them, so that older rows are not read."""
 
 
 def predict_files(version: str, device: str, root: str, paths: list[str]) -> pd.DataFrame:
