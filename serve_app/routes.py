@@ -85,8 +85,8 @@ def create_app(
     return app
 
 
-def service_of(request: Request) -> DetectionService:
-    """The service of the application that handles a request."""
+async def service_of(request: Request) -> DetectionService:
+    """The service of the application that handles a request. Async, or else FastAPI would call it in a thread."""
     service: DetectionService = request.app.state.service
     return service
 
