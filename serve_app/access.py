@@ -94,6 +94,10 @@ class AccessControl:
             message = "a valid API key is required: send it as Authorization: Bearer KEY or X-API-Key: KEY"
             raise Refusal(401, message, headers={"WWW-Authenticate": "Bearer"})
 
+    def giver(self, request: Request) -> str:
+        """Who sends a request: its API key, if the service has keys, or else its client address."""
+        return f"key {_key_of(request)}" if self._keys else f"network {self.client_address(request)}"
+
     def client_address(self, request: Request) -> str:
         """The address that a request counts for: the last one in X-Forwarded-For that is not a trusted proxy's."""
         peer = request.client.host if request.client else ""

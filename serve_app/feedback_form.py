@@ -1,4 +1,7 @@
-"""The form of ``POST /v1/feedback``: an image, its label, the sender's consent, and the receipt of the wrong answer."""
+"""An image that its sender tags as real or fake, and how it is stored; the form of ``POST /v1/feedback``.
+
+Such an image comes with the form, or with a tagged request for a verdict (``POST /v1/detect?tag=fake``).
+"""
 
 import hashlib
 from dataclasses import dataclass
@@ -17,19 +20,27 @@ _YES = ("true", "1", "yes", "on")
 
 
 @dataclass(frozen=True, kw_only=True)
-class FeedbackForm:
-    """An image whose sender agrees that it is stored; ``receipt`` is None if the service was not asked about it."""
+class TaggedImage:
+    """An image whose sender agrees that it is stored.
+
+    Attributes:
+        data: the file as it was sent.
+        label: what it shows according to the sender: real or fake.
+        receipt: what the service answered about it; None if it was not asked.
+        giver: pseudonym of the sender's API key or network.
+    """
 
     data: bytes
     label: str
     receipt: Receipt | None
+    giver: str
 
     @classmethod
-    def parse(cls, form: Form, receipts: Receipts) -> "FeedbackForm":
-        """Checks the fields. Raises Refusal (422)."""
+    def parse(cls, form: Form, receipts: Receipts, giver: str) -> "TaggedImage":
+        """Checks the fields of a feedback form. Raises Refusal (422)."""
         fields = form.fields
         if fields.get("consent", "").lower() not in _YES:
-            raise Refusal(422, "images are stored only with consent: send consent=true", "no_consent")
+            raise no_consent()
         label = fields.get("label", "")
         if label not in LABELS:
             raise Refusal(422, f"label must be one of {', '.join(LABELS)}", "bad_parameter")
@@ -42,7 +53,7 @@ class FeedbackForm:
             if name in fields and fields[name] != getattr(receipt, name, None):
                 message = f"{name} is not what the service answered: leave it out, and send the receipt of the answer"
                 raise Refusal(422, message, "bad_receipt")
-        return cls(data=form.files[0], label=label, receipt=receipt)
+        return cls(data=form.files[0], label=label, receipt=receipt, giver=receipts.pseudonym(giver))
 
     def save(
         self, store: feedback.Store, model: dict[str, str], max_pixels: int, pool: DecodePool
@@ -62,6 +73,13 @@ class FeedbackForm:
                 self.label,
                 model=self.receipt.model if self.receipt else model,
                 verdict=self.receipt.verdict if self.receipt else "",
+                p_fake=self.receipt.p_fake if self.receipt else None,
                 request_id=self.receipt.request_id if self.receipt else "",
+                giver=self.giver,
                 max_pixels=max_pixels,
             )
+
+
+def no_consent() -> Refusal:
+    """The answer to an image that its sender tags without agreeing that it is stored."""
+    return Refusal(422, "images are stored only with consent: send consent=true", "no_consent")

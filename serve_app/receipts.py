@@ -7,6 +7,7 @@ nothing is stored per answer.
 
 import contextlib
 import hashlib
+import hmac
 import os
 import secrets
 import time
@@ -32,6 +33,7 @@ class Receipt:
     Attributes:
         sha256: of the image file as it was sent.
         verdict: see :data:`serve_app.schemas.Verdict`.
+        p_fake: the probability of fake; None if the verdict is no_face.
         request_id: of that answer.
         model: name, version and sha256 of the model that gave it.
     """
@@ -40,6 +42,7 @@ class Receipt:
     verdict: str
     request_id: str
     model: dict[str, str]
+    p_fake: float | None
 
 
 class Receipts:
@@ -54,7 +57,8 @@ class Receipts:
 
     def __init__(self, folder: Path) -> None:
         options = {"digest_method": hashlib.sha256, "key_derivation": "hmac"}
-        self._serializer = URLSafeSerializer(_key(folder / KEY_FILE), salt="verdict", signer_kwargs=options)
+        self._key = _key(folder / KEY_FILE)
+        self._serializer = URLSafeSerializer(self._key, salt="verdict", signer_kwargs=options)
 
     def sign(self, receipt: Receipt) -> str:
         """The receipt as text that only a service with this key can make."""
@@ -68,6 +72,10 @@ class Receipts:
         except (BadData, TypeError):  # TypeError: signed by a version with other fields
             message = "the receipt is not one of this service: send it as the answer had it, or analyze the image again"
             raise Refusal(422, message, "bad_receipt") from None
+
+    def pseudonym(self, giver: str) -> str:
+        """A name for who sends an image: the same for the same giver, and useless without the key of this service."""
+        return hmac.new(self._key, f"giver {giver}".encode(), hashlib.sha256).hexdigest()[:16]
 
 
 def _key(path: Path) -> bytes:

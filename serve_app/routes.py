@@ -1,7 +1,8 @@
 """The HTTP API as a FastAPI application: each route parses a request, calls the service once and forms an answer.
 
 Uploads stay in memory. Neither images nor file names are stored or logged, except an image that a user sends as
-feedback. Not in this module: what the service does (:mod:`serve_app.service`) and Ray (:mod:`serve_app.deployments`).
+feedback or tags. Not in this module: what the service does (:mod:`serve_app.service`) and Ray
+(:mod:`serve_app.deployments`).
 """
 
 from collections.abc import Callable
@@ -28,10 +29,12 @@ from serve_app.schemas import (
     FeedbackAnswer,
     Health,
     ImageTiming,
+    Label,
     ModelAnswer,
     ModelRef,
     Result,
     Size,
+    TagAnswer,
     Thresholds,
     Timing,
     VideoAnswer,
@@ -79,7 +82,9 @@ def create_app(
         )
     app.add_middleware(RequestMiddleware, observe=observe)
     handle_errors(app)
-    app.include_router(_upload_routes(settings))
+    keys = ApiKeys(settings.api_keys_file) if settings.api_keys_file else None
+    app.state.access = AccessControl(keys, settings.requests_per_minute, settings.trusted_proxies)
+    app.include_router(_upload_routes(settings, app.state.access, requires_key=keys is not None))
     app.include_router(_other_routes())
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
     return app
@@ -95,17 +100,15 @@ Service = Annotated[DetectionService, Depends(service_of)]
 _FACES = Query(description="on: find and score each face; off: score the center square; auto: the operator's setting")
 
 
-def _upload_routes(settings: HttpSettings) -> APIRouter:
+def _upload_routes(settings: HttpSettings, access: AccessControl, *, requires_key: bool) -> APIRouter:
     """The routes that read a body. Access and capacity are checked before it is read."""
-    keys = ApiKeys(settings.api_keys_file) if settings.api_keys_file else None
-    access = AccessControl(keys, settings.requests_per_minute, settings.trusted_proxies)
-    schemes = (HTTPBearer(auto_error=False), APIKeyHeader(name="X-API-Key", auto_error=False)) if keys else ()
+    schemes = (HTTPBearer(auto_error=False), APIKeyHeader(name="X-API-Key", auto_error=False)) if requires_key else ()
     dependencies = [
         Depends(access),
         Depends(Capacity(settings.max_open, settings.capacity_bytes)),
         *(Security(scheme) for scheme in schemes),
     ]
-    refusals = [401] * bool(keys) + [429] * bool(settings.requests_per_minute)
+    refusals = [401] * requires_key + [429] * bool(settings.requests_per_minute)
     statuses = (400, 408, 413, 415, 422, 503, *refusals)
 
     def body(schema: dict[str, Any]) -> dict[str, Any]:
@@ -142,12 +145,17 @@ async def detect(
         bool, Query(description="add a heat map of the evidence for the verdict to each result")
     ] = False,
     faces: Annotated[Faces, _FACES] = "auto",
+    tag: Annotated[
+        Label | None, Query(description="what the images show, as far as you know; stores them for a review")
+    ] = None,
+    consent: Annotated[bool, Query(description="with tag: agrees that the images are stored and learnt from")] = False,
 ) -> DetectAnswer:
     """Returns one result per image, in the order of the request.
 
     Send images in form fields named "file", or a single image as the body with its content type, such as image/jpeg.
     Supported formats: JPEG, PNG, WebP, AVIF, BMP, TIFF and GIF. Only the first frame of an animation is used.
     """
+    service.check_tag(tag, consent)
     deadline, timings = service.deadline(), timings_of(request)
     limits = service.settings.limits
     fetch = partial(_fetch, max_bytes=limits.max_bytes) if service.settings.allow_url else None
@@ -156,11 +164,16 @@ async def detect(
         files = await read_within(deadline, reading)
     images = await compute_within(request, deadline, service.detect(files, faces, explain, timings))
     identifier = request_id(request)
-    receipts = await service.sign(files, [prediction for _, prediction in images], identifier)
+    predictions = [prediction for _, prediction in images]
+    receipts = await service.sign(files, predictions, identifier)
     results = [
         _result(index, image, prediction, identifier, receipt)
         for index, ((image, prediction), receipt) in enumerate(zip(images, receipts, strict=True))
     ]
+    if tag:
+        storing = service.store_tagged(files, predictions, identifier, tag, _giver(request))
+        for result, donation in zip(results, await compute_within(request, deadline, storing), strict=True):
+            result.retained, result.tag = True, TagAnswer.of(donation, tag, result.verdict)
     return DetectAnswer(results=results, request_id=identifier, timing_ms=_timing(timings))
 
 
@@ -210,7 +223,7 @@ async def give_feedback(request: Request, service: Service, response: Response) 
     with timings.measure("read"):
         reading = uploads.read_form(request, max_bytes=service.settings.limits.max_bytes, max_files=1)
         form = await read_within(deadline, reading)
-    donation = await compute_within(request, deadline, service.store_feedback(form))
+    donation = await compute_within(request, deadline, service.store_feedback(form, _giver(request)))
     if not donation.is_new:
         response.status_code = 200
     return FeedbackAnswer(id=donation.id, new=donation.is_new, request_id=request_id(request))
@@ -244,6 +257,11 @@ async def ready(service: Service) -> Health:
     """Answers 200 if the model answers (a result of the last seconds counts, and a busy model is ready), else 503."""
     await service.check_ready()
     return Health()
+
+
+def _giver(request: Request) -> str:
+    access: AccessControl = request.app.state.access
+    return access.giver(request)
 
 
 async def _page(name: str) -> FileResponse:

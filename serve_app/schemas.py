@@ -5,6 +5,7 @@ from typing import Literal, Self, get_args
 
 from pydantic import BaseModel, Field
 
+from detector_core.data import feedback
 from detector_core.images.faces import Box
 from detector_core.registry import starter
 from detector_core.registry.predictor import ModelInfo
@@ -100,6 +101,21 @@ class ImageTiming(BaseModel):
     explain: float
 
 
+class TagAnswer(BaseModel):
+    """What became of an image that was sent with a tag and consent: it is stored, and nothing learns from it yet."""
+
+    label: Label = Field(description="the tag: what the image shows according to its sender")
+    id: str = Field(description="give it to the operator to have the image deleted")
+    new: bool = Field(description="false if this image was given with this tag before: it counts once")
+    message: str = Field(description="such as: tagged real, predicted fake: waits for review")
+
+    @classmethod
+    def of(cls, donation: feedback.Donation, label: Label, verdict: Verdict) -> Self:
+        """The answer about a stored image."""
+        message = f"tagged {label}, predicted {verdict}: waits for review"
+        return cls(label=label, id=donation.id, new=donation.is_new, message=message)
+
+
 class Result(BaseModel):
     """The answer about one image."""
 
@@ -131,7 +147,8 @@ class Result(BaseModel):
     model: ModelRef
     request_id: str
     timing_ms: ImageTiming
-    retained: Literal[False] = Field(False, description="always false: the image is not kept")
+    retained: bool = Field(False, description="whether the image is kept: only with a tag and consent=true")
+    tag: TagAnswer | None = Field(None, description="with ?tag=real or fake and consent=true; otherwise null")
     receipt: str | None = Field(
         None, description="send it with feedback about this answer; null if the service accepts no feedback"
     )

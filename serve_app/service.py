@@ -18,7 +18,7 @@ from serve_app import clips
 from serve_app.clips import ClipPrediction, DecodedClip
 from serve_app.decode_pool import DecodePool, gather
 from serve_app.errors import Refusal, Unavailable
-from serve_app.feedback_form import FeedbackForm
+from serve_app.feedback_form import TaggedImage, no_consent
 from serve_app.health import HealthTracked, Readiness
 from serve_app.middleware import RequestTimings
 from serve_app.pipeline import DecodedImage, ImagePrediction, ModelClient, decode_image, predict_image
@@ -96,15 +96,32 @@ class DetectionService:
             return [None] * len(files)
 
         def sign(data: bytes, prediction: ImagePrediction) -> str:
-            receipt = Receipt(
-                sha256=hashlib.sha256(data).hexdigest(),
-                verdict=prediction.verdict,
-                request_id=request_id,
-                model=ModelRef.of(prediction.model).model_dump(),
-            )
-            return receipts.sign(receipt)
+            return receipts.sign(_receipt(data, prediction, request_id))
 
         return await asyncio.to_thread(lambda: [sign(*pair) for pair in zip(files, predictions, strict=True)])
+
+    def check_tag(self, tag: str | None, consent: bool) -> None:
+        """Checks the parameters of a tagged request before its body is read. Raises Refusal (422)."""
+        if tag is None:
+            if consent:
+                raise Refusal(422, "consent is for an image with a tag: send tag=real or tag=fake too", "bad_parameter")
+        elif self._store is None:
+            message = "this service stores no images, so it takes no tag: leave it out, or set http.feedback_folder"
+            raise Refusal(422, message, "bad_parameter")
+        elif not consent:
+            raise no_consent()
+
+    async def store_tagged(
+        self, files: list[bytes], predictions: Sequence[ImagePrediction], request_id: str, tag: str, giver: str
+    ) -> list[feedback.Donation]:
+        """Stores the images of a tagged request, as feedback about its own answer. Raises Refusal, Unavailable."""
+        _, receipts = self.check_feedback()
+        pseudonym = receipts.pseudonym(giver)
+
+        def tagged(data: bytes, prediction: ImagePrediction) -> TaggedImage:
+            return TaggedImage(data=data, label=tag, receipt=_receipt(data, prediction, request_id), giver=pseudonym)
+
+        return [await self._save(tagged(*pair)) for pair in zip(files, predictions, strict=True)]
 
     def check_feedback(self) -> tuple[feedback.Store, Receipts]:
         """The store of feedback and the key of its receipts. Raises Refusal (404) if this service stores none."""
@@ -112,13 +129,16 @@ class DetectionService:
             raise Refusal(404, "this service does not accept feedback")
         return self._store, self._receipts
 
-    async def store_feedback(self, form: Form) -> feedback.Donation:
-        """Stores an image with its label. Raises Refusal, Unavailable."""
-        store, receipts = self.check_feedback()
-        parsed = await asyncio.to_thread(FeedbackForm.parse, form, receipts)
+    async def store_feedback(self, form: Form, giver: str) -> feedback.Donation:
+        """Stores the image of a feedback form. Raises Refusal, Unavailable."""
+        _, receipts = self.check_feedback()
+        return await self._save(await asyncio.to_thread(TaggedImage.parse, form, receipts, giver))
+
+    async def _save(self, tagged: TaggedImage) -> feedback.Donation:
+        store, _ = self.check_feedback()
         model = ModelRef.of(await self._client.model_info()).model_dump()
         try:
-            return await self._pool.run(parsed.save, store, model, self.settings.limits.max_pixels, self._pool)
+            return await self._pool.run(tagged.save, store, model, self.settings.limits.max_pixels, self._pool)
         except BadImage as error:
             raise as_refusal(error) from None
         except InsufficientResources as error:
@@ -146,6 +166,16 @@ class DetectionService:
         if self._searches("auto", model):
             await self._pool.run(face_search.warm_up)
         await self._client.predict(blank_image(model))
+
+
+def _receipt(data: bytes, prediction: ImagePrediction, request_id: str) -> Receipt:
+    return Receipt(
+        sha256=hashlib.sha256(data).hexdigest(),
+        verdict=prediction.verdict,
+        request_id=request_id,
+        model=ModelRef.of(prediction.model).model_dump(),
+        p_fake=prediction.p_fake,
+    )
 
 
 def record(timings: RequestTimings, image: DecodedImage, prediction: ImagePrediction) -> None:

@@ -6,8 +6,8 @@
     FOLDER/records/SHA256-LABEL.json           one per image and label, and what the service had predicted
 
 An image is written before its record, and both appear atomically. The same image given again with the same label
-counts once, however many people, processes or machines give it. To delete a donation, delete its record, and its image
-if no other record refers to it. A label is only what a user claims: review it before training on it.
+counts once, however many people, processes or machines give it. A label is only what a user claims: nothing learns from
+it before it was reviewed (:mod:`detector_core.data.review`, which also deletes donations).
 """
 
 import json
@@ -28,7 +28,9 @@ from detector_core.images import metadata
 from detector_core.images.decode import MAX_PIXELS, decode
 from detector_core.labels import LABELS
 
-FORMAT: Final = 1
+FORMAT: Final = 2
+READABLE: Final = (1, FORMAT)
+"""Format 1 had neither ``p_fake`` nor ``giver``."""
 IMAGES: Final = "images"
 RECORDS: Final = "records"
 FREE_BYTES: Final = 10**9
@@ -48,8 +50,10 @@ class Record:
         image: path of the image file, relative to the folder.
         label: what the image shows according to the user: real or fake.
         verdict: the verdict that the service had given; empty if there was none.
+        p_fake: the probability of fake that the service had given; None if there was none.
         model: name, version and sha256 of the model that was live.
         request_id: id of the request with that verdict; empty if unknown.
+        giver: pseudonym of the API key or network that sent it; empty if unknown.
         consent: whether the user agreed to the use of the image; always true.
         format: version of this format.
     """
@@ -62,6 +66,8 @@ class Record:
     verdict: str
     model: dict[str, str]
     request_id: str
+    p_fake: float | None = None
+    giver: str = ""
     consent: bool = True
     format: int = FORMAT
 
@@ -104,7 +110,9 @@ class Store:
         *,
         model: dict[str, str],
         verdict: str = "",
+        p_fake: float | None = None,
         request_id: str = "",
+        giver: str = "",
         max_pixels: int = MAX_PIXELS,
     ) -> Donation:
         """Stores an image whose user consented to it, unless it was stored with this label before.
@@ -112,7 +120,7 @@ class Store:
         Args:
             data: the bytes of the image.
             label: real or fake.
-            model, verdict, request_id: see :class:`Record`.
+            model, verdict, p_fake, request_id, giver: see :class:`Record`.
             max_pixels: maximum width times height.
 
         Raises:
@@ -133,6 +141,8 @@ class Store:
             verdict=verdict,
             model=model,
             request_id=request_id,
+            p_fake=p_fake,
+            giver=giver,
         )
         record_json = json.dumps(asdict(record), indent=1).encode()
         path = self._folder / RECORDS / f"{record.id}.json"
@@ -169,15 +179,21 @@ def _size(path: Path) -> int:
 
 
 def read(folder: str | Path) -> list[Record]:
-    """The donations in a folder, the oldest first. Raises BadData for a file that is not a valid record."""
+    """The donations in a folder, the oldest first; those that are deleted meanwhile are left out.
+
+    Raises:
+        BadData: a file is not a valid record.
+    """
     records = []
     for path in (Path(folder) / RECORDS).glob("*.json"):
         try:
             fields: dict[str, Any] = json.loads(path.read_bytes())
             record = Record(**fields)
+        except FileNotFoundError:
+            continue
         except (ValueError, TypeError) as error:
             raise BadData(f"{path} is not a feedback record: {error}") from None
-        if record.format != FORMAT:
-            raise BadData(f"{path} has format {record.format}, this version reads {FORMAT}")
+        if record.format not in READABLE:
+            raise BadData(f"{path} has format {record.format}, this version reads {READABLE[0]} to {FORMAT}")
         records.append(record)
     return sorted(records, key=lambda record: (record.time, record.id))

@@ -1,4 +1,4 @@
-"""POST /v1/feedback: an image is stored only with consent, with what the service had answered about it, and once."""
+"""Feedback and tagged requests: an image is stored only with consent, with the service's answer about it, and once."""
 
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from detector_core.errors import BadConfig
 from detector_core.images.decode import decode
 from detector_core.registry.predictor import Predictor
 from serve_app import receipts
-from tests.support.http_service import image_bytes, make_app, status_and_code
+from tests.support.http_service import JPEG, image_bytes, make_app, status_and_code
 
 CONSENT = {"consent": "true", "label": "real"}
 KEY = "receipt-key"
@@ -51,6 +51,7 @@ def test_an_image_with_consent_is_stored_without_its_file_name(
     (record,) = feedback.read(folder)
     assert answer == {"id": record.id, "stored": True, "new": True, "request_id": response.headers["X-Request-ID"]}
     assert (record.label, record.verdict, record.request_id) == ("fake", result["verdict"], "abc-1")
+    assert record.p_fake == result["p_fake"]
     assert record.model == {"name": "tiny", "version": "tiny-v1", "sha256": predictor.info.sha256}
     assert (decode((folder / record.image).read_bytes()) == decode(data)).all()
     assert all("anna" not in path.name and b"anna" not in path.read_bytes() for path in folder.rglob("*.*"))
@@ -155,6 +156,81 @@ def test_a_folder_that_cannot_be_written_to_is_reported_at_the_start(predictor: 
     (tmp_path / "file").write_text("")
     with pytest.raises(BadConfig, match=r"feedback_folder .*file/feedback cannot be written to"):
         make_app(predictor, feedback_folder=str(tmp_path / "file" / "feedback"))
+
+
+def test_a_tagged_request_is_answered_and_stored_like_feedback_about_its_answer(
+    client: TestClient, folder: Path, predictor: Predictor
+) -> None:
+    files = [image_bytes(seed=seed) for seed in (3, 4)]
+    plain = detect(client, files[0])
+    assert (plain["tag"], plain["retained"]) == (None, False)
+    upload = [("file", ("anna.jpg", data)) for data in files]
+    response = client.post("/v1/detect?tag=fake&consent=true", files=upload, headers={"X-Request-ID": "abc-2"})
+    assert response.status_code == 200
+    first, second = response.json()["results"]
+    assert (first["verdict"], first["p_fake"], first["retained"]) == (plain["verdict"], plain["p_fake"], True)
+    records = {record.id: record for record in feedback.read(folder)}
+    assert first["tag"] == {
+        "label": "fake",
+        "id": first["tag"]["id"],
+        "new": True,
+        "message": f"tagged fake, predicted {plain['verdict']}: waits for review",
+    }
+    assert list(records) == [first["tag"]["id"], second["tag"]["id"]]
+    record = records[first["tag"]["id"]]
+    assert (record.label, record.verdict, record.p_fake) == ("fake", plain["verdict"], plain["p_fake"])
+    assert (record.request_id, record.model["sha256"]) == ("abc-2", predictor.info.sha256)
+    assert (decode((folder / record.image).read_bytes()) == decode(files[0])).all()
+    form = post(client, {**CONSENT, "label": "fake", "receipt": first["receipt"]}, files[0])  # the page's way
+    assert (form.status_code, form.json()["id"], form.json()["new"]) == (200, record.id, False)
+    raw = client.post("/v1/detect?tag=fake&consent=true", content=files[0], headers=JPEG).json()["results"][0]
+    assert (raw["tag"]["id"], raw["tag"]["new"]) == (record.id, False)
+
+
+WRONG_TAGS = {
+    "a tag without consent": ("tag=real", "no_consent"),
+    "consent denied": ("tag=real&consent=false", "no_consent"),
+    "consent without a tag": ("consent=true", "bad_parameter"),
+    "an unknown tag": ("tag=maybe&consent=true", "bad_parameter"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG_TAGS)
+def test_a_wrong_tag_is_refused_and_stores_nothing(client: TestClient, folder: Path, name: str) -> None:
+    query, code = WRONG_TAGS[name]
+    response = client.post(f"/v1/detect?{query}", content=image_bytes(), headers=JPEG)
+    assert status_and_code(response) == (422, code)
+    assert [path.name for path in folder.iterdir()] == [KEY]
+
+
+def test_a_service_that_stores_nothing_takes_no_tag(predictor: Predictor) -> None:
+    client = TestClient(make_app(predictor))
+    response = client.post("/v1/detect?tag=real&consent=true", content=image_bytes(), headers=JPEG)
+    assert status_and_code(response) == (422, "bad_parameter")
+    assert "http.feedback_folder" in response.json()["error"]["message"]
+
+
+def test_givers_are_told_apart_by_key_or_network_without_storing_either(
+    predictor: Predictor, folder: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "keys").write_text("secret-a\nsecret-b\n")
+    keyed = make_app(predictor, feedback_folder=str(folder), api_keys_file=str(tmp_path / "keys"))
+    open_to_all = make_app(predictor, feedback_folder=str(folder))
+    senders = [
+        TestClient(keyed, headers={"X-API-Key": "secret-a"}),
+        TestClient(keyed, headers={"Authorization": "Bearer secret-a"}),
+        TestClient(keyed, headers={"X-API-Key": "secret-b"}),
+        TestClient(open_to_all, client=("192.0.2.1", 1)),
+        TestClient(open_to_all, client=("192.0.2.2", 1)),
+    ]
+    for seed, sender in enumerate(senders):
+        assert post(sender, CONSENT, image_bytes(seed=seed)).status_code == 201
+    givers = [record.giver for record in feedback.read(folder)]
+    assert givers[0] == givers[1]
+    assert len(set(givers)) == 4
+    stored = b"".join(path.read_bytes() for path in (folder / "records").iterdir())
+    assert b"secret" not in stored
+    assert b"192.0.2" not in stored
 
 
 def test_without_a_folder_feedback_is_off(predictor: Predictor) -> None:

@@ -101,9 +101,26 @@ def test_the_error_for_an_invalid_record_names_its_file(tmp_path: Path, content:
 def test_the_error_for_a_record_of_another_format_names_its_file(tmp_path: Path) -> None:
     record_id = feedback.Store(tmp_path, 10**6).add(encode(noise()), "real", model=MODEL).id
     path = tmp_path / "records" / f"{record_id}.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"format": 2}))
-    with pytest.raises(BadData, match=f"{path} has format 2, this version reads 1"):
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"format": 3}))
+    with pytest.raises(BadData, match=f"{path} has format 3, this version reads 1 to 2"):
         feedback.read(tmp_path)
+
+
+def test_a_record_of_the_first_format_is_read_without_score_and_giver(tmp_path: Path) -> None:
+    record_id = feedback.Store(tmp_path, 10**6).add(encode(noise()), "real", model=MODEL, p_fake=0.9, giver="ab").id
+    path = tmp_path / "records" / f"{record_id}.json"
+    fields = json.loads(path.read_text())
+    assert (fields["format"], fields["p_fake"], fields["giver"]) == (2, 0.9, "ab")
+    del fields["p_fake"], fields["giver"]
+    path.write_text(json.dumps(fields | {"format": 1}))
+    (record,) = feedback.read(tmp_path)
+    assert (record.p_fake, record.giver, record.format) == (None, "", 1)
+
+
+def test_a_record_that_is_deleted_while_the_folder_is_read_is_left_out(tmp_path: Path) -> None:
+    (tmp_path / "records").mkdir()
+    (tmp_path / "records" / "deleted.json").symlink_to(tmp_path / "nowhere")  # listed, but does not exist
+    assert feedback.read(tmp_path) == []
 
 
 def test_probing_creates_the_folder_and_checks_that_it_is_writable(tmp_path: Path) -> None:
