@@ -22,7 +22,8 @@ from scipy.special import expit
 
 from detector_core import storage
 from detector_core.errors import BrokenArtifact
-from detector_core.evaluation.metrics import Flags, Scores, brier_score, expected_calibration_error, undefined_reason
+from detector_core.evaluation.intervals import Flags, Scores
+from detector_core.evaluation.metrics import brier_score, expected_calibration_error, undefined_reason
 from detector_core.labels import FAKE, REAL
 from detector_core.networks import artifacts
 
@@ -101,6 +102,22 @@ class Calibration:
 
 
 UNCALIBRATED = Calibration()
+
+
+def bound_warning(calibration: Calibration) -> str | None:
+    """What a reader must know if the temperature is at a bound of :data:`TEMPERATURE_RANGE`; None if it is not."""
+    lowest, highest = TEMPERATURE_RANGE
+    if calibration.temperature < lowest * 1.01:
+        return (
+            f"The temperature is at its lower bound, {lowest:g}: the scores of this network are so close to 0 that "
+            f"p_fake stays closer to 0.5 than it should"
+        )
+    if calibration.temperature > highest / 1.01:
+        return (
+            f"The temperature is at its upper bound, {highest:g}: the scores say next to nothing about the label, and "
+            f"p_fake is close to 0.5 for most images"
+        )
+    return None
 
 
 def verdicts(p_fake_N: ArrayLike, calibration: Calibration) -> NDArray[np.str_]:

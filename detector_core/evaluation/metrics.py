@@ -6,27 +6,27 @@ All values are fractions. A metric that is not defined (e.g. because a class is 
 or NaN.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-CONFIDENCE = 0.95
+from detector_core.evaluation import intervals
+from detector_core.evaluation.intervals import Flags, Interval, Scores, wilson_interval
+from detector_core.evaluation.ranking_curves import Curves
+
 FLAGGED_RATES = (0.005, 0.01)
 """Fractions of reals flagged at which the fraction of fakes caught is reported (TPR@FPR with fake as positive)."""
 BINS = 15
 """Equal-width bins of the expected calibration error."""
-
-Flags = NDArray[np.bool_]
-Scores = NDArray[np.floating[Any]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
     """The value of a metric with its 95% confidence interval, or None with the reason why it is not defined.
 
-    ``count`` out of ``of`` images gave the value; both are None if the metric is not a plain proportion.
+    A value without an interval has a reason, too, if these images cannot give it one. ``count`` out of ``of`` images
+    gave the value; both are None if the metric is not a plain proportion.
     """
 
     value: float | None = None
@@ -47,17 +47,6 @@ def proportion(count: int, of: int, reason: str) -> Estimate:
         return Estimate(reason=reason)
     low, high = wilson_interval(count, of)
     return Estimate(value=count / of, low=low, high=high, count=count, of=of)
-
-
-def wilson_interval(count: int, of: int) -> tuple[float, float]:
-    """The 95% confidence interval of the proportion ``count / of``; ``of`` is at least 1.
-
-    Source: E. B. Wilson, "Probable inference, the law of succession, and statistical inference", 1927.
-    """
-    from scipy.stats import binomtest
-
-    interval = binomtest(count, of).proportion_ci(CONFIDENCE, method="wilson")
-    return float(interval.low), float(interval.high)
 
 
 NO_IMAGES, NO_REALS, NO_FAKES = "there are no images", "there are no reals", "there are no fakes"
@@ -173,6 +162,8 @@ RANKING_METRICS = {
     },
 }
 """The metrics of :func:`ranking`, and their labels; fake is the positive class."""
+DECIMALS = ("auc", "average_precision")
+"""Shown with four decimals; every other metric is shown in percent."""
 ROBUSTNESS_METRICS = ("auc", "fakes_caught_at_0.01", "accuracy", *ERROR_RATES)
 """The metrics of each row of the robustness grid."""
 
@@ -189,30 +180,61 @@ def undefined_reason(reals: int, fakes: int) -> str | None:
     return NO_IMAGES if not reals and not fakes else NO_FAKES if reals else NO_REALS
 
 
+def ranking_values(is_fake_N: Flags, score_N: Scores) -> dict[str, float | None]:
+    """The values of :func:`ranking` without their intervals, which take far longer; None if a class is missing.
+
+    Fakes caught at a fraction of the reals that is less than one real are those above all reals.
+    """
+    if undefined_reason(int((~is_fake_N).sum()), int(is_fake_N.sum())):
+        return dict.fromkeys(RANKING_METRICS)
+    values = Curves.of(is_fake_N, score_N).values(FLAGGED_RATES)
+    return {"auc": intervals.auc(is_fake_N, score_N), **{name: float(value[0]) for name, value in values.items()}}
+
+
 def ranking(is_fake_N: Flags, score_N: Scores) -> dict[str, Estimate]:
     """How well the score of fake orders the images, independent of any threshold.
 
     Returns:
         ``auc``; ``average_precision`` with fake as the detected class; ``eer``, the error rate at the threshold where
         reals flagged equal fakes passed; and, for each F of :data:`FLAGGED_RATES`, ``fakes_caught_at_F``, the largest
-        fraction of fakes caught by a threshold that flags at most the fraction F of these reals.
+        fraction of fakes caught by a threshold that flags at most the fraction F of these reals. The last is undefined
+        with fewer than 1 / F reals. :mod:`~detector_core.evaluation.intervals` says where the intervals come from.
     """
     fakes = int(is_fake_N.sum())
-    reason = undefined_reason(len(is_fake_N) - fakes, fakes)
+    reals = len(is_fake_N) - fakes
+    values, reason = ranking_values(is_fake_N, score_N), undefined_reason(reals, fakes)
     if reason:
         return dict.fromkeys(RANKING_METRICS, Estimate(reason=reason))
-    from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
-
-    flagged, caught, _ = roc_curve(is_fake_N, score_N, drop_intermediate=False)
-    estimates = {
-        "auc": Estimate(value=float(roc_auc_score(is_fake_N, score_N))),
-        "average_precision": Estimate(value=float(average_precision_score(is_fake_N, score_N))),
-        "eer": Estimate(value=_crossing(flagged, 1 - caught)),
-    }
+    bounds = {"auc": intervals.auc_interval(is_fake_N, score_N)}
+    bounds |= intervals.bootstrap_intervals(is_fake_N, score_N, FLAGGED_RATES)
+    estimates = {name: _with_interval(value, bounds[name]) for name, value in values.items() if value is not None}
     for rate in FLAGGED_RATES:
-        most_caught = round(float(caught[flagged <= rate].max()) * fakes)
-        estimates[f"fakes_caught_at_{rate:g}"] = proportion(most_caught, fakes, NO_FAKES)
-    return {name: estimates[name] for name in RANKING_METRICS}
+        name = f"fakes_caught_at_{rate:g}"
+        estimates[name] = _fakes_caught(estimates[name], rate, reals, fakes)
+    return estimates
+
+
+def _with_interval(value: float, interval: Interval) -> Estimate:
+    """The estimate of a bootstrap, which has no interval if every sample gave the same value."""
+    low, high = interval
+    if low == high:
+        return Estimate(value=value, reason="no interval, as all bootstrap samples agree")
+    return Estimate(value=value, low=min(low, value), high=max(high, value))
+
+
+def _fakes_caught(bootstrap: Estimate, rate: float, reals: int, fakes: int) -> Estimate:
+    """Fakes caught at a fraction of reals flagged, as a count and with an interval that is no narrower than Wilson's.
+
+    The bootstrap has the uncertainty of the threshold; where it has none of the fakes, because all are above all reals,
+    Wilson's interval has it.
+    """
+    if rate * reals < 1 - 1e-9:
+        needed = int(np.ceil(1 / rate - 1e-9))
+        return Estimate(reason=f"{100 * rate:g}% of {reals:,} reals is less than one image, at least {needed:,} needed")
+    count = round((bootstrap.value or 0) * fakes)
+    estimate = proportion(count, fakes, NO_FAKES)
+    bounds = [bound for each in (estimate, bootstrap) for bound in (each.low, each.high) if bound is not None]
+    return replace(estimate, low=min(bounds), high=max(bounds))
 
 
 def det_curve(is_fake_N: Flags, score_N: Scores) -> dict[str, list[float]]:
@@ -226,17 +248,6 @@ def det_curve(is_fake_N: Flags, score_N: Scores) -> dict[str, list[float]]:
 
     flagged, caught, _ = roc_curve(is_fake_N, score_N)
     return {"reals_flagged_rate": flagged.tolist(), "fakes_passed_rate": (1 - caught).tolist()}
-
-
-def _crossing(rising: Scores, falling: Scores) -> float:
-    """The height at which two piecewise linear curves over the same steps cross.
-
-    ``rising`` starts at 0, ``falling`` at 1.
-    """
-    after = int(np.argmax(rising >= falling))
-    before = after - 1
-    gap_before, gap_after = falling[before] - rising[before], rising[after] - falling[after]
-    return float(rising[before] + gap_before / (gap_before + gap_after) * (rising[after] - rising[before]))
 
 
 def brier_score(is_fake_N: Flags, p_fake_N: Scores) -> float:

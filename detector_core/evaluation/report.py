@@ -5,6 +5,7 @@ Not in this module: computing the scores (:mod:`detector_core.evaluation.scoring
 """
 
 import datetime
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,8 +13,10 @@ import numpy as np
 from scipy.special import expit
 
 from detector_core import labels, storage
-from detector_core.evaluation.calibration import UNCERTAIN, VERDICTS, Calibration, verdicts
+from detector_core.evaluation.calibration import UNCERTAIN, VERDICTS, Calibration, bound_warning, verdicts
+from detector_core.evaluation.intervals import Flags, Scores
 from detector_core.evaluation.metrics import (
+    DECIMALS,
     ERROR_RATES,
     METRICS,
     NO_FAKES,
@@ -22,8 +25,6 @@ from detector_core.evaluation.metrics import (
     RANKING_METRICS,
     ROBUSTNESS_METRICS,
     Confusion,
-    Flags,
-    Scores,
     brier_score,
     det_curve,
     expected_calibration_error,
@@ -131,13 +132,14 @@ def build_report(
         "data": data,
         "split": split,
         "seen": seen,
-        "warnings": _warnings(calibration.chosen_on, model["data"], data, split),
+        "warnings": _warnings(calibration, model["data"], data, split),
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         **summarize(scores, calibration),
     }
 
 
-def _warnings(chosen_on: dict[str, Any], trained_on: dict[str, Any], data: dict[str, Any], split: str) -> list[str]:
+def _warnings(calibration: Calibration, trained_on: dict[str, Any], data: dict[str, Any], split: str) -> list[str]:
+    chosen_on = calibration.chosen_on
     same = trained_on["fingerprint"] == data["fingerprint"]
     warnings = [SEEN_SPLIT_WARNINGS[split]] if split in SEEN_SPLIT_WARNINGS and same else []
     if data["generated"] or trained_on["generated"]:
@@ -151,7 +153,8 @@ def _warnings(chosen_on: dict[str, Any], trained_on: dict[str, Any], data: dict[
         warnings.append("No thresholds were chosen: the threshold is 0.5, and no verdict is uncertain")
     elif split not in SEEN_SPLIT_WARNINGS and chosen_on["fingerprint"] != trained_on["fingerprint"]:
         warnings.append(f"The thresholds were chosen on {chosen_on['name']}, not on the model's own data set")
-    return warnings
+    at_bound = bound_warning(calibration)
+    return [*warnings, *([at_bound] if at_bound else [])]
 
 
 def describe_model(folder: str, artifact: Artifact) -> dict[str, Any]:
@@ -191,12 +194,13 @@ def format_report(report: dict[str, Any]) -> str:
     lines = [
         title,
         *(f"  !! {warning}" for warning in report["warnings"]),
+        *(f"  {label:52}{value}" for label, value in headline(report)),
         f"  {'':20}{'is real':>10}{'is fake':>10}",
         f"  {'called real':20}{counts['reals_passed']:>10,}{counts['fakes_passed']:>10,}",
         f"  {'called fake':20}{counts['reals_flagged']:>10,}{counts['fakes_caught']:>10,}",
-        f"  called fake if p_fake >= {report['threshold']:.4f}; 95% intervals in brackets:",
+        f"  called fake (flagged) if p_fake >= {report['threshold']:.4f}; 95% intervals in brackets:",
         *(f"  {METRICS[name]:52}{format_percent(estimate)}" for name, estimate in report["metrics"].items()),
-        *(f"  {label:52}{format_estimate(ranks[name])}" for name, label in RANKING_METRICS.items()),
+        *(f"  {label:52}{format_estimate(name, ranks[name])}" for name, label in RANKING_METRICS.items()),
         f"  {UNCALIBRATED_LABEL}: {format_uncalibrated(report)}",
         *_uncertain_lines(report),
     ]
@@ -224,7 +228,7 @@ def _uncertain_lines(report: dict[str, Any]) -> list[str]:
 def _robustness_line(row: dict[str, Any]) -> str:
     line = f"  {row['change']:30}"
     for metric in ROBUSTNESS_METRICS:
-        cell = "-" if row[metric]["value"] is None else format_estimate(row[metric]).partition(" ")[0]
+        cell = "-" if row[metric]["value"] is None else format_estimate(metric, row[metric]).partition(" ")[0]
         line += f"  {cell:>{len(short_label(metric))}}"
     return line
 
@@ -235,19 +239,35 @@ def format_uncalibrated(report: dict[str, Any]) -> str:
     return ", ".join(f"{short_label(name)} {format_percent(report['uncalibrated'][name])}" for name in shown)
 
 
+def headline(report: dict[str, Any]) -> list[tuple[str, str]]:
+    """Label and value of what a report says first: both error rates at the frozen threshold, and the ROC AUC.
+
+    Verdicts that may be uncertain and the model without calibration have other rates, under names of their own.
+    """
+    rates = [(short_label(name), format_percent(report["metrics"][name])) for name in ERROR_RATES]
+    return [*rates, (RANKING_METRICS["auc"], format_estimate("auc", report["ranking"]["auc"]))]
+
+
 def format_percent(estimate: dict[str, Any]) -> str:
-    """``98.21% (97.10-98.90)``, or the reason why it is undefined."""
-    if estimate["value"] is None:
-        return f"undefined: {estimate['reason']}"
-    interval = f" ({estimate['low']:.2%}-{estimate['high']:.2%})".replace("%", "") if "low" in estimate else ""
-    return f"{100 * estimate['value']:.2f}%{interval}"
+    """``98.21% (97.10-98.90)``, or the reason why it or its interval is undefined."""
+    return _format(estimate, lambda value: f"{100 * value:.2f}", "%")
 
 
 def format_number(estimate: dict[str, Any]) -> str:
-    """Four digits, or the reason why it is undefined."""
-    return f"undefined: {estimate['reason']}" if estimate["value"] is None else f"{estimate['value']:.4f}"
+    """``0.9821 (0.9710-0.9890)``, or the reason why it or its interval is undefined."""
+    return _format(estimate, lambda value: f"{value:.4f}", "")
 
 
-def format_estimate(estimate: dict[str, Any]) -> str:
-    """Percent for a proportion, which has an interval; four digits for any other metric."""
-    return format_percent(estimate) if "low" in estimate else format_number(estimate)
+def format_estimate(name: str, estimate: dict[str, Any]) -> str:
+    """A metric as a decimal number if it is one of :data:`DECIMALS`, else in percent."""
+    return format_number(estimate) if name in DECIMALS else format_percent(estimate)
+
+
+def _format(estimate: dict[str, Any], number: Callable[[float], str], unit: str) -> str:
+    reason = estimate.get("reason")
+    if estimate["value"] is None:
+        return f"undefined: {reason}"
+    value = number(estimate["value"]) + unit
+    if "low" in estimate:
+        return f"{value} ({number(estimate['low'])}-{number(estimate['high'])})"
+    return f"{value} ({reason})" if reason else value

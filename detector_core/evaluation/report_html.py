@@ -15,7 +15,14 @@ from scipy.stats import norm
 from detector_core import plotting, storage
 from detector_core.evaluation.explain import WORST_IMAGES
 from detector_core.evaluation.html_page import escape, html_table, image, page, table, warnings
-from detector_core.evaluation.metrics import ERROR_RATES, METRICS, RANKING_METRICS, ROBUSTNESS_METRICS, short_label
+from detector_core.evaluation.metrics import (
+    DECIMALS,
+    ERROR_RATES,
+    METRICS,
+    RANKING_METRICS,
+    ROBUSTNESS_METRICS,
+    short_label,
+)
 from detector_core.evaluation.report import (
     REPORT,
     UNCALIBRATED_LABEL,
@@ -23,6 +30,7 @@ from detector_core.evaluation.report import (
     format_number,
     format_percent,
     format_uncalibrated,
+    headline,
 )
 from detector_core.evaluation.scoring import SCORES
 from detector_core.labels import FAKE, LABELS, REAL
@@ -76,15 +84,18 @@ def render_page(report: dict[str, Any], images: dict[str, bytes]) -> str:
         warnings(report["warnings"]),
         f"<p>{escape(model['variant'])}, weights <code>{model['weights_sha256'][:12]}</code>, evaluated "
         f"{escape(report['created'])} on {report['images'][REAL]:,} real and {report['images'][FAKE]:,} fake images. "
-        f"The positive class is real, as in the paper; intervals are 95% confidence intervals.</p>",
-        "<h2>Real or fake, at one threshold</h2>",
-        f"<p>An image is called fake if p_fake is at least {report['threshold']:.4f}.</p>",
+        f"Intervals are 95% confidence intervals.</p>",
+        table(("", ""), headline(report)),
+        f"<p>An image is flagged, that is called fake, if p_fake is at least {report['threshold']:.4f}. Fakes passed "
+        f"are all fakes that are not flagged.</p>",
+        "<h2>Real or fake, at this threshold</h2>",
+        "<p>The positive class is real, as in the paper.</p>",
         _confusion(report["confusion"]),
         table(("", ""), [(METRICS[name], format_percent(value)) for name, value in report["metrics"].items()]),
         f"<p>{UNCALIBRATED_LABEL.capitalize()}: {escape(format_uncalibrated(report))}.</p>",
         "<h2>Ranking, independent of the threshold</h2>",
         "<p>Here the positive class is fake.</p>",
-        table(("", ""), [(label, format_estimate(report["ranking"][name])) for name, label in RANKING_METRICS.items()]),
+        table(("", ""), _ranking(report["ranking"])),
         "<h2>Real, uncertain or fake</h2>",
         _with_uncertain(report),
         "<h2>Calibration: is p_fake a probability?</h2>",
@@ -95,6 +106,10 @@ def render_page(report: dict[str, Any], images: dict[str, bytes]) -> str:
         *([_worst_images(images[WORST_IMAGES])] if WORST_IMAGES in images else []),
     ]
     return page(title, parts)
+
+
+def _ranking(ranks: dict[str, Any]) -> list[tuple[str, str]]:
+    return [(label, format_estimate(name, ranks[name])) for name, label in RANKING_METRICS.items()]
 
 
 def _worst_images(png: bytes) -> str:
@@ -172,7 +187,7 @@ def _colored_cell(name: str, estimate: dict[str, Any]) -> str:
         return f"<td>{escape(format_number(estimate))}</td>"
     score, chance = 1 - value if name in ERROR_RATES else value, _CHANCE.get(name, 0.5)
     goodness = max(0, (score - chance) / (1 - chance))
-    text = f"{100 * value:.2f}%" if "low" in estimate else format_number(estimate)
+    text = f"{value:.4f}" if name in DECIMALS else f"{100 * value:.2f}%"
     return f'<td style="background:hsl({120 * goodness:.0f} 70% 80%)">{text}</td>'
 
 

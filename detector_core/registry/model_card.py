@@ -130,7 +130,7 @@ def _metrics(report: dict[str, Any]) -> str:
     ]
     if "robustness" in report:
         rows = [
-            " | ".join([row["change"], *(format_estimate(row[metric]) for metric in ROBUSTNESS_METRICS)])
+            " | ".join([row["change"], *(format_estimate(metric, row[metric]) for metric in ROBUSTNESS_METRICS)])
             for row in report["robustness"]
         ]
         lines += _table(" | ".join(["changed images", *map(short_label, ROBUSTNESS_METRICS)]), rows)

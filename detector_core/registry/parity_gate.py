@@ -21,7 +21,7 @@ from detector_core.config import PreprocessSpec
 from detector_core.data.loading import ImageDataset
 from detector_core.errors import BadImage, OperationRefused
 from detector_core.evaluation.calibration import Calibration, verdicts
-from detector_core.evaluation.metrics import ranking
+from detector_core.evaluation.metrics import ranking_values
 from detector_core.evaluation.scoring import load_batches
 from detector_core.registry.engines import PRECISIONS, Engine
 
@@ -75,12 +75,12 @@ def compare_precisions(
     """
     logits, seconds = _compute_logits(engines, rows, root, preprocess, progress)
     is_fake = labels.is_fake(rows["label"])
-    baseline_auc = ranking(is_fake, logits[BASELINE])["auc"].value
+    baseline_auc = ranking_values(is_fake, logits[BASELINE])["auc"]
     baseline_verdicts = verdicts(calibration.p_fake(logits[BASELINE]), calibration)
     results = []
     for precision, logit_N in logits.items():
         finite = bool(np.isfinite(logit_N).all())
-        auc = ranking(is_fake, logit_N)["auc"].value if finite else None
+        auc = ranking_values(is_fake, logit_N)["auc"] if finite else None
         result = PrecisionResult(
             precision=precision,
             auc=auc,

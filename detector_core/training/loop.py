@@ -206,8 +206,8 @@ def _end_epoch(
             f"model; try a lower learning rate (now {state.spec.optim.learning_rate:g})"
         )
     lowest = progress.history[progress.best_epoch]["val_loss"] if progress.best_epoch >= 0 else math.inf
-    ranking = metrics.ranking(targets > 0.5, logits)
-    caught = ranking["fakes_caught_at_0.01"].value
+    ranking = metrics.ranking_values(targets > 0.5, logits)
+    caught = ranking["fakes_caught_at_0.01"]
     report = EpochReport(
         epoch=progress.epoch + 1,
         epochs=state.spec.optim.epochs,
@@ -217,7 +217,7 @@ def _end_epoch(
         train_accuracy=sums["correct"] / max(sums["images"], 1),
         val_loss=val_loss,
         val_accuracy=float(np.mean((logits > 0) == (targets > 0.5))),
-        val_auc=ranking["auc"].value,
+        val_auc=ranking["auc"],
         fakes_passed_at_1pct=None if caught is None else 1 - caught,
         best=val_loss < lowest,
         seconds=sums["seconds"],

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 
 from detector_core.evaluation.calibration import UNCALIBRATED, Calibration
 from detector_core.evaluation.metrics import ERROR_RATES
-from detector_core.evaluation.report import build_report, format_report, summarize
+from detector_core.evaluation.report import build_report, format_report, headline, summarize
 
 DATA = {"name": "tiny", "generated": False, "fingerprint": "a" * 64, "counts": {}}
 MODEL = {"run": "run", "variant": "resnet68", "weights_sha256": "w", "data": DATA}
@@ -87,6 +88,28 @@ def test_other_circumstances_that_a_reader_must_know_are_warnings(changes: dict[
 def test_default_thresholds_are_a_warning() -> None:
     report = build_report(scores_of([-3.0], [3.0]), UNCALIBRATED, model=MODEL, data=DATA, split="test")
     assert "No thresholds were chosen" in report["warnings"][0]
+
+
+@pytest.mark.parametrize(
+    ("temperature", "words"), [(100.0, "upper bound, 100"), (0.1, "lower bound, 0.1"), (1.0, None)]
+)
+def test_a_temperature_at_its_bound_is_a_warning(temperature: float, words: str | None) -> None:
+    calibration = replace(CHOSEN, temperature=temperature)
+    report = build_report(scores_of([-3.0], [3.0]), calibration, model=MODEL, data=DATA, split="test")
+    assert [words in warning for warning in report["warnings"] if words] == ([True] if words else [])
+    assert len(report["warnings"]) == (1 if words else 0)
+
+
+def test_the_first_figures_are_both_errors_at_the_threshold_and_the_auc() -> None:
+    report = build_report(scores_of([-4.0] * 9 + [4.0], [4.0] * 10), CHOSEN, model=MODEL, data=DATA, split="test")
+    assert headline(report) == [
+        ("fakes passed", "0.00% (0.00-27.75)"),
+        ("reals flagged", "10.00% (1.79-40.42)"),
+        ("ROC AUC", headline(report)[2][1]),
+    ]
+    assert headline(report)[2][1].startswith("0.9500 (0.")
+    first = format_report(report).splitlines()[1]
+    assert first.split() == ["fakes", "passed", "0.00%", "(0.00-27.75)"]
 
 
 def test_the_text_table_shows_percent_with_intervals() -> None:

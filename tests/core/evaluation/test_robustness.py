@@ -91,10 +91,10 @@ def test_a_score_that_is_not_finite_is_refused_with_its_file_and_change(tiny_dat
 
 
 def test_the_metrics_of_a_row_are_those_of_its_scores() -> None:
-    """Ten reals and ten fakes; of a p_fake of 0.5 or more, three are real and eight fake."""
-    labels = ["real"] * 10 + ["fake"] * 10
-    separated = np.repeat([-3.0, 3.0], 10)
-    blurred = np.array([-2.0] * 7 + [1.0, 1.0, 2.5] + [-1.0, -1.0] + [2.0] * 3 + [3.0] * 5)
+    """A hundred reals and ten fakes; 30 of the former and eight of the latter have a p_fake of 0.5 or more."""
+    labels = ["real"] * 100 + ["fake"] * 10
+    separated = np.repeat([-3.0, 3.0], (100, 10))
+    blurred = np.array([-2.0] * 70 + [1.0] * 20 + [2.25] * 9 + [2.5] + [-1.0, -1.0] + [2.0] * 3 + [2.4] + [3.0] * 4)
     grid = pd.DataFrame({"path": labels, "label": labels, **dict.fromkeys((UNCHANGED, *CHANGES), separated)})
     rows = {row["change"]: row for row in evaluate_grid(grid.assign(**{"blur sigma 3": blurred}), UNCALIBRATED)}
     assert list(rows) == [UNCHANGED, *CHANGES]
@@ -106,9 +106,9 @@ def test_the_metrics_of_a_row_are_those_of_its_scores() -> None:
         "reals_flagged_rate": 0,
     }
     assert {name: estimate["value"] for name, estimate in rows["blur sigma 3"].items() if name != "change"} == {
-        "auc": pytest.approx((2 * 7 + 3 * 9 + 5 * 10) / 100),  # reals below each fake
-        "fakes_caught_at_0.01": 0.5,  # those above 2.5, the highest score of a real
-        "accuracy": 0.75,
+        "auc": pytest.approx((2 * 70 + 3 * 90 + 99 + 4 * 100) / 1000),  # reals below each fake
+        "fakes_caught_at_0.01": 0.5,  # those above 2.25, the second highest score of a real
+        "accuracy": pytest.approx(78 / 110),
         "fakes_passed_rate": 0.2,
         "reals_flagged_rate": 0.3,
     }

@@ -20,7 +20,7 @@ def test_the_card_of_a_model_of_photographs(tmp_path: Path) -> None:
     report |= {
         "warnings": ["the thresholds were chosen elsewhere"],
         "robustness": [
-            {**row, "change": change, "auc": {"value": auc, "reason": "no reals"}}
+            {**row, "change": change, "auc": {"value": auc} if auc else {"value": None, "reason": "no reals"}}
             for change, auc in (
                 ("unchanged", 0.95),
                 ("JPEG quality 95", 0.94),

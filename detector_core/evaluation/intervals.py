@@ -1,0 +1,183 @@
+"""95% confidence intervals and a paired test that hold where metrics of a detector come from few images.
+
+* Proportions: Wilson.
+* ROC AUC: DeLong, on the logit scale so that the interval stays within 0 to 1; Newcombe's method 5 where DeLong's
+  variance is 0 or cannot be estimated (perfectly separated classes, a class of one image).
+* Two ROC AUCs of the same images: DeLong's paired test.
+* Average precision, equal error rate and fakes caught at a fraction of reals flagged: a stratified bootstrap. Their
+  threshold moves with the images, which an interval at a fixed threshold leaves out.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detector_core.evaluation.ranking_curves import Curves
+
+CONFIDENCE = 0.95
+BOOTSTRAP_SAMPLES = 1000
+SEED = 0
+"""The bootstrap draws the same samples every time, so that the same scores give the same interval."""
+_CELLS = 2_000_000
+"""Largest number of (bootstrap sample, threshold) pairs in memory at a time."""
+
+Flags = NDArray[np.bool_]
+Scores = NDArray[np.floating[Any]]
+Floats = NDArray[np.float64]
+Interval = tuple[float, float]
+
+
+def wilson_interval(count: int, of: int) -> Interval:
+    """The interval of the proportion ``count / of``; ``of`` is at least 1.
+
+    Source: E. B. Wilson, "Probable inference, the law of succession, and statistical inference", 1927.
+    """
+    from scipy.stats import binomtest
+
+    interval = binomtest(count, of).proportion_ci(CONFIDENCE, method="wilson")
+    return float(interval.low), float(interval.high)
+
+
+def auc(is_fake_N: Flags, score_N: Scores) -> float:
+    """The ROC AUC with fake as the positive class; both classes need an image."""
+    return float(_placements(is_fake_N, score_N)[0].mean())
+
+
+def auc_interval(is_fake_N: Flags, score_N: Scores) -> Interval:
+    """The interval of the ROC AUC; both classes need an image.
+
+    Source: E. R. DeLong et al., "Comparing the areas under two or more correlated receiver operating characteristic
+    curves: a nonparametric approach", 1988; on the logit scale as M. S. Pepe, "The statistical evaluation of medical
+    tests for classification and prediction", 2003, section 5.2.
+    """
+    from scipy.special import expit, logit
+
+    of_fakes, of_reals = _placements(is_fake_N, score_N)
+    value, deviation = float(of_fakes.mean()), _standard_error(of_fakes, of_reals)
+    if not 0 < value < 1 or deviation == 0:
+        return _newcombe_interval(value, len(of_fakes), len(of_reals))
+    half = _z() * deviation / (value * (1 - value))
+    return float(expit(logit(value) - half)), float(expit(logit(value) + half))
+
+
+@dataclass(frozen=True, kw_only=True)
+class AucDifference:
+    """DeLong's paired test of two ROC AUCs on the same images.
+
+    ``low``, ``high`` and ``p_value`` are None, with a ``reason``, where the images give the test no variance.
+    """
+
+    difference: float
+    low: float | None = None
+    high: float | None = None
+    p_value: float | None = None
+    reason: str | None = None
+
+
+def compare_aucs(is_fake_N: Flags, first_N: Scores, second_N: Scores) -> AucDifference:
+    """Tests whether two models differ in ROC AUC on the same images, two-sided; both classes need an image.
+
+    Returns:
+        ``difference``, the AUC of the first minus that of the second, its interval, and the p-value; 1 if both order
+        the images alike.
+
+    Source: DeLong et al., see :func:`auc_interval`.
+    """
+    from scipy.stats import norm
+
+    first, second = _placements(is_fake_N, first_N), _placements(is_fake_N, second_N)
+    of_fakes, of_reals = first[0] - second[0], first[1] - second[1]
+    difference = float(of_fakes.mean())
+    if not of_fakes.any() and not of_reals.any():
+        return AucDifference(difference=0.0, low=0.0, high=0.0, p_value=1.0)
+    deviation = _standard_error(of_fakes, of_reals)
+    if deviation == 0:
+        return AucDifference(difference=difference, reason="these images are too few or too alike to test a difference")
+    p_value = float(2 * norm.sf(abs(difference) / deviation))
+    half = _z() * deviation
+    return AucDifference(difference=difference, low=difference - half, high=difference + half, p_value=p_value)
+
+
+def bootstrap_intervals(is_fake_N: Flags, score_N: Scores, rates: tuple[float, ...]) -> dict[str, Interval]:
+    """Percentile intervals of the values of :meth:`Curves.values`, except the AUC; both classes need an image.
+
+    Reals and fakes are drawn separately, as many as there are, with replacement (B. Efron and R. Tibshirani, "An
+    introduction to the bootstrap", 1993). A threshold is chosen anew on each sample, so the interval contains the
+    uncertainty of the threshold.
+    """
+    group_N = np.unique(score_N, return_inverse=True)[1].astype(np.int64)
+    group_N = group_N.max() - group_N  # the highest score first
+    groups = int(group_N.max()) + 1
+    rng = np.random.default_rng(SEED)
+    batch = max(1, min(BOOTSTRAP_SAMPLES, _CELLS // groups))
+    parts = []
+    for start in range(0, BOOTSTRAP_SAMPLES, batch):
+        samples = min(batch, BOOTSTRAP_SAMPLES - start)
+        reals, fakes = (_resample(np.sort(group_N[of]), groups, samples, rng) for of in (~is_fake_N, is_fake_N))
+        parts.append(Curves(reals, fakes).values(rates))
+    tail = (1 - CONFIDENCE) / 2
+    intervals = {}
+    for name in parts[0]:
+        low, high = np.quantile(np.concatenate([part[name] for part in parts]), (tail, 1 - tail))
+        intervals[name] = float(low), float(high)
+    return intervals
+
+
+def _resample(group_M: NDArray[np.int64], groups: int, samples: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """How often each group occurs in each sample of one class, int64 of shape (samples, groups)."""
+    drawn = group_M[rng.integers(0, len(group_M), (samples, len(group_M)))] + groups * np.arange(samples)[:, None]
+    return np.bincount(drawn.ravel(), minlength=samples * groups).reshape(samples, groups)
+
+
+def _placements(is_fake_N: Flags, score_N: Scores) -> tuple[Floats, Floats]:
+    """The fraction of reals below each fake, and of fakes above each real; ties count half.
+
+    The mean of either is the ROC AUC, and their variances are DeLong's (1988) structural components.
+    """
+    from scipy.stats import rankdata
+
+    fake, real = score_N[is_fake_N], score_N[~is_fake_N]
+    rank_N = rankdata(np.concatenate([fake, real]))
+    of_fakes = (rank_N[: len(fake)] - rankdata(fake)) / len(real)
+    of_reals = 1 - (rank_N[len(fake) :] - rankdata(real)) / len(fake)
+    return of_fakes, of_reals
+
+
+def _standard_error(of_fakes: Floats, of_reals: Floats) -> float:
+    """DeLong's standard error of the mean placement; 0 if a class has a single image."""
+    if min(len(of_fakes), len(of_reals)) < 2:
+        return 0.0
+    return float(np.sqrt(of_fakes.var(ddof=1) / len(of_fakes) + of_reals.var(ddof=1) / len(of_reals)))
+
+
+def _newcombe_interval(value: float, fakes: int, reals: int) -> Interval:
+    """The interval of an AUC from its value alone; not empty where the value is 0 or 1.
+
+    Source: R. G. Newcombe, "Confidence intervals for an effect size measure based on the Mann-Whitney statistic.
+    Part 2", 2006, method 5.
+    """
+    from scipy.optimize import brentq
+
+    more, tiny = (fakes + reals) / 2 - 1, 1e-12
+
+    def lower(of: float) -> float:
+        """The AUC below ``of`` that lies 1.96 of its own standard errors away from it."""
+        if of <= tiny:
+            return 0.0
+
+        def distance(a: float) -> float:
+            variance = a * (1 - a) * (1 + more * (1 - a) / (2 - a) + more * a / (1 + a)) / (fakes * reals)
+            return float(of - a - _z() * np.sqrt(variance))
+
+        return float(brentq(distance, 0.0, min(of, 1 - tiny)))
+
+    return lower(value), 1 - lower(1 - value)
+
+
+def _z() -> float:
+    """The quantile of the normal distribution of a two-sided 95% interval: 1.96."""
+    from scipy.stats import norm
+
+    return float(norm.ppf((1 + CONFIDENCE) / 2))
