@@ -8,10 +8,12 @@ chooses the temperature and both thresholds on it, and saves them as calibration
 they are frozen: later evaluations use them, on any data set, unless --recalibrate is given. Do not recalibrate a
 promoted VERSION: recalibrate its run and promote that.
 
-MODEL/evaluation/SPLIT receives scores.parquet (path, label, logit and calibrated p_fake of each image), report.json
-(metrics as fractions, with intervals), plots, worst.png (the images it gets most wrong, with heat maps), and
-report.html, which contains all of that and opens offline. For a data set that the model was not trained on, the folder
-is SPLIT-FINGERPRINT, so the report on the model's own data set is kept. A human-readable table is printed to stderr.
+MODEL/evaluation/SPLIT receives scores.parquet (path, label, source, logit and calibrated p_fake of each image),
+report.json (metrics as fractions, with intervals, also by source if the images have several), plots, worst.png (the
+images it gets most wrong, with heat maps), and report.html, which contains all of that and opens offline. For a data
+set that the model was not trained on, the folder is SPLIT-FINGERPRINT, so the report on the model's own data set is
+kept. A human-readable table is printed to stderr. Sources that the model was trained without (jobs.train --leave-out)
+choose no threshold and are in no metric but their own.
 
 The scores do not depend on the number of workers.
 
@@ -30,7 +32,8 @@ from detector_core.data.manifest import Manifest
 from detector_core.errors import BadConfig, BadManifest
 from detector_core.evaluation import calibration, explain, report_html
 from detector_core.evaluation.calibration import UNCALIBRATED, Calibration
-from detector_core.evaluation.report import build_report, describe_model, format_report, report_folder
+from detector_core.evaluation.report import build_report, describe_model, report_folder, without_sources
+from detector_core.evaluation.report_text import format_report
 from detector_core.evaluation.robustness import CHANGES, evaluate_grid, score_grid
 from detector_core.labels import SPLITS
 from detector_core.networks import artifacts
@@ -126,21 +129,23 @@ def evaluate_model(
     """
     folder = artifacts.find(run_or_model)
     artifact = artifacts.read(folder)
-    rows = data.split(split)
+    rows, own = data.split(split), data.fingerprint == artifact.data["fingerprint"]
+    trained_on = data.without(artifact.data.get("left_out", ())) if own else data
     model_calibration = UNCALIBRATED if recalibrate else calibration.load(folder, artifact.weights_sha256)
     with ScoringWorkers(folder, data.root, workers=workers, gpu=gpu) as scoring_workers:
         calibration_scores: dict[str, pd.DataFrame] = {}
         if not model_calibration.chosen_on:
             model_calibration, calibration_scores = calibrate(
-                scoring_workers, artifact, data, max_fakes_passed=max_fakes_passed
+                scoring_workers, artifact, trained_on, max_fakes_passed=max_fakes_passed
             )
             if model_calibration.chosen_on:
                 calibration.save(folder, model_calibration)
         scores = calibration_scores.get(split)
-        if scores is None:
+        if scores is None or len(scores) < len(rows):
             scores = scoring_workers.score(rows, f"scoring {split}")
-        grid = scoring_workers.score(rows, "scoring changed images", score_grid) if robustness else None
-    scores = scores.assign(p_fake=model_calibration.p_fake(scores["logit"]))
+        seen = without_sources(rows, trained_on.left_out)
+        grid = scoring_workers.score(seen, "scoring changed images", score_grid) if robustness else None
+    scores = scores.assign(p_fake=model_calibration.p_fake(scores["logit"]), source=rows["source"].to_numpy())
     model = describe_model(folder, artifact)
     report = build_report(scores, model_calibration, model=model, data=data.describe(), split=split)
     if grid is not None:
@@ -149,7 +154,6 @@ def evaluate_model(
     worst = explain.draw_worst_images(
         network, artifact.spec.preprocess, scores, data.root, model_calibration.fake_above
     )
-    own = data.fingerprint == artifact.data["fingerprint"]
     target = report_folder(folder, split, None if own else data.fingerprint)
     return folder, report, report_html.write(target, scores, report, {explain.WORST_IMAGES: worst})
 

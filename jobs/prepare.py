@@ -13,12 +13,18 @@ SOURCE is a local folder or a URI (s3://, gs://, file://) with one of these layo
 A test split may have one class only, such as the output of a new generator: put it in test/fake, or in fake alone.
 Files are told by their bytes, not by their names; a folder is listed once, however many links lead to it.
 
+An image may have a source (a generator or a camera set: jobs.evaluate reports metrics by source) and a group (a person,
+a video, a seed: the job never divides one between splits, and warns if SOURCE does). Both come from CSVs with the
+columns path and source or group (sources.csv, or train.csv, valid.csv and test.csv), from --source-folder and
+--group-folder, and sources also from --source-of; a later one in this list overrules an earlier one.
+
 DATASET, a folder or URI, receives
 
-  manifest.parquet   one row per image: path, label, split, sha256, width, height, bytes, JPEG quality, perceptual hash
-  audit.json         counts, files that were left out and why, duplicates within and across splits, differences between
-                     CSV rows and files, and how well each property of the files (size, dimensions, brightness, JPEG
-                     tables, ...) alone separates real from fake
+  manifest.parquet   one row per image: path, label, split, sha256, width, height, bytes, JPEG quality, perceptual hash,
+                     source, group
+  audit.json         counts, also by source, files that were left out and why, duplicates and groups within and across
+                     splits, differences between CSV rows and files, and how well each property of the files (size,
+                     dimensions, brightness, JPEG tables, ...) alone separates real from fake
   dataset.json       what the data set is; written last
 
 The images stay where they are. With --faces the data set consists of new images instead: the largest face of each
@@ -29,7 +35,7 @@ After an interruption, run the same command again to continue. On a cluster, eve
 with --faces, to write to DATASET.
 
 The last line on stdout is one JSON object: dataset, images, unreadable, left_out (other files below SOURCE),
-duplicates_across_splits, counts, warnings, fingerprint.
+duplicates_across_splits, groups_across_splits, sources, counts, warnings, fingerprint.
 """
 
 import argparse
@@ -51,7 +57,8 @@ from detector_core.data.audit import audit, groups_across_splits, summary
 from detector_core.data.duplicates import connected_groups, near_duplicate_edges, row_blocks, unpack_hashes
 from detector_core.data.index import Index, scan
 from detector_core.data.inspect import Transform, inspect_images
-from detector_core.data.splits import draw_splits
+from detector_core.data.sources import SourceRules, parse_source_of
+from detector_core.data.splits import draw_splits, join_groups
 from detector_core.errors import BadConfig, BadData, first_line
 from detector_core.images import align
 from jobs.common import cli
@@ -81,6 +88,21 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     parser.add_argument(
         "--sample", type=int, metavar="N", help="use only N images of each split and class, chosen by --seed"
     )
+    parser.add_argument(
+        "--source-folder",
+        type=int,
+        metavar="N",
+        help="the N-th folder below that of the label names the source: 1 in fake/stylegan3/x.png",
+    )
+    parser.add_argument("--group-folder", type=int, metavar="N", help="the N-th folder below it names the group")
+    parser.add_argument(
+        "--source-of",
+        action="append",
+        default=[],
+        metavar="PATTERN=NAME",
+        help="the source of images whose path matches, such as 'fake/sg3-*=stylegan3'; may be repeated, and the first "
+        "that matches counts",
+    )
     parser.add_argument("--download", choices=["kaggle"], help="download the Kaggle data set first (needs kagglehub)")
     cli.run(job, parser.parse_args(argv))
 
@@ -92,6 +114,12 @@ def job(arguments: argparse.Namespace) -> dict[str, Any]:
     index = scan(arguments.source or download_kaggle())
     if arguments.sample is not None:
         index = index.sample(arguments.sample, arguments.seed)
+    rules = SourceRules(
+        source_folder=arguments.source_folder,
+        group_folder=arguments.group_folder,
+        source_of=tuple(map(parse_source_of, arguments.source_of)),
+    )
+    origins = index.origins(rules)
     dataset = storage.absolute(arguments.out)
     name = arguments.name or ("generated demo data" if index.generated else index.source.rpartition("/")[2])
     cli.say(f"{name}: {len(index.frame):,} images below {index.root}")
@@ -104,12 +132,14 @@ def job(arguments: argparse.Namespace) -> dict[str, Any]:
         check_resources(cpus=1, purpose="jobs.prepare")
         properties = inspect_all(index, store, transform)
         frame = index.frame[["path", "label", "split"]].merge(properties, on="path", validate="1:1")
+        frame = frame.merge(origins.frame, on="path", validate="1:1")
         usable = frame["problem"].isna()
         check_classes(frame, index.root)
         group_N = near_duplicate_groups(frame["phash"][usable])
     if index.flat:
-        frame.loc[usable.to_numpy(), "split"] = choose_splits(frame.loc[usable, "label"], group_N, arguments)
-    result = audit(index, frame, group_N)
+        undivided_N = join_groups(group_N, frame.loc[usable, "group"])
+        frame.loc[usable.to_numpy(), "split"] = choose_splits(frame.loc[usable, "label"], undivided_N, arguments)
+    result = audit(index, frame, group_N, origins)
     result["faces"] = "aligned" if arguments.faces else None
     result["sample"] = arguments.sample
     result["split"] = {"seed": arguments.seed, "ratio": list(arguments.ratio)} if index.flat else "folders"
@@ -125,6 +155,8 @@ def job(arguments: argparse.Namespace) -> dict[str, Any]:
         "unreadable": result["unreadable"]["count"],
         "left_out": result["left_out"]["count"],
         "duplicates_across_splits": groups_across_splits(result),
+        "groups_across_splits": result["groups"]["across_splits"],
+        "sources": sorted(result["sources"]),
         "counts": result["counts"],
         "warnings": result["warnings"],
         "fingerprint": saved.fingerprint,

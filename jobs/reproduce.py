@@ -38,7 +38,8 @@ from detector_core.data.manifest import Manifest
 from detector_core.errors import BadConfig
 from detector_core.evaluation import comparison, comparison_html, scoring
 from detector_core.evaluation.comparison import EvaluatedRun
-from detector_core.evaluation.report import REPORT, format_report, report_folder
+from detector_core.evaluation.report import REPORT, report_folder
+from detector_core.evaluation.report_text import format_report
 from detector_core.networks import artifacts, factory
 from detector_core.networks.catalog import find_network
 from detector_core.networks.variants import CUTOUT_SUFFIX, VARIANTS

@@ -3,6 +3,7 @@
   python -m jobs.train resnet68-cutout --data data/faces --storage runs
   python -m jobs.train vggface2 --data data/faces --storage runs --init weights/vggface2.pt --workers 4 --gpu
   python -m jobs.train timm:densenet121 --data data/faces --storage runs --epochs 5
+  python -m jobs.train lite-frozen --data data/faces --storage runs --leave-out stylegan3
   python -m jobs.train all --data data/faces --storage runs --image-size 128 --epochs 2 --init none
 
 VARIANT is one of the paper's six: inception_resnet_v2, vggface2 or resnet68, with or without the suffix -cutout; a
@@ -22,7 +23,7 @@ import argparse
 import datetime
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
@@ -50,6 +51,14 @@ def main(argv: list[str] | None = None) -> NoReturn:
     parser.add_argument("variant", metavar="VARIANT", help="what to train; see above")
     parser.add_argument("--name", help="name of the run; the default is the variant and the time")
     parser.add_argument("--resume", action="store_true", help="continue the run --name from its last checkpoint")
+    parser.add_argument(
+        "--leave-out",
+        action="append",
+        default=[],
+        metavar="SOURCE",
+        help="train and choose without the images of this source of the data set, which jobs.evaluate then reports "
+        "apart; may be repeated",
+    )
     spec_flags.add_flags(parser)
     resource_flags.add_flags(parser)
     cli.run(job, parser.parse_args(argv))
@@ -61,7 +70,7 @@ def job(arguments: argparse.Namespace) -> dict[str, Any]:
     if arguments.variant == ALL and arguments.spec:
         raise BadConfig(f"--spec {arguments.spec} is for one variant: it cannot be combined with 'all'")
     specs = [spec_flags.from_flags(arguments, name) for name in names]
-    data = manifest.load(storage.absolute(arguments.data))
+    data = manifest.load(storage.absolute(arguments.data)).without(arguments.leave_out)
     resource_flags.check(arguments, specs, data)
     if arguments.resume and not arguments.name:
         raise BadConfig("--resume needs --name: the run to continue")
@@ -73,7 +82,7 @@ def job(arguments: argparse.Namespace) -> dict[str, Any]:
     todo = {run: spec for run, spec in runs.items() if results[run] is None}
     if todo:
         with connect():
-            requests = resource_flags.requests(arguments, todo)
+            requests = resource_flags.requests(arguments, todo, leave_out=data.left_out)
             try:
                 results |= train(requests, data, keep_checkpoints=arguments.keep_checkpoints)
             except KeyboardInterrupt:
@@ -124,6 +133,8 @@ def finished_result(folder: str, spec: RunSpec, data: manifest.Manifest, *, resu
     changed = spec_flags.differences(before["spec"], spec.to_dict())
     if before["fingerprint"] != data.fingerprint:
         changed.append(f"data set fingerprint was {before['fingerprint'][:12]}, now {data.fingerprint[:12]}")
+    if tuple(before.get("leave_out", ())) != data.left_out:
+        changed.append(f"--leave-out was {_listed(before.get('leave_out', ()))}, now {_listed(data.left_out)}")
     if changed:
         raise OperationRefused(
             f"{folder} was started with different settings ({'; '.join(changed)}): use another --name"
@@ -133,6 +144,10 @@ def finished_result(folder: str, spec: RunSpec, data: manifest.Manifest, *, resu
         return None
     cli.say(f"{folder}: already finished")
     return summary(folder, artifact)
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(names) or "nothing"
 
 
 def _names(arguments: argparse.Namespace, specs: list[RunSpec]) -> list[str]:

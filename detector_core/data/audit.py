@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from detector_core.data.duplicates import MAX_DISTANCE
 from detector_core.data.index import Index
 from detector_core.data.manifest import counts
+from detector_core.data.sources import GROUP, Origins, counts_by_source, describe_sources
 from detector_core.labels import FAKE, LABELS, REAL, SPLITS
 
 TABLE_I: Final = {split: dict.fromkeys(LABELS, n) for split, n in zip(SPLITS, (50_000, 10_000, 10_000), strict=True)}
@@ -26,14 +27,15 @@ _MAX_EXAMPLES: Final = 20
 _MAX_LISTED: Final = 1000
 
 
-def audit(index: Index, frame: pd.DataFrame, group_N: NDArray[np.int64]) -> dict[str, Any]:
+def audit(index: Index, frame: pd.DataFrame, group_N: NDArray[np.int64], origins: Origins) -> dict[str, Any]:
     """Audits a data set.
 
     Args:
         index: the source of the images.
-        frame: one row per image with ``path``, ``label``, ``split``, ``problem`` and the columns of
-            :data:`detector_core.data.inspect.PROPERTIES`, which are empty where ``problem`` is not.
+        frame: one row per image with ``path``, ``label``, ``split``, ``source``, ``group``, ``problem`` and the columns
+            of :data:`detector_core.data.inspect.PROPERTIES`, which are empty where ``problem`` is not.
         group_N: the near-duplicate group of each row *without* a problem, shape (N,).
+        origins: where sources and groups were found.
 
     Returns:
         The content of ``audit.json``. Its ``warnings`` are one sentence each, the most serious first.
@@ -51,6 +53,9 @@ def audit(index: Index, frame: pd.DataFrame, group_N: NDArray[np.int64]) -> dict
             "exact": duplicates(good, good["sha256"].factorize()[0]),
             "near": {"bits": MAX_DISTANCE, **duplicates(good, group_N)},
         },
+        "sources": counts_by_source(good),
+        "groups": named_groups(good),
+        "origins": {"csvs": origins.csvs, "rows_without_file": _examples(origins.unknown_paths)},
         "shortcuts": shortcuts(good),
     }
     return {**result, "warnings": warnings(result)}
@@ -88,6 +93,20 @@ def duplicates(frame: pd.DataFrame, group_N: NDArray[np.int64]) -> dict[str, Any
         "across_labels": int((labels > 1).sum()),
         "examples": [paths[group][:_MAX_EXAMPLES] for group in example_groups],
     }
+
+
+def named_groups(frame: pd.DataFrame) -> dict[str, Any]:
+    """Like :func:`duplicates`, of the groups that the data set names; and ``images_without`` a group."""
+    named = frame[frame[GROUP].notna()]
+    return {
+        "named": int(named[GROUP].nunique()),
+        "images_without": len(frame) - len(named),
+        **duplicates(named, named[GROUP].factorize()[0].astype(np.int64)),
+    }
+
+
+def _examples(paths: list[str]) -> dict[str, Any]:
+    return {"count": len(paths), "examples": paths[:_MAX_EXAMPLES]}
 
 
 def shortcuts(frame: pd.DataFrame) -> list[dict[str, Any]]:
@@ -148,6 +167,16 @@ def warnings(result: dict[str, Any]) -> list[str]:
         "groups of identical files labeled both real and fake: {} (one of the labels is wrong)": exact["across_labels"],
         "groups of near-identical images across splits: {} (test metrics will be too optimistic; audit.json lists "
         "examples)": near["across_splits"],
+        "groups (of a person, video or seed) across splits: {} (test metrics will be too optimistic; audit.json lists "
+        "examples)": result["groups"]["across_splits"],
+        "images without a group, while others have one: {} (each is treated as a group of its own)": result["groups"][
+            "images_without"
+        ]
+        if result["groups"]["named"]
+        else 0,
+        "rows of sources or groups without a file: {} (audit.json lists examples)": result["origins"][
+            "rows_without_file"
+        ]["count"],
         "files left out because they cannot be used: {} (audit.json gives the reasons)": result["unreadable"]["count"],
         "CSV rows without a file: {} (is the copy complete?)": _count(csv, "rows_without_file"),
         "files that no CSV lists: {}": _count(csv, "files_without_row"),
@@ -178,6 +207,11 @@ def summary(result: dict[str, Any], title: str) -> str:
             f"  {name} duplicates: {row['groups']} groups of {row['images']} images, "
             f"{row['across_splits']} across splits, {row['across_labels']} across labels"
         )
+    if len(result["sources"]) > 1:
+        lines.append(f"  sources: {describe_sources(result['sources'])}")
+    if result["groups"]["named"]:
+        groups = result["groups"]
+        lines.append(f"  groups: {groups['named']:,}, {groups['across_splits']} across splits")
     for name, title in (("unreadable", "unreadable"), ("left_out", "other files, left out")):
         reasons = ", ".join(f"{reason} ({count})" for reason, count in result[name]["reasons"].items())
         lines.append(f"  {title}: {result[name]['count']}" + (f": {reasons}" if reasons else ""))

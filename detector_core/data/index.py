@@ -24,6 +24,7 @@ import pandas as pd
 
 from detector_core import storage
 from detector_core.data.manifest import GENERATED_MARK
+from detector_core.data.sources import CSVS, Origins, SourceRules, find_origins
 from detector_core.errors import BadConfig, BadData
 from detector_core.labels import FAKE, KAGGLE_NUMBER, LABELS, REAL, SPLITS
 
@@ -31,7 +32,7 @@ KAGGLE_FOLDER: Final = "real_vs_fake/real-vs-fake"
 _BASES: Final = ("", KAGGLE_FOLDER, "real-vs-fake")
 _LABEL_OF: Final = {"real": REAL, "fake": FAKE}
 _SPLIT_OF: Final = {"train": "train", "valid": "valid", "val": "valid", "validation": "valid", "test": "test"}
-_ABOUT_THE_DATA: Final = (*(f"{split}.csv" for split in SPLITS), GENERATED_MARK)
+_ABOUT_THE_DATA: Final = (*CSVS, GENERATED_MARK)
 """Files that say something about the images, and are read."""
 _MAX_EXAMPLES: Final = 20
 _EXPECTED: Final = "expected {train,valid,test}/{real,fake} or {real,fake} with images in them"
@@ -64,6 +65,11 @@ class Index:
         """A hash over the root and every file's path, size and time; intermediate results are stored under it."""
         hashed = pd.util.hash_pandas_object(self.frame, index=False).to_numpy()
         return hashlib.sha256(self.root.encode() + hashed.tobytes()).hexdigest()[:16]
+
+    def origins(self, rules: SourceRules) -> Origins:
+        """Source and group of each image, see :func:`detector_core.data.sources.find_origins`."""
+        folders = dict.fromkeys([self.source, self.root, *_archive_folder(self.root)])
+        return find_origins(self.frame["path"], list(folders), rules)
 
     def sample(self, count: int, seed: int) -> "Index":
         """Draws at most ``count`` images of each split and class.

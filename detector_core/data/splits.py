@@ -1,29 +1,46 @@
 """Draws training, validation and test splits for a data set that comes without them.
 
-Near-duplicates stay together: an image in the test split whose twin is in the training split would measure memory, not
-generalization.
+Near-duplicates stay together, and so do the images of a person, video or seed: an image in the test split whose twin is
+in the training split would measure memory, not generalization.
 """
 
 from collections.abc import Sequence
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
+from detector_core.data.duplicates import connected_groups
 from detector_core.errors import BadConfig, BadData
 from detector_core.labels import LABELS, SPLITS
+
+
+def join_groups(duplicate_N: NDArray[np.int64], groups: pd.Series) -> NDArray[np.int64]:
+    """Groups that are divided neither by near-duplicates nor by the group that the data set names, shape (N,).
+
+    Args:
+        duplicate_N: the near-duplicate group of each image.
+        groups: the named group of each image; None for an image without one.
+    """
+    edges = []
+    for number_N in (duplicate_N, groups.factorize()[0]):  # no group is -1
+        order = np.argsort(number_N, kind="stable")
+        same = (number_N[order][1:] == number_N[order][:-1]) & (number_N[order][1:] >= 0)
+        edges.append(np.stack([order[:-1][same], order[1:][same]], axis=1).astype(np.int64))
+    return connected_groups(len(duplicate_N), edges)
 
 
 def draw_splits(
     labels: Sequence[str], group_N: NDArray[np.int64], *, ratio: Sequence[int], seed: int
 ) -> NDArray[np.object_]:
-    """Assigns each image to a split, stratified by label and grouped by near-duplicates.
+    """Assigns each image to a split, stratified by label and grouped.
 
     Groups are assigned in random order, the largest first, each to the split that lacks most images of its labels. The
     assignment depends on ``seed`` and the group numbers, not on the order of the images.
 
     Args:
         labels: the label of each image, length N.
-        group_N: the near-duplicate group of each image, int64; all images of a group get the same split.
+        group_N: the group of each image, int64, see :func:`join_groups`; all images of a group get the same split.
         ratio: relative sizes of the train, validation and test splits, such as (5, 1, 1).
         seed: seed of the random order.
 

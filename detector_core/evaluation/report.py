@@ -1,11 +1,11 @@
-"""Scores and a calibration -> the report of an evaluation: a dict for ``report.json``, and a text table.
+"""Scores and a calibration -> the report of an evaluation, a dict for ``report.json``.
 
-Not in this module: computing the scores (:mod:`detector_core.evaluation.scoring`), plots and the HTML page
-(:mod:`detector_core.evaluation.report_html`).
+Not in this module: computing the scores (:mod:`detector_core.evaluation.scoring`), the report as text
+(:mod:`detector_core.evaluation.report_text`), plots and the HTML page (:mod:`detector_core.evaluation.report_html`).
 """
 
 import datetime
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,17 +13,13 @@ import numpy as np
 from scipy.special import expit
 
 from detector_core import labels, storage
-from detector_core.evaluation.calibration import UNCERTAIN, VERDICTS, Calibration, bound_warning, verdicts
+from detector_core.evaluation.by_source import evaluate_sources
+from detector_core.evaluation.calibration import VERDICTS, Calibration, bound_warning, verdicts
 from detector_core.evaluation.intervals import Flags, Scores
 from detector_core.evaluation.metrics import (
-    DECIMALS,
-    ERROR_RATES,
-    METRICS,
     NO_FAKES,
     NO_IMAGES,
     NO_REALS,
-    RANKING_METRICS,
-    ROBUSTNESS_METRICS,
     Confusion,
     brier_score,
     det_curve,
@@ -31,7 +27,6 @@ from detector_core.evaluation.metrics import (
     proportion,
     ranking,
     reliability,
-    short_label,
 )
 from detector_core.labels import FAKE, LABELS, REAL
 from detector_core.networks import artifacts
@@ -43,7 +38,6 @@ if TYPE_CHECKING:
 FORMAT = 2
 REPORT = "report.json"
 HISTOGRAM_BINS = 40
-UNCALIBRATED_LABEL = "without calibration, at threshold 0.5"
 SEEN_SPLIT_WARNINGS = {
     "train": "The model was trained on these images: the metrics say nothing about new images",
     "valid": "The weights and the thresholds were chosen on these images: these metrics are optimistic",
@@ -121,21 +115,37 @@ def build_report(
     """``report.json``: what was evaluated, what a reader must know first, and the metrics of :func:`summarize`.
 
     Args:
-        scores: columns label and logit.
+        scores: columns label, logit and, if the images have one, source. Images of sources that the model was trained
+            without are in ``sources`` alone; ``sources`` is there if the images have more than one.
         model: the model: ``run``, ``variant``, ``weights_sha256``, and ``data``, what it was trained on.
         data: :meth:`detector_core.data.manifest.Manifest.describe` of the images.
     """
-    seen = split in SEEN_SPLIT_WARNINGS and model["data"]["fingerprint"] == data["fingerprint"]
+    own = model["data"]["fingerprint"] == data["fingerprint"]
+    left_out = tuple(model["data"].get("left_out", ())) if own else ()
+    sources = evaluate_sources(scores, calibration, left_out) if "source" in scores else None
     return {
         "format": FORMAT,
         "model": model,
         "data": data,
         "split": split,
-        "seen": seen,
+        "seen": own and split in SEEN_SPLIT_WARNINGS,
         "warnings": _warnings(calibration, model["data"], data, split),
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        **summarize(scores, calibration),
+        **summarize(without_sources(scores, left_out), calibration),
+        **({"sources": sources} if sources else {}),
     }
+
+
+def without_sources(images: "pd.DataFrame", left_out: Sequence[str]) -> "pd.DataFrame":
+    """The images of other sources; all images if there are no others.
+
+    Args:
+        images: has a column source unless nothing is left out.
+    """
+    if not left_out:
+        return images
+    kept = images[~images["source"].isin(left_out)]
+    return images if kept.empty else kept.reset_index(drop=True)
 
 
 def _warnings(calibration: Calibration, trained_on: dict[str, Any], data: dict[str, Any], split: str) -> list[str]:
@@ -185,89 +195,3 @@ def report_folder(model_folder: str, split: str, fingerprint: str | None = None)
 def report_paths(model_folder: Path, split: str) -> list[Path]:
     """The files of all reports on a split, of whatever data set, in a local model folder."""
     return sorted((model_folder / artifacts.EVALUATION).glob(f"{split}*/{REPORT}"))
-
-
-def format_report(report: dict[str, Any]) -> str:
-    """The report as a text table for a terminal: percent with 95% intervals."""
-    title = f"{report['model']['run']} on the {report['split']} split of {report['data']['name']}"
-    counts, ranks = report["confusion"], report["ranking"]
-    lines = [
-        title,
-        *(f"  !! {warning}" for warning in report["warnings"]),
-        *(f"  {label:52}{value}" for label, value in headline(report)),
-        f"  {'':20}{'is real':>10}{'is fake':>10}",
-        f"  {'called real':20}{counts['reals_passed']:>10,}{counts['fakes_passed']:>10,}",
-        f"  {'called fake':20}{counts['reals_flagged']:>10,}{counts['fakes_caught']:>10,}",
-        f"  called fake (flagged) if p_fake >= {report['threshold']:.4f}; 95% intervals in brackets:",
-        *(f"  {METRICS[name]:52}{format_percent(estimate)}" for name, estimate in report["metrics"].items()),
-        *(f"  {label:52}{format_estimate(name, ranks[name])}" for name, label in RANKING_METRICS.items()),
-        f"  {UNCALIBRATED_LABEL}: {format_uncalibrated(report)}",
-        *_uncertain_lines(report),
-    ]
-    if "robustness" in report:
-        lines.append(f"  {'changed images':30}" + "".join(f"  {short_label(m)}" for m in ROBUSTNESS_METRICS))
-        lines += [_robustness_line(row) for row in report["robustness"]]
-    return "\n".join(lines)
-
-
-def _uncertain_lines(report: dict[str, Any]) -> list[str]:
-    summary, calibration = report["with_uncertain"], report["calibration"]
-    low, high, error = calibration["real_below"], calibration["fake_above"], calibration["on_these_images"]
-    title = f"with the verdict {UNCERTAIN} from p_fake {low:.4f} to {high:.4f}" if low < high else "never uncertain"
-    counts = {label: ", ".join(f"{n:,} {v}" for v, n in summary["verdicts"][label].items()) for label in LABELS}
-    return [
-        f"  {title}:",
-        *(f"    {label + 's:':8}{row}" for label, row in counts.items()),
-        f"    decided {format_percent(summary['coverage'])}, "
-        f"of these correct {format_percent(summary['accuracy_of_decided'])}",
-        f"  calibration error (ECE) {error['ece_before']:.4f} -> {error['ece_after']:.4f} "
-        f"with temperature {calibration['temperature']:.3f}",
-    ]
-
-
-def _robustness_line(row: dict[str, Any]) -> str:
-    line = f"  {row['change']:30}"
-    for metric in ROBUSTNESS_METRICS:
-        cell = "-" if row[metric]["value"] is None else format_estimate(metric, row[metric]).partition(" ")[0]
-        line += f"  {cell:>{len(short_label(metric))}}"
-    return line
-
-
-def format_uncalibrated(report: dict[str, Any]) -> str:
-    """Accuracy and both error rates without calibration, at 0.5, in one line."""
-    shown = ("accuracy", *ERROR_RATES)
-    return ", ".join(f"{short_label(name)} {format_percent(report['uncalibrated'][name])}" for name in shown)
-
-
-def headline(report: dict[str, Any]) -> list[tuple[str, str]]:
-    """Label and value of what a report says first: both error rates at the frozen threshold, and the ROC AUC.
-
-    Verdicts that may be uncertain and the model without calibration have other rates, under names of their own.
-    """
-    rates = [(short_label(name), format_percent(report["metrics"][name])) for name in ERROR_RATES]
-    return [*rates, (RANKING_METRICS["auc"], format_estimate("auc", report["ranking"]["auc"]))]
-
-
-def format_percent(estimate: dict[str, Any]) -> str:
-    """``98.21% (97.10-98.90)``, or the reason why it or its interval is undefined."""
-    return _format(estimate, lambda value: f"{100 * value:.2f}", "%")
-
-
-def format_number(estimate: dict[str, Any]) -> str:
-    """``0.9821 (0.9710-0.9890)``, or the reason why it or its interval is undefined."""
-    return _format(estimate, lambda value: f"{value:.4f}", "")
-
-
-def format_estimate(name: str, estimate: dict[str, Any]) -> str:
-    """A metric as a decimal number if it is one of :data:`DECIMALS`, else in percent."""
-    return format_number(estimate) if name in DECIMALS else format_percent(estimate)
-
-
-def _format(estimate: dict[str, Any], number: Callable[[float], str], unit: str) -> str:
-    reason = estimate.get("reason")
-    if estimate["value"] is None:
-        return f"undefined: {reason}"
-    value = number(estimate["value"]) + unit
-    if "low" in estimate:
-        return f"{value} ({number(estimate['low'])}-{number(estimate['high'])})"
-    return f"{value} ({reason})" if reason else value

@@ -23,14 +23,16 @@ from detector_core.evaluation.metrics import (
     ROBUSTNESS_METRICS,
     short_label,
 )
-from detector_core.evaluation.report import (
-    REPORT,
+from detector_core.evaluation.report import REPORT
+from detector_core.evaluation.report_text import (
+    SOURCE_HEADER,
     UNCALIBRATED_LABEL,
     format_estimate,
     format_number,
     format_percent,
     format_uncalibrated,
     headline,
+    source_cells,
 )
 from detector_core.evaluation.scoring import SCORES
 from detector_core.labels import FAKE, LABELS, REAL
@@ -96,6 +98,7 @@ def render_page(report: dict[str, Any], images: dict[str, bytes]) -> str:
         "<h2>Ranking, independent of the threshold</h2>",
         "<p>Here the positive class is fake.</p>",
         table(("", ""), _ranking(report["ranking"])),
+        *([_sources(report["sources"])] if "sources" in report else []),
         "<h2>Real, uncertain or fake</h2>",
         _with_uncertain(report),
         "<h2>Calibration: is p_fake a probability?</h2>",
@@ -110,6 +113,15 @@ def render_page(report: dict[str, Any], images: dict[str, bytes]) -> str:
 
 def _ranking(ranks: dict[str, Any]) -> list[tuple[str, str]]:
     return [(label, format_estimate(name, ranks[name])) for name, label in RANKING_METRICS.items()]
+
+
+def _sources(sources: dict[str, Any]) -> str:
+    text = (
+        "<p>At the frozen threshold. A source of one class is ranked against all images of the other class, so its "
+        "average precision depends on how many there are. The means of fakes passed and of both ranking metrics are "
+        "over the sources with fakes, and count no source that was left out of training.</p>"
+    )
+    return f"<h2>By source</h2>{text}{table(SOURCE_HEADER, source_cells(sources))}"
 
 
 def _worst_images(png: bytes) -> str:

@@ -9,7 +9,13 @@ from typing import Any
 from detector_core.evaluation import calibration
 from detector_core.evaluation.calibration import Calibration
 from detector_core.evaluation.metrics import METRICS, ROBUSTNESS_METRICS, short_label
-from detector_core.evaluation.report import format_estimate, format_number, format_percent
+from detector_core.evaluation.report_text import (
+    SOURCE_HEADER,
+    format_estimate,
+    format_number,
+    format_percent,
+    source_cells,
+)
 from detector_core.labels import FAKE, REAL, SPLITS
 from detector_core.networks import artifacts
 from detector_core.networks.artifacts import Artifact
@@ -80,7 +86,8 @@ def _model(artifact: Artifact) -> str:
 
 def _data(artifact: Artifact) -> str:
     data = artifact.data
-    lines = ["## Training data\n", f"{data['name']}, fingerprint `{data['fingerprint'][:12]}`.\n"]
+    left_out = f", without the sources {', '.join(data['left_out'])}" if data.get("left_out") else ""
+    lines = ["## Training data\n", f"{data['name']}{left_out}, fingerprint `{data['fingerprint'][:12]}`.\n"]
     if data.get("counts"):
         rows = [(split, data["counts"][split]) for split in SPLITS]
         lines += _table("split | real | fake", [f"{split} | {n[REAL]:,} | {n[FAKE]:,}" for split, n in rows])
@@ -128,6 +135,8 @@ def _metrics(report: dict[str, Any]) -> str:
         f"from the upper threshold on. The positive class is real.\n",
         *_table("metric | value", rows),
     ]
+    if "sources" in report:
+        lines += _table(" | ".join(SOURCE_HEADER), [" | ".join(row) for row in source_cells(report["sources"])])
     if "robustness" in report:
         rows = [
             " | ".join([row["change"], *(format_estimate(metric, row[metric]) for metric in ROBUSTNESS_METRICS)])

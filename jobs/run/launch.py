@@ -18,7 +18,6 @@ from ray.util.placement_group import remove_placement_group
 
 from detector_core import storage
 from detector_core.config import RunSpec
-from detector_core.data import manifest
 from detector_core.errors import DetectorError, TrainingFailed
 from detector_core.networks import artifacts
 from detector_core.training import checkpoint
@@ -63,7 +62,7 @@ def launch(request: RunRequest, board: Any, callbacks: Sequence[UserCallback] = 
         TrainingFailed: workers were lost more often than ``retries``.
     """
     logging.getLogger("ray.train").setLevel(logging.WARNING)
-    data = manifest.load(request.data).describe()  # now, because it may be gone at the end of a long run
+    data = request.load_data().describe()  # now, because it may be gone at the end of a long run
     trainer = Trainer(
         worker.work,
         train_loop_config={"request": asdict(request), "board": board},

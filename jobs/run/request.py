@@ -5,6 +5,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from detector_core import storage
+from detector_core.data import manifest
+from detector_core.data.manifest import Manifest
 from detector_core.networks import artifacts
 
 RUN = "run.json"
@@ -24,6 +26,7 @@ class RunRequest:
         checkpoint_every: steps between checkpoints within an epoch; 0 saves at the end of epochs only.
         retries: how often a lost worker is replaced.
         cache: folder on each node for decoded images and frozen features; empty caches nothing.
+        leave_out: sources of the data set that the run does not train on.
     """
 
     name: str
@@ -38,11 +41,16 @@ class RunRequest:
     retries: int = 3
     skip_broken: bool = False
     cache: str = ""
+    leave_out: tuple[str, ...] = ()
 
     @property
     def folder(self) -> str:
         """The folder of the run."""
         return storage.join(self.storage, self.name)
+
+    def load_data(self) -> Manifest:
+        """The data set, without the sources that are left out. Raises BadManifest and BadConfig."""
+        return manifest.load(self.data).without(self.leave_out)
 
     @property
     def max_workers(self) -> int:

@@ -109,11 +109,14 @@ def _say_if_enlarged(rows: pd.DataFrame, spec: RunSpec) -> None:
         )
 
 
-def requests(arguments: argparse.Namespace, runs: dict[str, RunSpec], *, concurrent: int = 1) -> list[RunRequest]:
+def requests(
+    arguments: argparse.Namespace, runs: dict[str, RunSpec], *, concurrent: int = 1, leave_out: tuple[str, ...] = ()
+) -> list[RunRequest]:
     """The requests that launch runs, given by name. Call inside :func:`jobs.common.cluster.connect`.
 
     Args:
         concurrent: number of runs at a time, which share the cores of this Ray cluster unless --cpus is given.
+        leave_out: see :attr:`RunRequest.leave_out`.
 
     Raises:
         InsufficientResources: this Ray cluster has fewer cores or GPUs than one run needs.
@@ -135,6 +138,7 @@ def requests(arguments: argparse.Namespace, runs: dict[str, RunSpec], *, concurr
             retries=arguments.retries,
             skip_broken=arguments.skip_broken,
             cache=cache_folder(arguments.cache, spec),
+            leave_out=leave_out,
         )
         for name, spec in runs.items()
     ]

@@ -16,7 +16,6 @@ from ray.train import Checkpoint
 from ray.util import get_current_placement_group
 
 from detector_core.config import RunSpec
-from detector_core.data import manifest
 from detector_core.data.loading import WorkerRank
 from detector_core.errors import DetectorError
 from detector_core.storage import os_errors
@@ -61,7 +60,7 @@ def _train(request: RunRequest, board: Any) -> None:
     """
     context = ray.train.get_context()
     worker = WorkerRank(rank=context.get_world_rank(), world_size=context.get_world_size())
-    spec, data = RunSpec.from_dict(request.spec), manifest.load(request.data)
+    spec, data = RunSpec.from_dict(request.spec), request.load_data()
     device = str(ray.train.torch.get_device())
     state = _load_latest(request.name, board, spec, data.fingerprint, device) or TrainState(
         spec, data.fingerprint, device

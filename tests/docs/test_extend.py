@@ -91,7 +91,7 @@ EVALUATE = """
 import json, sys
 import pandas as pd
 import pytest
-from detector_core.evaluation import comparison, comparison_html, report, report_html
+from detector_core.evaluation import comparison, comparison_html, report, report_html, report_text
 from detector_core.evaluation.calibration import UNCALIBRATED
 from detector_core.networks.variants import spec_for
 data = {"name": "drawn", "generated": True, "fingerprint": "f", "counts": {"train": {"real": 3, "fake": 2}}}
@@ -108,7 +108,7 @@ print(json.dumps({
     "tests": tests,
     "value": made["metrics"]["fake_precision"]["value"],
     "shown": ["precision of fakes" in text for text in (
-        report_html.render_page(made, {}), report.format_report(made), comparison_html.format_comparison(compared)
+        report_html.render_page(made, {}), report_text.format_report(made), comparison_html.format_comparison(compared)
     )],
     "paper": comparison.table_5(compared["means"]).set_index("source")["fake_precision"].to_dict(),
 }))
@@ -128,7 +128,7 @@ GRID = """
 import json, sys
 import pandas as pd
 import pytest
-from detector_core.evaluation import report, report_html
+from detector_core.evaluation import report, report_html, report_text
 from detector_core.evaluation.calibration import UNCALIBRATED
 from detector_core.evaluation.robustness import CHANGES, UNCHANGED, evaluate_grid
 data = {"name": "drawn", "generated": True, "fingerprint": "f", "counts": {"train": {"real": 1, "fake": 1}}}
@@ -141,7 +141,7 @@ tests = pytest.main(["--noconftest", "-q", "-k", "each_change or documented_effe
 print(json.dumps({
     "tests": tests,
     "rows": [row["change"] for row in made["robustness"]].count("grayscale"),
-    "shown": ["grayscale" in text for text in (report_html.render_page(made, {}), report.format_report(made))],
+    "shown": ["grayscale" in text for text in (report_html.render_page(made, {}), report_text.format_report(made))],
 }))
 """
 

@@ -76,7 +76,7 @@ def test_a_run_is_evaluated_and_calibrated_once(model: Path, tiny_dataset: Path,
     report = json.loads((folder / "report.json").read_text())
     assert report["metrics"]["accuracy"]["value"] == first.result["accuracy"]
     scores = pd.read_parquet(folder / "scores.parquet")
-    assert list(scores.columns) == ["path", "label", "logit", "p_fake"]
+    assert list(scores.columns) == ["path", "label", "logit", "p_fake", "source"]
     assert len(scores) == 16
     for text in ("Generated demo data", "fakes passed", "reals flagged", "is real"):
         assert text in first.messages

@@ -61,6 +61,7 @@ def tree(tmp_path: Path) -> Path:
     (root / "test/real/0.jpg").rename(root / "test/real/suffixless")
     put(root, "test/real/notes.jpg", b"no image")
     (root / "train/real/loop").symlink_to(root)
+    (root / "sources.csv").write_text("path,group\ntrain/real/0.jpg,anna\ntest/real/1.jpg,anna\n")
     return root
 
 
@@ -72,7 +73,7 @@ def test_a_tree_becomes_a_data_set_and_finished_chunks_are_not_repeated(tree: Pa
     marked.loc[marked["path"] == "train/real/1.jpg", "jpeg_quality"] = 42
     ChunkStore(str(dataset), index.key).write(0, marked)
 
-    done = run(tree, "--out", dataset)
+    done = run(tree, "--out", dataset, "--source-of", "*/fake/[01].jpg=gan", "--source-of", "*/fake/*=diffusion")
 
     result = result_of(done)
     saved = manifest.load(str(dataset))
@@ -84,14 +85,22 @@ def test_a_tree_becomes_a_data_set_and_finished_chunks_are_not_repeated(tree: Pa
         "unreadable": 2,
         "left_out": 1,
         "duplicates_across_splits": 1,
+        "groups_across_splits": 1,
+        "sources": ["diffusion", "gan", "unnamed"],
         "counts": manifest.counts(saved.frame),
         "warnings": json.loads((dataset / "audit.json").read_text())["warnings"],
         "fingerprint": saved.fingerprint,
     }
     assert result["counts"]["valid"] == {"real": 3, "fake": 4}
-    assert saved.frame.set_index("path").loc["train/real/1.jpg", "jpeg_quality"] == 42, (
-        "the finished chunk was not used"
-    )
+    rows = saved.frame.set_index("path")
+    assert rows.loc[["test/fake/1.jpg", "test/fake/2.jpg", "test/real/1.jpg"], "source"].tolist() == [
+        "gan",
+        "diffusion",
+        "unnamed",
+    ]
+    assert rows.index[rows["group"] == "anna"].tolist() == ["test/real/1.jpg", "train/real/0.jpg"]
+    assert "groups (of a person, video or seed) across splits: 1 (test metrics" in done.messages
+    assert rows.loc["train/real/1.jpg", "jpeg_quality"] == 42, "the finished chunk was not used"
     assert sorted(path.name for path in dataset.iterdir()) == ["audit.json", "dataset.json", "manifest.parquet"]
     audit = json.loads((dataset / "audit.json").read_text())
     assert audit["unreadable"]["reasons"] == {"damaged image": 1, "not an image": 1}
@@ -106,6 +115,8 @@ def test_a_source_without_splits_is_split_with_near_duplicates_kept_together(tmp
     for label in LABELS:
         for index in range(14):
             put(root, f"{label}/{index:02}.jpg", photograph(index // 2 + 100 * LABELS.index(label)))
+    anna = ("real/00.jpg", "fake/02.jpg", "fake/13.jpg")  # joins three pairs of twins
+    put(root, "sources.csv", "\n".join(["path,group", *(f"{path},anna" for path in anna)]).encode())
     dataset = tmp_path / "dataset"
     result = result_of(run(root.as_uri(), "--out", dataset.as_uri(), "--seed", 5, "--name", "twins"))
     saved = manifest.load(str(dataset))
@@ -115,7 +126,8 @@ def test_a_source_without_splits_is_split_with_near_duplicates_kept_together(tmp
         "valid": {"real": 2, "fake": 2},
         "test": {"real": 2, "fake": 2},
     }
-    assert result["duplicates_across_splits"] == 0
+    assert (result["duplicates_across_splits"], result["groups_across_splits"]) == (0, 0)
+    assert saved.frame.loc[saved.frame["group"] == "anna", "split"].nunique() == 1
     assert json.loads((dataset / "audit.json").read_text())["split"] == {"seed": 5, "ratio": [5, 1, 1]}
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from detector_core.data.audit import audit, duplicates, groups_across_splits, shortcuts, summary
 from detector_core.data.index import Index
+from detector_core.data.sources import Origins
 from detector_core.labels import SPLITS
 
 
@@ -19,6 +20,8 @@ def rows(count: int = 120) -> pd.DataFrame:
         {
             "path": [f"{number:03}.jpg" for number in range(count)],
             "label": label,
+            "source": "unnamed",
+            "group": None,
             "split": np.array(SPLITS)[np.arange(count) // 2 % 3],
             "problem": None,
             "sha256": [f"{number:064x}" for number in range(count)],
@@ -42,9 +45,10 @@ def source(frame: pd.DataFrame, **changes: object) -> Index:
     return Index(frame=frame, **{**fields, **changes})
 
 
-def run_audit(frame: pd.DataFrame, group_N: np.ndarray | None = None, **changes: object) -> dict:
+def run_audit(frame: pd.DataFrame, group_N: np.ndarray | None = None, unknown: int = 0, **changes: object) -> dict:
     usable = int(frame["problem"].isna().sum())
-    return audit(source(frame, **changes), frame, np.arange(usable) if group_N is None else group_N)
+    origins = Origins(frame=frame[["path", "source", "group"]], unknown_paths=["gone.jpg"] * unknown, csvs=[])
+    return audit(source(frame, **changes), frame, np.arange(usable) if group_N is None else group_N, origins)
 
 
 def separation(frame: pd.DataFrame, name: str) -> dict:
@@ -138,6 +142,30 @@ def test_identical_files_with_both_labels_and_near_duplicates_across_splits_get_
     text = " | ".join(result["warnings"])
     assert "identical files labeled both real and fake: 1" in text
     assert "near-identical images across splits: 1" in text
+
+
+def test_a_torn_group_is_reported_as_loudly_as_a_duplicate():
+    frame = rows(12)
+    frame.loc[[0, 2, 7, 9], "group"] = ["anna", "anna", "bert", "bert"]  # anna: train and valid; bert: train and valid
+    frame.loc[[1, 6], "group"] = "carl"  # train alone
+    frame["source"] = ["camera", "stylegan3"] * 6
+    result = run_audit(frame, unknown=2)
+    assert {name: result["groups"][name] for name in ("named", "images_without", "across_splits")} == {
+        "named": 3,
+        "images_without": 6,
+        "across_splits": 2,
+    }
+    assert result["groups"]["examples"][:2] == [["000.jpg", "002.jpg"], ["007.jpg", "009.jpg"]]
+    assert result["sources"]["stylegan3"]["train"] == {"real": 0, "fake": 2}
+    assert [warning.partition(" (")[0] for warning in result["warnings"]] == [
+        "groups",
+        "images without a group, while others have one: 6",
+        "rows of sources or groups without a file: 2",
+    ]
+    assert "across splits: 2 (test metrics will be too optimistic" in result["warnings"][0]
+    text = summary(result, "people")
+    assert "sources: camera (6), stylegan3 (6)" in text
+    assert "groups: 3, 2 across splits" in text
 
 
 def test_unreadable_images_are_listed_with_the_reason_and_not_counted():

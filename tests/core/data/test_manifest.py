@@ -63,3 +63,15 @@ def test_the_error_for_a_damaged_data_set_names_it_and_says_what_to_do(
     damage(writable_dataset)
     with pytest.raises(BadManifest, match=f"{writable_dataset}{message}"):
         manifest.load(str(writable_dataset))
+
+
+def test_a_manifest_without_sources_has_one_and_its_fingerprint_does_not_depend_on_them(
+    writable_dataset: Path,
+) -> None:
+    before = manifest.load(str(writable_dataset))
+    edit_manifest(writable_dataset, lambda frame: frame.drop(columns=["source", "group"]))
+    old = manifest.load(str(writable_dataset))
+    assert set(old.frame["source"]) == {"unnamed"}
+    assert old.frame["group"].isna().all()
+    assert old.fingerprint == before.fingerprint
+    assert "left_out" not in old.describe()

@@ -8,7 +8,8 @@ import pytest
 
 from detector_core.evaluation.calibration import UNCALIBRATED, Calibration
 from detector_core.evaluation.metrics import ERROR_RATES
-from detector_core.evaluation.report import build_report, format_report, headline, summarize
+from detector_core.evaluation.report import build_report, summarize
+from detector_core.evaluation.report_text import format_report, headline
 
 DATA = {"name": "tiny", "generated": False, "fingerprint": "a" * 64, "counts": {}}
 MODEL = {"run": "run", "variant": "resnet68", "weights_sha256": "w", "data": DATA}
@@ -117,3 +118,86 @@ def test_the_text_table_shows_percent_with_intervals() -> None:
     lines = [line.split() for line in format_report(report).splitlines()]
     assert ["reals", "flagged", "(paper's", "FNR,", "BPCER)", "10.00%", "(1.79-40.42)"] in lines
     assert any(line[:3] == ["called", "real", "9"] for line in lines)
+
+
+def of_sources(**sources: tuple[list[float], list[float]]) -> pd.DataFrame:
+    """Scores of reals and fakes, by source."""
+    return pd.concat([scores_of(*scores).assign(source=name) for name, scores in sources.items()], ignore_index=True)
+
+
+PLANTED = {
+    "camera": ([-4.0, -4.0, -4.0, 2.5], []),
+    "scans": ([-4.0, -4.0], []),
+    "easy": ([], [4.0, 4.0, 4.0, 4.0]),
+    "hard": ([], [4.0, -4.0, -4.0, -5.0]),
+}
+
+
+def test_each_source_has_its_metrics_and_the_worst_comes_first() -> None:
+    report = build_report(of_sources(**PLANTED), CHOSEN, model=MODEL, data=DATA, split="test")
+    json.dumps(report, allow_nan=False)
+    rows = {row["source"]: row for row in report["sources"]["rows"]}
+    assert list(rows) == ["camera", "easy", "hard", "scans"]
+    assert rows["hard"]["images"] == {"real": 0, "fake": 4}
+    assert (rows["hard"]["fakes_passed_rate"]["count"], rows["hard"]["fakes_passed_rate"]["of"]) == (3, 4)
+    assert rows["hard"]["reals_flagged_rate"] == {"value": None, "reason": "there are no reals"}
+    # Ranked against all six reals: one fake above all of them, two tied with five, one below all.
+    assert rows["hard"]["auc"]["value"] == pytest.approx((6 + 2 * 2.5 + 0) / 24)
+    assert 0 < rows["hard"]["auc"]["low"] < rows["hard"]["auc"]["high"] < 1
+    assert rows["easy"]["auc"]["value"] == 1
+    assert rows["camera"]["reals_flagged_rate"]["value"] == 0.25
+    assert {row["ranked_against"] for row in rows.values()} == {"all"}
+    assert report["sources"]["worst"] == {"fakes_passed_rate": "hard", "reals_flagged_rate": "camera"}
+    assert report["sources"]["mean"]["auc"] == {"value": pytest.approx((1 + 11 / 24) / 2), "sources": 2}
+    assert report["sources"]["mean"]["fakes_passed_rate"] == {"value": pytest.approx(0.375), "sources": 2}
+    assert report["sources"]["mean"]["reals_flagged_rate"] == {"value": pytest.approx(0.125), "sources": 2}
+    assert headline(report)[3:] == [
+        ("fakes passed, worst source", "hard: 75.00% (30.06-95.44)"),
+        ("reals flagged, worst source", "camera: 25.00% (4.56-69.94)"),
+    ]
+    lines = [line.split() for line in format_report(report).splitlines()]
+    assert any(line[:4] == ["hard", "0", "4", "75.00%"] for line in lines)
+    assert any(line[:3] == ["mean", "over", "sources"] for line in lines)
+
+
+def test_a_source_of_both_classes_is_ranked_alone() -> None:
+    scores = of_sources(own=([-1.0, 0.0], [1.0, -0.5]), other=([9.0], [-9.0]))
+    rows = build_report(scores, CHOSEN, model=MODEL, data=DATA, split="test")["sources"]["rows"]
+    assert [(row["source"], row["auc"]["value"], row["ranked_against"]) for row in rows] == [
+        ("other", 0, "own"),
+        ("own", 0.75, "own"),
+    ]
+
+
+def test_without_the_other_class_a_source_has_no_ranking() -> None:
+    report = build_report(
+        of_sources(one=([], [4.0]), two=([], [-4.0])), UNCALIBRATED, model=MODEL, data=DATA, split="test"
+    )
+    assert {row["auc"]["reason"] for row in report["sources"]["rows"]} == {"there are no reals"}
+    assert report["sources"]["mean"]["auc"]["value"] is None
+    assert "reals_flagged_rate" not in report["sources"]["worst"]
+    assert "nan" not in format_report(report)
+
+
+def test_a_source_left_out_of_training_is_reported_apart() -> None:
+    model = {**MODEL, "data": {**DATA, "left_out": ["hard"]}}
+    report = build_report(of_sources(**PLANTED), CHOSEN, model=model, data=DATA, split="test")
+    assert report["images"] == {"real": 6, "fake": 4}
+    assert report["metrics"]["fakes_passed_rate"]["value"] == 0
+    assert report["sources"]["mean"]["auc"] == {"value": 1, "sources": 1}
+    assert report["sources"]["worst"] == {"reals_flagged_rate": "camera"}
+    label, text = headline(report)[-1]
+    assert label == "hard, left out of training"
+    assert text.startswith("fakes passed 75.00% (30.06-95.44); ROC AUC 0.4583 (")
+    assert "hard (left out of training)" in format_report(report)
+    other = build_report(
+        of_sources(**PLANTED), CHOSEN, model=model, data={**DATA, "fingerprint": "b" * 64}, split="test"
+    )
+    assert other["images"] == {"real": 6, "fake": 8}, "another data set may use the name for something else"
+    alone = build_report(of_sources(hard=PLANTED["hard"]), CHOSEN, model=model, data=DATA, split="test")
+    assert alone["images"] == {"real": 0, "fake": 4}, "nothing else is there"
+
+
+def test_one_source_is_not_a_table() -> None:
+    scores = of_sources(all=([-1.0], [1.0]))
+    assert "sources" not in build_report(scores, CHOSEN, model=MODEL, data=DATA, split="test")

@@ -11,7 +11,8 @@ from PIL import Image
 from detector_core.evaluation import report_html
 from detector_core.evaluation.calibration import Calibration, choose
 from detector_core.evaluation.explain import WORST_IMAGES
-from detector_core.evaluation.report import build_report, format_report
+from detector_core.evaluation.report import build_report
+from detector_core.evaluation.report_text import format_report
 from detector_core.evaluation.robustness import CHANGES, UNCHANGED, evaluate_grid
 from detector_core.labels import is_fake
 
