@@ -5,6 +5,7 @@ All of them use pyarrow's filesystems, which support S3 and Google Cloud Storage
 name and renamed, and an object appears only when it is complete.
 """
 
+import errno
 import fcntl
 import os
 import shutil
@@ -71,9 +72,11 @@ def read_bytes(where: str | Path) -> bytes:
 
 
 def write_bytes(where: str | Path, data: bytes) -> None:
-    """Writes a whole file atomically, creating its parent folders."""
+    """Writes a whole file atomically, creating its parent folders. Raises IsADirectoryError rather than replace one."""
     where = absolute(where)
     if not is_uri(where):
+        if Path(where).is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), where)
         with replacing(Path(where)) as temporary:
             temporary.write_bytes(data)
         return

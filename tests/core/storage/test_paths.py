@@ -31,6 +31,14 @@ def test_parent_folders_are_created_in_other_filesystems(tmp_path: Path, monkeyp
     assert (tmp_path / "runs" / "one" / "metrics.csv").read_bytes() == b"second"
 
 
+def test_a_file_does_not_replace_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "kept").touch()
+    with pytest.raises(IsADirectoryError, match="folder"):
+        storage.write_bytes(tmp_path / "folder", b"x")
+    assert [path.name for path in tmp_path.rglob("*")] == ["folder", "kept"]
+
+
 @pytest.fixture(params=[0o022, 0o027], ids=["022", "027"])
 def umask(request: pytest.FixtureRequest) -> Iterator[int]:
     """The umask of this process."""
