@@ -17,30 +17,15 @@ from fastapi.security import APIKeyHeader, HTTPBearer
 from fastapi.staticfiles import StaticFiles
 
 from detector_core.registry.predictor import ModelInfo
-from serve_app import openapi, uploads, url_fetch
+from serve_app import answers, openapi, uploads, url_fetch
 from serve_app.access import AccessControl, ApiKeys
 from serve_app.capacity import Capacity
 from serve_app.deadlines import compute_within, read_within
 from serve_app.errors import error_responses, handle_errors, request_id
-from serve_app.middleware import RequestEvent, RequestMiddleware, RequestTimings, timings_of
-from serve_app.pipeline import DecodedImage, ImagePrediction, ModelClient
-from serve_app.schemas import (
-    DetectAnswer,
-    FeedbackAnswer,
-    Health,
-    ImageTiming,
-    Label,
-    ModelAnswer,
-    ModelRef,
-    Result,
-    Size,
-    TagAnswer,
-    Thresholds,
-    Timing,
-    VideoAnswer,
-    model_warnings,
-)
-from serve_app.service import DetectionService, seconds_by_stage
+from serve_app.middleware import RequestEvent, RequestMiddleware, timings_of
+from serve_app.pipeline import ModelClient
+from serve_app.schemas import DetectAnswer, FeedbackAnswer, Health, Label, ModelAnswer, TagAnswer, VideoAnswer
+from serve_app.service import DetectionService
 from serve_app.settings import Faces, HttpSettings
 
 STATIC = Path(__file__).parent / "static"
@@ -167,14 +152,14 @@ async def detect(
     predictions = [prediction for _, prediction in images]
     receipts = await service.sign(files, predictions, identifier)
     results = [
-        _result(index, image, prediction, identifier, receipt)
+        answers.image_result(index, image, prediction, identifier, receipt)
         for index, ((image, prediction), receipt) in enumerate(zip(images, receipts, strict=True))
     ]
     if tag:
         storing = service.store_tagged(files, predictions, identifier, tag, _giver(request))
         for result, donation in zip(results, await compute_within(request, deadline, storing), strict=True):
             result.retained, result.tag = True, TagAnswer.of(donation, tag, result.verdict)
-    return DetectAnswer(results=results, request_id=identifier, timing_ms=_timing(timings))
+    return DetectAnswer(results=results, request_id=identifier, timing_ms=answers.timing(timings))
 
 
 async def detect_video(
@@ -196,20 +181,7 @@ async def detect_video(
         data = await read_within(deadline, uploads.read_clip(request, max_bytes=limits.max_video_bytes))
     work = service.detect_clip(data, frames or limits.frames, faces, timings)
     clip, prediction = await compute_within(request, deadline, work)
-    warnings = [*model_warnings(prediction.model), *(warning for frame in clip.frames for warning in frame.warnings)]
-    return VideoAnswer(
-        duration_s=round(clip.duration_s, 3),
-        frames=prediction.frames,
-        verdict=prediction.verdict,
-        p_fake=prediction.p_fake,
-        proportion_fake=prediction.proportion_fake,
-        scored_frames=prediction.scored_frames,
-        thresholds=Thresholds.of(prediction.model),
-        model=ModelRef.of(prediction.model),
-        warnings=list(dict.fromkeys(warnings)),
-        request_id=request_id(request),
-        timing_ms=_timing(timings),
-    )
+    return answers.clip_answer(clip, prediction, request_id(request), timings)
 
 
 async def give_feedback(request: Request, service: Service, response: Response) -> FeedbackAnswer:
@@ -270,30 +242,3 @@ async def _page(name: str) -> FileResponse:
 
 async def _fetch(url: str, hold: Callable[[int], None], *, max_bytes: int) -> bytes:
     return await url_fetch.fetch(url, max_bytes, hold)
-
-
-def _result(
-    index: int, image: DecodedImage, prediction: ImagePrediction, identifier: str, receipt: str | None
-) -> Result:
-    stages = seconds_by_stage(image, prediction)
-    return Result(
-        index=index,
-        verdict=prediction.verdict,
-        p_fake=prediction.p_fake,
-        confidence=prediction.confidence,
-        thresholds=Thresholds.of(prediction.model),
-        faces=prediction.faces,
-        faces_left_out=list(image.faces_left_out),
-        size=Size(width=image.width, height=image.height),
-        crop_box=prediction.crop.box if prediction.crop else None,
-        warnings=[*model_warnings(prediction.model), *image.warnings],
-        heatmap=prediction.heatmap,
-        model=ModelRef.of(prediction.model),
-        request_id=identifier,
-        timing_ms=ImageTiming(**{stage: round(1000 * seconds, 2) for stage, seconds in stages.items()}),
-        receipt=receipt,
-    )
-
-
-def _timing(timings: RequestTimings) -> Timing:
-    return Timing(read=round(1000 * timings.seconds.get("read", 0), 2), total=round(1000 * timings.total, 2))

@@ -20,7 +20,8 @@ from typing import Any, NoReturn
 from detector_core.errors import DetectorError
 from detector_core.storage import object_stores, os_errors
 
-Job = Callable[[argparse.Namespace], dict[str, Any]]
+Result = dict[str, Any]
+Job = Callable[[argparse.Namespace], Result | Iterator[Result]]
 RESUME_HINT = "restart Ray if necessary, then run the same command again, with --resume if the job has that flag"
 DIED = f"error: the job died: it was killed, possibly because memory ran out, or Ray ended it; {RESUME_HINT}"
 WAIT_MESSAGE_EVERY_S = 15.0
@@ -58,7 +59,7 @@ def waiting_for(what: str) -> Iterator[None]:
 
 
 def run(job: Job, arguments: argparse.Namespace) -> NoReturn:
-    """Runs a job, prints its result as the last line on stdout and exits."""
+    """Runs a job, prints its result on stdout as the last line, or each of several as it comes, and exits."""
     previous = signal.signal(signal.SIGTERM, _interrupt)
     with contextlib.ExitStack() as stack:
         stack.callback(signal.signal, signal.SIGTERM, previous)
@@ -67,7 +68,8 @@ def run(job: Job, arguments: argparse.Namespace) -> NoReturn:
         try:
             with _named_errors():
                 result = job(arguments)
-                result_stream.write(json.dumps(result).encode() + b"\n")
+                for line in [result] if isinstance(result, dict) else result:
+                    result_stream.write(json.dumps(line).encode() + b"\n")
         except KeyboardInterrupt as interrupt:
             say(f"stopped; {str(interrupt) or 'run the same command again to continue'}")
             sys.exit(130)

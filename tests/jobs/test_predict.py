@@ -1,20 +1,23 @@
-"""jobs.predict: the same scores as the service, broken images named, and no chunk predicted twice."""
+"""jobs.predict: files and folders get the scores of the service, broken images are named, no chunk is repeated."""
 
 import functools
+import io
 import json
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
+from PIL import Image
 
 from detector_core.data.index import scan_unlabeled
 from detector_core.images.preprocess import decode
 from detector_core.registry import versions
-from detector_core.registry.bulk_predict import predict_files
+from detector_core.registry.bulk_predict import FORMAT, predict_files
 from detector_core.registry.predictor import Predictor
 from jobs.common.chunks import ChunkStore
-from jobs.predict import LEFT_OUT, SUMMARY, TABLE, not_a_formula
+from jobs.predict import main
+from jobs.scoring.bulk import LEFT_OUT, SUMMARY, TABLE, not_a_formula
 from tests.conftest import image_bytes
 from tests.support.models import save_model
 
@@ -56,7 +59,7 @@ def test_every_image_gets_the_verdict_of_the_service_and_finished_chunks_are_not
     live, index = versions.live(models), scan_unlabeled(str(uploads))
     paths = index.frame["path"].tolist()
     marked = predict_files(str(live), "cpu", index.root, paths[:256]).assign(logit=7.0)
-    ChunkStore(str(tmp_path / "out"), f"{index.key}-{live.name}-cpu").write(0, marked)
+    ChunkStore(str(tmp_path / "out"), f"{index.key}-{live.name}-cpu-{FORMAT}").write(0, marked)
 
     code, result, err = predict(uploads, "--models", models, "--out", tmp_path / "out")
     assert code == 0, err
@@ -105,3 +108,63 @@ def test_what_cannot_work_is_one_line(models: Path, uploads: Path, tmp_path: Pat
         assert (code, result) == (1, {})
         assert words in err.splitlines()[-1]
     assert not (tmp_path / "out" / TABLE).exists()
+
+
+def test_single_files_are_answered_without_ray(
+    models: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The answers come one line each; a file that cannot be read does not stop the others."""
+    files = [tmp_path / name for name in ("real.jpg", "notes.txt", "fake", "gone.jpg")]
+    for file, data in zip(files[:3], (image_bytes(0, "real"), b"no image", image_bytes(1, "fake")), strict=True):
+        file.write_bytes(data)
+    monkeypatch.setattr("ray.init", lambda **_: pytest.fail("started Ray"))
+    with pytest.raises(SystemExit) as exited:
+        main([*map(str, files), "--models", str(models), "--explain"])
+    out, err = capfd.readouterr()
+    answers = [json.loads(line) for line in out.splitlines()]
+    assert exited.value.code == 1
+    assert err.splitlines()[-1] == f"error: 2 of 4 files could not be scored: {files[1]}, {files[3]}"
+    assert [answer["path"] for answer in answers] == [str(file) for file in files]
+    assert "nor a clip" in answers[1]["error"]
+    assert answers[3] == {
+        "path": str(files[3]),
+        "error": f"there is no such file or folder ({files[3]}): check the path",
+    }
+    for file, answer in ((files[0], answers[0]), (files[2], answers[2])):
+        (expected,) = Predictor(versions.live(models)).predict([decode(file.read_bytes())])
+        assert (answer["verdict"], answer["p_fake"]) == (expected.verdict, pytest.approx(expected.p_fake, abs=1e-3))
+        with Image.open(answer["heatmap"]["file"]) as shown:
+            assert shown.size == (32, 32)
+    assert answers[2]["heatmap"]["file"] == f"{files[2]}.heatmap.png"
+
+
+def test_stdin_and_a_model_that_was_never_promoted(models: Path, run_job: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(image_bytes(0, "real"))))
+    code, result, err = run_job("predict", "-", "--model", models.parent / "model")
+    assert code == 0, err
+    assert result["path"] == "-"
+    (expected,) = Predictor(models.parent / "model").predict([decode(image_bytes(0, "real"))])
+    assert result["p_fake"] == pytest.approx(expected.p_fake, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("FOLDER",), "is a folder: add --out OUT, which receives a table of its images"),
+        (("FOLDER", "FOLDER", "--out", "FOLDER"), "--out needs one folder, but there are 2 IMAGES"),
+        (("FOLDER", "--out", "FOLDER", "--faces", "on"), "--faces is for single files"),
+        (("FOLDER", "--out", "FOLDER", "--explain"), "--explain is for single files"),
+        (("FOLDER/a.jpg", "--version", "v"), "--version is a version in MODELS: add --models MODELS"),
+        (("FOLDER/a.jpg", "--model", "FOLDER"), "has no artifact.json"),
+    ],
+)
+def test_flags_that_do_not_fit_are_named(
+    models: Path, tmp_path: Path, run_job: Any, arguments: tuple[str, ...], words: str
+) -> None:
+    places = {"FOLDER": str(tmp_path), "MODELS": str(models)}
+    filled = [
+        argument.replace("FOLDER", places["FOLDER"]).replace("MODELS", places["MODELS"]) for argument in arguments
+    ]
+    code, result, err = run_job("predict", *filled)
+    assert (code, result) == (1, {})
+    assert words in err.splitlines()[-1]
