@@ -11,14 +11,15 @@ FILES without --out: prints one JSON object per file, with its path and what the
 verdict, faces, warnings: docs/http-api.md), or "error" instead. No cluster is started. Clips are scored too; "-" reads
 stdin. With --explain, the image with the evidence for its verdict in color is written beside it, as FILE.heatmap.png.
 
-A FOLDER with --out: scores every image below it, told by its bytes and not by its name, on Ray. Each is scored as a
-whole: faces are not looked for, so images that are not aligned portraits should be aligned first (see jobs.prepare
---faces). OUT receives
+A FOLDER with --out: scores every image below it on Ray, told by its bytes and not by its name, and gives each what the
+service would answer. OUT receives
 
-  predictions.csv    one row per image, the highest p_fake first: path, verdict (real, uncertain, fake, or no_face for
-                     an image that is blank or tiny), p_fake, logit, the warnings of the service, and error for an
-                     image that cannot be read (the others are scored nevertheless). A path that a spreadsheet would
-                     take for a formula begins with ./ here
+  predictions.csv    one row per image, the highest p_fake first: path, verdict (real, uncertain, fake or no_face),
+                     p_fake, logit, faces (how many were scored; empty if none was searched), crop_box (what decided:
+                     left top right bottom), the warnings of the service, and error for an image that cannot be read
+                     (the others are scored nevertheless). A path that a spreadsheet would take for a formula begins
+                     with ./ here
+  faces.csv          with --per-face: one row per scored face
   left_out.csv       every other file below FOLDER, and why it was left out
   predictions.json   the model, its error rates and the counts
 
@@ -59,9 +60,11 @@ def main(argv: list[str] | None = None) -> NoReturn:
     parser.add_argument(
         "--faces",
         choices=get_args(Faces),
-        help="of single files: look for faces, or score the center square [auto: look for faces unless the model was "
-        "trained on generated demo data]",
+        default="auto",
+        help="on: find and score each face; off: score the center square, which is faster and enough for aligned "
+        "portraits; auto: on, unless the model was trained on generated demo data [auto]",
     )
+    parser.add_argument("--per-face", action="store_true", help="with --out: also write faces.csv")
     parser.add_argument("--explain", action="store_true", help="of single files: write FILE.heatmap.png")
     cli.run(job, parser.parse_args(argv))
 
@@ -74,14 +77,21 @@ def job(arguments: argparse.Namespace) -> dict[str, Any] | Iterator[dict[str, An
         from jobs.scoring.bulk import predict_folder  # pandas and Ray, which take seconds to import
 
         (source,) = arguments.sources
-        return predict_folder(source, _model(arguments), storage.absolute(arguments.out), device)
+        return predict_folder(
+            source,
+            _model(arguments),
+            storage.absolute(arguments.out),
+            device,
+            faces=arguments.faces,
+            per_face=arguments.per_face,
+        )
     from jobs.scoring.single import predict_each  # FastAPI and the runtime of the model
 
     return predict_each(
         arguments.sources,
         _model(arguments),
         device,
-        faces=arguments.faces or "auto",
+        faces=arguments.faces,
         explain=arguments.explain,
     )
 
@@ -92,9 +102,10 @@ def _check(arguments: argparse.Namespace) -> None:
         raise BadConfig("--version is a version in MODELS: add --models MODELS")
     if arguments.out and len(arguments.sources) > 1:
         raise BadConfig(f"--out needs one folder, but there are {len(arguments.sources)} IMAGES")
-    if arguments.out and (arguments.faces or arguments.explain):
-        flag = "--faces" if arguments.faces else "--explain"
-        raise BadConfig(f"{flag} is for single files: leave out --out, and name the files")
+    if arguments.out and arguments.explain:
+        raise BadConfig("--explain is for single files: leave out --out, and name the files")
+    if arguments.per_face and not arguments.out:
+        raise BadConfig("--per-face is for a folder with --out: the answer about a file has its faces")
     if not arguments.out and (folders := [source for source in arguments.sources if Path(source).is_dir()]):
         raise BadConfig(f"{folders[0]} is a folder: add --out OUT, which receives a table of its images")
 

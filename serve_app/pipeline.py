@@ -7,7 +7,8 @@ place that holds the whole image; :func:`predict_image` sends the small crops to
 import base64
 import io
 import time
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -96,10 +97,10 @@ class ImagePrediction:
     confidence: float | None
     crop: Crop | None
     faces: list[FaceAnswer]
-    heatmap: Heatmap | None
     model: ModelInfo
-    detect_s: float
-    explain_s: float
+    heatmap: Heatmap | None = None
+    detect_s: float = 0.0
+    explain_s: float = 0.0
 
 
 def decode_image(data: bytes, model: ModelInfo, limits: Limits, search_faces: bool, pool: DecodePool) -> DecodedImage:
@@ -197,10 +198,18 @@ async def predict_image(
     """
     started = time.perf_counter()
     predictions = await gather(client.predict(crop.image_SSC) for crop in image.crops)
-    detect_s, started = time.perf_counter() - started, time.perf_counter()
+    decided = replace(decide(image, predictions, model), detect_s=time.perf_counter() - started)
+    if not explain:
+        return decided
+    started = time.perf_counter()
+    heatmap = await _heatmap(client, decided.crop, decided.verdict) if decided.crop else None
+    return replace(decided, heatmap=heatmap, explain_s=time.perf_counter() - started)
+
+
+def decide(image: DecodedImage, predictions: Sequence[Prediction], model: ModelInfo) -> ImagePrediction:
+    """The verdict about an image from the predictions of its crops; see :func:`predict_image`."""
     pairs = list(zip(image.crops, predictions, strict=True))
     crop, decisive = max(pairs, key=lambda pair: pair[1].p_fake, default=(None, None))
-    heatmap = await _heatmap(client, crop, decisive.verdict) if explain and crop and decisive else None
     verdict = as_verdict(decisive.verdict) if decisive else NO_FACE
     return ImagePrediction(
         verdict=UNCERTAIN if verdict == REAL and image.faces_left_out else verdict,
@@ -208,10 +217,7 @@ async def predict_image(
         confidence=decisive.confidence if decisive else None,
         crop=crop,
         faces=[_face_answer(crop, crop.face, prediction) for crop, prediction in pairs if crop.face],
-        heatmap=heatmap,
         model=decisive.model if decisive else model,
-        detect_s=detect_s,
-        explain_s=time.perf_counter() - started if explain else 0.0,
     )
 
 

@@ -13,11 +13,11 @@ from PIL import Image
 from detector_core.data.index import scan_unlabeled
 from detector_core.images.preprocess import decode
 from detector_core.registry import versions
-from detector_core.registry.bulk_predict import FORMAT, predict_files
 from detector_core.registry.predictor import Predictor
 from jobs.common.chunks import ChunkStore
 from jobs.predict import main
-from jobs.scoring.bulk import LEFT_OUT, SUMMARY, TABLE, not_a_formula
+from jobs.scoring.bulk import FACES, LEFT_OUT, SUMMARY, TABLE, face_table, not_a_formula
+from jobs.scoring.rows import FORMAT, predict_files
 from tests.conftest import image_bytes
 from tests.support.models import save_model
 
@@ -58,10 +58,10 @@ def test_every_image_gets_the_verdict_of_the_service_and_finished_chunks_are_not
 ) -> None:
     live, index = versions.live(models), scan_unlabeled(str(uploads))
     paths = index.frame["path"].tolist()
-    marked = predict_files(str(live), "cpu", index.root, paths[:256]).assign(logit=7.0)
-    ChunkStore(str(tmp_path / "out"), f"{index.key}-{live.name}-cpu-{FORMAT}").write(0, marked)
+    marked = predict_files(str(live), "cpu", "auto", index.root, paths[:256]).assign(logit=7.0)
+    ChunkStore(str(tmp_path / "out"), f"{index.key}-{live.name}-cpu-auto-{FORMAT}").write(0, marked)
 
-    code, result, err = predict(uploads, "--models", models, "--out", tmp_path / "out")
+    code, result, err = predict(uploads, "--models", models, "--out", tmp_path / "out", "--per-face")
     assert code == 0, err
     assert (result["images"], result["unreadable"], result["left_out"]) == (300, 1, 3)
     assert result["model"] == live.name
@@ -78,13 +78,23 @@ def test_every_image_gets_the_verdict_of_the_service_and_finished_chunks_are_not
     (expected,) = Predictor(live).predict([decode((uploads / paths[-2]).read_bytes())])
     assert last["p_fake"] == pytest.approx(expected.p_fake, abs=1e-3)
     assert last["verdict"] == expected.verdict
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {TABLE, LEFT_OUT, SUMMARY}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {TABLE, FACES, LEFT_OUT, SUMMARY}
     left_out = pd.read_csv(tmp_path / "out" / LEFT_OUT)
     assert left_out["path"].tolist() == [".hidden", "batch 0/loop", "notes.txt"]
     assert "left out (1 a link to a folder that is listed already, 1 hidden, 1 not an image)" in err
     summary = json.loads((tmp_path / "out" / SUMMARY).read_text())
     assert summary["left_out"]["count"] == 3
     assert summary["test"][0]["fakes_passed_rate"] is not None
+
+
+def test_faces_have_a_table_of_their_own() -> None:
+    face = {"box": [1, 2, 3, 4], "p_fake": 0.25, "quality": ["small", "dark"]}
+    rows = pd.DataFrame({"path": ["a", "b", "c"], "scored_faces": [None, json.dumps([face, {"p_fake": 0.5}]), "[]"]})
+    table = face_table(rows)
+    assert table[["path", "p_fake", "box", "quality"]].fillna("").to_numpy().tolist() == [
+        ["b", 0.5, "", ""],
+        ["b", 0.25, "1 2 3 4", "small dark"],
+    ]
 
 
 @pytest.mark.parametrize("first", list("=+-@\t\r\n\uff1d"))
@@ -152,8 +162,8 @@ def test_stdin_and_a_model_that_was_never_promoted(models: Path, run_job: Any, m
     [
         (("FOLDER",), "is a folder: add --out OUT, which receives a table of its images"),
         (("FOLDER", "FOLDER", "--out", "FOLDER"), "--out needs one folder, but there are 2 IMAGES"),
-        (("FOLDER", "--out", "FOLDER", "--faces", "on"), "--faces is for single files"),
         (("FOLDER", "--out", "FOLDER", "--explain"), "--explain is for single files"),
+        (("FOLDER/a.jpg", "--per-face"), "--per-face is for a folder with --out"),
         (("FOLDER/a.jpg", "--version", "v"), "--version is a version in MODELS: add --models MODELS"),
         (("FOLDER/a.jpg", "--model", "FOLDER"), "has no artifact.json"),
     ],

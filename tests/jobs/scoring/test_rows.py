@@ -1,18 +1,24 @@
-"""A verdict for each image, in order, and an error for each file that cannot be read."""
+"""A row for each file: for images the answer of the service, for others why there is none."""
 
+import json
 from pathlib import Path
 
+import pandas as pd
 import pytest
+from fastapi.testclient import TestClient
 from PIL import Image
 
 from detector_core.data import image_files
 from detector_core.errors import BadData
 from detector_core.evaluation.calibration import VERDICTS
+from detector_core.images import faces as face_search
 from detector_core.images.preprocess import decode
 from detector_core.registry import versions
-from detector_core.registry.bulk_predict import BATCH, predict_files
 from detector_core.registry.predictor import Predictor
+from jobs.scoring.rows import BATCH, LIMITS, predict_files
 from tests.conftest import image_bytes
+from tests.support.faces import make_face
+from tests.support.http_service import make_app
 from tests.support.images import encode, noise, png_chunk
 from tests.support.models import SIZE, save_model
 
@@ -20,7 +26,7 @@ from tests.support.models import SIZE, save_model
 @pytest.fixture(scope="module")
 def version(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("predicting")
-    versions.promote(save_model(folder / "model"), folder / "models")
+    versions.promote(save_model(folder / "model", generated=False), folder / "models")
     return versions.live(folder / "models")
 
 
@@ -36,7 +42,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_each_image_gets_the_verdict_of_the_service_in_order(version: Path, images: Path) -> None:
     paths = sorted((path.name for path in images.glob("[0-9]*.jpg")), reverse=True)
-    table = predict_files(str(version), "cpu", str(images), paths)
+    table = predict_files(str(version), "cpu", "off", str(images), paths)
     expected = Predictor(version).predict([decode((images / path).read_bytes()) for path in paths])
     assert table["path"].tolist() == paths
     assert table["verdict"].tolist() == [prediction.verdict for prediction in expected]
@@ -46,7 +52,7 @@ def test_each_image_gets_the_verdict_of_the_service_in_order(version: Path, imag
 
 
 def test_a_file_that_cannot_be_read_gets_an_error_and_the_rest_continues(version: Path, images: Path) -> None:
-    table = predict_files(str(version), "cpu", str(images), ["damaged.jpg", "gone.jpg", "01.jpg"])
+    table = predict_files(str(version), "cpu", "off", str(images), ["damaged.jpg", "gone.jpg", "01.jpg"])
     damaged, missing, intact = table["error"]
     assert damaged.startswith("damaged image: ")
     assert missing.startswith("the file cannot be opened: ")
@@ -62,7 +68,7 @@ def test_files_are_told_by_their_bytes(version: Path, images: Path, tmp_path: Pa
     files = {"IMG_0.JPG": portrait, "hash": portrait, "IMG_1.HEIC": heic, "notes.jpg": b"no image", "clip.png": b"RIFF"}
     for name, data in files.items():
         (tmp_path / name).write_bytes(data)
-    table = predict_files(str(version), "cpu", str(tmp_path), list(files)).set_index("path")
+    table = predict_files(str(version), "cpu", "off", str(tmp_path), list(files)).set_index("path")
     assert table["p_fake"].notna().to_dict() == {name: data is portrait for name, data in files.items()}
     assert table["error"].notna().to_dict() == {name: data is heic for name, data in files.items()}
     assert "HEIC images cannot be read" in table.loc["IMG_1.HEIC", "error"]
@@ -78,7 +84,7 @@ def test_images_that_show_nothing_get_no_score(version: Path, tmp_path: Path) ->
     shapes |= {"transparent.png": Image.new("RGBA", (64, 64), (200, 30, 10, 0)), "sound.png": noise(size=(SIZE, SIZE))}
     for name, image in shapes.items():
         (tmp_path / name).write_bytes(encode(image, "JPEG" if name.endswith("jpg") else "PNG"))
-    table = predict_files(str(version), "cpu", str(tmp_path), list(shapes)).set_index("path")
+    table = predict_files(str(version), "cpu", "off", str(tmp_path), list(shapes)).set_index("path")
     assert table["warnings"].to_dict() == {
         "dot.png": "too_small",
         "line.png": "too_small",
@@ -101,9 +107,52 @@ def test_the_warnings_are_those_of_the_service(version: Path, tmp_path: Path) ->
     }
     for name, data in files.items():
         (tmp_path / name).write_bytes(data)
-    table = predict_files(str(version), "cpu", str(tmp_path), list(files))
+    table = predict_files(str(version), "cpu", "off", str(tmp_path), list(files))
     assert table["warnings"].tolist() == ["recompressed cropped", "animated cropped", "metadata_dropped", ""]
     assert table["verdict"].isin(VERDICTS).all()
+
+
+def test_a_folder_gets_the_answers_of_the_service(
+    version: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Faces, a group of more faces than are scored, no face, nothing to see, warnings, damage: as over HTTP."""
+    portrait = noise(size=(64, 64))
+    faces = {64: [make_face(8, 8, 48)], 80: [make_face(10 * n, 4 * n, 30) for n in range(LIMITS.max_faces + 2)]}
+    monkeypatch.setattr(face_search, "detect", lambda image: faces.get(image.shape[1], []))
+    files = {
+        "portrait.png": encode(portrait),
+        "group.jpg": encode(noise(size=(80, 60)), "JPEG", quality=30),
+        "nobody.webp": encode(noise(size=(50, 60)), "WEBP"),
+        "blank.png": encode(Image.new("RGB", (64, 64))),
+        "damaged.jpg": image_bytes(0, "real")[:300],
+        "empty": b"",
+    }
+    for name, data in files.items():
+        (tmp_path / name).write_bytes(data)
+    rows = predict_files(str(version), "cpu", "auto", str(tmp_path), list(files)).set_index("path")
+    predictor = Predictor(version)
+    with TestClient(make_app(predictor, limits=LIMITS)) as client:
+        for name, data in files.items():
+            row = rows.loc[name]
+            answer = client.post("/v1/detect", content=data, headers={"Content-Type": "image/png"})
+            if answer.status_code != 200:
+                assert answer.status_code == 400
+                assert row["error"] == answer.json()["error"]["message"]
+                continue
+            (result,) = answer.json()["results"]
+            assert (row["verdict"], row["warnings"].split()) == (result["verdict"], result["warnings"])
+            assert row["faces"] == len(result["faces"])
+            if result["verdict"] == "no_face":
+                assert pd.isna(row["p_fake"])
+                assert result["p_fake"] is None
+            else:
+                assert row["p_fake"] == pytest.approx(result["p_fake"], abs=1e-3)
+                assert [int(side) for side in row["crop_box"].split()] == result["crop_box"]
+                scored = json.loads(row["scored_faces"])
+                assert [face["box"] for face in scored] == [face["box"] for face in result["faces"]]
+    assert rows["verdict"].notna().tolist() == [True] * 4 + [False] * 2
+    assert rows.loc["group.jpg", "faces"] == LIMITS.max_faces
+    assert "faces_left_out" in rows.loc["group.jpg", "warnings"]
 
 
 def test_a_failing_disk_stops_the_run_and_names_the_remedy(
@@ -114,4 +163,4 @@ def test_a_failing_disk_stops_the_run_and_names_the_remedy(
 
     monkeypatch.setattr(image_files, "read", fail)
     with pytest.raises(BadData, match=rf"^{images}/00\.jpg cannot be read: run the same command again to continue"):
-        predict_files(str(version), "cpu", str(images), ["00.jpg"])
+        predict_files(str(version), "cpu", "off", str(images), ["00.jpg"])
