@@ -38,8 +38,9 @@ from detector_core.storage import os_errors
 from jobs.common import cli
 from jobs.common.cluster import connect
 from jobs.run import launch, ray_checkpoints, resource_flags, spec_flags
+from jobs.run.board import ProgressBoard, driver_node_options
 from jobs.run.log import RunLog
-from jobs.run.progress import ProgressBoard, Watcher, driver_node_options
+from jobs.run.progress import Watcher
 from jobs.run.request import RunRequest, complete_model, read_run_json, summary, write_request
 
 ALL = "all"

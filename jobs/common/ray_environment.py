@@ -21,11 +21,20 @@ DEFAULTS = {
 }
 
 
+PRIVATE_DEFAULTS = {
+    # One more process for every run, which asks whether the provider of a node will soon take it back. No provider
+    # takes a part of this machine.
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+}
+"""For a private Ray cluster only."""
+
+
 def prepare() -> None:
     """Sets the defaults and, unless this process joins a cluster, the token of its private Ray cluster."""
-    for name, value in DEFAULTS.items():
+    joins_cluster = bool(os.environ.get("RAY_ADDRESS"))
+    for name, value in (DEFAULTS if joins_cluster else DEFAULTS | PRIVATE_DEFAULTS).items():
         os.environ.setdefault(name, value)
-    if not os.environ.get("RAY_ADDRESS") and "RAY_AUTH_MODE" not in os.environ:
+    if not joins_cluster and "RAY_AUTH_MODE" not in os.environ:
         os.environ["RAY_AUTH_MODE"] = "token"
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
 

@@ -7,14 +7,22 @@ from typing import Any
 
 from ray._private import services
 from ray._private.state import state
+from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 from ray.train.v2._internal.execution.callback import RayTrainCallback  # type: ignore[attr-defined]
 
-__all__ = ["PlacementGroupCleanerCallback", "RayTrainCallback", "autoscaler_limits", "running_ray_address"]
+__all__ = [
+    "DatasetsCallback",
+    "PlacementGroupCleanerCallback",
+    "RayTrainCallback",
+    "autoscaler_limits",
+    "running_ray_address",
+]
 
 USED = {
     "ray._private.services": ("find_bootstrap_address", "to find a Ray cluster that already runs on this machine"),
     "ray._private.state": ("state", "to read how far the autoscaler of a cluster may grow"),
+    "ray.train.v2._internal.callbacks.datasets": ("DatasetsCallback", "to start no process for Ray Data in a training"),
     "ray.train.v2._internal.callbacks.placement_group_callback": (
         "PlacementGroupCleanerCallback",
         "to leave out Ray Train's cleaner, which may end healthy runs",

@@ -22,7 +22,7 @@ from detector_core.errors import DetectorError, TrainingFailed
 from detector_core.networks import artifacts
 from detector_core.training import checkpoint
 from jobs.common.cli import say
-from jobs.common.ray_internals import PlacementGroupCleanerCallback, RayTrainCallback
+from jobs.common.ray_internals import DatasetsCallback, PlacementGroupCleanerCallback, RayTrainCallback
 from jobs.run import ray_checkpoints, worker
 from jobs.run.request import RunRequest, model_folder, summary
 
@@ -30,20 +30,23 @@ CHECKPOINTS_KEPT = 2
 
 
 class Trainer(ray.train.torch.TorchTrainer):
-    """Ray's trainer without two features that can end a healthy run."""
+    """Ray's trainer without two features that can end a healthy run, and without Ray Data, which no run uses."""
 
     def _register_sigint_handler(self, controller: Any) -> None:
         """Does nothing: Ray's handler would end the run on Ctrl-C without a checkpoint or a message."""
 
     def _create_default_callbacks(self) -> list[RayTrainCallback]:
-        """Ray's callbacks without its cleaner, see :func:`release_cores`.
+        """Ray's callbacks without its cleaner, see :func:`release_cores`, and without that of Ray Data.
+
+        The latter starts a process for the data sets of each group of workers, although there are none.
 
         The cleaner asks Ray's State API whether the controller is alive, and removes the workers' placement group if
         the answer is no. Without a dashboard it asks at 127.0.0.1:8265, or at ``RAY_API_SERVER_ADDRESS``. If another
         Ray cluster answers there, it does not know the controller, and a healthy run is ended.
         """
         callbacks: list[RayTrainCallback] = super()._create_default_callbacks()  # type: ignore[misc]  # untyped
-        return [callback for callback in callbacks if not isinstance(callback, PlacementGroupCleanerCallback)]
+        left_out = (DatasetsCallback, PlacementGroupCleanerCallback)
+        return [callback for callback in callbacks if not isinstance(callback, left_out)]
 
 
 class RunStopped(Exception):

@@ -1,7 +1,7 @@
 """Messages from the workers of a run to its driver: progress, finished epochs, and why a run failed.
 
-Ray Train accepts reports only together with checkpoints and polls for them; a progress board is an actor that accepts
-any message at once. The driver reads it in a thread and shows one live line per run.
+The workers post them on a board (:mod:`jobs.run.board`). The driver reads it in a thread and shows one live line per
+run.
 """
 
 import contextlib
@@ -13,77 +13,17 @@ from typing import Any
 
 import ray
 import torch
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from tqdm import tqdm
 
 from detector_core.training.distributed import all_sum
 from jobs.common.cli import say
+from jobs.run.board import Message
 
-Message = dict[str, Any]
 POLL_S = 0.5
 LOG_EVERY_S = 15.0
 SILENCE_S = 20.0
 """After this long without a message, the driver prints what it is waiting for."""
 ASK_EVERY_S = 0.5
-
-
-@ray.remote(num_cpus=0)
-class ProgressBoard:
-    """Unread messages, the reasons of failed runs, and the placement groups of the workers of each run."""
-
-    def __init__(self) -> None:
-        self.messages: list[Message] = []
-        self.failures: dict[str, str] = {}
-        self.held: dict[str, list[Any]] = {}
-        self.stopping = False
-        self.stopped: set[str] = set()
-
-    def stop(self) -> None:
-        """Asks every run to finish its current step, write a checkpoint and stop."""
-        self.stopping = True
-
-    def is_stopping(self) -> bool:
-        """Whether the runs have been asked to stop."""
-        return self.stopping
-
-    def mark_stopped(self, run: str) -> None:
-        """Records that a run has stopped because it was asked to."""
-        self.stopped.add(run)
-
-    def has_stopped(self, run: str) -> bool:
-        """Whether a run has stopped because it was asked to."""
-        return run in self.stopped
-
-    def post(self, message: Message) -> None:
-        """Adds a message."""
-        self.messages.append(message)
-
-    def take(self) -> list[Message]:
-        """Returns the unread messages and forgets them."""
-        unread, self.messages = self.messages, []
-        return unread
-
-    def report_failure(self, run: str, reason: str) -> None:
-        """Records why a run cannot succeed, whatever is retried; the first reason counts."""
-        self.failures.setdefault(run, reason)
-
-    def failure(self, run: str) -> str | None:
-        """The reason of a failed run."""
-        return self.failures.get(run)
-
-    def add_placement_group(self, run: str, placement_group: Any) -> None:
-        """Remembers the placement group of a run's workers."""
-        self.held.setdefault(run, []).append(placement_group)
-
-    def pop_placement_groups(self, run: str) -> list[Any]:
-        """Returns the placement groups of a run's workers and forgets them."""
-        return self.held.pop(run, [])
-
-
-def driver_node_options() -> dict[str, Any]:
-    """Options of an actor or task that runs on the node of the driver and reserves no core there."""
-    here = ray.get_runtime_context().get_node_id()
-    return {"num_cpus": 0, "scheduling_strategy": NodeAffinitySchedulingStrategy(here, soft=False)}
 
 
 class StopSignal:

@@ -27,7 +27,8 @@ from detector_core.training.loop import EpochReport
 from detector_core.training.lr_search import Trial
 from jobs.common.cli import say
 from jobs.run import launch, ray_checkpoints, resource_flags
-from jobs.run.progress import ProgressBoard, Watcher, driver_node_options
+from jobs.run.board import ProgressBoard, driver_node_options
+from jobs.run.progress import Watcher
 from jobs.run.request import RunRequest, complete_model, write_request
 from jobs.search.live_table import TrialLogs, TrialTable
 from jobs.search.plan import LEARNING_RATE, SearchPlan, write

@@ -4,6 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
+from albumentations import check_version
 
 from detector_core.config import AugmentSpec
 from detector_core.images.augment import Augment
@@ -71,3 +72,7 @@ def test_delivery_leaves_some_images_as_they_are_and_changes_the_others() -> Non
     unchanged = sum((out == image_SSC).all() for out in delivered)
     assert {out.shape for out in delivered} == {image_SSC.shape}
     assert 1 <= unchanged <= 30
+
+
+def test_the_library_asked_nobody_for_a_newer_version() -> None:
+    assert check_version.opener is None
