@@ -24,7 +24,10 @@ from tests.support.jobs import run_job  # noqa: F401  # a fixture
 settings.register_profile("patient", deadline=None, derandomize=True)
 settings.load_profile("patient")
 torch.set_num_threads(1)  # the networks are tiny, and the cores may be busy
-LONGEST = ("jobs/test_reproduce", "jobs/test_tune", "jobs/test_train", "cluster/test_jobs", "serve/test_app", "jobs/")
+LONGEST = (
+    "jobs/test_train", "jobs/test_tune", "jobs/test_object_store", "cluster/test_jobs", "jobs/test_reproduce",
+    "serve/test_app", "reliability/", "jobs/", "cluster/", "web/", "docs/", "serve/",
+)  # fmt: skip
 """The files whose tests take longest. They begin first, so that no worker is left with one when the others are done."""
 
 

@@ -7,7 +7,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from tests.support.cluster import head_node
+from tests.support.cluster import Head, head_node
 
 
 @pytest.fixture(scope="session")
@@ -35,16 +35,16 @@ def requests_to_another_ray() -> Iterator[list[str]]:
 
 
 @pytest.fixture(scope="session")
-def ray_address(requests_to_another_ray: list[str]) -> Iterator[str]:
-    """The address of a cluster with two cores that all tests of a session share."""
+def ray_head(requests_to_another_ray: list[str]) -> Iterator[Head]:
+    """A cluster with two cores that all tests of a session share."""
     another_ray = os.environ["RAY_API_SERVER_ADDRESS"]
     with head_node(token=os.environ["RAY_AUTH_TOKEN"], RAY_API_SERVER_ADDRESS=another_ray) as head:
-        yield head.address
+        yield head
     assert requests_to_another_ray == []
 
 
 @pytest.fixture
-def shared_ray(ray_address: str, monkeypatch: pytest.MonkeyPatch) -> str:
+def shared_ray(ray_head: Head, monkeypatch: pytest.MonkeyPatch) -> str:
     """Makes jobs use the shared cluster, in this process and in those it starts."""
-    monkeypatch.setenv("RAY_ADDRESS", ray_address)
-    return ray_address
+    monkeypatch.setenv("RAY_ADDRESS", ray_head.address)
+    return ray_head.address

@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -15,11 +17,12 @@ from detector_core.images.preprocess import to_input
 from detector_core.networks import artifacts
 from detector_core.training import checkpoint
 from jobs.train import main
+from tests.support.cluster import Head
 from tests.support.processes import children, wait_until_gone
 from tests.support.training import (
-    EPOCHS,
     STEPS,
     arguments,
+    epochs_of,
     long_spec,
     start,
     undisturbed_losses,
@@ -107,16 +110,18 @@ def test_a_source_is_left_out_of_training_and_reported_apart(
 
 
 def test_a_killed_worker_and_a_killed_driver_do_not_change_the_result(
-    spec: Path, agents: list[int], tiny_dataset: Path, tmp_path: Path
+    spec: Path, agents: list[int], tiny_dataset: Path, tmp_path: Path, run_job: Any, request: pytest.FixtureRequest
 ) -> None:
-    """A worker is killed, then the driver, and the newest checkpoint is damaged; the losses stay those without Ray."""
-    flags = ("--workers", "2", "--checkpoint-every", "5")
+    """A worker is killed, then the driver with its private Ray, and the newest checkpoint is damaged; the run goes on
+    in another cluster, and the losses stay those without Ray."""
+    epochs = 6
+    flags = ("--workers", "2", "--checkpoint-every", "5", "--epochs", str(epochs))
     process = start(spec, tiny_dataset, tmp_path, "killed", *flags)
-    wait_for_epochs(process, tmp_path / "killed", 2)
+    wait_for_epochs(process, tmp_path / "killed", 1)
     workers = [pid for pid, line in children(process.pid).items() if "RayTrainWorker" in line]
     assert len(workers) == 2
     os.kill(workers[1], signal.SIGKILL)
-    wait_for_epochs(process, tmp_path / "killed", 5)
+    wait_for_epochs(process, tmp_path / "killed", 3)
     descendants = children(process.pid)
     os.kill(process.pid, signal.SIGKILL)
     process.finish()
@@ -124,25 +129,30 @@ def test_a_killed_worker_and_a_killed_driver_do_not_change_the_result(
     wait_until_gone(descendants.keys() - set(agents), 30)
     newest = max((tmp_path / "killed").glob("checkpoint_2*"))
     (newest / "state.pt").write_bytes(b"torn")
-    code, out, err = start(spec, tiny_dataset, tmp_path, "killed", *flags, "--resume").finish()
-    assert code == 0, err
-    assert "skipping a damaged checkpoint" in err
-    assert json.loads(out.splitlines()[-1])["steps"] == EPOCHS * STEPS
-    assert val_losses(tmp_path / "killed") == pytest.approx(undisturbed_losses(spec, tiny_dataset), rel=0.05)
+    request.getfixturevalue("shared_ray")
+    resumed = run_job("train", *arguments(spec, tiny_dataset, tmp_path, "killed", *flags, "--resume"))
+    assert resumed.code == 0, resumed.messages
+    assert "skipping a damaged checkpoint" in resumed.messages
+    assert resumed.result["steps"] == epochs * STEPS
+    assert val_losses(tmp_path / "killed") == pytest.approx(undisturbed_losses(spec, tiny_dataset, epochs), rel=0.05)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_stopped_run_has_written_a_checkpoint(
-    number: signal.Signals, spec: Path, tiny_dataset: Path, tmp_path: Path, request: pytest.FixtureRequest
+def test_ctrl_c_in_a_private_ray_writes_a_checkpoint(
+    spec: Path, writable_dataset: Path, tmp_path: Path, ray_head: Head
 ) -> None:
-    """Ctrl-C reaches every process of the terminal, those of a private Ray cluster too; ``ray job stop`` the driver."""
-    if number == signal.SIGTERM:
-        request.getfixturevalue("shared_ray")
-    process = start(spec, tiny_dataset, tmp_path, "stopped", "--checkpoint-every", "0", "--epochs", "1000")
-    wait_for_epochs(process, tmp_path / "stopped", 2)
-    (os.killpg if number == signal.SIGINT else os.kill)(process.pid, number)
+    """Ctrl-C reaches every process of the terminal, those of the private cluster too. `ray start` has started another
+    cluster on this machine, which a job uses only if RAY_ADDRESS names it. The manifest is deleted meanwhile, which
+    only a run that begins needs."""
+    flags = ("--checkpoint-every", "0", "--epochs", "1000")
+    process = start(spec, writable_dataset, tmp_path, "stopped", *flags, env=ray_head.env)
+    wait_for_epochs(process, tmp_path / "stopped", 1)
+    shutil.rmtree(writable_dataset)
+    wait_for_epochs(process, tmp_path / "stopped", epochs_of(tmp_path / "stopped") + 2)
+    os.killpg(process.pid, signal.SIGINT)
     code, out, err = process.finish()
     assert (code, out) == (130, ""), err
+    port = ray_head.address.rpartition(":")[2]
+    assert re.search(rf"to use the one that already runs on this machine, set RAY_ADDRESS=[\d.]+:{port}\n", err)
     assert "stopping after the current step, with a checkpoint" in err
     assert "--name stopped --resume to continue" in err.splitlines()[-1]
     newest = max((tmp_path / "stopped").glob("checkpoint_2*"))

@@ -60,6 +60,8 @@ def head_node(*, cpus: int = 2, dashboard: bool = False, token: str = "", **envi
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": token or secrets.token_hex(16),
         "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_prestart_worker_first_driver": "0",  # a worker that no task needs costs a second
+        "OMP_WAIT_POLICY": "passive",  # threads that wait for others leave the cores to other tests
         "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
         "RAY_TMPDIR": str(folder),
         **environment,

@@ -50,9 +50,10 @@ def start(
     return Process(command, start_new_session=True, env=env)
 
 
-def undisturbed_losses(spec_file: Path, dataset: Path) -> list[float]:
+def undisturbed_losses(spec_file: Path, dataset: Path, epochs: int = EPOCHS) -> list[float]:
     """The validation loss of each epoch of a run that nothing disturbs: trained in this process, without Ray."""
-    spec, data = RunSpec.from_dict(json.loads(spec_file.read_text())), manifest.load(str(dataset))
+    spec = RunSpec.from_dict(json.loads(spec_file.read_text())).replace({"optim.epochs": epochs})
+    data = manifest.load(str(dataset))
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # as many as a worker with one core
     try:
