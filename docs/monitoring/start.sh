@@ -5,7 +5,8 @@
 #   bash docs/monitoring/start.sh FOLDER      for another one: FOLDER is SESSION/metrics in its --temp-dir
 #
 # When its dashboard starts, Ray writes what both need: scrape targets and panels. Our panels (docs/grafana/*.json) are
-# copied next to them. PROMETHEUS_PORT and GRAFANA_PORT choose other ports than 9090 and 3000; Ray must then be started
+# copied next to them, and our alert rules (alerts.yml) are added to the configuration of Prometheus, which shows them
+# under /alerts; it sends them to nobody, as no Alertmanager is configured. PROMETHEUS_PORT and GRAFANA_PORT choose other ports than 9090 and 3000; Ray must then be started
 # with RAY_PROMETHEUS_HOST and RAY_GRAFANA_HOST, or its own dashboard shows no charts. Both listen only on 127.0.0.1.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
@@ -28,10 +29,13 @@ stop() {
 trap stop EXIT
 trap 'exit 0' INT TERM
 
-prometheus --config.file="$metrics/prometheus/prometheus.yml" --storage.tsdb.path="$kept/prometheus" \
+{ cat "$metrics/prometheus/prometheus.yml"; printf '\nrule_files: ["%s"]\n' "$here/alerts.yml"; } > "$kept/prometheus.yml"
+prometheus --config.file="$kept/prometheus.yml" --storage.tsdb.path="$kept/prometheus" \
     --web.listen-address="127.0.0.1:$prometheus_port" --log.level=warn &
 children+=($!)
-echo "Prometheus  http://127.0.0.1:$prometheus_port"
+echo "Prometheus  http://127.0.0.1:$prometheus_port   (alerts: /alerts, what is scraped: /targets)"
+targets=$(dirname "$metrics")/prom_metrics_service_discovery.json
+[ ! -f "$targets" ] || echo "it scrapes   $(grep -oE '[0-9a-fA-F.:]+:[0-9]+' "$targets" | sort -u | tr '\n' ' ')"
 
 home=$(for folder in "${GRAFANA_HOME:-}" /usr/share/grafana /opt/homebrew/share/grafana; do
     [ -n "$folder" ] && [ -d "$folder/public" ] && echo "$folder" && break; done || true)

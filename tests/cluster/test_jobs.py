@@ -118,7 +118,7 @@ def test_a_working_directory_that_is_too_large_is_refused(client: Client, tmp_pa
 
 
 @pytest.mark.skipif(shutil.which("prometheus") is None, reason="prometheus is not installed (Debian: prometheus)")
-def test_prometheus_scrapes_the_nodes(client: Client) -> None:
+def test_prometheus_scrapes_the_nodes_and_knows_the_alerts(client: Client) -> None:
     port = free_port()
     command = ["bash", str(ROOT / "docs/monitoring/start.sh"), str(client.head.folder / "ray/session_latest/metrics")]
     env = {**os.environ, "PROMETHEUS_PORT": str(port), "GRAFANA_PORT": str(free_port())}
@@ -135,6 +135,9 @@ def test_prometheus_scrapes_the_nodes(client: Client) -> None:
         question = f"http://127.0.0.1:{port}/api/v1/query?query=ray_node_cpu_count"
         with urllib.request.urlopen(question) as answer:
             assert json.load(answer)["data"]["result"]
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/v1/rules") as answer:
+            (group,) = json.load(answer)["data"]["groups"]
+        assert "DetectorAnswersNobody" in [rule["name"] for rule in group["rules"]]
     finally:
         script.terminate()
         script.communicate(timeout=30)

@@ -3,7 +3,9 @@
 import importlib
 import re
 import shlex
+import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import click
@@ -83,3 +85,19 @@ def test_the_operations_of_the_paper_s_network_are_those_in_the_documentation() 
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         build(spec.model, pretrained=False).eval()(torch.zeros(1, 3, side, side))
     assert f"| {counter.get_total_flops() / 1e9:.1f} at {side} px |" in (ROOT / "docs" / "operate.md").read_text()
+
+
+@pytest.mark.skipif(
+    shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed (Debian: systemd)"
+)
+def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
+    """As it is documented, but for paths and the user, which exist only where it is installed."""
+    text = (ROOT / "docs" / "operate.md").read_text()
+    (block,) = re.findall(r"^    \[Service\]\n(?:    .*\n|\n(?=    ))+", text, re.MULTILINE)
+    unit = re.sub("(?m)^    ", "", block).replace("/srv/detector/.venv/bin/python", sys.executable)
+    for place, here in (("User=detector", "User=root"), ("/srv/detector", "/"), ("/home/detector", "/root")):
+        unit = unit.replace(place, here)
+    (tmp_path / "detector.service").write_text(unit)
+    command = ["systemd-analyze", "verify", "--man=no", str(tmp_path / "detector.service")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
