@@ -31,6 +31,12 @@ LONGEST = (
 """The files whose tests take longest. They begin first, so that no worker is left with one when the others are done."""
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Spares the second stage of ``make test`` the import of all files that have no serial test."""
+    wanted = config.option.markexpr != "serial" or collection_path.suffix != ".py"
+    return None if wanted or "mark.serial" in collection_path.read_text() else True
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Puts the longest files first; the order within a file stays."""
 
