@@ -26,7 +26,7 @@ RECOVERY_S = 60
 """The service must answer again within this time, whichever process was killed."""
 PROCESSES_END_S, HEAD_LOST_S = 180, 80
 """Ray's agents wait a minute for the control store, after the raylet has waited as long."""
-REPLICA = b"ServeReplica:detector:Ingress"
+REPLICA, HAPROXY = b"ServeReplica:detector:Ingress", b"/haproxy\0-db\0"
 RETRY_S = 0.2
 TWO_REPLICAS = """
 max_batch_size: 2
@@ -161,16 +161,21 @@ def kill_process(workspace: Workspace, process: bytes, allowed: set[str], settin
         allowed: the ways in which requests may fail.
     """
     with _service(workspace, settings) as service:
+        return kill_process_of(service, process, allowed)
 
-        def kill() -> None:
-            victims = service.pids(process)
-            ensure(victims, f"no process matches {process.decode()}")
-            os.kill(victims[0], signal.SIGKILL)
 
-        responses = asyncio.run(_disturb_under_load(service, kill))
-        ensure(set(responses.counts) <= allowed | {ANSWERED}, f"{responses.summary()} {responses.other}")
-        ensure(service.process.poll() is None, "the service ended")
-        ensure(service.pids(process), "the process was not started again")
+def kill_process_of(service: Service, process: bytes, allowed: set[str]) -> str:
+    """Kills a process of a running service under load, see :func:`kill_process`."""
+
+    def kill() -> None:
+        victims = service.pids(process)
+        ensure(victims, f"no process matches {process.decode()}")
+        os.kill(victims[0], signal.SIGKILL)
+
+    responses = asyncio.run(_disturb_under_load(service, kill))
+    ensure(set(responses.counts) <= allowed | {ANSWERED}, f"{responses.summary()} {responses.other}")
+    ensure(service.process.poll() is None, "the service ended")
+    ensure(service.pids(process), "the process was not started again")
     return responses.summary()
 
 
@@ -264,8 +269,8 @@ SERVING = (
         promise="clients are disconnected; another HAProxy listens within a quarter of a minute",
         cause="SIGKILL to the process that listens on the port",
         checks="every response, and how long the service was unreachable",
-        run=partial(kill_process, process=b"/haproxy\0-db\0", allowed={REJECTED, DISCONNECTED}),
-        quick=True,
+        run=partial(kill_process, process=HAPROXY, allowed={REJECTED, DISCONNECTED}),
+        tested_by="tests/serve/test_load.py",
     ),
     Fault(
         name="the manager of HAProxy is killed under load",

@@ -99,7 +99,7 @@ TRAINING = (
         cause="manifest.parquet and dataset.json are deleted after the second epoch",
         checks="exit code, epochs, losses, model folder",
         run=Scenario(fault=delete_manifest),
-        quick=True,
+        tested_by="tests/jobs/test_train.py",
     ),
     Fault(
         name="a training image is corrupted",

@@ -7,14 +7,9 @@ import pytest
 from reliability.faults.__main__ import FAULTS
 from reliability.faults.fault import Fault, Outcome, Workspace, cause, describe_resumption
 from reliability.faults.report import PAGE, page
-from reliability.faults.serving import SERVING
 
 ROOT = Path(__file__).parents[2]
-QUICK = [
-    pytest.param(fault, id=fault.name, marks=pytest.mark.serial if fault in SERVING else ())
-    for fault in FAULTS
-    if fault.quick
-]
+QUICK = [pytest.param(fault, id=fault.name) for fault in FAULTS if fault.quick]
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""Load on a real Ray Serve: overload, a killed replica, a promotion, autoscaling.
+"""Load on a real Ray Serve: overload, a killed replica, a promotion, autoscaling, a killed HAProxy.
 
 ``python -m tests.serve.test_load SECONDS`` overloads the service for longer and prints statistics.
 """
@@ -20,6 +20,7 @@ import aiohttp
 import pytest
 
 from detector_core.registry import versions
+from reliability.faults.serving import DISCONNECTED, HAPROXY, REJECTED, kill_process_of
 from tests.support.http_service import JPEG, image_bytes
 from tests.support.models import save_model
 from tests.support.serving import Service, marked, running
@@ -179,6 +180,10 @@ def test_no_request_fails_during_a_promotion_and_a_rollback(service: Service, tm
     assert answers.malformed == []
     assert set(answers.statuses) == {200}
     assert len(set(answers.versions)) == 2
+
+
+def test_clients_are_disconnected_when_haproxy_is_killed_and_another_one_listens(service: Service) -> None:
+    print(kill_process_of(service, HAPROXY, {REJECTED, DISCONNECTED}))
 
 
 def main(seconds: float) -> None:
