@@ -35,7 +35,6 @@ class Fault:
         checks: what is checked afterward.
         run: causes the fault and returns what was lost, with numbers. Raises PromiseBroken, CannotCause.
         tested_by: the test of the suite that causes the same fault, if there is one; the suite does not repeat it.
-        quick: short enough for every run of the suite.
     """
 
     name: str
@@ -44,7 +43,6 @@ class Fault:
     checks: str
     run: Callable[["Workspace"], str]
     tested_by: str = ""
-    quick: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

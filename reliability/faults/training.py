@@ -64,7 +64,6 @@ TRAINING = (
         cause="SIGKILL to raylet",
         checks="message, seconds until the end, losses after --resume; all losses if the run finished",
         run=Scenario(fault=lambda run: run.kill("raylet/raylet"), error="^error: .*Ray.*--resume", may_finish=True),
-        quick=True,
     ),
     Fault(
         name="a checkpoint is truncated",

@@ -2,13 +2,15 @@
 
 import subprocess
 import sys
+from contextlib import nullcontext
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import ray
 
-from detector_core.errors import BadConfig, InsufficientResources
-from jobs.common import cluster, ray_internals
+from detector_core.errors import BadConfig, ClusterLost, InsufficientResources
+from jobs.common import cli, cluster, ray_internals
 from jobs.common.loopback import free_port
 
 MISMATCH = (
@@ -66,6 +68,28 @@ def test_enough_resources_need_no_message(set_cluster: Any, capfd: pytest.Captur
     set_cluster({"CPU": 4.0}, {"CPU": 2})
     cluster.check_resources(cpus=4, purpose="training")
     assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("failure", "message"),
+    [
+        (ray.exceptions.RayActorError(), "Ray failed under the job ("),
+        (ray.exceptions.RaySystemError("the raylet is gone\nand so on"), "Ray failed under the job ("),
+        (ray.exceptions.LocalRayletDiedError(), "Ray failed under the job ("),
+        (ray.exceptions.OutOfMemoryError("killed"), "Ray ended this job because memory ran out"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_a_failure_of_ray_under_a_job_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, failure: Exception, message: str
+) -> None:
+    monkeypatch.setattr(cluster, "start", lambda _: nullcontext(""))
+    monkeypatch.setattr(ray, "get_runtime_context", lambda: SimpleNamespace(gcs_address="127.0.0.1:1"))
+    with pytest.raises(ClusterLost) as lost, cluster.connect():
+        raise failure
+    assert str(lost.value).startswith(message)
+    assert cli.RESUME_HINT in str(lost.value)
+    assert "\n" not in str(lost.value)
 
 
 def test_a_lost_head_node_ends_the_job_with_one_line() -> None:
