@@ -3,10 +3,11 @@
   python -m jobs.evaluate runs/resnet68-cutout-20260101-120000 --data data/faces
   python -m jobs.evaluate models/VERSION --data data/other-faces --split test --workers 8
 
-RUN_OR_MODEL is the folder of a run or of a model. The first evaluation also scores the validation split of DATASET,
-chooses the temperature and both thresholds on it, and saves them as calibration.json in the model folder. After that
-they are frozen: later evaluations use them, on any data set, unless --recalibrate is given. Do not recalibrate a
-promoted VERSION: recalibrate its run and promote that.
+RUN_OR_MODEL is the folder of a run or of a model. The first evaluation also scores the validation split of the data set
+that the model was trained on, whichever DATASET is, chooses the temperature and both thresholds on it, and saves them
+as calibration.json in the model folder. After that they are frozen: later evaluations use them, on any data set, unless
+--recalibrate is given. Do not recalibrate a promoted VERSION: recalibrate its run and promote that, or choose its upper
+threshold for a place with jobs.recalibrate.
 
 MODEL/evaluation/SPLIT receives scores.parquet (path, label, source, logit and calibrated p_fake of each image),
 report.json (metrics as fractions, with intervals, also by source if the images have several), plots, worst.png (the
@@ -41,6 +42,7 @@ from detector_core.networks.artifacts import Artifact
 from jobs.common import cli
 from jobs.common.cluster import connect
 from jobs.common.scoring_workers import ScoringWorkers
+from jobs.run.request import data_of_run
 
 CALIBRATION_SPLIT = "valid"
 
@@ -117,7 +119,8 @@ def evaluate_model(
 ) -> tuple[str, dict[str, Any], str]:
     """Scores a split, evaluates the scores and writes the report. Use inside :func:`jobs.common.cluster.connect`.
 
-    Calibrates the model first if that has not been done yet, or if ``recalibrate``.
+    Calibrates the model first, on the validation split of its own data set, if that has not been done yet, or if
+    ``recalibrate``.
 
     Args:
         workers: None takes one per core, or per GPU if ``gpu``.
@@ -126,20 +129,28 @@ def evaluate_model(
 
     Returns:
         The model folder, the report, and the path of ``report.json``.
+
+    Raises:
+        BadConfig: ``recalibrate`` with another data set than the model's own.
     """
     folder = artifacts.find(run_or_model)
     artifact = artifacts.read(folder)
     rows, own = data.split(split), data.fingerprint == artifact.data["fingerprint"]
     trained_on = data.without(artifact.data.get("left_out", ())) if own else data
+    if recalibrate and not own:
+        raise BadConfig(
+            f"--recalibrate: thresholds are chosen on the validation split of the model's own data set, "
+            f"{artifact.data['name']}, not of {data.name}; jobs.recalibrate chooses them for a place"
+        )
     model_calibration = UNCALIBRATED if recalibrate else calibration.load(folder, artifact.weights_sha256)
+    if not model_calibration.chosen_on and not own:
+        model_calibration = _calibrate_on_own_data(run_or_model, folder, artifact, workers=workers, gpu=gpu)
     with ScoringWorkers(folder, data.root, workers=workers, gpu=gpu) as scoring_workers:
         calibration_scores: dict[str, pd.DataFrame] = {}
-        if not model_calibration.chosen_on:
+        if not model_calibration.chosen_on and own:
             model_calibration, calibration_scores = calibrate(
-                scoring_workers, artifact, trained_on, max_fakes_passed=max_fakes_passed
+                scoring_workers, folder, artifact, trained_on, max_fakes_passed=max_fakes_passed
             )
-            if model_calibration.chosen_on:
-                calibration.save(folder, model_calibration)
         scores = calibration_scores.get(split)
         if scores is None or len(scores) < len(rows):
             scores = scoring_workers.score(rows, f"scoring {split}")
@@ -147,21 +158,42 @@ def evaluate_model(
         grid = scoring_workers.score(seen, "scoring changed images", score_grid) if robustness else None
     scores = scores.assign(p_fake=model_calibration.p_fake(scores["logit"]), source=rows["source"].to_numpy())
     model = describe_model(folder, artifact)
-    report = build_report(scores, model_calibration, model=model, data=data.describe(), split=split)
+    report = build_report(
+        scores, model_calibration, model=model, data=data.describe(), split=split, data_warnings=data.warnings
+    )
     if grid is not None:
         report["robustness"] = evaluate_grid(grid, model_calibration)
-    network, _ = artifacts.load(folder)
-    worst = explain.draw_worst_images(
-        network, artifact.spec.preprocess, scores, data.root, model_calibration.fake_above
-    )
     target = report_folder(folder, split, None if own else data.fingerprint)
-    return folder, report, report_html.write(target, scores, report, {explain.WORST_IMAGES: worst})
+    return folder, report, report_html.write(target, scores, report, _worst_images(folder, scores, data, report))
+
+
+def _worst_images(folder: str, scores: pd.DataFrame, data: Manifest, report: dict[str, Any]) -> dict[str, bytes]:
+    """The PNG file of the images that a model gets most wrong, by name."""
+    network, artifact = artifacts.load(folder)
+    png = explain.draw_worst_images(network, artifact.spec.preprocess, scores, data.root, report["threshold"])
+    return {explain.WORST_IMAGES: png}
+
+
+def _calibrate_on_own_data(
+    run_or_model: str, folder: str, artifact: Artifact, *, workers: int | None, gpu: bool
+) -> Calibration:
+    """Chooses the calibration of a model that another data set evaluates first; the default if its own set is gone."""
+    own = data_of_run(run_or_model)
+    if own is None:
+        cli.say(
+            f"{artifact.run} has no thresholds, and its own data set, {artifact.data['name']}, is not known: 0.5 is "
+            f"used (evaluate the run on that data set to choose them)"
+        )
+        return UNCALIBRATED
+    own = own.without(artifact.data.get("left_out", ()))
+    with ScoringWorkers(folder, own.root, workers=workers, gpu=gpu) as scoring_workers:
+        return calibrate(scoring_workers, folder, artifact, own, max_fakes_passed=None)[0]
 
 
 def calibrate(
-    scoring_workers: ScoringWorkers, artifact: Artifact, data: Manifest, *, max_fakes_passed: float | None
+    scoring_workers: ScoringWorkers, folder: str, artifact: Artifact, data: Manifest, *, max_fakes_passed: float | None
 ) -> tuple[Calibration, dict[str, pd.DataFrame]]:
-    """Chooses a calibration on the validation split.
+    """Chooses a calibration on the validation split of a model's own data set, and saves it in the model folder.
 
     Returns:
         The calibration, and the scores it was chosen on, by split; the default calibration, with a warning, if the data
@@ -195,6 +227,8 @@ def calibrate(
             f"with at most {strictest:.0%} of fakes passed, fewer than half of the reals would be called real: the "
             f"limit is {chosen.max_fakes_passed:.0%} (--max-fakes-passed {strictest:g} enforces the stricter one)"
         )
+    if chosen.chosen_on:
+        calibration.save(folder, chosen)
     return chosen, {CALIBRATION_SPLIT: scores}
 
 

@@ -24,7 +24,8 @@ service would answer. OUT receives
   predictions.json   the model, its error rates and the counts
 
 After an interruption, run the same command again to continue. A score is no proof: predictions.json has the model's
-error rates on its test split, and they may be higher on images of another kind.
+error rates on its test split, and how many flags are right at several shares of fakes (test[].flag_value); both may be
+worse on images of another kind.
 
 With --out, the last line on stdout is one JSON object: predictions, model, images, verdicts, unreadable, left_out. The
 exit code is 1 if a file could not be scored.

@@ -34,7 +34,7 @@ images that are not portraits yet.
 After an interruption, run the same command again to continue. On a cluster, every node must be able to read SOURCE and,
 with --faces, to write to DATASET.
 
-The last line on stdout is one JSON object: dataset, images, unreadable, left_out (other files below SOURCE),
+The last line on stdout is one JSON object: dataset, images, unreadable, left_out (other files below SOURCE), excluded,
 duplicates_across_splits, groups_across_splits, sources, counts, warnings, fingerprint.
 """
 
@@ -58,7 +58,7 @@ from detector_core.data.duplicates import connected_groups, near_duplicate_edges
 from detector_core.data.index import Index, scan
 from detector_core.data.inspect import Transform, inspect_images
 from detector_core.data.sources import SourceRules, parse_source_of
-from detector_core.data.splits import draw_splits, join_groups
+from detector_core.data.splits import draw_splits, duplicates_to_exclude, join_groups
 from detector_core.errors import BadConfig, BadData, first_line
 from detector_core.images import align
 from jobs.common import cli
@@ -103,6 +103,12 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         help="the source of images whose path matches, such as 'fake/sg3-*=stylegan3'; may be repeated, and the first "
         "that matches counts",
     )
+    parser.add_argument(
+        "--exclude",
+        choices=["duplicates"],
+        help="leave out images whose near-duplicate is in a later split (of train, valid, test), and identical files "
+        "with both labels; audit.json lists them",
+    )
     parser.add_argument("--download", choices=["kaggle"], help="download the Kaggle data set first (needs kagglehub)")
     cli.run(job, parser.parse_args(argv))
 
@@ -139,7 +145,11 @@ def job(arguments: argparse.Namespace) -> dict[str, Any]:
     if index.flat:
         undivided_N = join_groups(group_N, frame.loc[usable, "group"])
         frame.loc[usable.to_numpy(), "split"] = choose_splits(frame.loc[usable, "label"], undivided_N, arguments)
-    result = audit(index, frame, group_N, origins)
+    excluded = None
+    if arguments.exclude:
+        frame, group_N, excluded = exclude_duplicates(frame, group_N)
+        usable = frame["problem"].isna()
+    result = audit(index, frame, group_N, origins, excluded)
     result["faces"] = "aligned" if arguments.faces else None
     result["sample"] = arguments.sample
     result["split"] = {"seed": arguments.seed, "ratio": list(arguments.ratio)} if index.flat else "folders"
@@ -154,6 +164,7 @@ def job(arguments: argparse.Namespace) -> dict[str, Any]:
         "images": len(saved.frame),
         "unreadable": result["unreadable"]["count"],
         "left_out": result["left_out"]["count"],
+        "excluded": result["excluded"]["count"],
         "duplicates_across_splits": groups_across_splits(result),
         "groups_across_splits": result["groups"]["across_splits"],
         "sources": sorted(result["sources"]),
@@ -211,6 +222,23 @@ def choose_splits(labels: pd.Series, group_N: NDArray[np.int64], arguments: argp
         cli.say(f"all images are {labels.iloc[0]}: they become a test split, and nothing is left for training")
         return np.full(len(labels), "test", dtype=object)
     return draw_splits(labels.tolist(), group_N, ratio=arguments.ratio, seed=arguments.seed)
+
+
+def exclude_duplicates(
+    frame: pd.DataFrame, group_N: NDArray[np.int64]
+) -> tuple[pd.DataFrame, NDArray[np.int64], pd.Series]:
+    """Takes the images out that :func:`duplicates_to_exclude` names.
+
+    Args:
+        frame: every file; ``group_N`` has the near-duplicate group of each row without a ``problem``.
+
+    Returns:
+        The other files, their groups, and, by path, why an image was excluded.
+    """
+    usable = frame["problem"].isna()
+    reasons = duplicates_to_exclude(frame[usable], group_N)
+    excluded = reasons.set_axis(frame.loc[usable, "path"])[reasons.notna().to_numpy()]
+    return frame.drop(index=reasons.index[reasons.notna()]), group_N[reasons.isna().to_numpy()], excluded
 
 
 def download_kaggle() -> str:

@@ -28,7 +28,6 @@ precision; with --list live and versions, newest promotion first; with --prune l
 """
 
 import argparse
-import json
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NoReturn
@@ -37,13 +36,12 @@ from tqdm import tqdm
 
 from detector_core import storage
 from detector_core.data import manifest
-from detector_core.data.manifest import Manifest
-from detector_core.errors import BadConfig, BadManifest
-from detector_core.networks import artifacts
+from detector_core.errors import BadConfig
 from detector_core.registry import versions
 from detector_core.registry.engines import PRECISIONS
 from detector_core.registry.predictor import describe
 from jobs.common import cli
+from jobs.run.request import data_of_run
 
 
 def main(argv: list[str] | None = None) -> NoReturn:
@@ -116,18 +114,6 @@ def _promote(arguments: argparse.Namespace, models: str) -> str:
     # A forced promotion makes another version, so that without --force the model must pass the gate.
     key = f"{arguments.precision} {data.fingerprint if data else ''}{' forced' if arguments.force else ''}"
     return versions.promote(arguments.model, models, force=arguments.force, add_files=add_runtime, key=key)
-
-
-def data_of_run(run_or_model: str) -> Manifest | None:
-    """The data set that a run was trained on; None if ``run.json`` names none, or it is gone or has changed."""
-    where = storage.join(storage.absolute(run_or_model), "run.json")
-    if not storage.exists(where):
-        return None
-    try:
-        data = manifest.load(json.loads(storage.read_bytes(where))["data"])
-    except (ValueError, KeyError, BadManifest):
-        return None
-    return data if data.fingerprint == artifacts.read(artifacts.find(run_or_model)).data["fingerprint"] else None
 
 
 def _bar(title: str, images: int) -> Callable[[int], object]:

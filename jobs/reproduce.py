@@ -14,14 +14,19 @@ batch is 1000, makes only a few steps.
 After an interruption, run the same command again to continue: finished runs and evaluations are not repeated.
 
 RUNS/NAME-VARIANT-SEED is the folder of a run, evaluated as by jobs.evaluate. RUNS/NAME receives comparison.html
-(Tables III, IV and V next to the paper's figures, with its misprints marked; McNemar's tests between the variants;
-cost; it opens offline), comparison.json, table5.csv and curves.png (like the paper's Figs. 5-7). The winner is the
-variant with the fewest fakes passed, as the mean over seeds (on a tie, the one with the higher accuracy). within_noise
-lists the variants whose difference from the winner in fakes passed may be due to chance (McNemar's test on the fakes
-between the first seeds, p > 0.05, not corrected for the number of pairs); it is empty if there are none.
+(the comparison of jobs.compare, with intervals and paired tests; Tables III, IV and V next to the paper's figures, with
+its misprints marked; McNemar's tests between the variants at their own thresholds; cost; it opens offline),
+comparison.json, table5.csv and curves.png (like the paper's Figs. 5-7).
 
-The last line on stdout is one JSON object: comparison, winner, within_noise, variants (for each: accuracy,
-fakes_passed_rate, reals_flagged_rate; fractions, means over seeds).
+A variant wins as in jobs.compare: by a significantly higher ROC AUC. The paper's rule, the fewest fakes passed (on a
+tie, the higher accuracy), has a row of its own: each variant stands at its own threshold, so by this rule a model that
+calls everything fake wins. within_noise lists the variants whose difference from the paper's rule's winner in fakes
+passed may be due to chance (McNemar's test on the fakes between the first seeds, p > 0.05, not corrected for the number
+of pairs).
+
+The last line on stdout is one JSON object: comparison, winner (null if there is none), no_winner (why),
+fewest_fakes_passed (the winner by the paper's rule), within_noise, variants (for each: accuracy, fakes_passed_rate,
+reals_flagged_rate; fractions, means over seeds).
 """
 
 import argparse
@@ -45,6 +50,7 @@ from detector_core.networks.catalog import find_network
 from detector_core.networks.variants import CUTOUT_SUFFIX, VARIANTS
 from jobs.common import cli
 from jobs.common.cluster import connect
+from jobs.compare import candidate_of, compare_on_sets
 from jobs.evaluate import evaluate_model
 from jobs.run import resource_flags, spec_flags
 from jobs.run.request import model_folder, read_run_json
@@ -104,21 +110,28 @@ def job(arguments: argparse.Namespace) -> dict[str, Any]:
     resource_flags.check(arguments, list(runs.values()), data)
     root = storage.absolute(arguments.storage)
     todo = {name: spec for name, spec in runs.items() if not _is_trained(storage.join(root, name), spec, data)}
+    cli.say(f"{len(runs)} runs, {len(todo)} to train: {', '.join(todo) or 'none'}; checking the initial weights")
     for model in dict.fromkeys(spec.model for spec in todo.values()):
         factory.build(model)  # missing initial weights are reported now, not after the first variant
     with connect():
         if todo:
             train(resource_flags.requests(arguments, todo), data, keep_checkpoints=arguments.keep_checkpoints)
+        cli.say(f"evaluating {len(runs)} runs on the {SPLIT} split")
         for name in runs:
             _evaluate(storage.join(root, name), data, gpu=arguments.gpu, robustness=arguments.robustness)
+        (models,) = compare_on_sets(
+            [candidate_of(storage.join(root, name), data) for name in runs], [data], gpu=arguments.gpu
+        )
     evaluated_runs = [collect(storage.join(root, name)) for name in runs]
     folder = storage.join(root, arguments.name)
-    result = write_comparison(folder, evaluated_runs)
+    result = write_comparison(folder, evaluated_runs, models)
     cli.say(comparison_html.format_comparison(result))
     columns = ("variant", "accuracy", "fakes_passed_rate", "reals_flagged_rate")
     return {
         "comparison": storage.join(folder, COMPARISON),
-        "winner": result["winner"]["variant"],
+        "winner": models["winner"]["model"],
+        "no_winner": models["winner"].get("reason"),
+        "fewest_fakes_passed": result["winner"]["variant"],
         "within_noise": result["winner"]["within_noise"],
         "variants": [{name: row[name] for name in columns} for row in result["means"]],
     }
@@ -197,9 +210,13 @@ def _history(run: str) -> list[dict[str, Any]]:
     return [{str(name): value for name, value in row.items()} for row in table.to_dict("records")]
 
 
-def write_comparison(folder: str, runs: list[EvaluatedRun]) -> dict[str, Any]:
-    """Compares runs and writes the files, ``comparison.json`` last; returns its content."""
-    result = comparison.compare(runs)
+def write_comparison(folder: str, runs: list[EvaluatedRun], models: dict[str, Any]) -> dict[str, Any]:
+    """Compares runs with the paper and writes the files, ``comparison.json`` last; returns its content.
+
+    Args:
+        models: the comparison of jobs.compare on the same images.
+    """
+    result = comparison.compare(runs) | {"models": models}
     curves = comparison_html.draw_learning_curves(runs)
     files = {
         CURVES: curves,

@@ -211,6 +211,15 @@ class FeedbackAnswer(BaseModel):
     request_id: str
 
 
+class FlagValue(BaseModel):
+    """How many flags (verdicts fake) are right where a share of the images is fake; null if undefined."""
+
+    share_of_fakes: float
+    value: float | None = Field(description="fraction of the flags that are right (precision of the verdict fake)")
+    low: float | None = Field(description="95% interval")
+    high: float | None
+
+
 class TestMetrics(BaseModel):
     """The metrics of a model on the test split of one data set, as fractions; null if undefined."""
 
@@ -220,10 +229,13 @@ class TestMetrics(BaseModel):
     auc: float | None = Field(description="ROC AUC")
     accuracy: float | None
     fakes_passed_rate: float | None = Field(
-        description="proportion of the fakes whose verdict is real (FPR by the paper's convention, APCER)"
+        description="proportion of the fakes whose verdict is not fake (FPR by the paper's convention, APCER)"
     )
     reals_flagged_rate: float | None = Field(
         description="proportion of the real images whose verdict is fake (FNR by the paper's convention, BPCER)"
+    )
+    flag_value: list[FlagValue] = Field(
+        description="what a flag is worth at several shares of fakes; empty if the report has no confusion matrix"
     )
 
 

@@ -27,7 +27,13 @@ _MAX_EXAMPLES: Final = 20
 _MAX_LISTED: Final = 1000
 
 
-def audit(index: Index, frame: pd.DataFrame, group_N: NDArray[np.int64], origins: Origins) -> dict[str, Any]:
+def audit(
+    index: Index,
+    frame: pd.DataFrame,
+    group_N: NDArray[np.int64],
+    origins: Origins,
+    excluded: pd.Series | None = None,
+) -> dict[str, Any]:
     """Audits a data set.
 
     Args:
@@ -36,6 +42,7 @@ def audit(index: Index, frame: pd.DataFrame, group_N: NDArray[np.int64], origins
             of :data:`detector_core.data.inspect.PROPERTIES`, which are empty where ``problem`` is not.
         group_N: the near-duplicate group of each row *without* a problem, shape (N,).
         origins: where sources and groups were found.
+        excluded: by path, why images that are not in ``frame`` were excluded.
 
     Returns:
         The content of ``audit.json``. Its ``warnings`` are one sentence each, the most serious first.
@@ -48,6 +55,7 @@ def audit(index: Index, frame: pd.DataFrame, group_N: NDArray[np.int64], origins
         "table_1_of_the_paper": TABLE_I,
         "unreadable": _listed(bad["path"], bad["problem"]),
         "left_out": _listed(index.left_out["path"], index.left_out["reason"]),
+        "excluded": _listed(*([excluded.index.to_series(), excluded] if excluded is not None else [_NONE, _NONE])),
         "csv": index.csv,
         "duplicates": {
             "exact": duplicates(good, good["sha256"].factorize()[0]),
@@ -59,6 +67,9 @@ def audit(index: Index, frame: pd.DataFrame, group_N: NDArray[np.int64], origins
         "shortcuts": shortcuts(good),
     }
     return {**result, "warnings": warnings(result)}
+
+
+_NONE: Final = pd.Series([], dtype="str")
 
 
 def _listed(paths: pd.Series, reasons: pd.Series) -> dict[str, Any]:
@@ -212,7 +223,8 @@ def summary(result: dict[str, Any], title: str) -> str:
     if result["groups"]["named"]:
         groups = result["groups"]
         lines.append(f"  groups: {groups['named']:,}, {groups['across_splits']} across splits")
-    for name, title in (("unreadable", "unreadable"), ("left_out", "other files, left out")):
+    titles = {"unreadable": "unreadable", "left_out": "other files, left out", "excluded": "excluded duplicates"}
+    for name, title in titles.items():
         reasons = ", ".join(f"{reason} ({count})" for reason, count in result[name]["reasons"].items())
         lines.append(f"  {title}: {result[name]['count']}" + (f": {reasons}" if reasons else ""))
     if result["shortcuts"]:

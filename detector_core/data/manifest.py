@@ -40,6 +40,7 @@ class Manifest:
         fingerprint: sha256 over every image's path, label, split and content hash.
         frame: one row per image with the columns :data:`COLUMNS` and :data:`ORIGIN_COLUMNS`.
         left_out: sources whose images are not in ``frame``, though they are in the data set.
+        warnings: what the audit warned of, one sentence each.
     """
 
     root: str
@@ -48,6 +49,7 @@ class Manifest:
     fingerprint: str
     frame: pd.DataFrame
     left_out: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     def without(self, sources: Sequence[str]) -> "Manifest":
         """The data set without the images of some sources; its fingerprint stays.
@@ -162,7 +164,19 @@ def load(dataset: str) -> Manifest:
         generated=info["generated"],
         fingerprint=info["fingerprint"],
         frame=_with_origins(frame),
+        warnings=_audit_warnings(dataset),
     )
+
+
+def _audit_warnings(dataset: str) -> tuple[str, ...]:
+    """The warnings of ``audit.json``; none if it is not there, as in a data set that another program made."""
+    where = storage.join(dataset, AUDIT)
+    if not storage.exists(where):
+        return ()
+    try:
+        return tuple(json.loads(storage.read_bytes(where)).get("warnings", ()))
+    except (ValueError, AttributeError) as error:
+        raise BadManifest(f"{where} cannot be read ({error}): prepare the data set again") from None
 
 
 def _with_origins(frame: pd.DataFrame) -> pd.DataFrame:

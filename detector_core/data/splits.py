@@ -30,6 +30,27 @@ def join_groups(duplicate_N: NDArray[np.int64], groups: pd.Series) -> NDArray[np
     return connected_groups(len(duplicate_N), edges)
 
 
+def duplicates_to_exclude(frame: pd.DataFrame, group_N: NDArray[np.int64]) -> pd.Series:
+    """Why an image must leave a data set so that no near-duplicate is in two splits, and no file has both labels.
+
+    Of a group across splits the images of the last one stay: those of the test split before validation before training.
+
+    Args:
+        frame: ``sha256``, ``label`` and ``split`` of each image.
+        group_N: the near-duplicate group of each row, shape (N,).
+
+    Returns:
+        The reason for each row; None for an image that stays.
+    """
+    rank = frame["split"].map({split: number for number, split in enumerate(SPLITS)}).to_numpy()
+    last = pd.Series(rank).groupby(group_N).transform("max").to_numpy()
+    reasons = pd.Series(None, index=frame.index, dtype=object)
+    for number, split in enumerate(SPLITS):
+        reasons[(rank < last) & (last == number)] = f"near-duplicate of an image in the {split} split"
+    reasons[frame.groupby("sha256")["label"].transform("nunique") > 1] = "identical to an image with the other label"
+    return reasons
+
+
 def draw_splits(
     labels: Sequence[str], group_N: NDArray[np.int64], *, ratio: Sequence[int], seed: int
 ) -> NDArray[np.object_]:

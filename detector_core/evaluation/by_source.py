@@ -1,7 +1,8 @@
 """Metrics of each source of a data set: of each generator, and of each set of photographs.
 
 A source with images of both classes is evaluated alone. A source of one class is ranked against all images of the other
-class, as in the tables of the field, where every generator has the same photographs next to it.
+class that training did not leave out, as in the tables of the field, where every generator has the same photographs
+next to it.
 """
 
 import statistics
@@ -42,7 +43,7 @@ def evaluate_sources(
     names = sorted(scores["source"].unique())
     if len(names) < 2:
         return None
-    rows = [_row(scores, name, calibration, left_out=name in left_out) for name in names]
+    rows = [_row(scores, name, calibration, left_out) for name in names]
     seen = [row for row in rows if not row["left_out"]]
     worst = {}
     for rate in ERROR_RATES:
@@ -52,18 +53,18 @@ def evaluate_sources(
     return {"rows": rows, "mean": {name: _mean(seen, name) for name in SOURCE_METRICS}, "worst": worst}
 
 
-def _row(scores: "pd.DataFrame", source: str, calibration: Calibration, *, left_out: bool) -> dict[str, Any]:
+def _row(scores: "pd.DataFrame", source: str, calibration: Calibration, left_out: tuple[str, ...]) -> dict[str, Any]:
     own = (scores["source"] == source).to_numpy()
     is_fake, logit = labels.is_fake(scores["label"]), scores["logit"].to_numpy(dtype=np.float64)
     confusion = Confusion.from_scores(is_fake[own], calibration.p_fake(logit[own]), calibration.fake_above)
     ranked = own
     if not (confusion.reals and confusion.fakes):
-        ranked = own | (is_fake != bool(confusion.fakes))
+        ranked = own | ((is_fake != bool(confusion.fakes)) & ~scores["source"].isin(left_out).to_numpy())
     estimates = confusion.metrics() | ranking(is_fake[ranked], logit[ranked])
     return {
         "source": source,
         "images": {REAL: confusion.reals, FAKE: confusion.fakes},
-        "left_out": left_out,
+        "left_out": source in left_out,
         "ranked_against": "own" if ranked is own else "all",
         **{name: estimates[name].to_dict() for name in SOURCE_METRICS},
     }

@@ -16,16 +16,14 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.stats import binomtest
 
 from detector_core import labels
 from detector_core.config import INIT_KEYWORDS, RunSpec
 from detector_core.errors import BadData
+from detector_core.evaluation import significance
 from detector_core.evaluation.metrics import METRICS, Confusion, short_label
 from detector_core.networks.variants import spec_for
 
-SIGNIFICANCE = 0.05
-"""A difference with a larger p-value is within noise."""
 PAPER: dict[str, Any] = json.loads(files("detector_core.evaluation").joinpath("paper.json").read_text())
 PAPER_TRAINING_IMAGES = 100_000
 """Section III-F of the paper."""
@@ -171,7 +169,6 @@ def mcnemar(first: EvaluatedRun, second: EvaluatedRun) -> dict[str, Any]:
     Raises:
         BadData: the two were evaluated on different images.
 
-    Source: Q. McNemar, "Note on the sampling error of the difference between correlated proportions", 1947.
     """
     first_correct, second_correct = first.correct(), second.correct()
     if set(first_correct.index) != set(second_correct.index):
@@ -183,16 +180,9 @@ def mcnemar(first: EvaluatedRun, second: EvaluatedRun) -> dict[str, Any]:
     fake = labels.is_fake(first.scores["label"])
     return {
         "variants": [first.variant, second.variant],
-        **_discordant(first_correct, second_correct),
-        "fakes": _discordant(first_correct[fake], second_correct[fake]),
+        **significance.mcnemar(first_correct, second_correct),
+        "fakes": significance.mcnemar(first_correct[fake], second_correct[fake]),
     }
-
-
-def _discordant(first: "pd.Series[bool]", second: "pd.Series[bool]") -> dict[str, Any]:
-    only_first, only_second = int((first & ~second).sum()), int((~first & second).sum())
-    count = only_first + only_second
-    p_value = float(binomtest(only_first, count).pvalue) if count else 1.0
-    return {"only_first_correct": only_first, "only_second_correct": only_second, "p_value": p_value}
 
 
 def winner(means: list[dict[str, Any]], pairs: list[dict[str, Any]]) -> dict[str, Any]:
@@ -210,7 +200,7 @@ def winner(means: list[dict[str, Any]], pairs: list[dict[str, Any]]) -> dict[str
     close = [
         name
         for pair in pairs
-        if best in pair["variants"] and pair["fakes"]["p_value"] > SIGNIFICANCE
+        if best in pair["variants"] and pair["fakes"]["p_value"] > significance.SIGNIFICANCE
         for name in pair["variants"]
         if name != best
     ]

@@ -40,6 +40,11 @@ def wilson_interval(count: int, of: int) -> Interval:
     return float(interval.low), float(interval.high)
 
 
+def images_to_bound(share: float) -> int:
+    """How many images, none of which has a property, bound its share to the given one: Wilson's upper bound of 0."""
+    return int(np.ceil(_z() ** 2 * (1 - share) / share))
+
+
 def auc(is_fake_N: Flags, score_N: Scores) -> float:
     """The ROC AUC with fake as the positive class; both classes need an image."""
     return float(_placements(is_fake_N, score_N)[0].mean())

@@ -13,6 +13,8 @@ import numpy as np
 from scipy.special import expit
 
 from detector_core import labels, storage
+from detector_core.config import INIT_KEYWORDS
+from detector_core.evaluation import flag_value
 from detector_core.evaluation.by_source import evaluate_sources
 from detector_core.evaluation.calibration import VERDICTS, Calibration, bound_warning, verdicts
 from detector_core.evaluation.intervals import Flags, Scores
@@ -43,6 +45,7 @@ SEEN_SPLIT_WARNINGS = {
     "valid": "The weights and the thresholds were chosen on these images: these metrics are optimistic",
 }
 """What the report of a split says first if the model was trained on the same data set."""
+AUDIT_WARNING = "The audit of the data set:"
 GENERATED = "Generated demo data: the metrics show that the pipeline works and say nothing about photographs"
 
 
@@ -54,7 +57,8 @@ def summarize(scores: "pd.DataFrame", calibration: Calibration) -> dict[str, Any
 
     Returns:
         ``confusion`` and ``metrics`` of real against fake at ``threshold`` (``fake_above``); ``uncalibrated``, the same
-        metrics without calibration, at 0.5; ``with_uncertain``, the verdicts of each class when they may be uncertain;
+        metrics without calibration, at 0.5; ``flag_value``, how many flags are right at several shares of fakes;
+        ``with_uncertain``, the verdicts of each class when they may be uncertain;
         ``ranking`` and ``det_curve``; ``calibration`` with its error on these images; ``histogram`` of p_fake per
         class.
     """
@@ -69,6 +73,7 @@ def summarize(scores: "pd.DataFrame", calibration: Calibration) -> dict[str, Any
         "confusion": vars(confusion),
         "metrics": {name: estimate.to_dict() for name, estimate in confusion.metrics().items()},
         "uncalibrated": {name: estimate.to_dict() for name, estimate in at_half.metrics().items()},
+        "flag_value": flag_value.of_confusion(confusion),
         "with_uncertain": count_verdicts(is_fake, p_fake, calibration),
         "ranking": {name: estimate.to_dict() for name, estimate in ranking(is_fake, logit).items()},
         "det_curve": det_curve(is_fake, logit),
@@ -110,7 +115,13 @@ def count_verdicts(is_fake_N: Flags, p_fake_N: Scores, calibration: Calibration)
 
 
 def build_report(
-    scores: "pd.DataFrame", calibration: Calibration, *, model: dict[str, Any], data: dict[str, Any], split: str
+    scores: "pd.DataFrame",
+    calibration: Calibration,
+    *,
+    model: dict[str, Any],
+    data: dict[str, Any],
+    split: str,
+    data_warnings: Sequence[str] = (),
 ) -> dict[str, Any]:
     """``report.json``: what was evaluated, what a reader must know first, and the metrics of :func:`summarize`.
 
@@ -119,6 +130,7 @@ def build_report(
             without are in ``sources`` alone; ``sources`` is there if the images have more than one.
         model: the model: ``run``, ``variant``, ``weights_sha256``, and ``data``, what it was trained on.
         data: :meth:`detector_core.data.manifest.Manifest.describe` of the images.
+        data_warnings: what the audit of the data set warned of.
     """
     own = model["data"]["fingerprint"] == data["fingerprint"]
     left_out = tuple(model["data"].get("left_out", ())) if own else ()
@@ -129,7 +141,10 @@ def build_report(
         "data": data,
         "split": split,
         "seen": own and split in SEEN_SPLIT_WARNINGS,
-        "warnings": _warnings(calibration, model["data"], data, split),
+        "warnings": [
+            *_warnings(calibration, model["data"], data, split),
+            *(f"{AUDIT_WARNING} {warning}" for warning in data_warnings),
+        ],
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         **summarize(without_sources(scores, left_out), calibration),
         **({"sources": sources} if sources else {}),
@@ -173,12 +188,17 @@ def describe_model(folder: str, artifact: Artifact) -> dict[str, Any]:
     Args:
         folder: the model folder.
     """
+    settings = artifact.spec.flat()
+    if settings["model.init"] not in INIT_KEYWORDS:
+        settings["model.init"] = "a file"  # its path means nothing to other readers
     return {
         "folder": folder,
         "run": artifact.run,
         "variant": artifact.spec.variant,
         "weights_sha256": artifact.weights_sha256,
         "data": artifact.data,
+        "git_commit": artifact.git_commit,
+        "settings": settings,
     }
 
 

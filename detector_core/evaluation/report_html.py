@@ -1,20 +1,18 @@
-"""The report of an evaluation as plots and as one HTML page that opens offline.
+"""The report of an evaluation as one HTML page that opens offline, and its files.
 
 Reads ``report.json`` as :func:`detector_core.evaluation.report.build_report` makes it, and computes nothing itself.
 """
 
 import io
 import json
-from collections.abc import Callable
 from typing import Any
 
 import pandas as pd
-from matplotlib.axes import Axes
-from scipy.stats import norm
 
-from detector_core import plotting, storage
+from detector_core import storage
+from detector_core.evaluation import flag_value
 from detector_core.evaluation.explain import WORST_IMAGES
-from detector_core.evaluation.html_page import escape, html_table, image, page, table, warnings
+from detector_core.evaluation.html_page import escape, html_table, image, interval_below, page, table, warnings
 from detector_core.evaluation.metrics import (
     DECIMALS,
     ERROR_RATES,
@@ -24,6 +22,7 @@ from detector_core.evaluation.metrics import (
     short_label,
 )
 from detector_core.evaluation.report import REPORT
+from detector_core.evaluation.report_plots import draw_plots
 from detector_core.evaluation.report_text import (
     SOURCE_HEADER,
     UNCALIBRATED_LABEL,
@@ -38,9 +37,6 @@ from detector_core.evaluation.scoring import SCORES
 from detector_core.labels import FAKE, LABELS, REAL
 
 PAGE = "report.html"
-COLORS = {REAL: "tab:blue", FAKE: "tab:red"}
-DPI = 110
-_DET_TICKS = (0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8)
 _CHANCE = {"fakes_caught_at_0.01": 0.01}
 """What a model that guesses scores in a metric where that is not 0.5; the color of a cell starts there."""
 
@@ -67,12 +63,6 @@ def write(folder: str, scores: pd.DataFrame, report: dict[str, Any], images: dic
     return storage.join(folder, REPORT)
 
 
-def draw_plots(report: dict[str, Any]) -> dict[str, bytes]:
-    """PNG files by name; the ROC and DET curves only if both classes have images."""
-    skipped = () if report["det_curve"]["reals_flagged_rate"] else ("roc", "det")
-    return {f"{name}.png": _png(draw, report) for name, draw in _PLOTS.items() if name not in skipped}
-
-
 def render_page(report: dict[str, Any], images: dict[str, bytes]) -> str:
     """The whole report as one HTML page.
 
@@ -95,6 +85,7 @@ def render_page(report: dict[str, Any], images: dict[str, bytes]) -> str:
         _confusion(report["confusion"]),
         table(("", ""), [(METRICS[name], format_percent(value)) for name, value in report["metrics"].items()]),
         f"<p>{UNCALIBRATED_LABEL.capitalize()}: {escape(format_uncalibrated(report))}.</p>",
+        _flag_value(report),
         "<h2>Ranking, independent of the threshold</h2>",
         "<p>Here the positive class is fake.</p>",
         table(("", ""), _ranking(report["ranking"])),
@@ -106,6 +97,7 @@ def render_page(report: dict[str, Any], images: dict[str, bytes]) -> str:
         *([_robustness(report["robustness"])] if "robustness" in report else []),
         "<h2>Plots</h2>",
         *(image(name, png) for name, png in images.items() if name != WORST_IMAGES),
+        *([_run(model)] if "settings" in model else []),
         *([_worst_images(images[WORST_IMAGES])] if WORST_IMAGES in images else []),
     ]
     return page(title, parts)
@@ -115,13 +107,35 @@ def _ranking(ranks: dict[str, Any]) -> list[tuple[str, str]]:
     return [(label, format_estimate(name, ranks[name])) for name, label in RANKING_METRICS.items()]
 
 
+def _run(model: dict[str, Any]) -> str:
+    """What the model was trained on and with; a report made by an older version does not say it."""
+    counts = model["data"].get("counts", {})
+    splits = [(split, *(f"{count[label]:,}" for label in LABELS)) for split, count in counts.items()]
+    settings = [(name, str(value)) for name, value in model["settings"].items()]
+    commit = f", git commit <code>{escape(model['git_commit'])}</code>" if model["git_commit"] else ""
+    return (
+        f"<h2>The run</h2><p>Trained on {escape(model['data']['name'])}, fingerprint "
+        f"<code>{model['data']['fingerprint'][:12]}</code>{commit}.</p>"
+        f"{table(('images', *LABELS), splits)}{table(('setting', ''), settings)}"
+    )
+
+
+def _flag_value(report: dict[str, Any]) -> str:
+    text = (
+        "<p>How many of 100 flags are right (precision of the verdict fake, PPV) depends on how many images are fake "
+        "where the model is used. From the two error rates above, which may be higher on other images.</p>"
+    )
+    rows = flag_value.describe(flag_value.of_report(report))
+    return f"<h2>What a flag is worth</h2>{text}{table(('', ''), rows)}"
+
+
 def _sources(sources: dict[str, Any]) -> str:
     text = (
         "<p>At the frozen threshold. A source of one class is ranked against all images of the other class, so its "
         "average precision depends on how many there are. The means of fakes passed and of both ranking metrics are "
         "over the sources with fakes, and count no source that was left out of training.</p>"
     )
-    return f"<h2>By source</h2>{text}{table(SOURCE_HEADER, source_cells(sources))}"
+    return f"<h2>By source</h2>{text}{table(SOURCE_HEADER, map(interval_below, source_cells(sources)))}"
 
 
 def _worst_images(png: bytes) -> str:
@@ -164,6 +178,12 @@ def _with_uncertain(report: dict[str, Any]) -> str:
 def _origin(chosen_on: dict[str, Any]) -> str:
     if not chosen_on:
         return "These thresholds are the defaults; none were chosen."
+    if "flag_at_most" in chosen_on:
+        photographs = f"{chosen_on['reals']:,} photographs of {chosen_on['name']}"
+        lower = f", the lower one with {chosen_on['fakes']:,} fakes from there" if chosen_on["fakes"] else ""
+        return (
+            f"The upper threshold was chosen on {photographs}, to flag at most {chosen_on['flag_at_most']:.2%}{lower}."
+        )
     images = f"{chosen_on['n']:,} images of the {chosen_on['split']} split of {chosen_on['name']}"
     return f"Both thresholds were chosen on the {images}."
 
@@ -201,57 +221,3 @@ def _colored_cell(name: str, estimate: dict[str, Any]) -> str:
     goodness = max(0, (score - chance) / (1 - chance))
     text = f"{value:.4f}" if name in DECIMALS else f"{100 * value:.2f}%"
     return f'<td style="background:hsl({120 * goodness:.0f} 70% 80%)">{text}</td>'
-
-
-def _png(draw: Callable[[Axes, dict[str, Any]], None], report: dict[str, Any]) -> bytes:
-    figure = plotting.new_figure(5, 4.2)
-    axes = figure.add_subplot()
-    draw(axes, report)
-    axes.grid(alpha=0.3)
-    return plotting.png(figure, DPI)
-
-
-def _draw_roc(axes: Axes, report: dict[str, Any]) -> None:
-    caught = [1 - passed for passed in report["det_curve"]["fakes_passed_rate"]]
-    axes.plot(report["det_curve"]["reals_flagged_rate"], caught, color="black")
-    axes.plot([0, 1], [0, 1], color="gray", linestyle=":")
-    axes.set(title="ROC curve (positive: fake)", xlabel="reals flagged (FPR)", ylabel="fakes caught (TPR)")
-
-
-def _draw_det(axes: Axes, report: dict[str, Any]) -> None:
-    flagged, passed = report["det_curve"]["reals_flagged_rate"], report["det_curve"]["fakes_passed_rate"]
-    lowest, highest = _DET_TICKS[0] / 2, 0.9
-    x, y = (norm.ppf([min(max(value, lowest), highest) for value in values]) for values in (flagged, passed))
-    axes.plot(x, y, color="black")
-    positions, labels = norm.ppf(_DET_TICKS), [f"{100 * tick:g}" for tick in _DET_TICKS]
-    axes.set_xticks(positions, labels)
-    axes.set_yticks(positions, labels)
-    limits = (norm.ppf(lowest), norm.ppf(highest))
-    axes.set(title="DET curve", xlabel="reals flagged, %", ylabel="fakes passed, %", xlim=limits, ylim=limits)
-
-
-def _draw_histogram(axes: Axes, report: dict[str, Any]) -> None:
-    edges, calibration = report["histogram"]["edges"], report["calibration"]
-    for label in LABELS:
-        axes.stairs(report["histogram"][label], edges, fill=True, alpha=0.5, color=COLORS[label], label=label)
-    axes.axvspan(calibration["real_below"], calibration["fake_above"], color="gray", alpha=0.3, label="uncertain")
-    axes.axvline(calibration["fake_above"], color="gray", linestyle="--")
-    axes.legend()
-    axes.set(title="Scores", xlabel="p_fake, calibrated", ylabel="images")
-
-
-def _draw_reliability(axes: Axes, report: dict[str, Any]) -> None:
-    axes.plot([0, 1], [0, 1], color="gray", linestyle=":")
-    for when, color in (("before", "tab:orange"), ("after", "black")):
-        bins = report["calibration"]["reliability"][when]
-        axes.plot(bins["p_fake"], bins["fakes"], marker="o", color=color, label=f"{when} calibration")
-    axes.legend()
-    axes.set(title="Reliability diagram", xlabel="mean p_fake in the bin", ylabel="fraction of fakes in the bin")
-
-
-_PLOTS: dict[str, Callable[[Axes, dict[str, Any]], None]] = {
-    "roc": _draw_roc,
-    "det": _draw_det,
-    "histogram": _draw_histogram,
-    "reliability": _draw_reliability,
-}

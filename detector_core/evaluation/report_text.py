@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+from detector_core.evaluation import flag_value
 from detector_core.evaluation.by_source import SOURCE_METRICS
 from detector_core.evaluation.calibration import UNCERTAIN
 from detector_core.evaluation.metrics import (
@@ -33,6 +34,8 @@ def format_report(report: dict[str, Any]) -> str:
         f"  called fake (flagged) if p_fake >= {report['threshold']:.4f}; 95% intervals in brackets:",
         *(f"  {METRICS[name]:52}{format_percent(estimate)}" for name, estimate in report["metrics"].items()),
         *(f"  {label:52}{format_estimate(name, ranks[name])}" for name, label in RANKING_METRICS.items()),
+        "  what a flag is worth (precision of the verdict fake):",
+        *(f"    {where:50}{right}" for where, right in flag_value.describe(flag_value.of_report(report))),
         f"  {UNCALIBRATED_LABEL}: {format_uncalibrated(report)}",
         *_uncertain_lines(report),
         *_source_lines(report),

@@ -6,7 +6,7 @@ Promotion writes it from the files of the version; nothing in it is entered by h
 from pathlib import Path
 from typing import Any
 
-from detector_core.evaluation import calibration
+from detector_core.evaluation import calibration, flag_value
 from detector_core.evaluation.calibration import Calibration
 from detector_core.evaluation.metrics import METRICS, ROBUSTNESS_METRICS, short_label
 from detector_core.evaluation.report_text import (
@@ -101,6 +101,15 @@ def _thresholds(model_calibration: Calibration) -> str:
     limit = ""
     if model_calibration.max_fakes_passed is not None:
         limit = f" (at most {model_calibration.max_fakes_passed:.0%} of the fakes of that split pass)"
+    place = model_calibration.chosen_on
+    if "flag_at_most" in place:
+        return (
+            f"## Thresholds\n\n"
+            f"The upper one was chosen on {place['reals']:,} photographs of {place['name']}, to flag at most "
+            f"{place['flag_at_most']:.2%} of them: called **real** if p_fake is below "
+            f"{model_calibration.real_below:.4f}, **fake** if it is at least {model_calibration.fake_above:.4f}, "
+            f"**uncertain** in between. Temperature {model_calibration.temperature:.3f}.\n"
+        )
     return (
         f"## Thresholds\n\n"
         f"Chosen on the {model_calibration.chosen_on.get('split', 'valid')} split and then frozen: called **real** if "
@@ -135,6 +144,10 @@ def _metrics(report: dict[str, Any]) -> str:
         f"from the upper threshold on. The positive class is real.\n",
         *_table("metric | value", rows),
     ]
+    worth = flag_value.describe(flag_value.of_report(report))
+    if worth:
+        lines += ["What a flag is worth depends on how many images are fake where the model is used:\n"]
+        lines += _table("where | right flags (precision of the verdict fake)", [" | ".join(row) for row in worth])
     if "sources" in report:
         lines += _table(" | ".join(SOURCE_HEADER), [" | ".join(row) for row in source_cells(report["sources"])])
     if "robustness" in report:

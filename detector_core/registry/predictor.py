@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from detector_core.config import PreprocessSpec
 from detector_core.errors import BrokenArtifact
-from detector_core.evaluation import calibration
+from detector_core.evaluation import calibration, flag_value
 from detector_core.evaluation.calibration import Calibration, verdict
 from detector_core.images.decode import Pixels
 from detector_core.images.preprocess import square
@@ -110,6 +110,10 @@ def _test_metrics(report: dict[str, Any]) -> dict[str, Any]:
         "accuracy": metrics["accuracy"]["value"],
         "fakes_passed_rate": metrics["fakes_passed_rate"]["value"],
         "reals_flagged_rate": metrics["reals_flagged_rate"]["value"],
+        "flag_value": [
+            {"share_of_fakes": entry["share_of_fakes"], **{n: entry["right"].get(n) for n in ("value", "low", "high")}}
+            for entry in flag_value.of_report(report)
+        ],
     }
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from detector_core import storage
 from detector_core.data import manifest
 from detector_core.data.manifest import Manifest
+from detector_core.errors import BadManifest
 from detector_core.networks import artifacts
 
 RUN = "run.json"
@@ -65,6 +66,24 @@ def read_run_json(folder: str) -> dict[str, Any] | None:
         return None
     values: dict[str, Any] = json.loads(storage.read_bytes(where))
     return values
+
+
+def data_of_run(run_or_model: str) -> Manifest | None:
+    """The data set that a run was trained on; None if ``run.json`` names none, or it is gone or has changed.
+
+    Args:
+        run_or_model: the folder of a run, or of its model.
+    """
+    folder = artifacts.find(run_or_model)
+    for run in (storage.absolute(run_or_model), folder.removesuffix(f"/{artifacts.MODEL_IN_RUN}")):
+        try:
+            values = read_run_json(run)
+            data = manifest.load(values["data"]) if values else None
+        except (ValueError, KeyError, BadManifest):
+            return None
+        if data:
+            return data if data.fingerprint == artifacts.read(folder).data["fingerprint"] else None
+    return None
 
 
 def write_request(request: RunRequest, fingerprint: str) -> None:

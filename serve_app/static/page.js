@@ -83,9 +83,23 @@ function showService(service) {
     }
     return make("li", { textKey: test.generated ? "model.test.demo" : "model.test", values });
   });
+  for (const test of service.test ?? []) tests.push(...flagsWorth(test));
   element("tests").replaceChildren(...tests);
   element("how-good").hidden = tests.length === 0;
 }
+
+/** In words: of 100 flagged pictures, how many are generated where few are and where half of them are. */
+function flagsWorth(test) {
+  const known = (test.flag_value ?? []).filter((worth) => worth.value !== null && !test.generated);
+  return known.map((worth) => {
+    const share = () => number(Math.round(1 / worth.share_of_fakes));
+    const values = { share };
+    for (const field of ["value", "low", "high"]) values[field] = () => ofHundred(worth[field]);
+    return make("li", { textKey: "model.worth", values });
+  });
+}
+
+const ofHundred = (fraction) => number(100 * fraction, { maximumFractionDigits: fraction < 0.0995 || fraction > 0.9895 ? 1 : 0 });
 
 wireLanguage();
 const asking = api.model();

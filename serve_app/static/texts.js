@@ -79,6 +79,10 @@ export const TEXTS = {
     "Tested on {n} computer-drawn portraits from {data}, not on photographs: {accuracy} of the answers were right; {passed} of the portraits with traces of a generator passed as portraits without, and {flagged} of those without were flagged (AUC {auc}). For photographs these figures mean nothing.",
     "Test mit {n} am Computer gezeichneten Porträts aus {data}, nicht mit Fotos: {accuracy} der Antworten waren richtig; {passed} der Porträts mit Spuren eines Generators gingen als Porträts ohne solche Spuren durch, und {flagged} der Porträts ohne Spuren wurden beanstandet (AUC {auc}). Für Fotos haben diese Zahlen keine Bedeutung.",
   ],
+  "model.worth": [
+    "Where 1 picture in {share} is generated: of 100 pictures flagged as generated, {value} are ({low} to {high}).",
+    "Wo 1 von {share} Bildern generiert ist: Von 100 als generiert gemeldeten Bildern sind es {value} ({low} bis {high}).",
+  ],
 
   "intake.label": ["Add pictures", "Bilder hinzufügen"],
   "intake.choose": ["Choose pictures", "Bilder auswählen"],

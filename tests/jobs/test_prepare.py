@@ -84,6 +84,7 @@ def test_a_tree_becomes_a_data_set_and_finished_chunks_are_not_repeated(tree: Pa
         "images": 23,
         "unreadable": 2,
         "left_out": 1,
+        "excluded": 0,
         "duplicates_across_splits": 1,
         "groups_across_splits": 1,
         "sources": ["diffusion", "gan", "unnamed"],
@@ -108,6 +109,18 @@ def test_a_tree_becomes_a_data_set_and_finished_chunks_are_not_repeated(tree: Pa
     assert [row["path"] for row in audit["left_out"]["files"]] == ["train/real/loop"]
     assert "near-identical images across splits: 1" in done.messages
     assert "inspecting: 100%" in done.messages
+
+
+def test_near_duplicates_across_splits_can_be_excluded(tree: Path, tmp_path: Path, run: Any):
+    done = run(tree, "--out", tmp_path / "dataset", "--exclude", "duplicates")
+    result = result_of(done)
+    assert (result["images"], result["excluded"], result["duplicates_across_splits"]) == (22, 1, 0)
+    assert result["counts"]["train"] == {"real": 4, "fake": 3}
+    audit = json.loads((tmp_path / "dataset" / "audit.json").read_text())
+    assert audit["excluded"]["files"] == [
+        {"path": "train/fake/0.jpg", "reason": "near-duplicate of an image in the test split"}
+    ]
+    assert "excluded duplicates: 1: near-duplicate of an image in the test split (1)" in done.messages
 
 
 def test_a_source_without_splits_is_split_with_near_duplicates_kept_together(tmp_path: Path, run: Any):

@@ -12,6 +12,7 @@ import pytest
 
 from detector_core.data import manifest
 from jobs import promote
+from jobs.run import request
 from tests.support.models import save_model
 
 
@@ -87,17 +88,17 @@ def test_the_data_set_of_a_run_is_found_unless_it_moved_or_changed(tmp_path: Pat
     data = manifest.load(str(tiny_dataset))
     run_folder = tmp_path / "run"
     save_model(run_folder / "model", data=data.fingerprint)
-    assert promote.data_of_run(str(run_folder)) is None
+    assert request.data_of_run(str(run_folder)) is None
     (run_folder / "run.json").write_text(json.dumps({"data": str(tiny_dataset)}))
-    loaded = promote.data_of_run(str(run_folder))
+    loaded = request.data_of_run(str(run_folder))
     assert loaded
     assert loaded.fingerprint == data.fingerprint
     (run_folder / "run.json").write_text(json.dumps({"data": str(tmp_path / "moved")}))
-    assert promote.data_of_run(str(run_folder)) is None
+    assert request.data_of_run(str(run_folder)) is None
     other = tmp_path / "other"
     save_model(other / "model", data="d1")
     (other / "run.json").write_text(json.dumps({"data": str(tiny_dataset)}))
-    assert promote.data_of_run(str(other)) is None
+    assert request.data_of_run(str(other)) is None
 
 
 def test_promotion_writes_nothing_to_the_home_folder(tmp_path: Path, tiny_dataset: Path) -> None:

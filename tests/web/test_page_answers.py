@@ -44,6 +44,16 @@ def test_the_page_says_what_the_detector_cannot_detect(page: Page) -> None:
         expect(limits).to_contain_text(words)
 
 
+def test_the_page_says_in_words_what_a_flag_is_worth(page: Page) -> None:
+    page.get_by_text("How often is it right?").click()
+    worth = page.locator("#tests").get_by_text("pictures flagged as generated")
+    expect(worth).to_have_count(4)
+    expect(worth.first).to_contain_text("Where 1 picture in 2,000 is generated: of 100")
+    expect(worth.last).to_contain_text(
+        "Where 1 picture in 2 is generated: of 100 pictures flagged as generated, 90 are (81 to 96)."
+    )
+
+
 def test_a_demo_model_marks_every_answer_and_speaks_of_drawings(open_page: Any, demo_address: str) -> None:
     page = open_page(demo_address)
     expect(page.get_by_text("This is a demo model.")).to_be_visible()

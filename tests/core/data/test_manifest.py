@@ -65,6 +65,18 @@ def test_the_error_for_a_damaged_data_set_names_it_and_says_what_to_do(
         manifest.load(str(writable_dataset))
 
 
+def test_the_warnings_of_the_audit_are_read_with_the_data_set(writable_dataset: Path) -> None:
+    assert manifest.load(str(writable_dataset)).warnings == ()
+    audit = writable_dataset / "audit.json"
+    audit.write_text(json.dumps({"warnings": ["one", "two"]}))
+    assert manifest.load(str(writable_dataset)).warnings == ("one", "two")
+    audit.write_text("{")
+    with pytest.raises(BadManifest, match=r"audit\.json cannot be read .*: prepare the data set again"):
+        manifest.load(str(writable_dataset))
+    audit.unlink()
+    assert manifest.load(str(writable_dataset)).warnings == ()
+
+
 def test_a_manifest_without_sources_has_one_and_its_fingerprint_does_not_depend_on_them(
     writable_dataset: Path,
 ) -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 
-from detector_core.data.splits import draw_splits
+from detector_core.data.splits import draw_splits, duplicates_to_exclude
 from detector_core.errors import BadConfig, BadData
 from detector_core.labels import LABELS, SPLITS
 
@@ -50,6 +50,36 @@ def draw_or_reject(labels: np.ndarray, group_N: np.ndarray, ratio: list[int], se
         return draw_splits(list(labels), group_N, ratio=ratio, seed=seed)
     except BadData:
         reject()
+
+
+def test_of_near_duplicates_across_splits_the_last_split_keeps_its_images():
+    frame = pd.DataFrame(
+        [
+            ("a", "real", "train"),  # group 0: a near-duplicate of one in test
+            ("b", "real", "valid"),  # group 0
+            ("c", "real", "test"),  # group 0
+            ("d", "fake", "train"),  # group 1: twice in one split
+            ("e", "fake", "train"),  # group 1
+            ("f", "fake", "train"),  # group 2: near one in valid
+            ("g", "fake", "valid"),  # group 2
+            ("h", "real", "test"),  # group 3: one file with both labels
+            ("h", "fake", "test"),  # group 3
+        ],
+        columns=["sha256", "label", "split"],
+        index=range(10, 19),
+    )
+    reasons = duplicates_to_exclude(frame, np.array([0, 0, 0, 1, 1, 2, 2, 3, 3]))
+    near, both = "near-duplicate of an image in the {} split", "identical to an image with the other label"
+    assert reasons.dropna().to_dict() == {
+        10: near.format("test"),
+        11: near.format("test"),
+        15: near.format("valid"),
+        17: both,
+        18: both,
+    }
+    kept = reasons.isna().to_numpy()
+    again = duplicates_to_exclude(frame[kept], np.array([0, 0, 0, 1, 1, 2, 2, 3, 3])[kept])
+    assert again.isna().all(), "nothing more is to be excluded"
 
 
 ratios, seeds = st.lists(st.integers(1, 5), min_size=3, max_size=3), st.integers(0, 2**31 - 1)

@@ -86,6 +86,13 @@ def test_other_circumstances_that_a_reader_must_know_are_warnings(changes: dict[
     assert [words in warning for warning in report["warnings"]] == [True]
 
 
+def test_what_the_audit_warned_of_is_repeated() -> None:
+    report = build_report(
+        scores_of([-3.0], [3.0]), CHOSEN, model=MODEL, data=DATA, split="test", data_warnings=["SHORTCUT: bytes"]
+    )
+    assert report["warnings"] == ["The audit of the data set: SHORTCUT: bytes"]
+
+
 def test_default_thresholds_are_a_warning() -> None:
     report = build_report(scores_of([-3.0], [3.0]), UNCALIBRATED, model=MODEL, data=DATA, split="test")
     assert "No thresholds were chosen" in report["warnings"][0]
@@ -111,6 +118,13 @@ def test_the_first_figures_are_both_errors_at_the_threshold_and_the_auc() -> Non
     assert headline(report)[2][1].startswith("0.9500 (0.")
     first = format_report(report).splitlines()[1]
     assert first.split() == ["fakes", "passed", "0.00%", "(0.00-27.75)"]
+
+
+def test_what_a_flag_is_worth_is_in_the_report() -> None:
+    report = build_report(scores_of([-4.0] * 9 + [4.0], [4.0] * 10), CHOSEN, model=MODEL, data=DATA, split="test")
+    assert [entry["one_in"] for entry in report["flag_value"]] == [2000, 100, 10, 2]
+    assert report["flag_value"][-1]["right"]["value"] == pytest.approx(1 / 1.1)
+    assert "1 image in 2 is fake" in format_report(report)
 
 
 def test_the_text_table_shows_percent_with_intervals() -> None:
@@ -185,6 +199,8 @@ def test_a_source_left_out_of_training_is_reported_apart() -> None:
     assert report["images"] == {"real": 6, "fake": 4}
     assert report["metrics"]["fakes_passed_rate"]["value"] == 0
     assert report["sources"]["mean"]["auc"] == {"value": 1, "sources": 1}
+    aucs = {row["source"]: row["auc"]["value"] for row in report["sources"]["rows"]}
+    assert aucs["camera"] == aucs["scans"] == 1, "ranked without the fakes that were left out"
     assert report["sources"]["worst"] == {"reals_flagged_rate": "camera"}
     label, text = headline(report)[-1]
     assert label == "hard, left out of training"

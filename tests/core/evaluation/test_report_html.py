@@ -19,6 +19,7 @@ from detector_core.labels import is_fake
 DATA = {"name": "tiny <b>", "generated": True, "fingerprint": "a" * 64, "counts": {}}
 MODEL = {"run": "run", "variant": "resnet68-cutout", "weights_sha256": "w" * 64, "data": DATA}
 CHOSEN_ON = {"fingerprint": "a" * 64, "name": "tiny <b>", "split": "valid", "n": 80, "weights_sha256": "w" * 64}
+COUNTS = {"real": 1200, "fake": 34}
 VOID = {"meta", "link", "img"}
 
 
@@ -81,6 +82,15 @@ def test_with_one_class_the_curves_are_left_out(label: str) -> None:
     page = report_html.render_page(report, plots)
     assert "undefined: there are no" in page
     assert "nan" not in page.lower().split("<h2>plots")[0]
+
+
+def test_the_run_is_described() -> None:
+    model = {"settings": {"optim.epochs": 7}, "git_commit": "0123abc", "data": {**DATA, "counts": {"train": COUNTS}}}
+    report = make_report(["real", "fake"] * 10)
+    assert "The run" not in report_html.render_page(report, {}), "a report of an older version"
+    page = report_html.render_page({**report, "model": {**MODEL, **model}}, {})
+    for words in ("<td>optim.epochs</td><td>7</td>", "<code>0123abc</code>", "<td>train</td><td>1,200</td><td>34</td>"):
+        assert words in page
 
 
 def test_a_seen_split_is_a_warning() -> None:

@@ -66,6 +66,9 @@ def test_describe_reads_the_model_folder(model: Path) -> None:
     assert info.sha256 == artifacts.read(model).weights_sha256
     assert info.test_metrics[0]["auc"] == 0.9
     assert info.test_metrics[0]["images"] == 100
+    half = info.test_metrics[0]["flag_value"][-1]
+    assert (half["share_of_fakes"], half["value"]) == (0.5, pytest.approx(0.9)), "45 of 50 fakes and 5 of 50 reals"
+    assert 0.7 < half["low"] < 0.9 < half["high"] < 1
     assert dataclasses.is_dataclass(info.preprocess)
 
 

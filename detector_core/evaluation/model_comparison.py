@@ -1,0 +1,214 @@
+"""Models next to each other on one set of images: metrics with intervals, paired tests, and whether one is better.
+
+Each model's own threshold weighs both errors in its own way, so error rates at it cannot be compared. Models are
+compared by ROC AUC (DeLong's paired test) and by the fakes they pass when all flag the same share of the reals of their
+validation splits (McNemar's test); p-values are adjusted for the number of pairs (Holm).
+"""
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from detector_core import labels
+from detector_core.errors import BadData
+from detector_core.evaluation.intervals import AucDifference, Flags, compare_aucs
+from detector_core.evaluation.metrics import ERROR_RATES, Confusion, ranking, undefined_reason
+from detector_core.evaluation.significance import SIGNIFICANCE, compare_seeds, holm, mcnemar, pairs_of
+from detector_core.labels import FAKE, REAL
+
+REALS_FLAGGED = 0.05
+"""The share of the validation reals that every model flags at the matched threshold, by default."""
+COMPARED = ("auc", "average_precision", "eer", *ERROR_RATES)
+"""The metrics of each run; the error rates are those at its own frozen threshold."""
+MATCHED = ("matched_fakes_passed_rate", "matched_reals_flagged_rate")
+MATCHED_LABELS = {MATCHED[0]: "fakes passed, matched", MATCHED[1]: "reals flagged, matched"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoredRun:
+    """A run's scores of the images that are compared.
+
+    Attributes:
+        name: of the run.
+        model: what it is a run of; runs of one model differ in their seed alone.
+        scores: columns path, label, logit, p_fake.
+        threshold: an image is called fake from this p_fake on.
+        matched_limit: an image is flagged if its logit is above it, at the matched share of reals; None with
+            ``no_limit``, the reason.
+        seen: how many of the images the run was trained or chosen on.
+    """
+
+    name: str
+    model: str
+    seed: int
+    scores: pd.DataFrame
+    threshold: float
+    matched_limit: float | None = None
+    no_limit: str | None = None
+    seen: int = 0
+
+    @property
+    def is_fake(self) -> Flags:
+        """The label of each image."""
+        return labels.is_fake(self.scores["label"])
+
+    def matched_correct(self) -> "pd.Series[bool]":
+        """Whether each image is classified correctly at the matched threshold, which there must be."""
+        assert self.matched_limit is not None
+        flagged = self.scores["logit"].to_numpy(dtype=np.float64) > self.matched_limit
+        return pd.Series(flagged == self.is_fake, index=self.scores["path"])
+
+
+def compare_models(runs: Sequence[ScoredRun]) -> dict[str, Any]:
+    """Compares runs on the same images.
+
+    Returns:
+        ``images`` of each class; ``rows``, one per run: :data:`COMPARED` and :data:`MATCHED`, each as value, interval
+        and reason, and ``seen``; ``models``, one per model: mean and standard deviation of each metric over its seeds;
+        ``pairs``, one per pair of models: ``delong`` and ``mcnemar`` between their first seeds, with ``p_holm``, and
+        ``seeds``, a test over them; ``winner``, see :func:`find_winner`.
+
+    Raises:
+        BadData: the runs were scored on different images.
+    """
+    runs = [_in_order_of(runs[0], run) for run in runs]
+    rows = [_row(run) for run in runs]
+    names = list(dict.fromkeys(run.model for run in runs))
+    models = [_over_seeds([row for row in rows if row["model"] == name]) for name in names]
+    firsts = {name: next(run for run in runs if run.model == name) for name in names}
+    pairs = [_pair(firsts[first], firsts[second], rows) for first, second in pairs_of(names)]
+    for test in ("delong", "mcnemar"):
+        for pair, p_value in zip(pairs, holm([pair[test]["p_value"] for pair in pairs]), strict=True):
+            pair[test]["p_holm"] = p_value
+    is_fake = runs[0].is_fake
+    return {
+        "images": {REAL: int((~is_fake).sum()), FAKE: int(is_fake.sum())},
+        "rows": rows,
+        "models": models,
+        "pairs": pairs,
+        "winner": find_winner(rows, models, pairs),
+    }
+
+
+def _in_order_of(first: ScoredRun, run: ScoredRun) -> ScoredRun:
+    """The run with its images in the order of another's. Raises BadData if they are not the same images."""
+    ours, theirs = run.scores.set_index("path"), first.scores["path"]
+    if len(ours) != len(theirs) or set(ours.index) != set(theirs):
+        raise BadData(
+            f"{first.name} and {run.name} were evaluated on different images: evaluate both again with the same data "
+            f"set"
+        )
+    return replace(run, scores=ours.loc[theirs].reset_index())
+
+
+def _row(run: ScoredRun) -> dict[str, Any]:
+    is_fake = run.is_fake
+    logit = run.scores["logit"].to_numpy(dtype=np.float64)
+    own = Confusion.from_scores(is_fake, run.scores["p_fake"].to_numpy(), run.threshold)
+    estimates = ranking(is_fake, logit) | own.metrics()
+    values = {name: estimates[name].to_dict() for name in COMPARED}
+    if run.matched_limit is None:
+        values |= {name: {"value": None, "reason": run.no_limit} for name in MATCHED}
+    else:
+        matched = Confusion.from_scores(is_fake, logit, float(np.nextafter(run.matched_limit, np.inf)))
+        rates = (matched.fakes_passed_rate, matched.reals_flagged_rate)
+        values |= {name: rate.to_dict() for name, rate in zip(MATCHED, rates, strict=True)}
+    return {"run": run.name, "model": run.model, "seed": run.seed, "seen": run.seen, **values}
+
+
+def _over_seeds(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Mean and standard deviation of each metric over the seeds of a model; the latter is None with one seed."""
+    result: dict[str, Any] = {"model": rows[0]["model"], "seeds": [row["seed"] for row in rows]}
+    for name in (*COMPARED, *MATCHED):
+        values = [row[name]["value"] for row in rows]
+        if None in values:
+            reason = next(row[name]["reason"] for row in rows if row[name]["value"] is None)
+            result[name] = {"mean": None, "deviation": None, "reason": reason}
+        else:
+            deviation = statistics.stdev(values) if len(values) > 1 else None
+            result[name] = {"mean": statistics.mean(values), "deviation": deviation}
+    return result
+
+
+def _pair(first: ScoredRun, second: ScoredRun, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    is_fake = first.is_fake
+    reason = undefined_reason(int((~is_fake).sum()), int(is_fake.sum()))
+    if reason:
+        delong: dict[str, Any] = {"p_value": None, "reason": reason}
+    else:
+        delong = _as_dict(compare_aucs(is_fake, *(run.scores["logit"].to_numpy(np.float64) for run in (first, second))))
+    aucs = [[row["auc"]["value"] for row in rows if row["model"] == run.model] for run in (first, second)]
+    seeds = compare_seeds(*aucs) if not reason else {"p_value": None, "reason": reason}
+    return {"models": [first.model, second.model], "delong": delong, "mcnemar": _mcnemar(first, second), "seeds": seeds}
+
+
+def _as_dict(difference: AucDifference) -> dict[str, Any]:
+    return {name: value for name, value in vars(difference).items() if value is not None or name == "p_value"}
+
+
+def _mcnemar(first: ScoredRun, second: ScoredRun) -> dict[str, Any]:
+    """McNemar's test on the fakes, which a model passes or catches at the matched threshold."""
+    without = next((run for run in (first, second) if run.matched_limit is None), None)
+    if without:
+        return {"p_value": None, "reason": f"{without.name}: {without.no_limit}"}
+    fake = first.is_fake
+    if not fake.any():
+        return {"p_value": None, "reason": "there are no fakes"}
+    return mcnemar(first.matched_correct()[fake], second.matched_correct()[fake])
+
+
+def find_winner(
+    rows: list[dict[str, Any]], models: list[dict[str, Any]], pairs: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """The model whose ROC AUC is significantly higher than that of every other, if there is one.
+
+    Returns:
+        ``model``, None if there is no winner; ``leader``, the model with the highest mean ROC AUC among those that may
+        win; ``reason``, why there is no winner; ``not_distinguished``, the models whose ROC AUC is not significantly
+        lower than the leader's; ``excluded``, the models that cannot win, each with the reason.
+    """
+    excluded = {}
+    for row in rows:
+        reason = _exclusion(row)
+        if reason and row["model"] not in excluded:
+            excluded[row["model"]] = reason
+    candidates = [model for model in models if model["model"] not in excluded]
+    result: dict[str, Any] = {"model": None, "leader": None, "not_distinguished": [], "excluded": excluded}
+    if not candidates:
+        return {**result, "reason": "no model may win: " + "; ".join(f"{n} {why}" for n, why in excluded.items())}
+    leader = max(candidates, key=lambda model: model["auc"]["mean"])["model"]
+    close = [
+        name
+        for pair in pairs
+        if leader in pair["models"]
+        for name in pair["models"]
+        if name != leader and name not in excluded and not _significant(pair["delong"])
+    ]
+    result |= {"leader": leader, "not_distinguished": close}
+    if close:
+        return {**result, "reason": f"{leader} has the highest ROC AUC, but not significantly: {', '.join(close)}"}
+    return {**result, "model": leader}
+
+
+def _significant(test: dict[str, Any]) -> bool:
+    return test["p_holm"] is not None and test["p_holm"] <= SIGNIFICANCE
+
+
+def _exclusion(row: dict[str, Any]) -> str | None:
+    """Why a run cannot win; None if it can."""
+    auc, flagged = row["auc"], row["reals_flagged_rate"]["value"]
+    if row["seen"]:
+        return f"was trained or chosen on {row['seen']:,} of these images"
+    if auc["value"] is None:
+        return f"has no ROC AUC: {auc['reason']}"
+    if auc["low"] <= 0.5 <= auc["high"]:
+        return f"may be guessing: the interval of its ROC AUC, {auc['low']:.3f} to {auc['high']:.3f}, holds 0.5"
+    if auc["value"] < 0.5:
+        return f"orders the images worse than guessing, ROC AUC {auc['value']:.3f}"
+    if flagged > 0.5:
+        return f"flags {100 * flagged:.0f}% of the reals at its threshold"
+    return None

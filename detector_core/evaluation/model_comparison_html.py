@@ -1,0 +1,184 @@
+"""The comparison of models as tables: on an HTML page that opens offline, for a terminal, and as CSV.
+
+Reads what :func:`detector_core.evaluation.model_comparison.compare_models` returns, and computes nothing itself.
+"""
+
+from typing import Any
+
+import pandas as pd
+
+from detector_core.evaluation.html_page import escape, interval_below, page, table, warnings
+from detector_core.evaluation.metrics import ERROR_RATES, RANKING_METRICS, short_label
+from detector_core.evaluation.model_comparison import COMPARED, MATCHED, MATCHED_LABELS
+from detector_core.evaluation.report_text import format_estimate
+from detector_core.evaluation.significance import SIGNIFICANCE
+from detector_core.labels import FAKE, REAL
+
+_LABELS = {
+    **{name: short_label(name) for name in COMPARED},
+    "auc": RANKING_METRICS["auc"],
+    **{name: f"{short_label(name)}, own threshold" for name in ERROR_RATES},
+    **MATCHED_LABELS,
+}
+
+
+def render_page(sets: list[dict[str, Any]], title: str, notes: list[str]) -> str:
+    """A page with one section per set of images.
+
+    Args:
+        sets: :func:`compare_models` of each set, with ``name`` and ``reals_flagged``, the matched share.
+        notes: what a reader must know first.
+    """
+    parts = [f"<h1>{escape(title)}</h1>", warnings(notes), _overview(sets)]
+    for compared in sets:
+        parts += [f"<h2>{escape(compared['name'])}</h2>", *sections(compared)]
+    return page(title, parts)
+
+
+def _overview(sets: list[dict[str, Any]]) -> str:
+    """Models x sets: the mean ROC AUC over seeds, and what is won on each set."""
+    names = list(dict.fromkeys(model["model"] for compared in sets for model in compared["models"]))
+    aucs = [{model["model"]: model["auc"] for model in compared["models"]} for compared in sets]
+    rows = [[name, *(_mean("auc", of[name]) if name in of else "" for of in aucs)] for name in names]
+    rows.append(["winner", *(compared["winner"]["model"] or "none" for compared in sets)])
+    text = "<p>ROC AUC of each model on each set; mean and standard deviation over seeds where there are several.</p>"
+    return text + table(("model", *(compared["name"] for compared in sets)), rows)
+
+
+def sections(compared: dict[str, Any]) -> list[str]:
+    """The HTML of the comparison on one set: verdict, runs, seeds and pairs."""
+    images = compared["images"]
+    parts = [
+        f"<p><b>{escape(describe_winner(compared))}.</b> {images[REAL]:,} real and {images[FAKE]:,} fake images.</p>",
+        f"<p>95% confidence intervals in brackets: DeLong for ROC AUC, bootstrap for average precision and EER, Wilson "
+        f"for proportions. Rates at a model's own threshold weigh both errors as the model does, so they cannot be "
+        f"compared; matched rates can: every model flags at most {compared['reals_flagged']:.1%} of the reals of its "
+        f"validation split.</p>",
+        _wide_table(*run_table(compared)),
+    ]
+    if any(len(model["seeds"]) > 1 for model in compared["models"]):
+        parts += [
+            "<p>Mean and standard deviation over the seeds of each model:</p>",
+            _wide_table(*_seed_table(compared)),
+        ]
+    if compared["pairs"]:
+        parts += [
+            f"<p>Pairs of models, between their first seeds: the difference in ROC AUC (DeLong's paired test), and the "
+            f"fakes that only one of the two catches at the matched share of reals (McNemar's exact test). p-values "
+            f"are adjusted for {len(compared['pairs'])} pairs (Holm); above {SIGNIFICANCE:g} a difference may be "
+            f"chance. Over seeds: Welch's t-test of the ROC AUC.</p>",
+            _wide_table(*_pair_table(compared)),
+        ]
+    return parts
+
+
+def _wide_table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    return table(header, map(interval_below, rows))
+
+
+def describe_winner(compared: dict[str, Any]) -> str:
+    """Who has won, or why nobody has, in one sentence without a full stop."""
+    winner = compared["winner"]
+    excluded = "; ".join(f"{name} {reason}" for name, reason in winner["excluded"].items())
+    text = f"Winner by ROC AUC: {winner['model']}" if winner["model"] else f"No winner: {winner['reason']}"
+    return text + (f" (excluded: {excluded})" if excluded and winner["leader"] else "")
+
+
+def run_table(compared: dict[str, Any]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Header and one row of texts per run."""
+    names = (*COMPARED, *MATCHED)
+    rows = [
+        (_run(row, compared), *(_cell(name, row[name]) for name in names))
+        for row in sorted(compared["rows"], key=lambda row: -(row["auc"]["value"] or 0))
+    ]
+    return ("run", *(_LABELS[name] for name in names)), rows
+
+
+def to_csv(sets: list[dict[str, Any]]) -> bytes:
+    """One line per set and run: each metric with its interval as fractions, empty where it is undefined."""
+    rows = []
+    for compared in sets:
+        for row in compared["rows"]:
+            values = {name: row[name] for name in (*COMPARED, *MATCHED)}
+            bounds = {
+                f"{name}{suffix}": value.get(key)
+                for name, value in values.items()
+                for suffix, key in (("", "value"), ("_low", "low"), ("_high", "high"))
+            }
+            counts = {"reals": compared["images"][REAL], "fakes": compared["images"][FAKE]}
+            rows.append({"set": compared["name"], **{k: row[k] for k in ("run", "model", "seed")}, **counts, **bounds})
+    return pd.DataFrame(rows).to_csv(index=False).encode()
+
+
+def format_sets(sets: list[dict[str, Any]]) -> str:
+    """The runs of every set and the verdicts, for a terminal."""
+    lines = []
+    for compared in sets:
+        images = compared["images"]
+        lines.append(f"{compared['name']}: {images[REAL]:,} real and {images[FAKE]:,} fake images")
+        header, rows = run_table(compared)
+        lines.append(pd.DataFrame(rows, columns=list(header)).to_string(index=False))
+        lines.append(f"  {describe_winner(compared)}")
+    return "\n".join(lines)
+
+
+def _seed_table(compared: dict[str, Any]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    names = (*COMPARED, *MATCHED)
+    rows = [
+        (
+            f"{model['model']}, {len(model['seeds'])} seed{'s' * (len(model['seeds']) > 1)}",
+            *(_mean(name, model[name]) for name in names),
+        )
+        for model in compared["models"]
+    ]
+    return ("model", *(_LABELS[name] for name in names)), rows
+
+
+def _pair_table(compared: dict[str, Any]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    header = (
+        *("models", "difference in ROC AUC", "p (DeLong)"),
+        *("only the first catches", "only the second", "p (McNemar)", "p over seeds"),
+    )
+    rows = []
+    for pair in compared["pairs"]:
+        delong, mcnemar, seeds = pair["delong"], pair["mcnemar"], pair["seeds"]
+        difference = "-"
+        if "low" in delong:
+            difference = f"{delong['difference']:+.4f} ({delong['low']:+.4f} to {delong['high']:+.4f})"
+        counts = [
+            f"{mcnemar[f'only_{which}_correct']:,}" if "reason" not in mcnemar else "-" for which in ("first", "second")
+        ]
+        cells = (
+            difference,
+            _p_value(delong["p_holm"]),
+            *counts,
+            _p_value(mcnemar["p_holm"]),
+            _p_value(seeds["p_value"]),
+        )
+        rows.append((" / ".join(pair["models"]), *cells))
+    return header, rows
+
+
+def _run(row: dict[str, Any], compared: dict[str, Any]) -> str:
+    """The name of a run, with the number of images that it has seen before."""
+    seen = f" (has seen {row['seen']:,} of these images)" if row["seen"] else ""
+    several = sum(other["model"] == row["model"] for other in compared["rows"]) > 1
+    return (f"{row['model']}, seed {row['seed']}" if several else row["model"]) + seen
+
+
+def _cell(name: str, estimate: dict[str, Any]) -> str:
+    return format_estimate(name, estimate)
+
+
+def _mean(name: str, value: dict[str, Any]) -> str:
+    if value["mean"] is None:
+        return f"undefined: {value['reason']}"
+    mean = format_estimate(name, {"value": value["mean"]})
+    return mean if value["deviation"] is None else f"{mean} (± {format_estimate(name, {'value': value['deviation']})})"
+
+
+def _p_value(p_value: float | None) -> str:
+    if p_value is None:
+        return "-"
+    value = f"{p_value:.4f}" if p_value >= 0.0001 else "< 0.0001"
+    return value if p_value <= SIGNIFICANCE else f"{value} (within noise)"

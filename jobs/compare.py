@@ -1,0 +1,275 @@
+"""Compare trained models on one or several data sets: metrics with intervals, paired tests, and whether one is better.
+
+  python -m jobs.compare runs/first runs/second --data data/faces --out comparison
+  python -m jobs.compare runs/first runs/second --data data/faces --data data/new-generator --out comparison
+  python -m jobs.compare runs/lite0-seed0 runs/lite0-seed1 runs/lite2-seed0 runs/lite2-seed1 --out comparison
+
+Each model is scored on the test split of each data set, unless jobs.evaluate has done so; without --data on the data
+sets that the runs were trained on. Runs that differ in their seed alone are one model: mean and standard deviation over
+its seeds are reported, and paired tests are made between first seeds.
+
+Error rates at each model's own threshold cannot be compared, as one threshold may pass fewer fakes because it flags
+more reals. So models are compared by ROC AUC (DeLong's paired test), and by the fakes they pass at thresholds at which
+all flag the same share of the reals of their own validation split (--reals-flagged; McNemar's exact test). p-values are
+adjusted for the number of pairs (Holm). A model wins if its ROC AUC is significantly higher than that of every other.
+No model wins whose ROC AUC may be 0.5, that flags more than half of the reals, or that was trained on test images.
+
+OUT receives comparison.html (it opens offline), comparison.json and comparison.csv. A figure that cannot be had is
+null, with the reason.
+
+The last line on stdout is one JSON object: comparison, sets (for each: name, winner, which is null if there is none,
+reason).
+"""
+
+import argparse
+import dataclasses
+import io
+import json
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+import pandas as pd
+
+from detector_core import labels, storage
+from detector_core.data import manifest
+from detector_core.data.manifest import Manifest
+from detector_core.errors import BadConfig, BadManifest
+from detector_core.evaluation import calibration, model_comparison_html
+from detector_core.evaluation.model_comparison import REALS_FLAGGED, ScoredRun, compare_models
+from detector_core.evaluation.report import GENERATED, REPORT, report_folder, without_sources
+from detector_core.evaluation.scoring import SCORES
+from detector_core.evaluation.significance import limit_at
+from detector_core.networks import artifacts
+from detector_core.networks.artifacts import Artifact
+from jobs.common import cli
+from jobs.common.cluster import connect
+from jobs.evaluate import CALIBRATION_SPLIT, evaluate_model
+from jobs.run.request import data_of_run
+
+COMPARISON, PAGE, TABLE = "comparison.json", "comparison.html", "comparison.csv"
+SPLIT = "test"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """A trained run: its model folder, its artifact, and the data set it was trained on, if that is known."""
+
+    name: str
+    folder: str
+    artifact: Artifact
+    own: Manifest | None
+
+
+def main(argv: list[str] | None = None) -> NoReturn:
+    """The command line."""
+    parser = cli.parser("compare", __doc__)
+    parser.add_argument("runs", metavar="RUN", nargs="+", help="folders or URIs of runs or of models, two or more")
+    parser.add_argument("--out", required=True, metavar="OUT", help="folder or URI to write; files in it are replaced")
+    parser.add_argument(
+        "--data", action="append", default=[], metavar="SET", help="a data set made by jobs.prepare; may be repeated"
+    )
+    parser.add_argument(
+        "--reals-flagged",
+        type=float,
+        default=REALS_FLAGGED,
+        metavar="FRACTION",
+        help="the share of the validation reals that every model flags at the matched threshold [%(default)s]",
+    )
+    parser.add_argument(
+        "--workers", type=int, metavar="W", help="processes that score images [one per core, or per GPU with --gpu]"
+    )
+    parser.add_argument("--gpu", action="store_true", help="one GPU for each worker")
+    cli.run(job, parser.parse_args(argv))
+
+
+def job(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Scores what is missing and compares."""
+    if not 0 < arguments.reals_flagged < 1:
+        raise BadConfig(f"--reals-flagged is {arguments.reals_flagged}: it must be above 0 and below 1")
+    if arguments.workers is not None and arguments.workers < 1:
+        raise BadConfig(f"--workers is {arguments.workers}: it must be 1 or more")
+    given = [manifest.load(storage.absolute(where)) for where in arguments.data]
+    candidates = [_candidate(run, given) for run in arguments.runs]
+    folders = Counter(candidate.folder for candidate in candidates)
+    if len(folders) < 2 or max(folders.values()) > 1:
+        raise BadConfig(f"RUN is {' '.join(arguments.runs)}: give two or more different runs")
+    sets = given or [candidate.own for candidate in candidates if candidate.own]
+    if not sets:
+        raise BadConfig(f"{arguments.runs[0]} does not say where its data set is: give one with --data")
+    sets = list({data.fingerprint: data for data in sets}.values())
+    for data in sets:
+        data.split(SPLIT)
+    cli.say(f"comparing {len(candidates)} runs on {', '.join(data.name for data in sets)}")
+    with connect():
+        compared = compare_on_sets(
+            candidates, sets, share=arguments.reals_flagged, workers=arguments.workers, gpu=arguments.gpu
+        )
+    folder = storage.absolute(arguments.out)
+    _write(folder, compared, _notes(candidates, sets))
+    cli.say(model_comparison_html.format_sets(compared))
+    return {
+        "comparison": storage.join(folder, COMPARISON),
+        "sets": [
+            {"name": of["name"], "winner": of["winner"]["model"], "reason": of["winner"].get("reason")}
+            for of in compared
+        ],
+    }
+
+
+def compare_on_sets(
+    candidates: Sequence[Candidate],
+    sets: Sequence[Manifest],
+    *,
+    share: float = REALS_FLAGGED,
+    workers: int | None = None,
+    gpu: bool = False,
+) -> list[dict[str, Any]]:
+    """Compares runs on the test split of each set. Use inside :func:`jobs.common.cluster.connect`.
+
+    Returns:
+        :func:`detector_core.evaluation.model_comparison.compare_models` of each set, with ``name``, ``fingerprint`` and
+        ``reals_flagged``, the share.
+    """
+    resources: dict[str, Any] = {"workers": workers, "gpu": gpu}
+    # The validation splits first: a model that was never evaluated is then calibrated on its own.
+    limits = {candidate.folder: _matched_limit(candidate, share, **resources) for candidate in candidates}
+    models = _model_names(candidates)
+    names = unique_names([data.name for data in sets], [data.fingerprint[:8] for data in sets])
+    compared = []
+    for name, data in zip(names, sets, strict=True):
+        runs = []
+        for candidate in candidates:
+            report, scores = _scores(candidate, data, SPLIT, **resources)
+            limit, reason = limits[candidate.folder]
+            runs.append(
+                ScoredRun(
+                    name=candidate.name,
+                    model=models[candidate.folder],
+                    seed=candidate.artifact.spec.seed,
+                    scores=scores,
+                    threshold=report["threshold"],
+                    matched_limit=limit,
+                    no_limit=reason,
+                    seen=_seen(candidate, data),
+                )
+            )
+        result = {"name": name, "fingerprint": data.fingerprint, "reals_flagged": share, **compare_models(runs)}
+        compared.append(result)
+    return compared
+
+
+def _candidate(run: str, sets: Sequence[Manifest]) -> Candidate:
+    folder = artifacts.find(run)
+    artifact = artifacts.read(folder)
+    own = next((data for data in sets if data.fingerprint == artifact.data["fingerprint"]), None) or data_of_run(run)
+    return Candidate(name=artifact.run, folder=folder, artifact=artifact, own=own)
+
+
+def candidate_of(run: str, data: Manifest) -> Candidate:
+    """A run that was trained on a data set that is loaded already."""
+    return _candidate(run, [data])
+
+
+def _scores(
+    candidate: Candidate, data: Manifest, split: str, *, workers: int | None, gpu: bool
+) -> tuple[dict[str, Any], pd.DataFrame]:
+    """The report and the scores of a run on a split, evaluated if that was not done with its present thresholds."""
+    own = data.fingerprint == candidate.artifact.data["fingerprint"]
+    folder = report_folder(candidate.folder, split, None if own else data.fingerprint)
+    report = _current_report(candidate, folder)
+    if report is None or report["data"]["fingerprint"] != data.fingerprint:
+        _, report, _ = evaluate_model(candidate.folder, data, split=split, workers=workers, gpu=gpu)
+    scores = pd.read_parquet(io.BytesIO(storage.read_bytes(storage.join(folder, SCORES))))
+    return report, scores
+
+
+def _current_report(candidate: Candidate, folder: str) -> dict[str, Any] | None:
+    """A report on the present weights and thresholds; None if there is none."""
+    path = storage.join(folder, REPORT)
+    if not storage.exists(path):
+        return None
+    report: dict[str, Any] = json.loads(storage.read_bytes(path))
+    sha256 = candidate.artifact.weights_sha256
+    current = calibration.load(candidate.folder, sha256).fake_above
+    return report if (report["model"]["weights_sha256"], report["threshold"]) == (sha256, current) else None
+
+
+def _matched_limit(
+    candidate: Candidate, share: float, *, workers: int | None, gpu: bool
+) -> tuple[float | None, str | None]:
+    """The logit above which a run flags that share of its validation reals; None with the reason if it has none."""
+    if candidate.own is None:
+        return None, "its own data set is not known: give it with --data"
+    try:
+        rows = candidate.own.split(CALIBRATION_SPLIT)
+    except BadManifest as error:
+        return None, str(error)
+    _, scores = _scores(candidate, candidate.own, CALIBRATION_SPLIT, workers=workers, gpu=gpu)
+    seen = without_sources(rows, candidate.artifact.data.get("left_out", ()))
+    scores = scores[scores["path"].isin(seen["path"])]
+    return limit_at(scores["logit"][~labels.is_fake(scores["label"])].to_numpy(), share)
+
+
+def _seen(candidate: Candidate, data: Manifest) -> int:
+    """How many test images of a set a run was trained or chosen on: images with the same content."""
+    if candidate.own is None:
+        return 0
+    own = candidate.own.without(candidate.artifact.data.get("left_out", ())).frame
+    known = own.loc[own["split"] != SPLIT, "sha256"]
+    return int(data.split(SPLIT)["sha256"].isin(known).sum())
+
+
+def _model_names(candidates: Sequence[Candidate]) -> dict[str, str]:
+    """The model of each run, by its folder: the variant, or the run's name where several models share that."""
+    keys = {}
+    for candidate in candidates:
+        spec, data = candidate.artifact.spec, candidate.artifact.data
+        keys[candidate.folder] = json.dumps(
+            [spec.replace({"seed": 0}).to_dict(), data["fingerprint"], data.get("left_out", [])], sort_keys=True
+        )
+    seeds = Counter((keys[candidate.folder], candidate.artifact.spec.seed) for candidate in candidates)
+    models_of_variant = {
+        variant: {keys[c.folder] for c in candidates if c.artifact.spec.variant == variant}
+        for variant in {candidate.artifact.spec.variant for candidate in candidates}
+    }
+    runs = unique_names([c.name for c in candidates], [c.artifact.weights_sha256[:8] for c in candidates])
+    repeated = {key for (key, _), count in seeds.items() if count > 1}
+    names: dict[str, str] = {}
+    first_run: dict[str, str] = {}
+    for candidate, run in zip(candidates, runs, strict=True):
+        key, variant = keys[candidate.folder], candidate.artifact.spec.variant
+        if key in repeated:  # the same seed twice: no seeds of one model
+            names[candidate.folder] = run
+        elif len(models_of_variant[variant]) > 1:
+            names[candidate.folder] = first_run.setdefault(key, run)
+        else:
+            names[candidate.folder] = variant
+    return names
+
+
+def unique_names(names: Sequence[str], marks: Sequence[str]) -> list[str]:
+    """The names, each followed by its mark if another one is the same."""
+    counts = Counter(names)
+    return [f"{name} ({mark})" if counts[name] > 1 else name for name, mark in zip(names, marks, strict=True)]
+
+
+def _notes(candidates: Sequence[Candidate], sets: Sequence[Manifest]) -> list[str]:
+    generated = [candidate.artifact.data["generated"] for candidate in candidates] + [data.generated for data in sets]
+    return [GENERATED] if any(generated) else []
+
+
+def _write(folder: str, compared: list[dict[str, Any]], notes: list[str]) -> None:
+    """Writes the files of the comparison, ``comparison.json`` last."""
+    title = f"{len(compared[0]['models'])} models on {len(compared)} set{'s' * (len(compared) > 1)}"
+    files = {
+        TABLE: model_comparison_html.to_csv(compared),
+        PAGE: model_comparison_html.render_page(compared, title, notes).encode(),
+        COMPARISON: json.dumps({"format": 1, "sets": compared}, indent=2, allow_nan=False).encode(),
+    }
+    for name, content in files.items():
+        storage.write_bytes(storage.join(folder, name), content)
+
+
+if __name__ == "__main__":
+    main()

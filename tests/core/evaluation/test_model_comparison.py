@@ -1,0 +1,186 @@
+"""Models next to each other: planted differences are found, and nothing else wins."""
+
+import csv
+import io
+import json
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.special import expit
+from scipy.stats import t
+
+from detector_core.errors import BadData
+from detector_core.evaluation import model_comparison_html
+from detector_core.evaluation.model_comparison import ScoredRun, compare_models
+from detector_core.evaluation.significance import compare_seeds, holm, limit_at
+from tests.support.scores import few
+
+LABEL = ["real"] * 150 + ["fake"] * 150
+
+
+def scored(model: str, distance: float, *, seed: int = 0, shift: float = 0.0, **fields: Any) -> ScoredRun:
+    """A run whose fakes score ``distance`` standard deviations above its reals; ``shift`` moves all of its scores."""
+    draw = np.random.default_rng([seed, len(model), *map(ord, model)])
+    logit = draw.normal(size=300) + distance * (np.arange(300) >= 150) - distance / 2 + shift
+    scores = pd.DataFrame({"path": [f"{i}.jpg" for i in range(300)], "label": LABEL, "logit": logit})
+    scores["p_fake"] = expit(logit)
+    given = {"threshold": 0.5, "matched_limit": float(np.quantile(logit[:150], 0.95)), **fields}
+    return ScoredRun(name=f"{model}-{seed}", model=model, seed=seed, scores=scores, **given)
+
+
+def compare(*runs: ScoredRun) -> dict[str, Any]:
+    compared = {"name": "tiny <b>", "reals_flagged": 0.05, **compare_models(runs)}
+    json.dumps(compared, allow_nan=False)
+    return compared
+
+
+def test_holm_by_hand() -> None:
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.03, None, 0.02]) == [pytest.approx(0.04), None, pytest.approx(0.04)]
+    assert holm([]) == []
+    assert holm([0.9, 0.8]) == [1, 1]
+
+
+@few
+@given(st.lists(st.one_of(st.none(), st.floats(0, 1)), max_size=12))
+def test_holm_rejects_what_the_stepwise_procedure_rejects(p_values: list[float | None]) -> None:
+    """Holm's procedure: go through the p-values from the smallest, stop at the first above alpha / (those left)."""
+    tested = sorted((p, i) for i, p in enumerate(p_values) if p is not None)
+    for alpha in (0.01, 0.05, 0.3):
+        rejected = set()
+        for rank, (p_value, index) in enumerate(tested):
+            if p_value * (len(tested) - rank) > alpha:
+                break
+            rejected.add(index)
+        assert {i for i, p in enumerate(holm(p_values)) if p is not None and p <= alpha} == rejected
+
+
+def test_a_better_model_wins_and_equal_ones_do_not() -> None:
+    compared = compare(scored("strong", 4.0), scored("weak", 1.0), scored("middle", 2.0))
+    assert compared["winner"]["model"] == "strong"
+    assert compared["winner"]["not_distinguished"] == []
+    pair = compared["pairs"][0]
+    assert pair["models"] == ["strong", "weak"]
+    assert pair["delong"]["difference"] > 0.15
+    assert pair["delong"]["p_value"] < pair["delong"]["p_holm"] < 0.001
+    assert pair["mcnemar"]["only_first_correct"] > 5 * pair["mcnemar"]["only_second_correct"]
+    equal = compare(scored("one", 2.0), scored("two", 2.0))["winner"]
+    assert equal["model"] is None
+    assert {equal["leader"], *equal["not_distinguished"]} == {"one", "two"}
+    assert "not significantly" in equal["reason"]
+
+
+def test_a_guessing_model_is_never_named_however_few_fakes_it_passes() -> None:
+    """The paper's rule would crown it: at its own threshold it passes the fewest fakes."""
+    compared = compare(scored("guess", 0.05, shift=3.0), scored("better", 0.75))
+    rates = {row["model"]: row["fakes_passed_rate"]["value"] for row in compared["rows"]}
+    assert rates["guess"] < 0.01 < rates["better"]
+    assert "guess" in compared["winner"]["excluded"]
+    assert "holds 0.5" in compared["winner"]["excluded"]["guess"]
+    assert compared["winner"]["leader"] == "better"
+    alone = compare(scored("guess", 0.05), scored("chance", 0.0))
+    assert alone["winner"]["model"] is alone["winner"]["leader"] is None
+    assert "may be guessing" in alone["winner"]["reason"]
+
+
+def test_a_model_that_calls_everything_fake_does_not_beat_one_that_separates() -> None:
+    """Its ROC AUC is as high, but it flags every real."""
+    compared = compare(scored("all-fake", 5.0, shift=20.0), scored("good", 3.5))
+    assert compared["winner"]["excluded"] == {"all-fake": "flags 100% of the reals at its threshold"}
+    assert compared["winner"]["model"] == "good"
+    matched = {row["model"]: row["matched_fakes_passed_rate"]["value"] for row in compared["rows"]}
+    assert matched["all-fake"] < matched["good"], "at a matched share of reals its threshold does not matter"
+
+
+def test_a_reversed_model_and_one_that_has_seen_the_images_cannot_win() -> None:
+    compared = compare(scored("reversed", -2.0), scored("trained-on-test", 6.0, seen=12))
+    assert compared["winner"]["excluded"]["reversed"].startswith("orders the images worse than guessing")
+    assert compared["winner"]["excluded"]["trained-on-test"] == "was trained or chosen on 12 of these images"
+    assert compared["winner"]["model"] is None
+    assert "has seen 12 of these images" in model_comparison_html.render_page([compared], "t", [])
+
+
+def test_seeds_are_one_model_with_mean_and_standard_deviation() -> None:
+    runs = [scored("strong", distance, seed=seed) for seed, distance in enumerate((3.0, 3.2, 2.8))]
+    compared = compare(*runs, *(scored("weak", 1.0, seed=seed) for seed in (0, 1, 2)))
+    strong = compared["models"][0]
+    aucs = [row["auc"]["value"] for row in compared["rows"][:3]]
+    assert strong["seeds"] == [0, 1, 2]
+    assert strong["auc"] == {"mean": pytest.approx(np.mean(aucs)), "deviation": pytest.approx(np.std(aucs, ddof=1))}
+    assert len(compared["pairs"]) == 1
+    assert compared["pairs"][0]["seeds"]["p_value"] < 0.05
+    assert "±" in model_comparison_html.render_page([compared], "t", [])
+    # Welch: t = -4 / sqrt(1 / 3 + 4 / 3), 2.94 degrees of freedom
+    assert compare_seeds([1, 2, 3], [4, 6, 8])["p_value"] == pytest.approx(
+        2 * t.sf(4 / np.sqrt(5 / 3), (5 / 3) ** 2 / ((1 / 3) ** 2 / 2 + (4 / 3) ** 2 / 2))
+    )
+    assert compare_seeds([0.9], [0.8, 0.7])["p_value"] is None
+    assert compare_seeds([0.9, 0.9], [0.8, 0.8]) == {
+        "difference": pytest.approx(0.1),
+        "p_value": None,
+        "reason": "all seeds of a model gave the same value",
+    }
+
+
+def test_the_order_of_the_images_does_not_matter_and_other_images_are_refused() -> None:
+    first, second = scored("one", 2.0), scored("two", 1.5)
+    shuffled = ScoredRun(**{**vars(second), "scores": second.scores.sample(frac=1, random_state=0)})
+    assert compare(first, shuffled) == compare(first, second)
+    fewer = ScoredRun(**{**vars(second), "scores": second.scores.head(200)})
+    with pytest.raises(BadData, match="one-0 and two-0 were evaluated on different images"):
+        compare(first, fewer)
+
+
+def test_figures_that_cannot_be_had_are_none_with_the_reason() -> None:
+    def fakes(run: ScoredRun) -> ScoredRun:
+        return ScoredRun(**{**vars(run), "scores": run.scores[150:]})
+
+    compared = compare(
+        fakes(scored("one", 2.0, matched_limit=None, no_limit="there is none")), fakes(scored("two", 1.0))
+    )
+    assert compared["images"] == {"real": 0, "fake": 150}
+    row = compared["rows"][0]
+    assert row["auc"] == {"value": None, "reason": "there are no reals"}
+    assert row["matched_fakes_passed_rate"] == {"value": None, "reason": "there is none"}
+    assert row["fakes_passed_rate"]["value"] is not None
+    pair = compared["pairs"][0]
+    assert (pair["delong"]["p_value"], pair["delong"]["p_holm"], pair["delong"]["reason"]) == (
+        None,
+        None,
+        "there are no reals",
+    )
+    assert pair["mcnemar"]["reason"] == "one-0: there is none"
+    assert compared["winner"]["model"] is None
+    page = model_comparison_html.render_page([compared], "t", [])
+    assert "undefined: there are no reals" in page
+    assert ">nan" not in page
+
+
+def test_the_limit_flags_at_most_the_share_of_the_reals() -> None:
+    assert limit_at(np.arange(100.0), 0.05) == (94.0, None)
+    assert limit_at(np.arange(100.0), 0.055) == (94.0, None)
+    assert limit_at(np.repeat(1.0, 40), 0.05) == (1.0, None), "ties are not flagged"
+    assert limit_at(np.arange(19.0), 0.05) == (None, "5% of 19 validation reals is less than one image")
+    assert limit_at(np.zeros(0), 0.05) == (None, "5% of 0 validation reals is less than one image")
+
+
+def test_the_page_the_text_and_the_csv_have_every_run() -> None:
+    compared = compare(scored("strong", 4.0), scored("weak", 1.0))
+    other = {**compare(scored("strong", 4.0)), "name": "other"}
+    page = model_comparison_html.render_page([compared, other], "2 models on 2 sets", ["Generated"])
+    assert "tiny &lt;b&gt;" in page
+    assert "tiny <b>" not in page
+    assert '<p class="warning">Generated</p>' in page
+    for text in (page, model_comparison_html.format_sets([compared, other])):
+        assert "Winner by ROC AUC: strong" in text
+    rows = list(csv.DictReader(io.StringIO(model_comparison_html.to_csv([compared, other]).decode())))
+    assert [(row["set"], row["run"], row["reals"]) for row in rows] == [
+        ("tiny <b>", "strong-0", "150"),
+        ("tiny <b>", "weak-0", "150"),
+        ("other", "strong-0", "150"),
+    ]
+    assert float(rows[0]["auc_low"]) < float(rows[0]["auc"]) < float(rows[0]["auc_high"])
