@@ -6,6 +6,7 @@ devices) is not part of the specification: those are arguments of a job.
 
 import dataclasses
 import math
+import sys
 import typing
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -17,13 +18,24 @@ SCHEDULES = ("constant", "cosine")
 OPTIMIZERS = ("adam", "adamw")
 INTERPOLATIONS = ("bilinear", "bicubic")
 CHANNEL_ORDERS = ("RGB", "BGR")
+MAX_BLOCKS = 100
+"""Maximum number of blocks in a stage of a network; Resnet-152 has 36. A model from elsewhere may declare any."""
+SHOWN_LENGTH = 200
+MAX_IMAGE_SIZE = 2048
+"""Maximum side of a network's input in pixels."""
 INIT_KEYWORDS = ("package", "hub", "none")
 """Values of ``ModelSpec.init`` that are not the path of a weights file."""
 
 
 def _require(valid: bool, spec: object, name: str, rule: str) -> None:
     if not valid:
-        raise BadConfig(f"{type(spec).__name__}.{name} is {getattr(spec, name)!r}: it must be {rule}")
+        raise BadConfig(f"{type(spec).__name__}.{name} is {_shown(getattr(spec, name))}: it must be {rule}")
+
+
+def _shown(value: object) -> str:
+    """The beginning of a value, for an error message of one line."""
+    text = repr(value)
+    return text if len(text) <= SHOWN_LENGTH else f"{text[:SHOWN_LENGTH]}..."
 
 
 class _Spec:
@@ -73,13 +85,15 @@ def _typed(value: Any, hint: Any, where: str) -> Any:
         return value if isinstance(value, hint) else hint.from_dict(value)
     if typing.get_origin(hint) is tuple:
         if not isinstance(value, list | tuple):
-            raise BadConfig(f"{where} is {value!r}: it must be a list")
+            raise BadConfig(f"{where} is {_shown(value)}: it must be a list")
         inner = typing.get_args(hint)[0]
         return tuple(_typed(item, inner, where) for item in value)
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+    if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
+        if not abs(value) <= sys.float_info.max:
+            raise BadConfig(f"{where} is {_shown(value)}: it must be a finite number")
         return float(value)
     if not isinstance(value, hint) or (hint is not bool and isinstance(value, bool)):
-        raise BadConfig(f"{where} is {value!r}: it must be of type {hint.__name__}")
+        raise BadConfig(f"{where} is {_shown(value)}: it must be of type {hint.__name__}")
     return value
 
 
@@ -106,7 +120,10 @@ class ModelSpec(_Spec):
         _require(bool(self.architecture), self, "architecture", "the name of a network")
         _require(bool(self.init), self, "init", "'package', 'hub', 'none' or the path of a weights file")
         _require(
-            len(self.layout) == 4 and all(n >= 1 for n in self.layout), self, "layout", "four block counts of 1 or more"
+            len(self.layout) == 4 and all(1 <= n <= MAX_BLOCKS for n in self.layout),
+            self,
+            "layout",
+            f"four block counts from 1 to {MAX_BLOCKS}",
         )
         _require(0 <= self.dropout < 1, self, "dropout", "0 or more and below 1")
 
@@ -129,7 +146,7 @@ class PreprocessSpec(_Spec):
     channels: str = "RGB"
 
     def __post_init__(self) -> None:
-        _require(self.image_size >= 1, self, "image_size", "1 pixel or more")
+        _require(1 <= self.image_size <= MAX_IMAGE_SIZE, self, "image_size", f"from 1 to {MAX_IMAGE_SIZE} pixels")
         _require(len(self.mean) == 3, self, "mean", "three numbers")
         _require(len(self.std) == 3 and all(s > 0 for s in self.std), self, "std", "three numbers above 0")
         _require(self.interpolation in INTERPOLATIONS, self, "interpolation", f"one of {', '.join(INTERPOLATIONS)}")

@@ -274,7 +274,7 @@ def load(model_folder: str, weights_sha256: str) -> Calibration:
     if not storage.exists(path):
         return UNCALIBRATED
     try:
-        calibration = Calibration.from_dict(json.loads(storage.read_bytes(path)))
+        calibration = Calibration.from_dict(storage.read_json(path))
     except (ValueError, BrokenArtifact) as error:
         raise BrokenArtifact(f"{path} cannot be used ({error}): {remedy}") from None
     if calibration.chosen_on.get("weights_sha256") != weights_sha256:

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from detector_core import storage
-from detector_core.config import RunSpec
+from detector_core.config import ModelSpec, RunSpec
 from detector_core.errors import BadConfig, BrokenArtifact, first_line
 from detector_core.labels import LABELS, TARGET
 
@@ -109,7 +109,7 @@ def read(model_folder: str | Path) -> Artifact:
     """Reads ``artifact.json`` without the weights. Raises BrokenArtifact."""
     where = storage.join(model_folder, ARTIFACT)
     try:
-        values = json.loads(storage.read_bytes(where))
+        values = storage.read_json(where)
     except FileNotFoundError:
         raise BrokenArtifact(f"{where} is missing: the folder is not a complete model") from None
     except ValueError as error:
@@ -141,6 +141,7 @@ def load(run_or_model: str | Path) -> "tuple[torch.nn.Module, Artifact]":
                 f"{storage.join(folder, WEIGHTS)} was changed: its sha256 is {digest[:12]}..., "
                 f"but {artifact.weights_sha256[:12]}... in {ARTIFACT}"
             )
+        _check_shapes(artifact.spec.model, weights, storage.join(folder, WEIGHTS))
         model = build(artifact.spec.model, pretrained=False)
         try:
             load_trained_state(model, safetensors.torch.load_file(weights))
@@ -148,6 +149,30 @@ def load(run_or_model: str | Path) -> "tuple[torch.nn.Module, Artifact]":
             where = storage.join(folder, WEIGHTS)
             raise BrokenArtifact(f"{where} does not fit the network: {first_line(error)}") from None
     return model.eval(), artifact
+
+
+def _check_shapes(spec: ModelSpec, weights: Path, where: str) -> None:
+    """Compares weights with the shapes of the network, before it takes memory. Raises BrokenArtifact."""
+    import safetensors
+    import torch
+
+    from detector_core.networks.factory import build
+    from detector_core.networks.frozen import trained_state
+
+    with torch.device("meta"):
+        expected = {name: list(tensor.shape) for name, tensor in trained_state(build(spec, pretrained=False)).items()}
+    try:
+        with safetensors.safe_open(weights, framework="pt") as file:
+            actual = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118 -- no mapping
+    except safetensors.SafetensorError as error:
+        raise BrokenArtifact(f"{where} does not fit the network: {first_line(error)}") from None
+    different = [name for name in {**expected, **actual} if expected.get(name) != actual.get(name)]
+    if different:
+        name = different[0]
+        raise BrokenArtifact(
+            f"{where} does not fit the network: {name} has shape {actual.get(name, 'none')}, "
+            f"{expected.get(name, 'none')} was expected"
+        )
 
 
 def sha256_of(path: Path) -> str:
@@ -177,8 +202,16 @@ def _parse(values: Any, where: str) -> Artifact:
         version = values.get("format") if isinstance(values, dict) else values
         raise BrokenArtifact(f"{where} has format {version!r}, but this version reads {FORMAT}: train the model again")
     try:
-        return Artifact(**{**values, "spec": RunSpec.from_dict(values["spec"])})
+        artifact = Artifact(**{**values, "spec": RunSpec.from_dict(values["spec"])})
     except KeyError as error:
         raise BrokenArtifact(f"{where} is incomplete: it has no {error}") from None
     except (TypeError, BadConfig) as error:
         raise BrokenArtifact(f"{where} is not valid: {error}") from None
+    for kind, names in (
+        (str, ("run", "weights_sha256", "created")),
+        (dict, ("data", "training", "labels", "versions")),
+    ):
+        for name in names:
+            if not isinstance(getattr(artifact, name), kind):
+                raise BrokenArtifact(f"{where} is not valid: {name} must be of type {kind.__name__}")
+    return artifact

@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from detector_core import storage
 from detector_core.errors import BadConfig, BrokenArtifact
 from detector_core.networks.artifacts import sha256_of
 from detector_core.registry.engines import FILE_NAMES, PRECISIONS
@@ -74,7 +75,7 @@ def read(folder: str | Path, weights_sha256: str, name: str = RUNTIME_FILE) -> R
     """
     path = Path(folder) / name
     try:
-        values = json.loads(path.read_bytes())
+        values = storage.read_json(path)
         if values["format"] != FORMAT:
             raise BrokenArtifact(f"{path} has format {values['format']!r}, {FORMAT} was expected: {REMEDY}")
         record = RuntimeRecord(**values)

@@ -13,7 +13,6 @@ training, evaluating, and notifying a running service.
 """
 
 import hashlib
-import json
 import re
 import shutil
 import tempfile
@@ -190,7 +189,7 @@ def read_test_reports(model_folder: Path) -> Reports:
     reports = {}
     for path in report.report_paths(model_folder, TEST_SPLIT):
         try:
-            values = json.loads(path.read_bytes())
+            values = storage.read_json(path)
             if values["split"] != TEST_SPLIT or values["model"]["weights_sha256"] != sha256:
                 continue
             if values["format"] != report.FORMAT:

@@ -15,6 +15,7 @@ from detector_core.storage.paths import (
     private_folder,
     put_folder,
     read_bytes,
+    read_json,
     replacing,
     write_bytes,
 )
@@ -35,6 +36,7 @@ __all__ = [
     "private_folder",
     "put_folder",
     "read_bytes",
+    "read_json",
     "replacing",
     "write_bytes",
 ]

@@ -7,6 +7,7 @@ name and renamed, and an object appears only when it is complete.
 
 import errno
 import fcntl
+import json
 import os
 import shutil
 import stat
@@ -14,11 +15,15 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
+from typing import Any, Final
 
 from pyarrow import fs
 
 from detector_core.errors import BadConfig, BadData
 from detector_core.storage import object_stores
+
+MAX_JSON_BYTES: Final = 2**24
+"""Maximum size of a JSON file that belongs to a model; a report of a large test split has less than 1 MB."""
 
 
 def is_uri(where: str) -> bool:
@@ -69,6 +74,24 @@ def read_bytes(where: str | Path) -> bytes:
     filesystem, path = locate(where)
     with _translate_errors(where), filesystem.open_input_stream(path) as stream:
         return bytes(stream.read())
+
+
+def read_json(where: str | Path, max_bytes: int = MAX_JSON_BYTES) -> Any:
+    """Reads a JSON file that may come from elsewhere.
+
+    Raises:
+        FileNotFoundError: it does not exist.
+        ValueError: it is not valid JSON, larger than ``max_bytes``, or nested too deeply.
+    """
+    filesystem, path = locate(where)
+    with _translate_errors(where), filesystem.open_input_stream(path) as stream:
+        data = bytes(stream.read(max_bytes + 1))
+    if len(data) > max_bytes:
+        raise ValueError(f"it has more than {max_bytes:,} bytes")
+    try:
+        return json.loads(data)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
 
 
 def write_bytes(where: str | Path, data: bytes) -> None:

@@ -5,6 +5,7 @@ import importlib.metadata
 import json
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +91,10 @@ def test_versions_of_the_caller_are_added_to_those_of_the_libraries(original: Pa
         ('{"format": 2}', "is incomplete: it has no 'spec'"),
         ('{"format": 2, "spec": 3}', "is not valid: RunSpec is 3"),
         ('{"format": 2, "spec": {"variant": "resnet68"}}', "is not valid: RunSpec: .* missing .*'model'"),
+        ("[" * 100_000, "is not valid JSON: it is nested too deeply"),
+        ("[" + " " * 2**24 + "]", "is not valid JSON: it has more than 16,777,216 bytes"),
     ],
+    ids=lambda value: value[:30],
 )
 def test_a_file_that_is_no_artifact_is_refused(model: Path, text: str, message: str) -> None:
     (model / ARTIFACT).write_text(text)
@@ -133,3 +137,55 @@ def test_weights_of_another_network_are_refused_in_one_line(model: Path, data: b
     with pytest.raises(BrokenArtifact, match=f"{model / WEIGHTS} does not fit the network: .") as error:
         artifacts.load(model)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"model.layout": [3, 4, 10**6, 3]}, "layout is .*: it must be four block counts from 1 to 100"),
+        ({"model.layout": [1] * 10**6}, r"layout is \(1, 1, .*\.\.\.: it must be four block counts"),
+        ({"preprocess.image_size": 10**6}, "image_size is 1000000: it must be from 1 to 2048 pixels"),
+        ({"preprocess.mean": [float("nan")] * 3}, "mean is nan: it must be a finite number"),
+        ({"preprocess.std": [float("inf")] * 3}, "std is inf: it must be a finite number"),
+        ({"preprocess.std": [10**400] * 3}, "it must be a finite number"),
+    ],
+    ids=["blocks", "stages", "size", "nan", "inf", "huge"],
+)
+def test_a_model_from_elsewhere_is_checked_against_bounds(model: Path, fields: dict[str, Any], message: str) -> None:
+    spec = json.loads((model / ARTIFACT).read_text())["spec"]
+    for name, value in fields.items():
+        group, _, field = name.partition(".")
+        spec[group][field] = value
+    change(model, spec=spec)
+    with pytest.raises(BrokenArtifact, match=f"{model / ARTIFACT} is not valid: .*{message}") as error:
+        artifacts.load(model)
+    assert len(str(error.value)) < 1000
+
+
+@pytest.mark.parametrize("fields", [{"weights_sha256": 3}, {"training": "much"}, {"versions": [1]}])
+def test_fields_of_another_type_are_refused(model: Path, fields: dict[str, Any]) -> None:
+    change(model, **fields)
+    with pytest.raises(BrokenArtifact, match=f"is not valid: {next(iter(fields))} must be of type (str|dict)"):
+        artifacts.read(model)
+
+
+def test_a_large_network_without_its_weights_takes_no_memory(model: Path) -> None:
+    """The largest layout that is allowed has 600 million parameters."""
+    spec = json.loads((model / ARTIFACT).read_text())["spec"]
+    spec["model"].update(architecture="resnet68", layout=[100, 100, 100, 100])
+    change(model, spec=spec)
+    code = f"""
+import resource
+from detector_core.errors import BrokenArtifact
+from detector_core.networks import artifacts
+import torch, safetensors.torch
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+try:
+    artifacts.load({str(model)!r})
+except BrokenArtifact as error:
+    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024, error)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    mebibytes, _, message = done.stdout.partition(" ")
+    assert "does not fit the network: " in message
+    assert int(mebibytes) < 300

@@ -112,3 +112,14 @@ def test_a_path_that_is_not_a_folder_of_this_user_is_rejected(
     create(folder)
     with pytest.raises(BadConfig, match=f"^{folder} is not a folder of this user: delete it, or set TMPDIR"):
         storage.private_folder("models")
+
+
+def test_a_json_file_from_elsewhere_is_bounded(tmp_path: Path) -> None:
+    file = tmp_path / "a.json"
+    for text, problem in (("{", "Expecting"), ("[" * 100_000, "nested too deeply"), ("[1, 2, 3]", "more than 8 bytes")):
+        file.write_text(text)
+        with pytest.raises(ValueError, match=problem):
+            storage.read_json(file, max_bytes=8 if text == "[1, 2, 3]" else 10**6)
+    assert storage.read_json(file) == [1, 2, 3]
+    with pytest.raises(FileNotFoundError):
+        storage.read_json(tmp_path / "missing.json")
