@@ -35,8 +35,9 @@ coverage: $(STAMP)  ## the lines of detector_core that its tests do not run; fai
 hosts: $(STAMP)  ## reliability/cluster: a Ray cluster of three simulated hosts (network namespaces); 8 minutes, needs root
 	@bash reliability/cluster/run.sh
 
-faults: $(STAMP)  ## reliability/faults: cause every fault in turn, write docs/reliability.md; 20 minutes
+faults: $(STAMP)  ## reliability/faults: cause every fault in turn, write docs/reliability.md; 10,000 damaged files; 40 minutes
 	@$(RUN) -m reliability.faults
+	@DETECTOR_FUZZ=10000 $(RUN) -m pytest -n0 -s tests/serve/test_fuzz.py
 
 soak: $(STAMP)  ## reliability/soak: an hour of mixed requests and promotions; nothing may fail, no memory may leak
 	@$(RUN) -m reliability.soak

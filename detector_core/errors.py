@@ -10,9 +10,12 @@
     |   +-- BadImage                 bytes that are not a complete image
     |   |   +-- NotAnImage           bytes that are not an image in any known format
     |   |   +-- TooManyPixels        an image larger than allowed, detected before it is decoded
+    |   |   +-- TooCostly            an image that takes more CPU time or memory to decode than allowed
     |   |   +-- UnsupportedFormat    an image in a format that cannot be read
+    |   |       +-- FormatNotAccepted  an image in a format that is turned off
     |   +-- BadVideo                 bytes that are not a clip in a known container
     |       +-- VideoTooLarge        a clip that is too long, too large or takes too long to decode
+    |           +-- VideoTooCostly   a clip that takes more CPU time or memory to decode than allowed
     +-- WeightsUnavailable           pretrained weights that are missing or do not fit
     +-- BrokenArtifact               a model folder or checkpoint that is incomplete or was changed
     +-- TrainingFailed               a run that cannot continue (the loss is NaN, ...)
@@ -60,8 +63,16 @@ class TooManyPixels(BadImage):
     """An image larger than allowed; none of it was decoded."""
 
 
+class TooCostly(BadImage):
+    """An image that takes more CPU time or memory to decode than allowed."""
+
+
 class UnsupportedFormat(BadImage):
     """An image in a format that cannot be read; says what to do."""
+
+
+class FormatNotAccepted(UnsupportedFormat):
+    """An image in a format that is turned off."""
 
 
 class BadVideo(BadData):
@@ -70,6 +81,10 @@ class BadVideo(BadData):
 
 class VideoTooLarge(BadVideo):
     """A clip that is too long, has too large frames, or takes too much time or memory to decode."""
+
+
+class VideoTooCostly(VideoTooLarge):
+    """A clip that takes more CPU time or memory to decode than allowed."""
 
 
 class WeightsUnavailable(DetectorError):

@@ -5,13 +5,14 @@ import statistics
 import time
 from dataclasses import dataclass
 
-from detector_core.errors import BadVideo, VideoTooLarge
+from detector_core.errors import BadVideo, TooCostly, VideoTooCostly, VideoTooLarge
 from detector_core.evaluation import calibration
 from detector_core.evaluation.calibration import NO_FACE, UNCERTAIN
 from detector_core.images import sandbox, video
+from detector_core.images.decoder import BYTES_PER_PIXEL
 from detector_core.labels import FAKE, REAL
 from detector_core.registry.predictor import ModelInfo
-from serve_app.decode_pool import BYTES_PER_PIXEL, DecodePool
+from serve_app.decode_pool import Job
 from serve_app.errors import Refusal
 from serve_app.pipeline import DecodedImage, ImagePrediction, find_crops
 from serve_app.schemas import FrameAnswer, Verdict, as_verdict
@@ -47,7 +48,7 @@ class ClipPrediction:
 
 
 def decode_clip(
-    data: bytes, model: ModelInfo, limits: Limits, count: int, search_faces: bool, pool: DecodePool, deadline: float
+    job: Job, data: bytes, model: ModelInfo, limits: Limits, count: int, search_faces: bool, deadline: float
 ) -> DecodedClip:
     """Samples evenly spaced moments of a clip and finds the crops in the frame that is shown at each.
 
@@ -59,24 +60,30 @@ def decode_clip(
         deadline: when to give up decoding, on the clock of :func:`time.monotonic`.
 
     Raises:
-        Refusal: 400 for a file that is not a clip, 413 for a clip that is too long.
+        Refusal: 400 for a file that is not a clip, 413 for a clip that is too long or takes too much CPU time.
+        Cancelled: nobody waits for it any more.
     """
     try:
         with (
-            pool.reserve(sandbox.memory_limit(data) + video.MAX_PIXELS * BYTES_PER_PIXEL),
-            sandbox.sample_frames(data, count, max_s=limits.max_video_s, deadline=deadline) as clip,
+            job.reserve(sandbox.memory_limit(data) + video.MAX_PIXELS * BYTES_PER_PIXEL),
+            sandbox.sample_frames(
+                data, count, max_s=limits.max_video_s, deadline=deadline, budget=job.budget, cancellation=job
+            ) as clip,
         ):
             moments_s, frames = [], []
             started = time.perf_counter()
             for frame in clip.frames:
                 decode_s = time.perf_counter() - started
                 moments_s.append(frame.moments_s)
-                crops = find_crops(frame.image_HWC, model, limits, search_faces, frame.warnings, decode_s)
+                with job.counted():
+                    crops = find_crops(frame.image_HWC, model, limits, search_faces, frame.warnings, decode_s)
                 frames.append(crops)
                 started = time.perf_counter()
             return DecodedClip(duration_s=clip.duration_s, moments_s=tuple(moments_s), frames=tuple(frames))
+    except TooCostly as error:
+        raise Refusal(413, f"the clip is too costly: {error}", budget="cpu") from None
     except VideoTooLarge as error:
-        raise Refusal(413, str(error)) from None
+        raise Refusal(413, str(error), budget="cpu" if isinstance(error, VideoTooCostly) else "") from None
     except BadVideo as error:
         raise Refusal(400, str(error), "not_a_video") from None
 
@@ -104,7 +111,7 @@ def combine(clip: DecodedClip, predictions: list[ImagePrediction], model: ModelI
     scores = [moment.p_fake for moment in moments if moment.p_fake is not None]
     p_fake = statistics.median(scores) if scores else None
     verdict: Verdict = NO_FACE if p_fake is None else as_verdict(calibration.verdict(p_fake, answering.calibration))
-    if verdict == REAL and any(frame.faces_left_out for frame in clip.frames):
+    if verdict == REAL and any(frame.has_unscored_faces for frame in clip.frames):
         verdict = UNCERTAIN
     return ClipPrediction(
         frames=moments,

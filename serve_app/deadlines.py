@@ -18,7 +18,8 @@ async def read_within(deadline: float, reading: Awaitable[T]) -> T:
         async with asyncio.timeout_at(deadline):
             return await reading
     except TimeoutError:
-        raise Refusal(408, "the request body did not arrive in time", headers={"Connection": "close"}) from None
+        headers = {"Connection": "close"}
+        raise Refusal(408, "the request body did not arrive in time", headers=headers, budget="time") from None
 
 
 async def compute_within(request: Request, deadline: float, work: Coroutine[None, None, T]) -> T:
@@ -39,7 +40,9 @@ async def compute_within(request: Request, deadline: float, work: Coroutine[None
     except TimeoutError:
         if working.done() and not working.cancelled() and working.exception() is not None:
             raise
-        raise Unavailable("the answer was not ready in time: try again in a moment", retry_after_s=2) from None
+        raise Unavailable(
+            "the answer was not ready in time: try again in a moment", retry_after_s=2, budget="time"
+        ) from None
     finally:
         working.cancel()
         watching.cancel()

@@ -31,6 +31,7 @@ from serve_app.live_model import LiveModel
 from serve_app.metrics import ModelMetrics, RequestMetrics
 from serve_app.routes import create_app
 from serve_app.schemas import searches_faces
+from serve_app.service import DetectionService
 from serve_app.settings import Settings
 
 CONCURRENT_EXPLANATIONS = 2
@@ -207,11 +208,13 @@ class Ingress:
         self._metrics = RequestMetrics()
         client = BoundedModelClient(self._model, self._settings, self._metrics.waiting.set)
         app = create_app(client, lambda: live.current, self._settings.http, self._metrics.observe)
+        self._service: DetectionService = app.state.service
         app.add_middleware(ServeAdapter)
         return app
 
     async def check_health(self) -> None:
-        """Called by Ray Serve; checks the model too if it is in this process."""
+        """Called by Ray Serve, which replaces a replica that is stuck; checks the model if it is in this process."""
         self._metrics.waiting.refresh()
+        self._service.check_decoding()
         if isinstance(self._model, Model):
             await self._model.check_health()

@@ -58,9 +58,9 @@ class ErrorAnswer(BaseModel):
 class Unavailable(Exception):
     """The service cannot answer this request now."""
 
-    def __init__(self, message: str, retry_after_s: int = 1) -> None:
+    def __init__(self, message: str, retry_after_s: int = 1, budget: str = "") -> None:
         super().__init__(message)
-        self.retry_after_s = retry_after_s
+        self.retry_after_s, self.budget = retry_after_s, budget
 
 
 class Busy(Unavailable):
@@ -76,11 +76,14 @@ class Refusal(HTTPException):
     Args:
         message: for people.
         code: for programs; needed only where the default code of the status (CODES) is not precise enough.
+        budget: which budget of the request was used up, if one was: ``bytes``, ``cpu`` or ``time``.
     """
 
-    def __init__(self, status: int, message: str, code: str = "", headers: dict[str, str] | None = None) -> None:
+    def __init__(
+        self, status: int, message: str, code: str = "", headers: dict[str, str] | None = None, budget: str = ""
+    ) -> None:
         super().__init__(status, message, headers)
-        self.code = code or CODES[status]
+        self.code, self.budget = code or CODES[status], budget
 
 
 def request_id(request: HTTPConnection) -> str:
@@ -110,6 +113,7 @@ def handle_errors(app: FastAPI) -> None:
     @app.exception_handler(HTTPException)
     async def refused(request: Request, refusal: HTTPException) -> JSONResponse:
         code = refusal.code if isinstance(refusal, Refusal) else ""
+        request.state.over_budget = getattr(refusal, "budget", "")
         return error_response(request, refusal.status_code, str(refusal.detail), code, dict(refusal.headers or {}))
 
     @app.exception_handler(RequestValidationError)
@@ -120,6 +124,7 @@ def handle_errors(app: FastAPI) -> None:
 
     @app.exception_handler(Unavailable)
     async def unavailable(request: Request, busy: Unavailable) -> JSONResponse:
+        request.state.over_budget = busy.budget
         return error_response(request, 503, str(busy), headers={"Retry-After": str(busy.retry_after_s)})
 
     @app.exception_handler(ClientDisconnect)

@@ -4,11 +4,11 @@ Such an image comes with the form, or with a tagged request for a verdict (``POS
 """
 
 import hashlib
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from detector_core.data import feedback
-from detector_core.images.decode import read_size
-from serve_app.decode_pool import BYTES_PER_PIXEL, DecodePool
+from serve_app.decode_pool import Job
 from serve_app.errors import Refusal
 from serve_app.receipts import Receipt, Receipts
 from serve_app.uploads import FIELD, Form
@@ -56,28 +56,30 @@ class TaggedImage:
         return cls(data=form.files[0], label=label, receipt=receipt, giver=receipts.pseudonym(giver))
 
     def save(
-        self, store: feedback.Store, model: dict[str, str], max_pixels: int, pool: DecodePool
+        self, job: Job, store: feedback.Store, model: dict[str, str], max_pixels: int, accepted: Collection[str]
     ) -> feedback.Donation:
         """Stores the image without metadata, in a thread.
 
         Args:
             model: the live model, which is recorded if there is no receipt.
+            max_pixels, accepted: see :func:`detector_core.images.decode.decode_file`.
 
         Raises:
             BadImage, InsufficientResources: see :meth:`detector_core.data.feedback.Store.add`.
+            Cancelled: nobody waits for it any more.
         """
-        width, height = read_size(self.data, max_pixels=max_pixels)
-        with pool.reserve(2 * width * height * BYTES_PER_PIXEL):
-            return store.add(
-                self.data,
-                self.label,
-                model=self.receipt.model if self.receipt else model,
-                verdict=self.receipt.verdict if self.receipt else "",
-                p_fake=self.receipt.p_fake if self.receipt else None,
-                request_id=self.receipt.request_id if self.receipt else "",
-                giver=self.giver,
-                max_pixels=max_pixels,
-            )
+        with job.opened_in_child(self.data, max_pixels=max_pixels, accepted=accepted, copies=2) as image:
+            stripped, suffix = image.strip()
+        return store.add_stripped(
+            stripped,
+            suffix,
+            self.label,
+            model=self.receipt.model if self.receipt else model,
+            verdict=self.receipt.verdict if self.receipt else "",
+            p_fake=self.receipt.p_fake if self.receipt else None,
+            request_id=self.receipt.request_id if self.receipt else "",
+            giver=self.giver,
+        )
 
 
 def no_consent() -> Refusal:

@@ -4,11 +4,12 @@ import asyncio
 import itertools
 import math
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 from detector_core.images.decode import Heat, Pixels
 from detector_core.registry.predictor import ModelInfo, Prediction
+from serve_app.decode_pool import DecodePool
 from serve_app.errors import Busy, Unavailable
 from serve_app.pipeline import ModelClient
 
@@ -16,6 +17,8 @@ ANSWER_S = 5.0
 """A model that needs longer than this for one image is not ready."""
 FRESH_S = 5.0
 """An answer to any request shows for this long that the model is ready."""
+GRACE_S = 5.0
+"""How long decoding may go on after the time of its request is up."""
 STUCK_S = 120.0
 """A forward pass that takes longer is considered stuck."""
 
@@ -77,6 +80,16 @@ class Readiness:
         self._probing = None
         if not task.cancelled():
             task.exception()  # marks it as retrieved: the callers raise it, but they may all have disconnected
+
+
+def check_not_stuck(pools: Iterable[DecodePool], limit_s: float) -> None:
+    """Raises Unavailable if a job of a pool has been in its thread for longer than ``limit_s`` and some seconds more.
+
+    At its limit a request ends its job, so a job that goes on has not noticed, and may keep its thread forever.
+    """
+    longest_s = max(pool.longest_s for pool in pools)
+    if longest_s > limit_s + GRACE_S:
+        raise Unavailable(f"decoding has been stuck for {longest_s:.0f} s")
 
 
 class ForwardPassMonitor:

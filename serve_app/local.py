@@ -1,17 +1,17 @@
 """The service in this process, without HTTP and without Ray: what a file gets here is what it gets from the service."""
 
 import asyncio
-from typing import Any
+from typing import Any, get_args
 
 from detector_core.errors import BadImage
-from detector_core.images import formats, video
-from detector_core.images.decode import Heat, Pixels, not_an_image
+from detector_core.images import formats, structure, video
+from detector_core.images.decode import Heat, Pixels
 from detector_core.registry.predictor import ModelInfo, Prediction, Predictor
 from serve_app import answers
 from serve_app.errors import Refusal
 from serve_app.middleware import RequestTimings
 from serve_app.service import DetectionService
-from serve_app.settings import Faces, HttpSettings
+from serve_app.settings import Faces, Format, HttpSettings
 
 OF_A_REQUEST = {"index", "request_id", "retained", "receipt", "tag"}
 """Fields of an answer over HTTP that mean nothing for a file."""
@@ -46,7 +46,8 @@ class LocalService:
     """
 
     def __init__(self, predictor: Predictor, faces: Faces = "auto") -> None:
-        self._service = DetectionService(LocalModel(predictor), lambda: predictor.info, HttpSettings())
+        settings = HttpSettings(formats=list(get_args(Format)))
+        self._service = DetectionService(LocalModel(predictor), lambda: predictor.info, settings)
         self._faces = faces
 
     async def answer(self, data: bytes, *, explain: bool = False) -> dict[str, Any]:
@@ -63,7 +64,7 @@ class LocalService:
                 return await self._image(data, explain)
             if video.container_of(data):
                 return await self._clip(data)
-            raise BadImage(f"{not_an_image()}; nor a clip: {video.CONTAINERS}")
+            raise BadImage(f"{structure.not_an_image()}; nor a clip: {video.CONTAINERS}")
         except Refusal as refusal:
             raise BadImage(str(refusal.detail)) from None
 

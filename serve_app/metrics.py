@@ -68,6 +68,9 @@ class RequestMetrics:
             "status_code": event.status,
             "images": event.images,
             "verdicts": list(event.verdicts),
+            "bytes": event.bytes,
+            "cpu_s": round(event.cpu_s, 3),
+            "over_budget": event.over_budget,
             "ms": {stage: round(1000 * seconds, 2) for stage, seconds in event.seconds.items()},
         }
         _log.info("answered", extra=fields)

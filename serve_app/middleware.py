@@ -42,6 +42,9 @@ class RequestEvent:
         route: its template, such as ``/v1/detect``; ``unknown`` if none matched.
         seconds: by stage, over all images: ``read``, ``decode``, ``faces``, ``detect``, ``explain``; and ``total``.
         images: number of images or frames predicted.
+        bytes: of the body that were read.
+        cpu_s: CPU time spent on decoding and searching faces; not that of the model, which predicts in batches.
+        over_budget: the budget that ended the request: ``bytes``, ``cpu`` or ``time``; empty if none did.
         verdicts, p_fakes: of these; an image without a face has no p_fake.
     """
 
@@ -51,6 +54,9 @@ class RequestEvent:
     request_id: str
     seconds: dict[str, float]
     images: int = 0
+    bytes: int = 0
+    cpu_s: float = 0.0
+    over_budget: str = ""
     verdicts: tuple[str, ...] = ()
     p_fakes: tuple[float, ...] = ()
 
@@ -61,6 +67,8 @@ class RequestTimings:
 
     started: float = field(default_factory=time.perf_counter)
     seconds: dict[str, float] = field(default_factory=dict)
+    bytes: int = 0
+    cpu_s: float = 0.0
     verdicts: list[str] = field(default_factory=list)
     p_fakes: list[float] = field(default_factory=list)
 
@@ -149,6 +157,9 @@ class RequestMiddleware:
                 request_id=request_id(request),
                 seconds={**timings.seconds, "total": timings.total},
                 images=len(timings.verdicts),
+                bytes=timings.bytes,
+                cpu_s=timings.cpu_s,
+                over_budget=getattr(request.state, "over_budget", ""),
                 verdicts=tuple(timings.verdicts),
                 p_fakes=tuple(timings.p_fakes),
             )

@@ -7,7 +7,7 @@ place that holds the whole image; :func:`predict_image` sends the small crops to
 import base64
 import io
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -17,12 +17,12 @@ from PIL import Image
 from detector_core.errors import BadConfig
 from detector_core.evaluation.calibration import NO_FACE, UNCERTAIN
 from detector_core.images import align, faces, quality
-from detector_core.images.decode import Heat, Pixels, decode_file, read_size
-from detector_core.images.faces import Box, Face
+from detector_core.images.decode import Heat, Pixels
+from detector_core.images.faces import Box, Face, Search
 from detector_core.images.preprocess import square
 from detector_core.labels import FAKE, REAL
 from detector_core.registry.predictor import ModelInfo, Prediction
-from serve_app.decode_pool import BYTES_PER_PIXEL, DecodePool, gather
+from serve_app.decode_pool import Job, gather
 from serve_app.schemas import FaceAnswer, Heatmap, ImageWarning, Quality, Verdict, as_verdict, as_warnings
 from serve_app.settings import Limits
 
@@ -71,6 +71,7 @@ class DecodedImage:
         crops: the parts to predict, the largest face first; none if faces were searched and none was found, or the
             image shows nothing.
         faces_left_out: boxes of the faces that were found but are not among the crops, because there are too many.
+        searched_all: False in a crowd, of which only the larger faces were searched.
         decode_s, faces_s: seconds spent on decoding, and on finding faces and cropping.
     """
 
@@ -78,9 +79,15 @@ class DecodedImage:
     height: int
     crops: tuple[Crop, ...]
     faces_left_out: tuple[Box, ...]
+    searched_all: bool
     warnings: tuple[ImageWarning, ...]
     decode_s: float
     faces_s: float
+
+    @property
+    def has_unscored_faces(self) -> bool:
+        """Whether the image has, or may have, faces that are not among the crops."""
+        return bool(self.faces_left_out) or not self.searched_all
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,14 +110,23 @@ class ImagePrediction:
     explain_s: float = 0.0
 
 
-def decode_image(data: bytes, model: ModelInfo, limits: Limits, search_faces: bool, pool: DecodePool) -> DecodedImage:
-    """Decodes an uploaded image and finds the crops to predict. Raises BadImage."""
-    width, height = read_size(data, max_pixels=limits.max_pixels)
-    with pool.reserve(width * height * BYTES_PER_PIXEL):
+def decode_image(
+    job: Job, data: bytes, model: ModelInfo, limits: Limits, accepted: Collection[str], search_faces: bool
+) -> DecodedImage:
+    """Decodes an uploaded image and finds the crops to predict.
+
+    Args:
+        accepted: the formats that the service accepts.
+
+    Raises:
+        BadImage: it cannot be decoded within the job's budget.
+        Cancelled: nobody waits for it any more.
+    """
+    with job.opened(data, max_pixels=limits.max_pixels, accepted=accepted) as image, job.counted():
         started = time.perf_counter()
-        decoded = decode_file(data, max_pixels=limits.max_pixels)
-        flags = quality.file_flags(data, decoded)
-        return find_crops(decoded.image_HWC, model, limits, search_faces, flags, time.perf_counter() - started)
+        decoded = image.decode()
+        flags, decode_s = quality.file_flags(decoded), time.perf_counter() - started
+        return find_crops(decoded.image_HWC, model, limits, search_faces, flags, decode_s)
 
 
 def find_crops(
@@ -129,12 +145,13 @@ def find_crops(
     started = time.perf_counter()
     height, width = image_HWC.shape[:2]
     nothing = quality.shows_nothing(image_HWC, model.preprocess.image_size)
-    detected = faces.detect(image_HWC) if search_faces and not nothing else []
+    detected, complete = faces.search(image_HWC) if search_faces and not nothing else Search([], complete=True)
     crops = () if nothing else _crops(image_HWC, model, detected[: limits.max_faces], search_faces)
     flags = {
         "upscaled": any(crop.box[2] - crop.box[0] < model.preprocess.image_size for crop in crops),
         "several_faces": len(detected) > 1,
         "faces_left_out": len(detected) > limits.max_faces,
+        "crowd": not complete,
         "cropped": width != height and bool(crops) and crops[0].box == _center(width, height),
     }
     return DecodedImage(
@@ -142,6 +159,7 @@ def find_crops(
         height=height,
         crops=crops,
         faces_left_out=tuple(_face_box(face) for face in detected[limits.max_faces :]),
+        searched_all=complete,
         warnings=as_warnings([*file_flags, *([nothing] if nothing else ()), *(name for name in flags if flags[name])]),
         decode_s=decode_s,
         faces_s=time.perf_counter() - started,
@@ -187,7 +205,7 @@ async def predict_image(
 ) -> ImagePrediction:
     """Predicts every crop of an image. The one most likely to be fake decides: a fake passed is the more serious error.
 
-    An image is not called real while some of its faces were left out: any of them may be fake.
+    An image is not called real while some of its faces were left out, or not even searched: any of them may be fake.
 
     Args:
         model: the model to name if there is nothing to predict.
@@ -212,7 +230,7 @@ def decide(image: DecodedImage, predictions: Sequence[Prediction], model: ModelI
     crop, decisive = max(pairs, key=lambda pair: pair[1].p_fake, default=(None, None))
     verdict = as_verdict(decisive.verdict) if decisive else NO_FACE
     return ImagePrediction(
-        verdict=UNCERTAIN if verdict == REAL and image.faces_left_out else verdict,
+        verdict=UNCERTAIN if verdict == REAL and image.has_unscored_faces else verdict,
         p_fake=decisive.p_fake if decisive else None,
         confidence=decisive.confidence if decisive else None,
         crop=crop,

@@ -138,7 +138,8 @@ async def detect(
     """Returns one result per image, in the order of the request.
 
     Send images in form fields named "file", or a single image as the body with its content type, such as image/jpeg.
-    Supported formats: JPEG, PNG, WebP, AVIF, BMP, TIFF and GIF. Only the first frame of an animation is used.
+    Supported formats: JPEG, PNG, WebP, AVIF and GIF, and others that the operator accepts. Only the first frame of an
+    animation is used.
     """
     service.check_tag(tag, consent)
     deadline, timings = service.deadline(), timings_of(request)
@@ -156,7 +157,7 @@ async def detect(
         for index, ((image, prediction), receipt) in enumerate(zip(images, receipts, strict=True))
     ]
     if tag:
-        storing = service.store_tagged(files, predictions, identifier, tag, _giver(request))
+        storing = service.store_tagged(files, predictions, identifier, tag, _giver(request), timings)
         for result, donation in zip(results, await compute_within(request, deadline, storing), strict=True):
             result.retained, result.tag = True, TagAnswer.of(donation, tag, result.verdict)
     return DetectAnswer(results=results, request_id=identifier, timing_ms=answers.timing(timings))
@@ -195,7 +196,7 @@ async def give_feedback(request: Request, service: Service, response: Response) 
     with timings.measure("read"):
         reading = uploads.read_form(request, max_bytes=service.settings.limits.max_bytes, max_files=1)
         form = await read_within(deadline, reading)
-    donation = await compute_within(request, deadline, service.store_feedback(form, _giver(request)))
+    donation = await compute_within(request, deadline, service.store_feedback(form, _giver(request), timings))
     if not donation.is_new:
         response.status_code = 200
     return FeedbackAnswer(id=donation.id, new=donation.is_new, request_id=request_id(request))

@@ -24,6 +24,7 @@ ImageWarning = Literal[
     "upscaled",
     "several_faces",
     "faces_left_out",
+    "crowd",
     "cropped",
     "not_as_shown",
     "damaged_frames",
@@ -33,8 +34,9 @@ ImageWarning = Literal[
 was ignored. ``animated``: only the first frame of an animation was scored. ``too_small``, ``blank``: the image shows
 nothing that could be scored. ``upscaled``: the scored part is smaller than the model's input. ``several_faces``: the
 face that is most likely fake decided. ``faces_left_out``: only the largest faces were scored, so the verdict is not
-real. ``cropped``: the image is not square, and only its center square was scored. ``not_as_shown``: players show the
-clip differently, because it declares something that was not applied. ``damaged_frames``: parts of the clip cannot be
+real. ``crowd``: so much looks like a face that only larger faces were searched; the verdict is not real either.
+``cropped``: the image is not square, and only its center square was scored. ``not_as_shown``: players show the clip
+differently, because it declares something that was not applied. ``damaged_frames``: parts of the clip cannot be
 decoded; for them the frame before counts."""
 
 

@@ -11,15 +11,24 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from detector_core.data import feedback
-from detector_core.errors import BadImage, InsufficientResources, TooManyPixels, UnsupportedFormat
+from detector_core.errors import (
+    BadImage,
+    FormatNotAccepted,
+    InsufficientResources,
+    TooCostly,
+    TooManyPixels,
+    UnsupportedFormat,
+)
+from detector_core.images import decoder
 from detector_core.images import faces as face_search
+from detector_core.images.budget import CpuBudget
 from detector_core.registry.predictor import ModelInfo, blank_image
 from serve_app import clips
 from serve_app.clips import ClipPrediction, DecodedClip
 from serve_app.decode_pool import DecodePool, gather
 from serve_app.errors import Refusal, Unavailable
 from serve_app.feedback_form import TaggedImage, no_consent
-from serve_app.health import HealthTracked, Readiness
+from serve_app.health import HealthTracked, Readiness, check_not_stuck
 from serve_app.middleware import RequestTimings
 from serve_app.pipeline import DecodedImage, ImagePrediction, ModelClient, decode_image, predict_image
 from serve_app.receipts import Receipt, Receipts
@@ -45,7 +54,8 @@ class DetectionService:
 
     def __init__(self, client: ModelClient, model: Callable[[], ModelInfo], settings: HttpSettings) -> None:
         self.settings, self._model = settings, model
-        self._client, self._pool = HealthTracked(client), DecodePool()
+        self._client = HealthTracked(client)
+        self._image_pool, self._clip_pool = DecodePool(), DecodePool()
         self._readiness = Readiness(self._client, self._warm_up)
         self._store: feedback.Store | None = None
         self._receipts: Receipts | None = None
@@ -58,16 +68,20 @@ class DetectionService:
         self, files: list[bytes], faces: Faces, explain: bool, timings: RequestTimings
     ) -> list[tuple[DecodedImage, ImagePrediction]]:
         """Predicts all images of a request concurrently; results are in their order. Raises Refusal, Unavailable."""
-        model = self._model()
+        model, limits = self._model(), self.settings.limits
+        budget, accepted = CpuBudget(limits.cpu_s), self.settings.formats
         search_faces = self._searches(faces, model)
 
         async def decode(data: bytes, index: int) -> DecodedImage:
             try:
-                return await self._pool.run(decode_image, data, model, self.settings.limits, search_faces, self._pool)
+                return await self._image_pool.run(budget, decode_image, data, model, limits, accepted, search_faces)
             except BadImage as error:
                 raise as_refusal(error, f"image {index + 1} of {len(files)}: " if len(files) > 1 else "") from None
 
-        images = await gather(decode(data, index) for index, data in enumerate(files))
+        try:
+            images = await gather(decode(data, index) for index, data in enumerate(files))
+        finally:
+            timings.cpu_s += budget.used
         predictions = await gather(predict_image(self._client, image, model, explain=explain) for image in images)
         for image, prediction in zip(images, predictions, strict=True):
             record(timings, image, prediction)
@@ -79,8 +93,13 @@ class DetectionService:
         """Predicts a clip at ``frames`` evenly spaced moments. Raises Refusal, Unavailable."""
         model, deadline = self._model(), time.monotonic() + self.settings.timeout_s
         search_faces = self._searches(faces, model)
-        limits, pool = self.settings.limits, self._pool
-        clip = await pool.run(clips.decode_clip, data, model, limits, frames, search_faces, pool, deadline)
+        limits, budget = self.settings.limits, CpuBudget(self.settings.limits.video_cpu_s)
+        try:
+            clip = await self._clip_pool.run(
+                budget, clips.decode_clip, data, model, limits, frames, search_faces, deadline
+            )
+        finally:
+            timings.cpu_s += budget.used
         # One frame after the other, so that a clip does not fill the queue of the model.
         predictions = [await predict_image(self._client, frame, model) for frame in clip.frames]
         for frame, prediction in zip(clip.frames, predictions, strict=True):
@@ -112,7 +131,13 @@ class DetectionService:
             raise no_consent()
 
     async def store_tagged(
-        self, files: list[bytes], predictions: Sequence[ImagePrediction], request_id: str, tag: str, giver: str
+        self,
+        files: list[bytes],
+        predictions: Sequence[ImagePrediction],
+        request_id: str,
+        tag: str,
+        giver: str,
+        timings: RequestTimings,
     ) -> list[feedback.Donation]:
         """Stores the images of a tagged request, as feedback about its own answer. Raises Refusal, Unavailable."""
         _, receipts = self.check_feedback()
@@ -121,7 +146,7 @@ class DetectionService:
         def tagged(data: bytes, prediction: ImagePrediction) -> TaggedImage:
             return TaggedImage(data=data, label=tag, receipt=_receipt(data, prediction, request_id), giver=pseudonym)
 
-        return [await self._save(tagged(*pair)) for pair in zip(files, predictions, strict=True)]
+        return await self._save([tagged(*pair) for pair in zip(files, predictions, strict=True)], timings)
 
     def check_feedback(self) -> tuple[feedback.Store, Receipts]:
         """The store of feedback and the key of its receipts. Raises Refusal (404) if this service stores none."""
@@ -129,29 +154,43 @@ class DetectionService:
             raise Refusal(404, "this service does not accept feedback")
         return self._store, self._receipts
 
-    async def store_feedback(self, form: Form, giver: str) -> feedback.Donation:
+    async def store_feedback(self, form: Form, giver: str, timings: RequestTimings) -> feedback.Donation:
         """Stores the image of a feedback form. Raises Refusal, Unavailable."""
         _, receipts = self.check_feedback()
-        return await self._save(await asyncio.to_thread(TaggedImage.parse, form, receipts, giver))
+        tagged = await asyncio.to_thread(TaggedImage.parse, form, receipts, giver)
+        return (await self._save([tagged], timings))[0]
 
-    async def _save(self, tagged: TaggedImage) -> feedback.Donation:
+    async def _save(self, images: list[TaggedImage], timings: RequestTimings) -> list[feedback.Donation]:
+        """Stores images one after another, within one budget of CPU time."""
         store, _ = self.check_feedback()
         model = ModelRef.of(await self._client.model_info()).model_dump()
+        limits = self.settings.limits
+        budget, accepted = CpuBudget(limits.cpu_s), self.settings.formats
         try:
-            return await self._pool.run(tagged.save, store, model, self.settings.limits.max_pixels, self._pool)
+            return [
+                await self._image_pool.run(budget, image.save, store, model, limits.max_pixels, accepted)
+                for image in images
+            ]
         except BadImage as error:
             raise as_refusal(error) from None
         except InsufficientResources as error:
             message = f"feedback cannot be stored now: {error}"
             raise Unavailable(message, retry_after_s=STORE_FULL_RETRY_S) from None
+        finally:
+            timings.cpu_s += budget.used
 
     async def describe_model(self) -> ModelAnswer:
         """Describes the model that answers and what this service offers. Raises Unavailable."""
         return ModelAnswer.describe(await self._client.model_info(), self.settings)
 
     async def check_ready(self) -> None:
-        """Raises Unavailable unless the model answers."""
+        """Raises Unavailable unless the model answers and decoding goes on."""
+        self.check_decoding()
         await self._readiness.check()
+
+    def check_decoding(self) -> None:
+        """Raises Unavailable if a thread that decodes has been busy for longer than any request may take."""
+        check_not_stuck((self._image_pool, self._clip_pool), self.settings.timeout_s)
 
     def deadline(self) -> float:
         """The time by which a request that starts now must be answered, on the event loop's clock."""
@@ -163,8 +202,9 @@ class DetectionService:
     async def _warm_up(self) -> None:
         """Makes one prediction, and loads the face detector if requests need it."""
         model = self._model()
+        await asyncio.to_thread(decoder.warm_up)
         if self._searches("auto", model):
-            await self._pool.run(face_search.warm_up)
+            await asyncio.to_thread(face_search.warm_up)
         await self._client.predict(blank_image(model))
 
 
@@ -197,6 +237,7 @@ def seconds_by_stage(image: DecodedImage, prediction: ImagePrediction) -> dict[s
 
 def as_refusal(error: BadImage, prefix: str = "") -> Refusal:
     """The answer to an image that cannot be read: 413 if it is too large, 415 for an unknown format, else 400."""
-    statuses = ((TooManyPixels, 413), (UnsupportedFormat, 415))
+    statuses = ((TooManyPixels, 413), (TooCostly, 413), (UnsupportedFormat, 415))
     status = next((status for kind, status in statuses if isinstance(error, kind)), 400)
-    return Refusal(status, f"{prefix}{error}")
+    setting = "; the operator accepts formats with http.formats" if isinstance(error, FormatNotAccepted) else ""
+    return Refusal(status, f"{prefix}{error}{setting}", budget="cpu" if isinstance(error, TooCostly) else "")

@@ -19,6 +19,7 @@ LARGEST_REQUESTS = 8
 """How many requests of the largest allowed size one process holds at a time, unless max_open_bytes is set."""
 Faces = Literal["auto", "on", "off"]
 Layout = Literal["auto", "apart", "together"]
+Format = Literal["JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP", "TIFF"]
 Proxy = Literal["haproxy", "ray"]
 
 
@@ -41,8 +42,16 @@ class Limits(Frozen):
     max_faces: int = Field(
         5, gt=0, description="Maximum number of faces scored per image; the largest faces are scored."
     )
+    cpu_s: float = Field(
+        10, gt=0, description="Maximum CPU time for decoding the images of a request and searching faces, in seconds."
+    )
     max_video_bytes: int = Field(50 * 2**20, gt=0, description="Maximum size of a request with a clip, in bytes.")
     max_video_s: float = Field(60, gt=0, description="Maximum length of a clip, in seconds.")
+    video_cpu_s: float = Field(
+        30,
+        gt=0,
+        description="Maximum CPU time for decoding a clip, and as much again for searching faces in it, in seconds.",
+    )
     frames: int = Field(
         16, ge=0, description="Maximum number of frames scored per clip, and the default. 0 turns clips off."
     )
@@ -76,6 +85,12 @@ class HttpSettings(Frozen):
         "auto",
         description="Default of the request parameter `faces`: `on`, `off`, or `auto`, which is `on` unless the model "
         "was trained on generated demo data.",
+    )
+    formats: list[Format] = Field(
+        ["JPEG", "PNG", "WEBP", "AVIF", "GIF"],
+        min_length=1,
+        description="Image formats that are accepted. `BMP` and `TIFF` can be added; browsers and phones do not send "
+        "them.",
     )
     allow_url: bool = Field(
         False,

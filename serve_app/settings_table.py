@@ -48,6 +48,8 @@ def _rows(settings: BaseModel, prefix: str = "") -> Iterator[tuple[str, str, str
 def _default(name: str, value: object) -> str:
     if value is None or value == []:
         return "none"
+    if isinstance(value, list):
+        return ", ".join(f"`{item}`" for item in value)
     if isinstance(value, bool):
         return f"`{str(value).lower()}`"
     if isinstance(value, int) and name.endswith("_bytes") and value:

@@ -11,6 +11,7 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 
 from serve_app.capacity import content_length, hold_bytes
 from serve_app.errors import Refusal
+from serve_app.middleware import timings_of
 
 FIELD = "file"
 OCTETS = "application/octet-stream"
@@ -142,7 +143,8 @@ def _url_in(body: bytes) -> str:
 async def _stream(request: Request, max_bytes: int) -> AsyncGenerator[bytes, None]:
     """The body as it arrives, up to the limit. Raises Refusal, Busy."""
     limit = f"{max_bytes / 2**20:g} MiB" if max_bytes >= 2**20 else f"{max_bytes / 2**10:g} KiB"
-    too_large = Refusal(413, f"the request is larger than {limit}")
+    too_large = Refusal(413, f"the request is larger than {limit}", budget="bytes")
+    timings = timings_of(request)
     if content_length(request) > max_bytes:
         raise too_large
     total = 0
@@ -151,4 +153,5 @@ async def _stream(request: Request, max_bytes: int) -> AsyncGenerator[bytes, Non
         if total > max_bytes:
             raise too_large
         hold_bytes(request, len(part))
+        timings.bytes = total
         yield part

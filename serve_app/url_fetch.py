@@ -137,7 +137,7 @@ async def _body(response: httpx.Response, max_bytes: int, on_bytes: Callable[[in
     async for part in response.aiter_raw():
         total += len(part)
         if total > max_bytes:
-            raise Refusal(413, f"the image at this URL is larger than {max_bytes / 2**20:g} MiB")
+            raise Refusal(413, f"the image at this URL is larger than {max_bytes / 2**20:g} MiB", budget="bytes")
         on_bytes(len(part))
         parts.append(part)
     return b"".join(parts)

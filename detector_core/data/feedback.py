@@ -2,7 +2,7 @@
 
 ::
 
-    FOLDER/images/SHA256.jpg or .png           the image without metadata, stored once
+    FOLDER/images/SHA256.SUFFIX                the image without metadata, stored once
     FOLDER/records/SHA256-LABEL.json           one per image and label, and what the service had predicted
 
 An image is written before its record, and both appear atomically. The same image given again with the same label
@@ -103,9 +103,18 @@ class Store:
         except OSError as error:
             raise BadConfig(f"feedback_folder {self._folder} cannot be written to ({error.strerror})") from None
 
-    def add(
+    def add(self, data: bytes, label: str, *, max_pixels: int = MAX_PIXELS, **more: Any) -> Donation:
+        """:meth:`add_stripped` for the bytes of an image with its metadata, which is removed.
+
+        Raises:
+            BadImage, TooManyPixels: the bytes are not a complete image, or it is larger than ``max_pixels``.
+        """
+        return self.add_stripped(*metadata.strip(data, decode(data, max_pixels=max_pixels)), label, **more)
+
+    def add_stripped(
         self,
-        data: bytes,
+        image: bytes,
+        suffix: str,
         label: str,
         *,
         model: dict[str, str],
@@ -113,25 +122,21 @@ class Store:
         p_fake: float | None = None,
         request_id: str = "",
         giver: str = "",
-        max_pixels: int = MAX_PIXELS,
     ) -> Donation:
         """Stores an image whose user consented to it, unless it was stored with this label before.
 
         Args:
-            data: the bytes of the image.
+            image, suffix: a file without metadata, from :func:`detector_core.images.metadata.strip`.
             label: real or fake.
             model, verdict, p_fake, request_id, giver: see :class:`Record`.
-            max_pixels: maximum width times height.
 
         Raises:
             BadData: the label is neither real nor fake.
-            BadImage, TooManyPixels: the bytes are not a complete image, or it is too large.
             InsufficientResources: the folder or the disk is full.
         """
         if label not in LABELS:
             raise BadData(f"label is {label!r}: it must be one of {', '.join(LABELS)}")
-        stripped, suffix = metadata.strip(data, decode(data, max_pixels=max_pixels))
-        digest = sha256(stripped).hexdigest()
+        digest = sha256(image).hexdigest()
         record = Record(
             id=f"{digest[:32]}-{label}",
             time=datetime.now(UTC).isoformat(timespec="microseconds"),
@@ -149,10 +154,10 @@ class Store:
         with self._lock:
             if path.exists():
                 return Donation(id=record.id, is_new=False)
-            self._reserve(len(stripped) + len(record_json))
-            image = self._folder / record.image
-            if not image.exists():
-                storage.write_bytes(image, stripped)
+            self._reserve(len(image) + len(record_json))
+            image_path = self._folder / record.image
+            if not image_path.exists():
+                storage.write_bytes(image_path, image)
             storage.write_bytes(path, record_json)
         return Donation(id=record.id, is_new=True)
 

@@ -2,8 +2,7 @@
 
 from detector_core import storage
 from detector_core.errors import BadData, BadImage
-from detector_core.images import formats
-from detector_core.images.decode import not_an_image
+from detector_core.images import formats, structure
 
 
 def read(root: str, path: str) -> bytes:
@@ -20,7 +19,7 @@ def read(root: str, path: str) -> bytes:
         with filesystem.open_input_stream(located) as stream:
             head = bytes(stream.read(formats.HEAD_BYTES))
             if head and formats.identify(head) is None:
-                raise not_an_image()
+                raise structure.not_an_image()
             return head + bytes(stream.read())
     except (FileNotFoundError, PermissionError) as error:
         raise BadImage(f"the file cannot be opened: {error.strerror or error}") from None

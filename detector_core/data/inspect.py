@@ -14,8 +14,7 @@ from PIL import Image, JpegImagePlugin
 
 from detector_core.data import image_files
 from detector_core.errors import BadImage
-from detector_core.images import png
-from detector_core.images.decode import Pixels, decode, opened
+from detector_core.images.decode import Pixels, opened
 from detector_core.images.quality import jpeg_quality
 
 PROPERTIES: Final = {
@@ -47,29 +46,29 @@ def image_properties(data: bytes) -> dict[str, Any]:
     Returns:
         ``sha256`` of the file, ``width`` and ``height`` in pixels with the EXIF orientation applied, ``bytes``,
         ``format`` with the color mode, ``jpeg_quality`` 1-100 (None unless it is a JPEG), ``jpeg_tables`` (a short
-        hash of the quantization tables), ``chroma`` subsampling, ``metadata_bytes``, ``brightness`` (mean gray level,
-        0-255) and ``phash`` (hexadecimal).
+        hash of the quantization tables), ``chroma`` subsampling, ``metadata_bytes`` (EXIF, color profile, comments),
+        ``brightness`` (mean gray level, 0-255) and ``phash`` (hexadecimal).
 
     Raises:
         BadImage: the bytes are not a complete image.
     """
-    image_HWC = decode(data)
-    gray = Image.fromarray(image_HWC).convert("L")
-    with opened(data) as header:
-        tables: Mapping[int, Sequence[int]] | None = getattr(header, "quantization", None) or None
-        return {
-            "sha256": hashlib.sha256(data).hexdigest(),
-            "width": image_HWC.shape[1],
-            "height": image_HWC.shape[0],
-            "bytes": len(data),
-            "format": f"{header.format} {header.mode}",
-            "jpeg_quality": jpeg_quality(data),
-            "jpeg_tables": _tables_id(tables) if tables else NOT_JPEG,
-            "chroma": _chroma(header),
-            "metadata_bytes": _metadata_bytes(header, data),
-            "brightness": float(np.asarray(gray).mean()),
-            "phash": perceptual_hash(image_HWC),
-        }
+    with opened(data) as image:
+        tables: Mapping[int, Sequence[int]] | None = getattr(image.header, "quantization", None) or None
+        format_, chroma = f"{image.file.format} {image.header.mode}", _chroma(image.header)
+        image_HWC = image.decode().image_HWC
+    return {
+        "sha256": hashlib.sha256(data).hexdigest(),
+        "width": image_HWC.shape[1],
+        "height": image_HWC.shape[0],
+        "bytes": len(data),
+        "format": format_,
+        "jpeg_quality": jpeg_quality(image.quantization),
+        "jpeg_tables": _tables_id(tables) if tables else NOT_JPEG,
+        "chroma": chroma,
+        "metadata_bytes": image.file.metadata_bytes,
+        "brightness": float(np.asarray(Image.fromarray(image_HWC).convert("L")).mean()),
+        "phash": perceptual_hash(image_HWC),
+    }
 
 
 def inspect_images(root: str, paths: Sequence[str], transform: Transform | None = None) -> pd.DataFrame:
@@ -122,13 +121,3 @@ def _chroma(header: Image.Image) -> str:
     if not isinstance(header, JpegImagePlugin.JpegImageFile):
         return NOT_JPEG
     return "gray" if header.layers == 1 else _SAMPLING[JpegImagePlugin.get_sampling(header)]
-
-
-def _metadata_bytes(header: Image.Image, data: bytes) -> int:
-    """Bytes of EXIF, color profile, comments and provenance records; JPEG's own JFIF header is not counted."""
-    if data.startswith(png.SIGNATURE):
-        metadata = (chunk for chunk in png.chunks(data) if not chunk.makes_pixels and chunk.name not in png.FRAMES)
-        return sum(len(chunk.content(data)) for chunk in metadata)
-    if isinstance(header, JpegImagePlugin.JpegImageFile):
-        return sum(len(content) for _, content in header.applist if not content.startswith(b"JFIF"))
-    return sum(len(value) for value in header.info.values() if isinstance(value, str | bytes))

@@ -1,38 +1,32 @@
 """The strict image decoder that preparation, training and serving share: bytes -> image_HWC.
 
 It does not need PyTorch, so that a process which only inspects files stays small and starts quickly. The format is
-determined by the bytes alone; file names and content types are ignored.
+determined by the bytes alone; file names and content types are ignored. What a file may cost is bounded by its
+structure (:mod:`detector_core.images.structure`). Not in this module: bounds on time and memory, for files of strangers
+(:mod:`detector_core.images.decoder`).
 """
 
 import io
-import re
 import struct
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
-from detector_core.errors import BadImage, NotAnImage, TooManyPixels, UnsupportedFormat
-from detector_core.images import formats, png
+from detector_core.errors import BadImage, TooManyPixels
+from detector_core.images import formats, structure
+from detector_core.images.image_file import ORIENTATION, ImageFile
 
 MAX_PIXELS = 50_000_000
 FORMATS = formats.READABLE
-MAX_SCANS: Final = 200
-"""Maximum number of scans in a JPEG; encoders write about ten. Each scan costs a pass over the image, and a file of a
-few megabytes can hold a million scans of a few bytes."""
 
 Pixels = NDArray[np.uint8]
 Heat = NDArray[np.float32]
 """heat_HW: how much each pixel of an image contributes to a label, 0 to 1."""
 
-_AVIF_HEAD_BYTES: Final = 2**16
-_AVIF_EXIF: Final = re.compile(rb"(infe\x02.{3}.{2}.{2}|infe\x03.{3}.{4}.{2})Exif", re.DOTALL)
-"""The entry of EXIF in the list of an AVIF file's items."""
-_TILE_WIDTH, _TILE_HEIGHT = 322, 323
 _DAMAGED = (
     OSError,
     SyntaxError,
@@ -49,17 +43,69 @@ _DAMAGED = (
 
 @dataclass(frozen=True, kw_only=True)
 class Decoded:
-    """An image_HWC, and what was not used of its file.
+    """An image_HWC, and what is known of its file.
 
     Attributes:
         metadata_intact: False if metadata was damaged or too large, and therefore ignored; if it said how to turn the
             image, the image is not turned.
         animated: whether the file has more frames than the decoded one.
+        quantization: the luminance table of a JPEG, 64 numbers; None for other formats.
     """
 
     image_HWC: Pixels
     metadata_intact: bool = True
     animated: bool = False
+    quantization: tuple[int, ...] | None = None
+
+
+class OpenedImage:
+    """An image whose header has been read.
+
+    Attributes:
+        file: the reduced file.
+        header: Pillow's image, before :meth:`decode` loads and turns it.
+        width, height: according to the header, before the EXIF orientation is applied, in pixels.
+        quantization: see :class:`Decoded`.
+    """
+
+    def __init__(self, file: ImageFile, header: Image.Image) -> None:
+        self.file, self.header = file, header
+        self.width, self.height = header.size
+        tables = getattr(header, "quantization", None)
+        self.quantization = tuple(tables[min(tables)]) if tables else None
+
+    def decode(self) -> Decoded:
+        """See :func:`decode_file`. Raises BadImage."""
+        with _translated_errors():
+            if self.file.orientation != 1:
+                self.header.getexif()[ORIENTATION] = self.file.orientation
+            ImageOps.exif_transpose(self.header, in_place=True)
+            return Decoded(
+                image_HWC=np.asarray(_rgb(self.header)),
+                metadata_intact=self.file.metadata_intact,
+                animated=self.file.animated or getattr(self.header, "is_animated", False),
+                quantization=self.quantization,
+            )
+
+
+@contextmanager
+def opened(data: bytes, *, max_pixels: int = MAX_PIXELS, accepted: Collection[str] = FORMATS) -> Iterator[OpenedImage]:
+    """Opens an image without decoding it; takes the arguments of :func:`decode_file` and raises the same errors."""
+    with opened_file(structure.reduce(data, accepted), max_pixels=max_pixels) as image:
+        yield image
+
+
+@contextmanager
+def opened_file(file: ImageFile, *, max_pixels: int = MAX_PIXELS) -> Iterator[OpenedImage]:
+    """:func:`opened` for a file that is reduced already."""
+    with _translated_errors(max_pixels):
+        header = Image.open(io.BytesIO(file.data), formats=(file.format,))
+    with header:
+        width, height = header.size
+        if max(width * height, file.buffer_pixels) > max_pixels:
+            size = f"{width} x {height}" if width * height > max_pixels else f"{file.buffer_pixels:,}"
+            raise TooManyPixels(f"the image has {size} pixels, more than the {max_pixels:,} allowed")
+        yield OpenedImage(file, header)
 
 
 def decode(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Pixels:
@@ -67,7 +113,7 @@ def decode(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Pixels:
     return decode_file(data, max_pixels=max_pixels).image_HWC
 
 
-def decode_file(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Decoded:
+def decode_file(data: bytes, *, max_pixels: int = MAX_PIXELS, accepted: Collection[str] = FORMATS) -> Decoded:
     """Decodes an image to image_HWC, uint8 RGB 0-255, with the EXIF orientation applied.
 
     The size is checked before anything is decoded. A truncated file is an error; its missing part is never filled with
@@ -77,97 +123,28 @@ def decode_file(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Decoded:
     Args:
         data: the bytes of the file.
         max_pixels: maximum width times height.
+        accepted: those of FORMATS that are accepted.
 
     Raises:
         NotAnImage: the bytes are not an image in a known format.
-        BadImage: the image is damaged.
-        UnsupportedFormat: a HEIC image, which Pillow cannot read.
+        BadImage: the image is damaged, or would cost far more work than its pixels justify.
+        UnsupportedFormat: a format that is not accepted, or that cannot be read (HEIC, some kinds of TIFF).
         TooManyPixels: the image has more than ``max_pixels``.
     """
-    reduced = _reduced(data)
-    with _opened(reduced.data, max_pixels) as image:
-        image.load()
-        intact = _turn_upright(image) and reduced.metadata_intact
-        # The second image of an MPO is a depth or gain map, or the other eye's, not the next frame.
-        animated = reduced.animated or (image.format != "MPO" and getattr(image, "is_animated", False))
-        return Decoded(image_HWC=np.asarray(_rgb(image)), metadata_intact=intact, animated=animated)
-
-
-def not_an_image() -> NotAnImage:
-    """The error for bytes that do not begin like an image."""
-    return NotAnImage(f"not an image: known formats are {', '.join(FORMATS)}")
-
-
-def read_size(data: bytes, *, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
-    """Width and height according to the header, before EXIF orientation; raises the same errors as :func:`decode`."""
-    with opened(data, max_pixels=max_pixels) as image:
-        width, height = image.size
-        return width, height
+    with opened(data, max_pixels=max_pixels, accepted=accepted) as image:
+        return image.decode()
 
 
 @contextmanager
-def opened(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Iterator[Image.Image]:
-    """The file opened by Pillow, without the metadata that :func:`decode_file` ignores; raises the same errors."""
-    with _opened(_reduced(data).data, max_pixels) as image:
-        yield image
-
-
-def _reduced(data: bytes) -> png.PixelFile:
-    """The file without what Pillow would refuse the image for, although it does not make up the pixels."""
-    if data.startswith(png.SIGNATURE):
-        try:
-            return png.reduce_to_pixels(data)
-        except ValueError as error:
-            raise BadImage(f"damaged image: {error}") from None
-    if formats.identify(data[: formats.HEAD_BYTES]) == "AVIF":  # its own properties say how it is turned, not EXIF
-        head = _AVIF_EXIF.sub(rb"\1free", data[:_AVIF_HEAD_BYTES])
-        data = head + data[_AVIF_HEAD_BYTES:]
-    return png.PixelFile(data=data, metadata_intact=True, animated=False)
-
-
-@contextmanager
-def _opened(data: bytes, max_pixels: int) -> Iterator[Image.Image]:
-    if not data:
-        raise BadImage("the file is empty")
+def _translated_errors(max_pixels: int = MAX_PIXELS) -> Iterator[None]:
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            width, height = _largest_buffer(image)
-            if width * height > max_pixels:
-                raise TooManyPixels(f"the image has {width} x {height} pixels, more than the {max_pixels:,} allowed")
-            if image.format == "JPEG" and data.count(b"\xff\xda") > MAX_SCANS:
-                raise BadImage(f"damaged image: the JPEG has more than {MAX_SCANS} scans")
-            yield image
+        yield
     except UnidentifiedImageError:
-        name = formats.identify(data[: formats.HEAD_BYTES])
-        if name and name not in FORMATS:
-            hint = ", or set the phone to do so" if name == "HEIC" else ""
-            raise UnsupportedFormat(f"{name} images cannot be read: save the image as JPEG{hint}") from None
-        raise (BadImage(f"damaged image: its {name} header cannot be read") if name else not_an_image()) from None
+        raise BadImage("damaged image: its header cannot be read") from None
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
         raise TooManyPixels(f"the image has more pixels than the {max_pixels:,} allowed") from None
     except _DAMAGED as error:
         raise BadImage(f"damaged image: {error}") from None
-
-
-def _turn_upright(image: Image.Image) -> bool:
-    """Applies the orientation in EXIF to a loaded image; returns False if EXIF is damaged."""
-    try:
-        if exif := image.info.get("exif"):
-            Image.Exif().load(exif)  # Pillow may have ignored an error when it opened the file
-        ImageOps.exif_transpose(image, in_place=True)
-    except _DAMAGED:
-        return False
-    return True
-
-
-def _largest_buffer(image: Image.Image) -> tuple[int, int]:
-    """Width and height of the image or, if larger, of its tiles: a TIFF may declare tiles larger than itself."""
-    width, height = image.size
-    if isinstance(image, TiffImagePlugin.TiffImageFile):
-        tags = image.tag_v2
-        tile = tags.get(_TILE_WIDTH, 0), tags.get(_TILE_HEIGHT, 0)
-        return max((width, height), tile, key=lambda size: size[0] * size[1])
-    return width, height
 
 
 def _rgb(image: Image.Image) -> Image.Image:

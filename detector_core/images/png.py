@@ -1,7 +1,7 @@
-"""The chunks of a PNG file, and the file without those that do not make up its pixels.
+"""Walks the chunks of a PNG file, and drops those that do not make up the pixels of its first image.
 
 Pillow refuses a whole image for an error in a text chunk, or for a text that is large when unpacked; images by
-generators carry such texts. Only EXIF, which may say how to turn the image, is handed to the decoder here.
+generators carry such texts.
 """
 
 import zlib
@@ -9,20 +9,23 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
+from detector_core.errors import BadImage
+from detector_core.images.image_file import MAX_PARTS, ImageFile, write_orientation
+
 SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
-MAX_CHUNKS: Final = 50_000
-"""Maximum number of chunks; a file of 20 MiB that was written in pieces of 1 KiB has 20,000."""
 MAX_METADATA_BYTES: Final = 2**20
 """Maximum size of one piece of metadata, unpacked."""
-FRAMES: Final = (b"acTL", b"fcTL", b"fdAT")
-"""Chunks of an animation: how many frames it has, and those after the first."""
 MAX_UNPACKED_BYTES: Final = 4 * MAX_METADATA_BYTES
 """How many bytes of all metadata are unpacked, to learn their size."""
+_FRAMES: Final = (b"acTL", b"fcTL", b"fdAT")
+"""Chunks of an animation: how many frames it has, and those after the first."""
+_END: Final = b"\0\0\0\0IEND\xaeB`\x82"
+_AFTER_HEADER: Final = len(SIGNATURE) + 25
 
 
 @dataclass(frozen=True, kw_only=True)
-class Chunk:
-    """A chunk of a file, at ``data[start:end]``."""
+class _Chunk:
+    """A complete chunk of a file, at ``data[start:end]``."""
 
     name: bytes
     start: int
@@ -33,70 +36,48 @@ class Chunk:
         """Whether the pixels of the first frame depend on the chunk: critical chunks, and the transparent colors."""
         return not self.name[0] & 0x20 or self.name == b"tRNS"
 
-    def content(self, data: bytes) -> bytes:
-        """The bytes between name and checksum."""
-        return data[self.start + 8 : self.end - 4]
 
-    def is_intact(self, data: bytes) -> bool:
-        """Whether the checksum is right."""
-        checksum = int.from_bytes(data[self.end - 4 : self.end], "big")
-        return zlib.crc32(data[self.start + 4 : self.end - 4]) == checksum
-
-
-@dataclass(frozen=True, kw_only=True)
-class PixelFile:
-    """A PNG file reduced to its pixels and EXIF.
-
-    Attributes:
-        data: the bytes of the file.
-        metadata_intact: whether no piece of metadata was damaged or larger than MAX_METADATA_BYTES.
-        animated: whether the original has several frames; ``data`` has the first.
-    """
-
-    data: bytes
-    metadata_intact: bool
-    animated: bool
-
-
-def chunks(data: bytes) -> Iterator[Chunk]:
-    """Yields the complete chunks up to the end of the image. Raises ValueError if there are too many."""
-    start = len(SIGNATURE)
-    for _ in range(MAX_CHUNKS):
-        end = start + 12 + int.from_bytes(data[start : start + 4], "big")
-        if len(data) < start + 12 or len(data) < end:
-            return
-        chunk = Chunk(name=data[start + 4 : start + 8], start=start, end=end)
-        yield chunk
-        if chunk.name == b"IEND":
-            return
-        start = end
-    raise ValueError(f"the PNG has more than {MAX_CHUNKS:,} chunks")
-
-
-def reduce_to_pixels(data: bytes) -> PixelFile:
-    """Drops all metadata but EXIF, and all frames but the first. Raises ValueError if there are too many chunks."""
-    kept, end = [data[: len(SIGNATURE)]], len(SIGNATURE)
+def reduce_png(data: bytes) -> ImageFile:
+    """Drops metadata, and all frames but the first. Raises BadImage if there are too many chunks."""
+    kept, end, dropped, exif = [SIGNATURE], len(SIGNATURE), 0, b""
     intact, animated, budget = True, False, MAX_UNPACKED_BYTES
-    for chunk in chunks(data):
+    for chunk in _chunks(data):
         end = chunk.end
+        content = b"" if chunk.makes_pixels else data[chunk.start + 8 : end - 4]
         if chunk.makes_pixels:
             kept.append(data[chunk.start : end])
-        elif chunk.name in FRAMES:
-            animated |= chunk.name == b"acTL" and int.from_bytes(chunk.content(data)[:4], "big") > 1
+        elif chunk.name in _FRAMES:
+            animated |= chunk.name == b"acTL" and int.from_bytes(content[:4], "big") > 1
         else:
-            content = chunk.content(data) if chunk.is_intact(data) else None
-            packed = _packed(chunk.name, content) if content else None
-            size = len(content) if content is not None else None
-            if packed is not None:
+            dropped += len(content)
+            size: int | None = len(content)
+            if zlib.crc32(chunk.name + content) != int.from_bytes(data[end - 4 : end], "big"):
+                size = None
+            elif (packed := _packed(chunk.name, content)) is not None:
                 size = _unpacked_size(packed, budget)
                 budget -= size or 0
             usable = size is not None and size <= MAX_METADATA_BYTES
             intact &= usable
             if chunk.name == b"eXIf" and usable:
-                kept.append(data[chunk.start : end])
+                exif = exif or content
     if kept[-1][4:8] != b"IEND":
         kept.append(data[end:])  # an incomplete end is for the decoder to refuse
-    return PixelFile(data=b"".join(kept), metadata_intact=intact, animated=animated)
+    return ImageFile.reduced("PNG", kept, dropped, exif, is_plain=True, intact=intact, animated=animated)
+
+
+def _chunks(data: bytes) -> Iterator[_Chunk]:
+    """The complete chunks up to the end of the image."""
+    start = len(SIGNATURE)
+    for _ in range(MAX_PARTS):
+        end = start + 12 + int.from_bytes(data[start : start + 4], "big")
+        if len(data) < start + 12 or len(data) < end:
+            return
+        chunk = _Chunk(name=data[start + 4 : start + 8], start=start, end=end)
+        yield chunk
+        if chunk.name == b"IEND":
+            return
+        start = end
+    raise BadImage(f"damaged image: the PNG has more than {MAX_PARTS:,} chunks")
 
 
 def _packed(name: bytes, content: bytes) -> bytes | None:
@@ -113,3 +94,14 @@ def _unpacked_size(packed: bytes, budget: int) -> int | None:
         return len(zlib.decompressobj().decompress(packed, MAX_METADATA_BYTES + 1)) if budget > 0 else None
     except zlib.error:
         return None
+
+
+def turned_png(data: bytes, orientation: int) -> bytes | None:
+    """A reduced PNG with an EXIF orientation; None if it is cut off, which need not show in its pixels."""
+    if not data.endswith(_END):
+        return None
+    if orientation == 1:
+        return data
+    content = write_orientation(orientation)
+    chunk = len(content).to_bytes(4, "big") + b"eXIf" + content + zlib.crc32(b"eXIf" + content).to_bytes(4, "big")
+    return data[:_AFTER_HEADER] + chunk + data[_AFTER_HEADER:]

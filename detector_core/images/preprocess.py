@@ -12,12 +12,12 @@ import numpy as np
 from PIL import Image
 
 from detector_core.config import PreprocessSpec
-from detector_core.images.decode import FORMATS, MAX_PIXELS, Pixels, decode
+from detector_core.images.decode import MAX_PIXELS, Pixels, decode
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["FORMATS", "MAX_PIXELS", "Pixels", "decode", "normalize", "square", "to_input"]
+__all__ = ["MAX_PIXELS", "Pixels", "decode", "normalize", "square", "to_input"]
 
 _RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 

@@ -4,7 +4,6 @@ Each is a simple measurement with one threshold. They are shown as warnings and 
 shows nothing gets none.
 """
 
-import io
 from typing import Final
 
 import cv2
@@ -56,10 +55,11 @@ def face_flags(image_HWC: Pixels, face: Face) -> tuple[str, ...]:
     return tuple(name for name, applies in flags.items() if applies)
 
 
-def file_flags(data: bytes, decoded: Decoded) -> tuple[str, ...]:
+def file_flags(decoded: Decoded) -> tuple[str, ...]:
     """Those of ``recompressed``, ``metadata_dropped`` and ``animated`` that apply to the file of an image."""
+    quality = jpeg_quality(decoded.quantization)
     flags = {
-        "recompressed": is_recompressed(data),
+        "recompressed": quality is not None and quality < COARSE_QUALITY,
         "metadata_dropped": not decoded.metadata_intact,
         "animated": decoded.animated,
     }
@@ -95,22 +95,14 @@ def sharpness(gray_HW: Pixels) -> float:
     return float((neighbors - 4 * center).var()) * (50 / contrast) ** 2
 
 
-def is_recompressed(data: bytes) -> bool:
-    """Whether a file is a JPEG whose quantization is so coarse that fine traces are lost; False for other formats."""
-    quality = jpeg_quality(data)
-    return quality is not None and quality < COARSE_QUALITY
+def jpeg_quality(quantization: tuple[int, ...] | None) -> int | None:
+    """The libjpeg quality, 1-100, whose luminance table is closest to that of a file; None unless it is a JPEG.
 
+    Exact for files that libjpeg wrote.
 
-def jpeg_quality(data: bytes) -> int | None:
-    """The libjpeg quality, 1-100, whose luminance table is closest to the file's; None unless it is a JPEG.
-
-    Exact for files that libjpeg wrote. Only the header is read.
+    Args:
+        quantization: see :class:`detector_core.images.decode.Decoded`.
     """
-    try:
-        with Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
-            tables = getattr(image, "quantization", None)
-    except (OSError, SyntaxError, ValueError):
+    if quantization is None:
         return None
-    if not tables:
-        return None
-    return int(_QUALITIES[np.abs(_TABLES - np.asarray(tables[min(tables)])).sum(axis=1).argmin()])
+    return int(_QUALITIES[np.abs(_TABLES - np.asarray(quantization)).sum(axis=1).argmin()])

@@ -1,35 +1,32 @@
-"""Decodes clips in a child process whose memory and time are limited by the kernel.
+"""Decodes clips in a child process whose memory and CPU time are limited (:mod:`detector_core.images.child`).
 
 A file of two kilobytes may declare an index of a hundred million samples, for which FFmpeg allocates gigabytes before
-the first frame, and video decoders crash now and then. In a child process neither harms the caller, and the child
-cannot write files. Errors are the same as those of :mod:`detector_core.images.video`. The limits are those of Linux; on
-other systems the clip is decoded in a child without limits.
+the first frame. Errors are those of :mod:`detector_core.images.video`. Images have warm children
+(:mod:`detector_core.images.decoder`); a clip, which takes seconds anyway, has its own.
 """
 
 import json
 import math
 import os
-import subprocess
 import sys
-import time
+import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any, Final
 
 import numpy as np
 
-from detector_core import errors
-from detector_core.errors import BadVideo, VideoTooLarge
+from detector_core.errors import BadVideo, VideoTooCostly
+from detector_core.images import child as children
 from detector_core.images import video
+from detector_core.images.budget import CpuBudget, OverBudget
+from detector_core.images.child import Cancellation, Child, Crashed, MemoryLimit, message
 from detector_core.images.video import Clip, Frame
 
 MAX_DECODER_FRAMES: Final = 20
 """Frames of the largest size that the memory limit allows for: those a decoder keeps and the one being converted."""
-GRACE_S: Final = 5
-"""Seconds of CPU time after the deadline before the kernel ends the child, which should end by itself earlier."""
-_CHILD: Final = (
-    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from detector_core.images import sandbox; sandbox.child()"
-)
+NICENESS: Final = 10
+"""How far a child gives way to other processes, so that images do not wait for clips."""
 
 
 def memory_limit(data: bytes) -> int:
@@ -39,94 +36,95 @@ def memory_limit(data: bytes) -> int:
 
 
 @contextmanager
-def sample_frames(data: bytes, count: int, *, max_s: float, deadline: float = math.inf) -> Iterator[Clip]:
+def sample_frames(
+    data: bytes,
+    count: int,
+    *,
+    max_s: float,
+    deadline: float = math.inf,
+    budget: CpuBudget | None = None,
+    cancellation: Cancellation | None = None,
+) -> Iterator[Clip]:
     """:func:`detector_core.images.video.sample_frames` in a child process that ends with the ``with`` block.
 
+    Args:
+        budget: CPU time that this and other work may take together; the clip may take all that is left.
+        cancellation: ends the child.
+
     Raises:
-        BadVideo, VideoTooLarge: as there, also while ``frames`` is iterated; VideoTooLarge also if decoding needs too
-            much memory, BadVideo also if the child crashes.
+        BadVideo, VideoTooLarge: as there, also while ``frames`` is iterated; VideoTooCostly if decoding needs too much
+            memory or CPU time, BadVideo also if the child crashes.
+        Cancelled: ``cancellation`` was cancelled.
     """
-    task = {"count": count, "max_s": max_s, "deadline": deadline, "memory": memory_limit(data)}
-    with subprocess.Popen(
-        [sys.executable, "-I", "-c", _CHILD, json.dumps(sys.path), json.dumps(task)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
-    ) as process:
-        assert process.stdin
-        assert process.stdout
-        try:
-            with suppress(BrokenPipeError):  # the child has ended; _read_message raises the reason
-                process.stdin.write(data)
-            with suppress(BrokenPipeError):
-                process.stdin.close()
-            yield Clip(duration_s=_read_message(process.stdout)["duration_s"], frames=_read_frames(process.stdout))
-        finally:
-            process.kill()
-
-
-def _read_message(pipe: Any) -> dict[str, Any]:
-    """The next message of the child, one line of JSON. If it reports an error, that error is raised."""
-    line = pipe.readline()
-    if not line:
-        raise BadVideo("the clip cannot be read: decoding it failed")
-    message: dict[str, Any] = json.loads(line)
-    if "error" in message:
-        raise getattr(errors, message["error"])(message["message"])
-    return message
-
-
-def _read_frames(pipe: Any) -> Iterator[Frame]:
-    while "end" not in (message := _read_message(pipe)):
-        pixels = bytearray(message["height"] * message["width"] * 3)
-        if pipe.readinto(pixels) != len(pixels):
-            raise BadVideo("the clip cannot be read: decoding it failed")
-        image_HWC = np.frombuffer(pixels, np.uint8).reshape(message["height"], message["width"], 3)
-        yield Frame(moments_s=tuple(message["moments_s"]), image_HWC=image_HWC, warnings=tuple(message["warnings"]))
-
-
-def child() -> None:  # pragma: no cover - runs in a child process that cannot write a coverage file
-    """The child's main function: reads a clip from stdin, writes lines of JSON and raw pixels to stdout."""
-    task = json.loads(sys.argv[2])
-    stdout = sys.stdout.buffer
-
-    def send(**message: object) -> None:
-        stdout.write(json.dumps(message).encode() + b"\n")
-
+    cancellation, budget = cancellation or Cancellation(), budget or CpuBudget()
     try:
-        _limit_resources(task["memory"], task["deadline"] - time.monotonic())
-        data = sys.stdin.buffer.read()
-        clip = video.sample_frames(data, task["count"], max_s=task["max_s"], deadline=task["deadline"])
-        send(duration_s=clip.duration_s)
+        with budget.grant(budget.seconds) as grant:
+            task = {"count": count, "max_s": max_s, "deadline": deadline, "memory": memory_limit(data)}
+            child = Child(__name__, json.dumps({**task, "cpu_s": grant.seconds}))
+            try:
+                with cancellation.on_cancel(child.kill):
+                    child.write(data, end=True)
+                    frames = _frames(child, budget, cancellation)
+                    yield Clip(duration_s=_read(child)["duration_s"], frames=frames)
+            finally:
+                child.stop()
+                grant.used = min(grant.seconds, child.cpu_s)
+    except (OverBudget, Crashed) as error:
+        raise _translated(error, budget, cancellation) from None
+
+
+def _translated(error: OverBudget | Crashed, budget: CpuBudget, cancellation: Cancellation) -> BadVideo:
+    """The error of a clip whose child has ended. Raises Cancelled if it was ended on purpose."""
+    cancellation.check()
+    if isinstance(error, OverBudget):
+        return VideoTooCostly(f"decoding the clip took more than {budget.seconds:g} s of CPU time")
+    return BadVideo(f"the clip cannot be read: decoding it failed ({error})")
+
+
+def _read(child: Child) -> dict[str, Any]:
+    fields = child.read()
+    children.raise_reported(fields)
+    return fields
+
+
+def _frames(child: Child, budget: CpuBudget, cancellation: Cancellation) -> Iterator[Frame]:
+    try:
+        yield from _read_frames(child)
+    except (OverBudget, Crashed) as error:
+        raise _translated(error, budget, cancellation) from None
+
+
+def _read_frames(child: Child) -> Iterator[Frame]:
+    while "end" not in (fields := _read(child)):
+        if fields["height"] * fields["width"] > video.MAX_PIXELS:
+            raise Crashed("it returned too many pixels")
+        image_HWC = np.empty((fields["height"], fields["width"], 3), np.uint8)
+        child.read_into(image_HWC)
+        yield Frame(moments_s=tuple(fields["moments_s"]), image_HWC=image_HWC, warnings=tuple(fields["warnings"]))
+
+
+def child() -> None:  # pragma: no cover - runs in a child process, which cannot write a coverage file
+    """The child's main function: reads a clip from stdin, writes messages and pixels to stdout."""
+    task, stdout = json.loads(sys.argv[2]), sys.stdout.buffer
+    fields: dict[str, object] = {"end": True}
+    try:
+        os.nice(NICENESS)
+        MemoryLimit().allow(task["memory"])
+        children.limit_cpu(task["cpu_s"])
+        clip = video.sample_frames(
+            sys.stdin.buffer.read(), task["count"], max_s=task["max_s"], deadline=task["deadline"]
+        )
+        stdout.write(message(duration_s=clip.duration_s))
         for frame in clip.frames:
             height, width = frame.image_HWC.shape[:2]
-            send(moments_s=frame.moments_s, warnings=frame.warnings, height=height, width=width)
+            stdout.write(message(moments_s=frame.moments_s, warnings=frame.warnings, height=height, width=width))
             stdout.write(frame.image_HWC.data)
             stdout.flush()
-        send(end=True)
     except BadVideo as error:
-        send(error=type(error).__name__, message=str(error))
+        fields = {"error": type(error).__name__, "message": str(error)}
     except MemoryError:
-        send(error=VideoTooLarge.__name__, message="decoding the clip needs too much memory")
+        fields = {"error": VideoTooCostly.__name__, "message": "decoding the clip needs too much memory"}
+    except Exception:
+        fields = {"bug": traceback.format_exc()}
+    stdout.write(message(**fields))
     stdout.flush()
-
-
-def _limit_resources(memory: int, seconds: float) -> None:  # pragma: no cover - as for child
-    """Limits this process to ``memory`` more bytes and ``seconds`` of CPU time, and forbids files and core dumps."""
-    try:
-        import resource
-        from pathlib import Path
-
-        pages = int(Path("/proc/self/statm").read_text().split()[0])
-    except (ImportError, OSError):
-        return
-    limits = {
-        resource.RLIMIT_AS: pages * resource.getpagesize() + memory,
-        resource.RLIMIT_FSIZE: 0,
-        resource.RLIMIT_CORE: 0,
-    }
-    if math.isfinite(seconds):
-        limits[resource.RLIMIT_CPU] = max(1, math.ceil(seconds)) + GRACE_S
-    for name, limit in limits.items():
-        resource.setrlimit(name, (limit, limit))

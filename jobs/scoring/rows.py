@@ -79,11 +79,10 @@ def _predict_batch(predictor: Predictor, root: str, paths: list[str], search_fac
 def _read(root: str, path: str, model: ModelInfo, search_faces: bool) -> DecodedImage | BadImage:
     """The crops of an image, or why it cannot be read. Raises BadData."""
     try:
-        data = image_files.read(root, path)
-        decoded = decode_file(data)
+        decoded = decode_file(image_files.read(root, path))
     except BadImage as error:
         return error
-    return find_crops(decoded.image_HWC, model, LIMITS, search_faces, quality.file_flags(data, decoded))
+    return find_crops(decoded.image_HWC, model, LIMITS, search_faces, quality.file_flags(decoded))
 
 
 def _row(image: DecodedImage, predictions: list[Prediction], model: ModelInfo, search_faces: bool) -> dict[str, Any]:

@@ -9,11 +9,12 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.support.serving import marked
+from tests.support.serving import marked, with_descendants
 
 # A pattern of the command line and the name of the process here; the first match counts.
 PROCESS_KINDS = (
     (r"ServeReplica", "replica"),
+    (r"detector_core\.images", "decoders"),
     (r"/haproxy -db", "HAProxy"),
     (r"ProxyActor|HAProxyManager", "Serve proxy"),
     (r"ServeController", "Serve controller"),
@@ -48,9 +49,9 @@ class Usage:
 
 
 def measure(mark: str, seconds: float = 0.0) -> Usage:
-    """Samples all processes that carry a mark (see ``tests.support.serving``)."""
+    """Samples all processes that carry a mark (see ``tests.support.serving``), and their descendants."""
     usage = Usage(seconds=seconds, processes=Counter(), memory=Counter(), open_files=Counter())
-    for pid in marked(mark):
+    for pid in with_descendants(marked(mark)):
         folder = Path(f"/proc/{pid}")
         try:
             line = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")

@@ -239,6 +239,10 @@ export const TEXTS = {
     "{scored} of {found} faces were judged, the largest ones. Any of the others may be AI-generated: crop the picture to them and try again.",
     "{scored} von {found} Gesichtern wurden bewertet, die größten. Jedes der anderen kann KI-generiert sein: Schneiden Sie das Bild auf diese zu und versuchen Sie es noch einmal.",
   ],
+  "note.crowd": [
+    "There is so much in the picture that looks like a face that only the larger ones were searched. Any of the smaller ones may be AI-generated: crop the picture to them and try again.",
+    "Auf dem Bild sieht so vieles wie ein Gesicht aus, dass nur nach größeren gesucht wurde. Jedes der kleineren kann KI-generiert sein: Schneiden Sie das Bild auf diese zu und versuchen Sie es noch einmal.",
+  ],
   "note.too_small": [
     "The picture is only a few pixels in size, so there is nothing to examine.",
     "Das Bild ist nur wenige Pixel groß; es gibt darauf nichts zu untersuchen.",

@@ -91,6 +91,10 @@ export const MORE = {
     "At some moment only {scored} of {found} faces were judged, the largest ones. Any of the others may be AI-generated.",
     "In manchen Momenten wurden nur {scored} von {found} Gesichtern bewertet, die größten. Jedes der anderen kann KI-generiert sein.",
   ],
+  "clip.note.crowd": [
+    "At some moment so much looks like a face that only the larger ones were searched. Any of the smaller ones may be AI-generated.",
+    "In manchen Momenten sieht so vieles wie ein Gesicht aus, dass nur nach größeren gesucht wurde. Jedes der kleineren kann KI-generiert sein.",
+  ],
   "clip.note.too_small": [
     "The clip is only a few pixels in size, so there is nothing to examine.",
     "Der Clip ist nur wenige Pixel groß; es gibt darin nichts zu untersuchen.",

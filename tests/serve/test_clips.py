@@ -7,26 +7,16 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
-from detector_core.evaluation.calibration import verdict
 from detector_core.images import faces as face_search
-from detector_core.images.decode import Pixels
-from detector_core.registry.predictor import Prediction, Predictor
+from detector_core.images.faces import Search
+from detector_core.registry.predictor import Predictor
 from serve_app.middleware import RequestEvent
 from serve_app.settings import Limits
 from tests.support.clips import gray, held_frames, make_clip, sound_only, with_display_matrix
 from tests.support.faces import make_face
-from tests.support.http_service import PredictorClient, image_bytes, make_app, status_and_code
+from tests.support.http_service import BrightnessClient, image_bytes, make_app, status_and_code
 
 MP4 = {"Content-Type": "video/mp4"}
-
-
-class BrightnessClient(PredictorClient):
-    """The mean brightness of an image is its p_fake."""
-
-    async def predict(self, image_SSC: Pixels) -> Prediction:
-        p_fake = float(image_SSC.mean()) / 255
-        info = self.predictor.info
-        return Prediction(p_fake=p_fake, logit=0.0, verdict=verdict(p_fake, info.calibration), model=info)
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +57,7 @@ def test_a_clip_without_a_face_has_no_verdict(client: TestClient) -> None:
 
 def test_frames_without_a_face_are_not_scored(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
     face = make_face(20, 10, 30)
-    monkeypatch.setattr(face_search, "detect", lambda image: [face] if image.mean() > 170 else [])
+    monkeypatch.setattr(face_search, "search", lambda image: Search([face] if image.mean() > 170 else [], True))
     answer = post(client, make_clip(50), "frames=5&faces=on").json()
     assert [frame["verdict"] for frame in answer["frames"]] == ["no_face"] * 3 + ["uncertain", "fake"]
     assert answer["scored_frames"] == 2
@@ -93,7 +83,7 @@ def test_a_clip_is_not_called_real_while_faces_were_left_out(
     predictor: Predictor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     faces = [make_face(20, 10, 30), make_face(2, 2, 12)]
-    monkeypatch.setattr(face_search, "detect", lambda image: faces[: 2 if image.mean() > 35 else 1])
+    monkeypatch.setattr(face_search, "search", lambda image: Search(faces[: 2 if image.mean() > 35 else 1], True))
     answers = [
         post(TestClient(make_app(predictor, BrightnessClient(predictor), limits=Limits(max_faces=1))), clip, "faces=on")
         for clip in (make_clip(5), make_clip(10))

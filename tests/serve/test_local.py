@@ -28,12 +28,13 @@ def answer(predictor: Predictor, data: bytes, **options: Any) -> dict[str, Any]:
         image_bytes((20, 20), format_="PNG"),
         image_bytes((4, 4), format_="PNG"),
         image_bytes(format_="WEBP"),
+        image_bytes(format_="TIFF"),
     ],
-    ids=["landscape", "recompressed", "upscaled", "too small", "webp"],
+    ids=["landscape", "recompressed", "upscaled", "too small", "webp", "off in the service unless turned on"],
 )
 def test_an_image_gets_the_answer_of_the_service(predictor: Predictor, data: bytes) -> None:
     ours = answer(predictor, data)
-    with TestClient(make_app(predictor)) as client:
+    with TestClient(make_app(predictor, formats=["JPEG", "PNG", "WEBP", "TIFF"])) as client:
         (theirs,) = client.post("/v1/detect", content=data, headers={"Content-Type": "image/jpeg"}).json()["results"]
     assert set(theirs) - set(ours) == OWN - {"timing_ms", "heatmap"}
     assert {name: ours[name] for name in set(ours) - OWN} == {name: theirs[name] for name in set(theirs) - OWN}

@@ -15,7 +15,7 @@ from detector_core.evaluation import calibration
 from detector_core.images import faces as face_search
 from detector_core.images.align import INSET
 from detector_core.images.decode import Pixels, decode
-from detector_core.images.faces import Face
+from detector_core.images.faces import Face, Search
 from detector_core.images.preprocess import square
 from detector_core.registry.predictor import Prediction, Predictor
 from serve_app.settings import Limits
@@ -40,7 +40,7 @@ def detect(client: TestClient, data: bytes, query: str = "faces=on") -> dict[str
 def detected(monkeypatch: pytest.MonkeyPatch) -> list[Face]:
     """What the face detector returns, whatever the image."""
     faces: list[Face] = []
-    monkeypatch.setattr(face_search, "detect", lambda _: sorted(faces, key=lambda face: -face.side))
+    monkeypatch.setattr(face_search, "search", lambda _: Search(sorted(faces, key=lambda face: -face.side), True))
     return faces
 
 

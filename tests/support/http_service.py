@@ -7,6 +7,7 @@ import numpy as np
 from fastapi import FastAPI
 from PIL import Image
 
+from detector_core.evaluation.calibration import verdict
 from detector_core.images.decode import Heat, Pixels
 from detector_core.registry.predictor import ModelInfo, Prediction, Predictor
 from serve_app.pipeline import ModelClient
@@ -61,6 +62,15 @@ class FailingClient:
 
     async def model_info(self) -> ModelInfo:
         raise self.error
+
+
+class BrightnessClient(PredictorClient):
+    """The mean brightness of an image is its p_fake."""
+
+    async def predict(self, image_SSC: Pixels) -> Prediction:
+        p_fake = float(image_SSC.mean()) / 255
+        info = self.predictor.info
+        return Prediction(p_fake=p_fake, logit=0.0, verdict=verdict(p_fake, info.calibration), model=info)
 
 
 def make_app(

@@ -32,8 +32,10 @@ def personal_image(format_: str, orientation: int) -> bytes:
     exif[0x0112], exif[0x010E] = orientation, SECRET.decode()
     exif.get_ifd(0x8825)[2] = (48.0, 12.0, 30.0)
     options: dict[str, Any] = {"exif": exif.tobytes()}
-    if format_ == "JPEG":
-        options |= {"comment": SECRET, "quality": 80, "icc_profile": SECRET * 10}
+    if format_ in ("JPEG", "WEBP", "AVIF"):
+        options |= {"quality": 80, "icc_profile": SECRET * 10, "xmp": SECRET}
+    if format_ in ("JPEG", "GIF"):
+        options["comment"] = SECRET
     if format_ == "PNG":
         text = PngImagePlugin.PngInfo()
         text.add_text("Comment", SECRET.decode())

@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,6 +72,24 @@ def marked(mark: str) -> list[int]:
         except (FileNotFoundError, ProcessLookupError, PermissionError):
             continue
     return pids
+
+
+def with_descendants(pids: Iterable[int]) -> list[int]:
+    """Processes and all that they have started, such as decoders, which inherit no mark."""
+    children: dict[int, list[int]] = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        children.setdefault(parent, []).append(int(folder.name))
+    family, waiting = list[int](), list(pids)
+    while waiting:
+        pid = waiting.pop()
+        if pid not in family:
+            family.append(pid)
+            waiting += children.get(pid, [])
+    return family
 
 
 def start(models: Path, home: Path, log: Path, *more: str) -> Service:

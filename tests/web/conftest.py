@@ -9,6 +9,7 @@ import pytest
 
 from detector_core.evaluation.calibration import Calibration
 from detector_core.images import faces as face_search
+from detector_core.images.faces import Search
 from detector_core.registry.predictor import describe
 from serve_app import url_fetch
 from serve_app.routes import create_app
@@ -43,7 +44,7 @@ def address(tmp_path_factory: pytest.TempPathFactory, feedback_folder: Path) -> 
     info = describe(save_model(tmp_path_factory.mktemp("page") / "tiny-v1", generated=False))
     settings = HttpSettings(limits=LIMITS, faces="on", feedback_folder=str(feedback_folder))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(face_search, "detect", find_faces)
+        patch.setattr(face_search, "search", lambda image: Search(find_faces(image), True))
         with served(create_app(GrayLevelClient(info), lambda: info, settings)) as address:
             yield address
 

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from detector_core.errors import BadImage
-from detector_core.images.decode import decode, decode_file, read_size
+from detector_core.images.decode import decode, decode_file, opened
 from tests.support.images import encode, noise, png_chunk
 
 PLAIN = encode(noise())
@@ -73,7 +73,8 @@ def test_damaged_or_large_metadata_is_dropped_and_reported(name: str) -> None:
     decoded = decode_file(DAMAGED[name])
     assert np.array_equal(decoded.image_HWC, np.asarray(noise()))
     assert not decoded.metadata_intact
-    assert read_size(DAMAGED[name]) == noise().size
+    with opened(DAMAGED[name]) as image:
+        assert (image.width, image.height) == noise().size
 
 
 @pytest.mark.parametrize("name", SOUND)
@@ -118,7 +119,7 @@ def test_a_file_that_ends_early_is_refused(end: int) -> None:
 
 
 def test_a_file_of_very_many_chunks_is_refused() -> None:
-    with pytest.raises(BadImage, match=r"more than .* (chunks|parts)"):
+    with pytest.raises(BadImage, match="more than 100,000 chunks"):
         decode(with_chunks(png_chunk(b"tEXt", b"") * 200_000))
 
 

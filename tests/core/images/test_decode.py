@@ -10,7 +10,8 @@ from PIL import Image
 
 from detector_core.errors import BadImage, NotAnImage, TooManyPixels, UnsupportedFormat
 from detector_core.images import formats
-from detector_core.images.decode import FORMATS, MAX_SCANS, decode, read_size
+from detector_core.images.decode import FORMATS, decode, opened
+from detector_core.images.segmented import MAX_SCANS
 from tests.support.images import encode, noise, png_chunk
 
 
@@ -180,4 +181,5 @@ def test_a_jpeg_with_too_many_scans_is_rejected() -> None:
 
 
 def test_the_size_is_read_without_decoding() -> None:
-    assert read_size(encode(noise(), "JPEG")[:700]) == (40, 30)
+    with opened(encode(noise(), "JPEG")[:700]) as image:
+        assert (image.width, image.height) == (40, 30)

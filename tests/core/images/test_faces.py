@@ -2,13 +2,15 @@
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from detector_core.images import faces as faces_module
-from detector_core.images.faces import Face, crop, detect, fills_image, warm_up
+from detector_core.images.faces import Face, crop, detect, fills_image, search, warm_up
 
 
 def face(*box: float) -> Face:
@@ -88,3 +90,56 @@ def test_boxes_of_a_large_image_are_in_its_own_pixels(portrait: Image.Image):
     plain = detect(np.asarray(portrait.resize((1024, 1024))))[0]
     large = detect(np.asarray(portrait.resize((2048, 2048))))[0]
     assert np.array(large.box) == pytest.approx(2 * np.array(plain.box), abs=25)
+
+
+class FakeNetwork:
+    """A network of the detector: proposes everything or nothing, and counts what it is given."""
+
+    def __init__(self, share_of_passes: float = 0.0) -> None:
+        self.share, self.proposals = share_of_passes, 0
+
+    def parameters(self):
+        return iter([torch.zeros(1)])
+
+    def __call__(self, x_BCHW: torch.Tensor):
+        batch, _, height, width = x_BCHW.shape
+        if self.share:  # as the first network: in the passes for large faces, a share of all places
+            height, width = (height - 2) // 2 - 4, (width - 2) // 2 - 4
+            scores = torch.zeros(batch, 2, height, width)
+            scores[:, 1].view(-1)[: int(height * width * self.share)] = 0.9
+            self.proposals += int((scores > 0).sum())
+            return torch.zeros(batch, 4, height, width), scores
+        self.proposals += batch
+        return torch.zeros(batch, 4), torch.zeros(batch, 2)
+
+
+@pytest.mark.parametrize(("share", "complete"), [(0.01, True), (0.5, False)])
+def test_the_proposals_in_a_crowd_are_bounded(monkeypatch: pytest.MonkeyPatch, share: float, complete: bool):
+    first, second = FakeNetwork(share), FakeNetwork()
+    networks = SimpleNamespace(
+        pnet=first, rnet=second, onet=second, thresholds=[0.6, 0.7, 0.7], factor=0.709, device=torch.device("cpu")
+    )
+    monkeypatch.setattr(faces_module, "_loaded", lambda: networks)
+    found = search(np.zeros((600, 800, 3), np.uint8))
+    assert found == ([], complete)
+    assert 0 < second.proposals <= faces_module.MAX_PROPOSALS
+    assert (first.proposals > faces_module.MAX_PROPOSALS) == (not complete)
+
+
+def test_an_image_of_proposals_alone_is_searched_for_nothing(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(faces_module, "MAX_PROPOSALS", -1)
+    assert search(np.zeros((60, 60, 3), np.uint8)) == ([], False)
+
+
+def test_of_a_crowd_the_larger_faces_are_found(portrait: Image.Image):
+    canvas = Image.new("RGB", (1024, 1024), (90, 100, 110))
+    for left in range(0, 1024, 64):
+        for top in range(256, 1024, 64):
+            canvas.paste(portrait.resize((64, 64)), (left, top))
+    canvas.paste(portrait.resize((240, 240)), (300, 8))
+    found = search(np.asarray(canvas))
+    assert not found.complete
+    left, top, right, bottom = found.faces[0].box
+    assert 300 < left < right < 540
+    assert 8 < top < bottom < 248
+    assert search(np.asarray(portrait)).complete

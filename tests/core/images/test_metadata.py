@@ -12,6 +12,8 @@ from detector_core.images import metadata
 from detector_core.images.decode import decode
 from tests.support.images import SECRET, encode, noise, personal_image, png_chunk
 
+SUFFIXES = [("JPEG", ".jpg"), ("PNG", ".png"), ("WEBP", ".webp"), ("AVIF", ".avif"), ("GIF", ".gif"), ("TIFF", ".png")]
+
 
 def app0(content: bytes) -> bytes:
     """An APP0 segment of a JPEG."""
@@ -24,7 +26,7 @@ def comment(content: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("orientation", [1, 6])
-@pytest.mark.parametrize(("format_", "suffix"), [("JPEG", ".jpg"), ("PNG", ".png"), ("WEBP", ".png"), ("TIFF", ".png")])
+@pytest.mark.parametrize(("format_", "suffix"), SUFFIXES)
 def test_metadata_is_removed_and_the_image_stays(format_: str, suffix: str, orientation: int) -> None:
     data = personal_image(format_, orientation)
     assert SECRET in data
@@ -33,7 +35,8 @@ def test_metadata_is_removed_and_the_image_stays(format_: str, suffix: str, orie
     assert SECRET not in stripped
     assert np.array_equal(decode(stripped), decode(data))
     with Image.open(io.BytesIO(stripped)) as image:
-        assert dict(image.getexif()) == ({0x0112: 6} if (orientation, suffix) == (6, ".jpg") else {})
+        keeps_orientation = orientation == 6 and format_ not in ("TIFF", "GIF")
+        assert dict(image.getexif()) == ({0x0112: 6} if keeps_orientation else {})
 
 
 @pytest.mark.parametrize("options", [{}, {"progressive": True}, {"restart_marker_blocks": 2}, {"subsampling": 0}])
@@ -80,13 +83,30 @@ def malformed_files() -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("name", malformed_files())
-def test_a_malformed_file_is_saved_as_png(name: str) -> None:
-    data = malformed_files()[name]
+def test_a_malformed_file_becomes_well_formed(name: str) -> None:
+    data, plain = malformed_files()[name], encode(noise(), name.partition(" ")[0])
     assert SECRET in data
     stripped, suffix = metadata.strip(data)
-    assert (SECRET in stripped, suffix, stripped[-8:-4]) == (False, ".png", b"IEND")
-    assert np.array_equal(decode(stripped), decode(data))
-    assert np.array_equal(decode(stripped), decode(encode(noise(), name.partition(" ")[0])))
+    assert SECRET not in stripped
+    assert np.array_equal(decode(stripped), decode(plain))
+    if name.startswith("JPEG"):
+        assert (stripped, suffix) == (plain, ".jpg")
+    else:
+        assert (suffix, stripped[-8:-4]) == (".png", b"IEND")
+
+
+def test_a_webp_keeps_its_size_and_its_compressed_pixels() -> None:
+    data = encode(noise(size=(200, 200)), "WEBP", quality=60)
+    assert metadata.strip(data) == (data, ".webp")
+
+
+def test_an_image_that_would_grow_many_times_as_png_is_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = encode(Image.fromarray(np.tile(np.arange(200, dtype=np.uint8), (200, 1))), "TIFF", compression="tiff_lzw")
+    assert metadata.strip(data)[1] == ".png"
+    monkeypatch.setattr(metadata, "MIN_BYTES", 0)
+    monkeypatch.setattr(metadata, "MAX_GROWTH", 0.01)
+    with pytest.raises(BadImage, match=r"TIFF image can only be stored as PNG, which is \d+ times as large: save it"):
+        metadata.strip(data)
 
 
 def test_a_scan_without_an_end_of_image_marker_gets_one() -> None:

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image, ImageFilter
 
 from detector_core.images import quality
+from detector_core.images.decode import decode_file, opened
 from detector_core.images.faces import Face
 from tests.support.images import encode
 
@@ -83,32 +84,32 @@ def test_a_face_is_small_by_its_longer_side_wherever_its_box_lies(
     [(1, True), (30, True), (49, True), (50, True), (59, True), (60, False), (100, False)],
 )
 def test_the_quality_of_a_jpeg_is_read_from_its_tables(saved_with: int, recompressed: bool) -> None:
-    data = encode(texture(), "JPEG", quality=saved_with)
-    assert quality.jpeg_quality(data) == saved_with
-    assert quality.is_recompressed(data) == recompressed
+    decoded = decode_file(encode(texture(), "JPEG", quality=saved_with))
+    assert quality.jpeg_quality(decoded.quantization) == saved_with
+    assert ("recompressed" in quality.file_flags(decoded)) == recompressed
 
 
 def test_tables_that_libjpeg_does_not_write_get_the_closest_quality() -> None:
     with Image.open(io.BytesIO(encode(texture(), "JPEG", quality=70))) as image:
         tables = image.quantization
     tables[0] = [value + 1 for value in tables[0]]
-    assert quality.jpeg_quality(encode(texture(), "JPEG", qtables=tables)) == pytest.approx(70, abs=3)
+    decoded = decode_file(encode(texture(), "JPEG", qtables=tables))
+    assert quality.jpeg_quality(decoded.quantization) == pytest.approx(70, abs=3)
 
 
-@pytest.mark.parametrize(
-    "data", [encode(texture()), b"", b"text", b"\xff\xd8\xff"], ids=["PNG", "empty", "text", "truncated"]
-)
-def test_files_that_are_not_jpeg_have_no_quality(data: bytes) -> None:
-    assert quality.jpeg_quality(data) is None
-    assert not quality.is_recompressed(data)
+def test_files_that_are_not_jpeg_have_no_quality() -> None:
+    decoded = decode_file(encode(texture()))
+    assert quality.jpeg_quality(decoded.quantization) is None
+    assert "recompressed" not in quality.file_flags(decoded)
 
 
 def test_a_jpeg_without_quantization_tables_has_no_quality() -> None:
     data = encode(texture().convert("L"), "JPEG", quality=30)
     table = data.index(b"\xff\xdb")
     without = data[:table] + data[table + 2 + int.from_bytes(data[table + 2 : table + 4], "big") :]
-    assert (quality.is_recompressed(data), quality.is_recompressed(without)) == (True, False)
-    assert quality.jpeg_quality(without) is None
+    with opened(data) as image, opened(without) as image_without:
+        assert quality.jpeg_quality(image.quantization) == 30
+        assert quality.jpeg_quality(image_without.quantization) is None
 
 
 def test_real_portraits_are_flagged_only_after_blurring_them(faces: Path) -> None:

@@ -12,6 +12,7 @@ from detector_core.data import image_files
 from detector_core.errors import BadData
 from detector_core.evaluation.calibration import VERDICTS
 from detector_core.images import faces as face_search
+from detector_core.images.faces import Search
 from detector_core.images.preprocess import decode
 from detector_core.registry import versions
 from detector_core.registry.predictor import Predictor
@@ -118,7 +119,7 @@ def test_a_folder_gets_the_answers_of_the_service(
     """Faces, a group of more faces than are scored, no face, nothing to see, warnings, damage: as over HTTP."""
     portrait = noise(size=(64, 64))
     faces = {64: [make_face(8, 8, 48)], 80: [make_face(10 * n, 4 * n, 30) for n in range(LIMITS.max_faces + 2)]}
-    monkeypatch.setattr(face_search, "detect", lambda image: faces.get(image.shape[1], []))
+    monkeypatch.setattr(face_search, "search", lambda image: Search(faces.get(image.shape[1], []), True))
     files = {
         "portrait.png": encode(portrait),
         "group.jpg": encode(noise(size=(80, 60)), "JPEG", quality=30),
