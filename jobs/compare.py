@@ -14,8 +14,8 @@ all flag the same share of the reals of their own validation split (--reals-flag
 adjusted for the number of pairs (Holm). A model wins if its ROC AUC is significantly higher than that of every other.
 No model wins whose ROC AUC may be 0.5, that flags more than half of the reals, or that was trained on test images.
 
-OUT receives comparison.html (it opens offline), comparison.json and comparison.csv. A figure that cannot be had is
-null, with the reason.
+OUT receives comparison.html (it opens offline), comparison.json, comparison.csv and comparison.tex (LaTeX, booktabs). A
+figure that cannot be had is null, with the reason.
 
 The last line on stdout is one JSON object: comparison, sets (for each: name, winner, which is null if there is none,
 reason).
@@ -47,7 +47,7 @@ from jobs.common.cluster import connect
 from jobs.evaluate import CALIBRATION_SPLIT, evaluate_model
 from jobs.run.request import data_of_run
 
-COMPARISON, PAGE, TABLE = "comparison.json", "comparison.html", "comparison.csv"
+COMPARISON, PAGE, TABLE, LATEX = (f"comparison.{ending}" for ending in ("json", "html", "csv", "tex"))
 SPLIT = "test"
 
 
@@ -264,6 +264,7 @@ def _write(folder: str, compared: list[dict[str, Any]], notes: list[str]) -> Non
     title = f"{len(compared[0]['models'])} models on {len(compared)} set{'s' * (len(compared) > 1)}"
     files = {
         TABLE: model_comparison_html.to_csv(compared),
+        LATEX: model_comparison_html.to_latex(compared),
         PAGE: model_comparison_html.render_page(compared, title, notes).encode(),
         COMPARISON: json.dumps({"format": 1, "sets": compared}, indent=2, allow_nan=False).encode(),
     }

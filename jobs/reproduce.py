@@ -4,6 +4,7 @@
   python -m jobs.reproduce --data data/faces --storage runs --init none --epochs-scale 0.1 --image-scale 0.4 \\
       --batch-size 32 --micro-batch 16
   python -m jobs.reproduce --data data/faces --storage runs --seeds 3 --gpu
+  python -m jobs.reproduce --data data/faces --storage runs --matched --name matched --seeds 3 --gpu
   python -m jobs.reproduce --data data/faces --storage runs --init-of vggface2=vggface2.pt --init-of resnet68=none
 
 Epochs and learning rates are those of Table II; image and batch sizes are listed in docs/usage.md. On a machine without
@@ -89,6 +90,12 @@ def main(argv: list[str] | None = None) -> NoReturn:
         metavar="NETWORK=INIT",
         help=f"--init for one network ({', '.join(NETWORKS)}), with and without cut-out; may be repeated",
     )
+    parser.add_argument(
+        "--matched",
+        action="store_true",
+        help="train each cut-out variant with the learning rate and the epochs of the variant without cut-out, which "
+        "Table II changes together with it; give another --name than that of the paper's runs",
+    )
     parser.add_argument("--robustness", action="store_true", help="also evaluate on changed images, see jobs.evaluate")
     spec_flags.add_flags(parser)
     resource_flags.add_flags(parser)
@@ -124,7 +131,7 @@ def job(arguments: argparse.Namespace) -> dict[str, Any]:
         )
     evaluated_runs = [collect(storage.join(root, name)) for name in runs]
     folder = storage.join(root, arguments.name)
-    result = write_comparison(folder, evaluated_runs, models)
+    result = write_comparison(folder, evaluated_runs, models, matched=arguments.matched)
     cli.say(comparison_html.format_comparison(result))
     columns = ("variant", "accuracy", "fakes_passed_rate", "reals_flagged_rate")
     return {
@@ -144,6 +151,10 @@ def specs(arguments: argparse.Namespace) -> dict[str, RunSpec]:
         network = variant.removesuffix(CUTOUT_SUFFIX)
         variant_arguments = argparse.Namespace(**{**vars(arguments), "init": init_of.get(network, arguments.init)})
         spec = spec_flags.from_flags(variant_arguments, variant)
+        if arguments.matched:
+            without_cutout = spec_flags.from_flags(variant_arguments, network).optim
+            same = {"learning_rate": without_cutout.learning_rate, "epochs": without_cutout.epochs}
+            spec = spec.replace({f"optim.{name}": value for name, value in same.items()})
         size, epochs = spec.preprocess.image_size, spec.optim.epochs
         scaled = {
             "preprocess.image_size": max(
@@ -210,13 +221,16 @@ def _history(run: str) -> list[dict[str, Any]]:
     return [{str(name): value for name, value in row.items()} for row in table.to_dict("records")]
 
 
-def write_comparison(folder: str, runs: list[EvaluatedRun], models: dict[str, Any]) -> dict[str, Any]:
+def write_comparison(
+    folder: str, runs: list[EvaluatedRun], models: dict[str, Any], *, matched: bool = False
+) -> dict[str, Any]:
     """Compares runs with the paper and writes the files, ``comparison.json`` last; returns its content.
 
     Args:
         models: the comparison of jobs.compare on the same images.
+        matched: whether cut-out is all that a variant and its cut-out form differ in.
     """
-    result = comparison.compare(runs) | {"models": models}
+    result = comparison.compare(runs) | {"models": models, "matched": matched}
     curves = comparison_html.draw_learning_curves(runs)
     files = {
         CURVES: curves,

@@ -22,6 +22,13 @@ from detector_core.evaluation.significance import SIGNIFICANCE
 
 COLUMNS = 3
 DPI = 100
+_NOT_MATCHED = (
+    "In Table II cut-out also changes the learning rate and, of Resnet-68, the number of epochs: a difference between "
+    "a variant and its cut-out form cannot be put down to cut-out (--matched trains both alike)."
+)
+_MATCHED = (
+    "Each cut-out variant has the learning rate and the epochs of the variant without it: they differ in cut-out."
+)
 _COUNTS = ("reals_passed", "fakes_passed", "reals_flagged", "fakes_caught")
 
 
@@ -77,8 +84,7 @@ def render_page(comparison: dict[str, Any], runs: list[EvaluatedRun], images: di
         _table(_pairs(comparison["mcnemar"])),
         "<h2>Settings</h2>",
         "<p>In brackets the variant's default, where a run used another value: the paper's, or this project's where "
-        "the paper gives none. In Table II cut-out also changes the learning rate and, of Resnet-68, the number of "
-        "epochs: a difference between a variant and its cut-out form cannot be put down to cut-out.</p>",
+        f"the paper gives none. {_MATCHED if comparison.get('matched') else _NOT_MATCHED}</p>",
         _table(_settings(comparison["settings"])),
         "<h2>Cost</h2>",
         _table(_cost(comparison["rows"])),

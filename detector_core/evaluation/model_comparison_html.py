@@ -14,6 +14,10 @@ from detector_core.evaluation.report_text import format_estimate
 from detector_core.evaluation.significance import SIGNIFICANCE
 from detector_core.labels import FAKE, REAL
 
+_LATEX = {
+    **{character: f"\\{character}" for character in "&%$#_{}"},
+    **{"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"},
+}
 _LABELS = {
     **{name: short_label(name) for name in COMPARED},
     "auc": RANKING_METRICS["auc"],
@@ -108,6 +112,30 @@ def to_csv(sets: list[dict[str, Any]]) -> bytes:
             counts = {"reals": compared["images"][REAL], "fakes": compared["images"][FAKE]}
             rows.append({"set": compared["name"], **{k: row[k] for k in ("run", "model", "seed")}, **counts, **bounds})
     return pd.DataFrame(rows).to_csv(index=False).encode()
+
+
+def to_latex(sets: list[dict[str, Any]]) -> bytes:
+    """One table per set for LaTeX with booktabs: the runs with intervals, the highest ROC AUC first."""
+    tables = []
+    for compared in sets:
+        header, rows = run_table(compared)
+        lines = [" & ".join(map(_latex, row)) + r" \\" for row in (header, *rows)]
+        tables += [
+            f"% {compared['name']}: {describe_winner(compared)}".replace("\n", " "),
+            rf"\begin{{tabular}}{{l{'r' * (len(header) - 1)}}}",
+            r"\toprule",
+            lines[0],
+            r"\midrule",
+            *lines[1:],
+            r"\bottomrule",
+            r"\end{tabular}",
+        ]
+    return "\n".join([r"% needs \usepackage{booktabs}", *tables, ""]).encode()
+
+
+def _latex(text: str) -> str:
+    """A text with the characters that LaTeX reads as commands escaped."""
+    return "".join(_LATEX.get(character, character) for character in text)
 
 
 def format_sets(sets: list[dict[str, Any]]) -> str:

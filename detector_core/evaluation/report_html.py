@@ -32,6 +32,7 @@ from detector_core.evaluation.report_text import (
     format_uncalibrated,
     headline,
     source_cells,
+    to_csv,
 )
 from detector_core.evaluation.scoring import SCORES
 from detector_core.labels import FAKE, LABELS, REAL
@@ -55,6 +56,7 @@ def write(folder: str, scores: pd.DataFrame, report: dict[str, Any], images: dic
     files = {
         SCORES: buffer.getvalue(),
         **plots,
+        **to_csv(report),
         PAGE: render_page(report, plots).encode(),
         REPORT: json.dumps(report, indent=2, allow_nan=False).encode(),
     }

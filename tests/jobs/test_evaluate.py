@@ -23,6 +23,7 @@ FILES = (
     "scores.parquet",
     "report.json",
     "report.html",
+    "metrics.csv",
     "roc.png",
     "det.png",
     "histogram.png",

@@ -127,10 +127,25 @@ def test_scaled_sizes_are_never_smaller_than_a_network_accepts(tiny_dataset: Pat
     resource_flags.add_flags(parser)
     arguments = parser.parse_args(["--data", str(tiny_dataset), "--storage", str(tmp_path)])
     arguments.name, arguments.seeds, arguments.epochs_scale, arguments.image_scale = "r", 2, 0.05, 0.01
-    arguments.init, arguments.init_of = "none", ["vggface2=hub"]
+    arguments.init, arguments.init_of, arguments.matched = "none", ["vggface2=hub"], False
     runs: dict[str, RunSpec] = specs(arguments)
     assert len(runs) == 2 * len(VARIANTS)
     assert [spec.preprocess.image_size for spec in runs.values()] == [75] * 8 + [32] * 4
     assert [spec.optim.epochs for spec in runs.values()] == [1] * 8 + [5, 5, 1, 1]
     assert [spec.model.init for spec in runs.values()] == ["none"] * 4 + ["hub"] * 4 + ["none"] * 4
     assert [spec.seed for spec in runs.values()] == [0, 1] * len(VARIANTS)
+
+
+def test_matched_runs_differ_in_cut_out_alone(tiny_dataset: Path, tmp_path: Path) -> None:
+    parser = argparse.ArgumentParser()
+    spec_flags.add_flags(parser)
+    resource_flags.add_flags(parser)
+    arguments = parser.parse_args(["--data", str(tiny_dataset), "--storage", str(tmp_path), "--init", "none"])
+    arguments.name, arguments.seeds, arguments.epochs_scale, arguments.image_scale = "m", 1, 1.0, 1.0
+    arguments.init_of, arguments.matched = [], True
+    runs = {spec.variant: spec.flat() for spec in specs(arguments).values()}
+    assert list(runs) == list(VARIANTS)
+    for variant in ("inception_resnet_v2", "vggface2", "resnet68"):
+        without, with_cutout = runs[variant], runs[f"{variant}-cutout"]
+        assert {name for name in without if without[name] != with_cutout[name]} == {"variant", "augment.cutout"}
+        assert without == spec_for(variant, {"model.init": "none"}).flat()

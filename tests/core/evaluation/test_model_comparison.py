@@ -177,6 +177,11 @@ def test_the_page_the_text_and_the_csv_have_every_run() -> None:
     assert '<p class="warning">Generated</p>' in page
     for text in (page, model_comparison_html.format_sets([compared, other])):
         assert "Winner by ROC AUC: strong" in text
+    latex = model_comparison_html.to_latex([{**compared, "name": "100%_real & more"}]).decode()
+    assert latex.count(r"\\") == 3, "a header and two runs"
+    assert r"\begin{tabular}{lrrrrrrr}" in latex
+    assert r"5.33\% (2.73-10.17)" in latex
+    assert "strong & 0.99" in latex
     rows = list(csv.DictReader(io.StringIO(model_comparison_html.to_csv([compared, other]).decode())))
     assert [(row["set"], row["run"], row["reals"]) for row in rows] == [
         ("tiny <b>", "strong-0", "150"),

@@ -1,3 +1,4 @@
+import io
 import json
 from dataclasses import replace
 from typing import Any
@@ -7,9 +8,9 @@ import pandas as pd
 import pytest
 
 from detector_core.evaluation.calibration import UNCALIBRATED, Calibration
-from detector_core.evaluation.metrics import ERROR_RATES
+from detector_core.evaluation.metrics import ERROR_RATES, METRICS, RANKING_METRICS
 from detector_core.evaluation.report import build_report, summarize
-from detector_core.evaluation.report_text import format_report, headline
+from detector_core.evaluation.report_text import format_report, headline, to_csv
 
 DATA = {"name": "tiny", "generated": False, "fingerprint": "a" * 64, "counts": {}}
 MODEL = {"run": "run", "variant": "resnet68", "weights_sha256": "w", "data": DATA}
@@ -172,6 +173,20 @@ def test_each_source_has_its_metrics_and_the_worst_comes_first() -> None:
     lines = [line.split() for line in format_report(report).splitlines()]
     assert any(line[:4] == ["hard", "0", "4", "75.00%"] for line in lines)
     assert any(line[:3] == ["mean", "over", "sources"] for line in lines)
+
+
+def test_the_figures_are_csv_files_too() -> None:
+    report = build_report(of_sources(**PLANTED), CHOSEN, model=MODEL, data=DATA, split="test")
+    tables = {name: pd.read_csv(io.BytesIO(text)) for name, text in to_csv(report).items()}
+    metrics = tables["metrics.csv"].set_index("metric")
+    assert list(metrics.index) == [*METRICS, *RANKING_METRICS]
+    assert metrics.loc["fakes_passed_rate", ["value", "count", "of"]].tolist() == [0.375, 3, 8]
+    assert metrics.loc["fakes_caught_at_0.01", "reason"] == "1% of 6 reals is less than one image, at least 100 needed"
+    sources = tables["sources.csv"].set_index("source")
+    assert sources.loc["hard", ["real", "fake", "fakes_passed_rate"]].tolist() == [0, 4, 0.75]
+    assert np.isnan(sources.loc["hard", "reals_flagged_rate"])
+    del report["sources"]
+    assert list(to_csv(report)) == ["metrics.csv"]
 
 
 def test_a_source_of_both_classes_is_ranked_alone() -> None:
