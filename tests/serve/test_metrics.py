@@ -12,6 +12,7 @@ import yaml
 
 ROOT = Path(__file__).parents[2]
 MONITORING = ROOT / "docs" / "monitoring"
+RULE_TESTS = sorted(MONITORING.glob("alerts*.test.yml"))
 EXPORTED = set(re.findall(r'= "(detector_[a-z_]+)"', (ROOT / "serve_app" / "metrics.py").read_text()))
 SUFFIXES = ("", "_bucket", "_sum", "_count", "_total")
 
@@ -31,7 +32,7 @@ def test_the_dashboard_shows_every_exported_metric() -> None:
 
 def test_every_alert_uses_exported_metrics_and_fires_in_a_test_of_the_rules() -> None:
     rules = yaml.safe_load((MONITORING / "alerts.yml").read_text())["groups"][0]["rules"]
-    cases = yaml.safe_load((MONITORING / "alerts.test.yml").read_text())["tests"]
+    cases = [case for file in RULE_TESTS for case in yaml.safe_load(file.read_text())["tests"]]
     expected = json.dumps([query.get("exp_samples") for case in cases for query in case["promql_expr_test"]])
     for rule in rules:
         assert metrics_in([rule["expr"]])
@@ -41,5 +42,5 @@ def test_every_alert_uses_exported_metrics_and_fires_in_a_test_of_the_rules() ->
 
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed (Debian: prometheus)")
 def test_the_alerts_fire_exactly_when_they_should() -> None:
-    result = subprocess.run(["promtool", "test", "rules", str(MONITORING / "alerts.test.yml")], capture_output=True)
+    result = subprocess.run(["promtool", "test", "rules", *RULE_TESTS], capture_output=True)
     assert result.returncode == 0, result.stdout + result.stderr
