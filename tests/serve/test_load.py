@@ -20,6 +20,7 @@ import aiohttp
 import pytest
 
 from detector_core.registry import versions
+from reliability.faults import serving
 from reliability.faults.serving import DISCONNECTED, HAPROXY, REJECTED, kill_process_of
 from tests.support.http_service import JPEG, image_bytes
 from tests.support.models import save_model
@@ -182,7 +183,11 @@ def test_no_request_fails_during_a_promotion_and_a_rollback(service: Service, tm
     assert len(set(answers.versions)) == 2
 
 
-def test_clients_are_disconnected_when_haproxy_is_killed_and_another_one_listens(service: Service) -> None:
+def test_clients_are_disconnected_when_haproxy_is_killed_and_another_one_listens(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(serving, "LOAD_BEFORE_S", 2)
+    monkeypatch.setattr(serving, "CALM_S", 4)
     print(kill_process_of(service, HAPROXY, {REJECTED, DISCONNECTED}))
 
 
