@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 FORMAT = 2
 WEIGHTS, ARTIFACT, CALIBRATION, EVALUATION = "model.safetensors", "artifact.json", "calibration.json", "evaluation"
 MODEL_IN_RUN = "model"
+LINEAGE = "lineage"
+"""Key of ``Artifact.training`` for a model that learnt from tags (:mod:`detector_core.training.rounds`)."""
 _LIBRARIES = ("torch", "timm", "facenet-pytorch", "albumentations", "pillow", "numpy")
 
 
@@ -46,7 +48,7 @@ class Artifact:
         spec: the RunSpec, including the preprocessing.
         data: :meth:`detector_core.data.manifest.Manifest.describe` of the training data.
         training: epochs and steps done, the best epoch and its metrics, and ``environments``: device, compute dtype and
-            threads (:func:`detector_core.training.loop.environment`).
+            threads (:func:`detector_core.training.loop.environment`); LINEAGE of a model that learnt from tags.
         weights_sha256: of ``model.safetensors``.
         labels: training target of each label.
         created: UTC, ISO 8601.

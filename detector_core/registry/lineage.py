@@ -7,9 +7,6 @@ from detector_core import storage
 from detector_core.networks import artifacts
 from detector_core.registry import versions
 
-LINEAGE = "lineage"
-"""Key of ``Artifact.training``: ``parent``, ``rung``, ``tags``, ... of a version that :mod:`jobs.relearn` has made."""
-
 
 def versions_using(models: str | Path, ids: Iterable[str]) -> list[str]:
     """The versions that learnt from any of the tags, or whose ancestors did.
@@ -23,5 +20,5 @@ def versions_using(models: str | Path, ids: Iterable[str]) -> list[str]:
 
 def tags_of(model_folder: str | Path) -> list[str]:
     """The ids of all tags that a model has learnt from, itself or through its ancestors. Raises BrokenArtifact."""
-    recorded = artifacts.read(model_folder).training.get(LINEAGE, {})
+    recorded = artifacts.read(model_folder).training.get(artifacts.LINEAGE, {})
     return [*recorded.get("inherited_tags", []), *recorded.get("tags", [])]

@@ -19,7 +19,7 @@ from typing import Any, Final
 
 from pyarrow import fs
 
-from detector_core.errors import BadConfig, BadData
+from detector_core.errors import BadConfig, BadData, OperationRefused
 from detector_core.storage import object_stores
 
 MAX_JSON_BYTES: Final = 2**24
@@ -210,10 +210,20 @@ def private_folder(name: str) -> Path:
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Holds an exclusive file lock, which the kernel releases if the process dies."""
+def locked(path: Path, *, busy: str = "") -> Iterator[None]:
+    """Holds an exclusive file lock, which the kernel releases if the process dies.
+
+    Args:
+        busy: refuse with this message if another process holds the lock; by default, wait for it.
+
+    Raises:
+        OperationRefused: another process holds the lock.
+    """
     with path.open("w") as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | (fcntl.LOCK_NB if busy else 0))
+        except BlockingIOError:
+            raise OperationRefused(busy) from None
         yield
 
 

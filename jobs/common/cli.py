@@ -1,8 +1,8 @@
 """What the command lines of all jobs share: help texts, one-line errors, and the result as the last line.
 
 Progress and messages go to stderr; stdout carries one JSON object. A job exits with 0 only on success, with 1 on an
-error that it names, and with 130 if it was interrupted. A job that is killed, or ended by a library, can no longer
-print anything, so a small helper process reports it.
+error that it names, with 3 if it has a result that is no success, and with 130 if it was interrupted. A job that is
+killed, or ended by a library, can no longer print anything, so a small helper process reports it.
 """
 
 import argparse
@@ -25,7 +25,16 @@ Job = Callable[[argparse.Namespace], Result | Iterator[Result]]
 RESUME_HINT = "restart Ray if necessary, then run the same command again, with --resume if the job has that flag"
 DIED = f"error: the job died: it was killed, possibly because memory ran out, or Ray ended it; {RESUME_HINT}"
 WAIT_MESSAGE_EVERY_S = 15.0
+NEGATIVE = 3
 _death_reporter: "subprocess.Popen[bytes] | None" = None
+
+
+class NegativeResult(Exception):
+    """A job that did its work, with a result that must not pass for success: it is printed, and the exit code is 3."""
+
+    def __init__(self, result: Result) -> None:
+        super().__init__(result)
+        self.result = result
 
 
 def parser(verb: str, module_doc: str) -> argparse.ArgumentParser:
@@ -67,13 +76,20 @@ def run(job: Job, arguments: argparse.Namespace) -> NoReturn:
         result_stream = stack.enter_context(_stdout_for_result())
         try:
             with _named_errors():
-                result = job(arguments)
+                result, code = _result(job, arguments)
                 for line in [result] if isinstance(result, dict) else result:
                     result_stream.write(json.dumps(line).encode() + b"\n")
         except KeyboardInterrupt as interrupt:
             say(f"stopped; {str(interrupt) or 'run the same command again to continue'}")
             sys.exit(130)
-    sys.exit(0)
+    sys.exit(code)
+
+
+def _result(job: Job, arguments: argparse.Namespace) -> tuple[Result | Iterator[Result], int]:
+    try:
+        return job(arguments), 0
+    except NegativeResult as negative:
+        return negative.result, NEGATIVE
 
 
 def run_server(serve: Callable[[argparse.Namespace], None], arguments: argparse.Namespace) -> NoReturn:

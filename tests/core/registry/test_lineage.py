@@ -13,7 +13,7 @@ from tests.support.models import save_model
 def record(folder: Path, **values: Any) -> None:
     """Writes a lineage into a model folder."""
     artifact = artifacts.read(folder)
-    training = {**artifact.training, lineage.LINEAGE: values}
+    training = {**artifact.training, artifacts.LINEAGE: values}
     fields = dataclasses.asdict(artifact) | {"spec": artifact.spec.to_dict(), "training": training}
     (folder / artifacts.ARTIFACT).write_text(json.dumps(fields))
 

@@ -9,7 +9,7 @@ import pytest
 from pyarrow import fs
 
 from detector_core import storage
-from detector_core.errors import BadConfig, BadData
+from detector_core.errors import BadConfig, BadData, OperationRefused
 from detector_core.storage import paths
 
 
@@ -37,6 +37,17 @@ def test_a_file_does_not_replace_a_folder(tmp_path: Path) -> None:
     with pytest.raises(IsADirectoryError, match="folder"):
         storage.write_bytes(tmp_path / "folder", b"x")
     assert [path.name for path in tmp_path.rglob("*")] == ["folder", "kept"]
+
+
+def test_a_lock_that_another_holds_can_be_refused(tmp_path: Path) -> None:
+    with (
+        storage.locked(tmp_path / "lock"),
+        pytest.raises(OperationRefused, match="one at a time"),
+        storage.locked(tmp_path / "lock", busy="one at a time"),
+    ):
+        pass
+    with storage.locked(tmp_path / "lock", busy="one at a time"):
+        pass
 
 
 @pytest.fixture(params=[0o022, 0o027], ids=["022", "027"])

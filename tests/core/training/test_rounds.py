@@ -1,0 +1,129 @@
+"""detector_core.training.rounds: candidates, what is saved of them, and which one is chosen."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+
+from detector_core.data import manifest, review, tagged
+from detector_core.data.manifest import Manifest
+from detector_core.evaluation import calibration, scoring
+from detector_core.evaluation.gate import Condition
+from detector_core.networks import artifacts
+from detector_core.training import rounds
+from detector_core.training.relearn import Trunk
+from detector_core.training.rounds import Candidate, RoundImages
+from tests.support.tagged import give_accepted, hashed_dataset, live_model
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """A live model and the images of a round."""
+
+    live: Path
+    data: Manifest
+    trunk: Trunk
+    images: RoundImages
+    work: Path
+
+
+@pytest.fixture(scope="module")
+def setting(tmp_path_factory: pytest.TempPathFactory) -> Setting:
+    folder = tmp_path_factory.mktemp("round")
+    dataset = hashed_dataset(folder, {"train": 24, "valid": 12, "test": 12})
+    live = live_model(folder / "live", dataset)
+    half = {k: v.half() for k, v in safetensors.torch.load_file(live / artifacts.WEIGHTS).items()}  # as the starter
+    artifacts.save(live, half, artifacts.read(live))
+    give_accepted(folder / "feedback", 30)
+    data, work = manifest.load(str(dataset)), folder / "work"
+    work.mkdir()
+    selection = tagged.select(folder / "feedback", review.read(folder / "feedback"), data, work)
+    network, artifact = artifacts.load(live)
+    trunk = Trunk(network, artifact.spec.preprocess)
+    return Setting(live, data, trunk, rounds.load_images(trunk, data, selection, work, cache=None), work)
+
+
+def try_rung(setting: Setting, rung: str, **options: bool) -> Candidate:
+    dtype = rounds.stored_dtype(setting.live, setting.trunk)
+    assert dtype == torch.float16
+    live = calibration.UNCALIBRATED
+    return rounds.try_rung(rung, setting.trunk, live, setting.images, setting.data, dtype=dtype, seed=0, **options)
+
+
+def test_the_saved_model_predicts_what_the_gate_has_checked(setting: Setting, tmp_path: Path) -> None:
+    candidate = try_rung(setting, rounds.HEAD)
+    artifact = rounds.save(candidate, setting.trunk, "live-v1", setting.live, setting.images, tmp_path / "new")
+    network, read = artifacts.load(tmp_path / "new")
+    test = setting.images.test
+    scores = scoring.score(network, test.rows, setting.data.root, read.spec.preprocess)
+    expected = setting.trunk.logits(test.inputs, candidate.last_layer)
+    np.testing.assert_allclose(scores["logit"], expected, rtol=1e-3, atol=1e-3)
+    saved = calibration.load(str(tmp_path / "new"), artifact.weights_sha256)
+    assert saved.fake_above == candidate.calibration.fake_above
+    tensors = safetensors.torch.load_file(tmp_path / "new" / artifacts.WEIGHTS)
+    old = safetensors.torch.load_file(setting.live / artifacts.WEIGHTS)
+    changed = {name for name in tensors if not torch.equal(tensors[name], old[name])}
+    assert changed == {f"{setting.trunk.name}.weight", f"{setting.trunk.name}.bias"}
+    assert {value.dtype for name, value in tensors.items() if name in changed} == {torch.float16}
+
+
+def test_the_lineage_names_parent_tags_and_what_changed(setting: Setting, tmp_path: Path) -> None:
+    first = try_rung(setting, rounds.THRESHOLDS)
+    artifact = rounds.save(first, setting.trunk, "live-v1", setting.live, setting.images, tmp_path / "first")
+    lineage = artifact.training[artifacts.LINEAGE]
+    assert (artifact.run, lineage["parent"], lineage["rung"]) == ("live-r1", "live-v1", "thresholds")
+    assert artifact.weights_sha256 == lineage["parent_weights_sha256"]  # only the calibration is new
+    assert lineage["changed"] == ["calibration"]
+    assert lineage["tags"] == sorted(setting.images.tags.rows["id"])
+    assert not set(lineage["tags"]) & set(lineage["held_out_tags"])
+    assert artifact.training["complete"] is True
+    head = try_rung(setting, rounds.HEAD)
+    second = rounds.save(head, setting.trunk, "r1-v1", tmp_path / "first", setting.images, tmp_path / "second")
+    assert second.run == "live-r2"
+    assert second.training[artifacts.LINEAGE]["inherited_tags"] == lineage["tags"]
+    assert second.training[artifacts.LINEAGE]["changed"] == ["calibration", setting.trunk.name]
+
+
+def test_the_tags_are_weighed_into_the_thresholds_up_to_a_quarter(setting: Setting) -> None:
+    chosen_on = try_rung(setting, rounds.THRESHOLDS).calibration.chosen_on
+    assert chosen_on["n"] == 24
+    assert chosen_on["times"] == 1  # 40 tags are more than a quarter already
+    few = dataclasses.replace(
+        setting.images.tags, rows=setting.images.tags.rows[:2], inputs=take(setting.images.tags, 2)
+    )
+    weighed = rounds.recalibrate(
+        setting.trunk, setting.trunk.last_layer, setting.images.valid, few, setting.data
+    ).chosen_on
+    assert (weighed["tags"], weighed["times"]) == (2, 4)
+    head = try_rung(setting, rounds.HEAD).calibration.chosen_on
+    assert "tags" not in head  # the last layer has learnt them: they would flatter the thresholds
+
+
+def take(images: rounds.Images, count: int) -> rounds.LastLayerInputs:
+    return rounds.LastLayerInputs(feature_ND=images.inputs.feature_ND[:count], other_N=None)
+
+
+def test_replay_makes_a_difference(setting: Setting) -> None:
+    with_replay, without = try_rung(setting, rounds.HEAD), try_rung(setting, rounds.HEAD, replay=False)
+    pairs = zip(with_replay.last_layer.parameters(), without.last_layer.parameters(), strict=True)
+    assert not all(torch.equal(*pair) for pair in pairs)
+
+
+def test_of_the_candidates_that_pass_the_one_with_the_fewest_errors_on_tags_is_chosen(setting: Setting) -> None:
+    def candidate(rung: str, passed: bool, errors: int) -> Candidate:
+        condition = Condition(name="", passed=passed, live=5, new=errors, images=9, p_value=1.0, limit="")
+        layer = setting.trunk.last_layer
+        return Candidate(rung=rung, last_layer=layer, calibration=calibration.UNCALIBRATED, conditions=[condition])
+
+    assert rounds.choose([candidate("a", True, 3), candidate("b", True, 2)]).rung == "b"
+    assert rounds.choose([candidate("a", True, 2), candidate("b", True, 2)]).rung == "a"
+    assert rounds.choose([candidate("a", True, 3), candidate("b", False, 1)]).rung == "a"
+    assert rounds.choose([candidate("a", False, 3), candidate("b", False, 1)]).rung == "b"
+
+
+@pytest.mark.parametrize(("run", "name"), [("starter", "starter-r1"), ("starter-r9", "starter-r10"), ("r2", "r2-r1")])
+def test_the_name_of_a_successor(run: str, name: str) -> None:
+    assert rounds.next_name(run) == name

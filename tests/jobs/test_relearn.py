@@ -1,0 +1,118 @@
+"""jobs.relearn: a new generator is learnt, promoted and rolled back; a round that does not pass changes nothing."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from detector_core import storage
+from detector_core.data import feedback, review
+from detector_core.networks import artifacts
+from detector_core.registry import lineage, versions
+from jobs import relearn
+from tests.support.tagged import MODEL, give_accepted, hashed_dataset, live_model, tagged_bytes
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return hashed_dataset(tmp_path_factory.mktemp("relearn"), {"train": 60, "valid": 30, "test": 24})
+
+
+@pytest.fixture
+def weak_models(tmp_path: Path, dataset: Path) -> Path:
+    """A registry whose live model is wrong about half of the images of each class."""
+    versions.promote(live_model(tmp_path / "weak", dataset, balanced=True), tmp_path / "models")
+    return tmp_path / "models"
+
+
+@pytest.fixture
+def models(tmp_path: Path, dataset: Path) -> Path:
+    """A registry whose live model calls nearly everything real, so that it flags no reals."""
+    versions.promote(live_model(tmp_path / "live", dataset), tmp_path / "models")
+    return tmp_path / "models"
+
+
+def arguments(models: Path, folder: Path, dataset: Path, *more: object) -> list[object]:
+    cache = folder.parent / "cache"
+    return ["--models", models, "--feedback", folder, "--data", dataset, "--cache", cache, *more]
+
+
+@pytest.mark.usefixtures("shared_ray")
+def test_a_round_is_promoted_rolled_back_and_names_its_tags(
+    weak_models: Path, dataset: Path, tmp_path: Path, run_job: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(relearn.rounds.relearn, "LEARNING_RATE", 0.01)  # the live last layer is random
+    models = weak_models
+    folder, before = tmp_path / "feedback", versions.history(models)[0]
+    ids = give_accepted(folder, 30)
+    waiting = feedback.Store(folder, 10**8).add(tagged_bytes(999, "fake"), "fake", model=MODEL).id
+    done = run_job("relearn", *arguments(models, folder, dataset, "--promote", "--per-giver", 100))
+    assert done.code == 0, done.messages
+    result = done.result
+    assert (result["passed"], result["rung"], result["failed"]) == (True, "head", [])
+    assert (result["tags"] + result["held_out"], result["left_out"]) == (60, 0)
+    assert versions.history(models) == [result["promoted"], before]
+    version = models / result["promoted"]
+    recorded = artifacts.read(version).training[artifacts.LINEAGE]
+    assert recorded["parent"] == before
+    assert sorted(recorded["tags"] + recorded["held_out_tags"]) == sorted(ids)
+    assert waiting not in recorded["tags"]
+    assert lineage.versions_using(models, recorded["tags"][:1]) == [result["promoted"]]
+    (report,) = versions.read_test_reports(version).values()
+    assert report["split"] == "test"
+    kept = json.loads((Path(result["round"]) / relearn.ROUND).read_text())
+    assert (kept["passed"], kept["tags"]) == (True, recorded["tags"])
+    back = run_job("promote", "--rollback", "--to", models)
+    assert (back.result["version"], versions.history(models)[0]) == (before, before)
+    pixels = [path for path in folder.rglob("*") if path.suffix in (".png", ".jpg") and path.parent.name == "images"]
+    assert len(pixels) == 61  # no copy of a tagged image is kept
+
+
+def test_a_round_that_flags_more_reals_promotes_nothing_and_says_so(
+    models: Path, dataset: Path, tmp_path: Path, run_job: Any
+) -> None:
+    folder, before = tmp_path / "feedback", versions.history(models)
+    give_accepted(folder, 30)
+    done = run_job("relearn", *arguments(models, folder, dataset, "--promote", "--rung", "thresholds"))
+    assert (done.code, done.result["passed"], done.result["promoted"]) == (3, False, None)
+    assert "reals flagged on the test split" in done.result["failed"]
+    assert "FAILED  reals flagged on the test split: " in done.messages
+    assert "nothing is promoted: thresholds does not pass (reals flagged on the test split" in done.last_message
+    assert versions.history(models) == before
+    assert done.result["model"] is None
+    assert [path.name for path in Path(done.result["round"]).iterdir()] == [relearn.ROUND]
+
+
+def test_what_stops_a_round_is_one_line(models: Path, dataset: Path, tmp_path: Path, run_job: Any) -> None:
+    folder = tmp_path / "feedback"
+    (tmp_path / "empty").mkdir()
+    give_accepted(tmp_path / "few", 2)
+    give_accepted(folder, 12)
+    record = next((folder / "records").iterdir())
+    old = tmp_path / "old"
+    shutil.copytree(folder, old)
+    (old / "records" / record.name).write_text(json.dumps(json.loads(record.read_text()) | {"format": 0}))
+    wrong = {
+        (models, tmp_path / "nowhere", dataset): "is not a feedback folder",
+        (models, tmp_path / "empty", dataset): "has no accepted tags (0 waiting",
+        (models, tmp_path / "few", dataset): "and a round needs 5",
+        (models, old, dataset): "has format 0, this version reads 1 to 2",
+        (tmp_path / "none", folder, dataset): "has no live model",
+        (models, folder, tmp_path): "is not a prepared data set",
+    }
+    for given, part in wrong.items():
+        done = run_job("relearn", *arguments(*given))
+        assert (done.code, done.result) == (1, {}), part
+        assert part in done.last_message
+        assert done.last_message.startswith("error: ")
+    without_data = run_job("relearn", "--models", models, "--feedback", folder)
+    assert "does not carry its training data: name its data set with --data DATASET" in without_data.last_message
+    assert (
+        "--per-giver is 0" in run_job("relearn", *arguments(*[models, folder, dataset], "--per-giver", 0)).last_message
+    )
+    with storage.locked(folder / relearn.LOCK):
+        busy = run_job("relearn", *arguments(models, folder, dataset))
+    assert "another round is running on" in busy.last_message
+    assert review.count_states(review.read(folder))["accepted"] == 24
