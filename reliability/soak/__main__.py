@@ -43,11 +43,12 @@ WARM_UP, END = (0.2, 0.3), (0.9, 1.0)
 MAX_MEMORY_GROWTH_MIB, MAX_OPEN_FILES_GROWTH = 200, 40
 """Limits for the growth of all processes of the service together."""
 KEPT_VERSIONS = 3
-# The longest time-out that Ray's proxy allows, because other work on the machine makes responses slower.
+# The longest time-out that Ray's proxy allows, because other work on the machine makes responses slower. Every format,
+# so that every decompression bomb reaches its decoder.
 SETTINGS = """
 poll_s: 1
 detectors: {{min_replicas: 2, max_replicas: 2}}
-http: {{feedback_folder: {folder}/feedback, timeout_s: 55}}
+http: {{feedback_folder: {folder}/feedback, timeout_s: 55, formats: [JPEG, PNG, WEBP, AVIF, GIF, BMP, TIFF]}}
 """
 
 
