@@ -20,7 +20,7 @@ from typing import NoReturn
 from benchmarks.machine import describe
 from detector_core import storage
 from reliability.faults.fault import Fault, Outcome, Workspace, cause
-from reliability.faults.report import PAGE, page
+from reliability.faults.report import PAGE, attacks_of, page, with_attacks
 from reliability.faults.serving import SERVING
 from reliability.faults.training import TRAINING
 
@@ -54,7 +54,8 @@ def main() -> NoReturn:
     for row in rows:
         print(f"{row.fault.name:42} {row.held:9}{row.seconds:6.0f}  {row.lost.partition(chr(10))[0]}")
     if arguments.outcomes or not arguments.only:
-        storage.write_bytes(PAGE, page(rows, machine).encode())
+        attacks = attacks_of(PAGE.read_text())
+        storage.write_bytes(PAGE, with_attacks(page(rows, machine), attacks).encode())
     held = {row.fault.name: row.held for row in rows}
     print(json.dumps({"faults": held, "broken": [name for name, value in held.items() if value == "NO"]}))
     sys.exit(1 if "NO" in held.values() else 0)

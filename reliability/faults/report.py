@@ -23,6 +23,8 @@ start of the product.
 | fault | promise | held | what happened, and what was lost | s |
 |---|---|---|---|---|
 """
+BEGIN, END = "<!-- attacks: begin -->", "<!-- attacks: end -->"
+"""Between these lines, ``python -m reliability.attacks`` writes its section."""
 DETAILS = """
 How each fault is caused, what is checked, and which test of `make test` causes it every time.
 
@@ -31,8 +33,20 @@ How each fault is caused, what is checked, and which test of `make test` causes 
 """
 
 
+def with_attacks(text: str, section: str) -> str:
+    """The text of the page with another section of attacks."""
+    before, begin, rest = text.partition(BEGIN)
+    after = rest.partition(END)[2] if begin else "\n"
+    return f"{before.rstrip()}\n\n{BEGIN}\n\n{section.strip()}\n\n{END}{after}"
+
+
+def attacks_of(text: str) -> str:
+    """The section of attacks in the text of the page; empty if it has none."""
+    return text.partition(BEGIN)[2].partition(END)[0].strip()
+
+
 def page(outcomes: Sequence[Outcome], machine: str) -> str:
-    """The text of the page.
+    """The text of the page, without the section of attacks.
 
     Args:
         machine: one line that describes the machine, from ``benchmarks.machine``.

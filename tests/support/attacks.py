@@ -1,4 +1,4 @@
-"""Small files that ask a decoder for far more work than their size justifies."""
+"""Small files that ask a decoder for far more work than their size justifies; ``reliability.attacks`` sends them."""
 
 import io
 import struct
