@@ -11,6 +11,7 @@ import pytest
 from detector_core import storage
 from detector_core.errors import BrokenArtifact
 from detector_core.evaluation.calibration import load as load_calibration
+from detector_core.evaluation.robustness import CHANGES, UNCHANGED
 from detector_core.images.decode import decode
 from detector_core.images.preprocess import square
 from detector_core.networks import artifacts
@@ -34,7 +35,10 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_it_is_small_and_shows_nobody() -> None:
     paths = [path for path in FOLDER.rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in paths) < MOST_BYTES
-    assert {path.suffix for path in paths} == {".json", ".safetensors"}
+    assert {path.name for path in paths} == {
+        *("artifact.json", "calibration.json", "model.safetensors", "parity_gate.json", "report.json"),
+        *("MODEL_CARD.md", "curves.png"),  # the only image: loss and accuracy over the epochs
+    }
     assert "/" not in json.loads((FOLDER / "evaluation" / "test" / "report.json").read_text())["model"]["folder"]
 
 
@@ -44,11 +48,14 @@ def test_it_is_a_complete_model_with_thresholds_and_a_test_report() -> None:
     assert load_calibration(str(FOLDER), artifact.weights_sha256).chosen_on["split"] == "valid"
     (report,) = versions.read_test_reports(FOLDER).values()
     assert report["ranking"]["auc"]["value"] > 0.98
+    assert {row["change"] for row in report["robustness"]} == {UNCHANGED, *CHANGES}
 
 
 def test_it_is_promoted_where_nothing_was(models: Path) -> None:
     info = describe(versions.live(models))
     assert (info.name, info.variant) == (starter.NAME, "lite-ensemble")
+    gate = json.loads((FOLDER / "parity_gate.json").read_text())
+    assert info.precision == gate["precision"], "what passed the gate when it was built"
     assert starter.promote_if_empty(models, print) is None
 
 
