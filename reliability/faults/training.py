@@ -146,7 +146,9 @@ TRAINING = (
         cause=f"with {HEADROOM_MIB} MiB free below the threshold of Ray's memory monitor, another process holds "
         f"{BALLAST_MIB} MiB for {HOLD_S} s",
         checks="exit code, message, epochs, steps, losses, after --resume if needed",
-        run=Scenario(fault=use_memory, error="error: .*for want of memory", may_finish=True, environment=little_memory),
+        run=Scenario(
+            fault=use_memory, error="error: .*because memory ran out", may_finish=True, environment=little_memory
+        ),
     ),
     Fault(
         name="the network between two hosts is cut",
