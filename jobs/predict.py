@@ -54,7 +54,7 @@ def main(argv: list[str] | None = None) -> NoReturn:
         metavar="MODELS",
         help="folder or URI that jobs.promote writes to [the starter model, docs/starter.md]",
     )
-    model.add_argument("--model", metavar="RUN", help="a run or model folder that need not have been promoted")
+    model.add_argument("--model", metavar="RUN", help="a run that need not have been promoted: a folder, no URI")
     parser.add_argument("--version", metavar="V", help="a version in MODELS [the live one]")
     parser.add_argument("--out", metavar="OUT", help="score a whole folder: folder or URI for the results")
     parser.add_argument("--gpu", action="store_true", help="predict on a GPU; with --out on GPUs, one per task")
@@ -99,6 +99,8 @@ def job(arguments: argparse.Namespace) -> dict[str, Any] | Iterator[dict[str, An
 
 def _check(arguments: argparse.Namespace) -> None:
     """Raises BadConfig for flags that do not fit together."""
+    if arguments.model and storage.is_uri(arguments.model):
+        raise BadConfig(f"--model {arguments.model}: a run in an object store must be promoted first (jobs.promote)")
     if arguments.version and not arguments.models:
         raise BadConfig("--version is a version in MODELS: add --models MODELS")
     if arguments.out and len(arguments.sources) > 1:

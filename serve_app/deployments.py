@@ -29,8 +29,8 @@ from serve_app.errors import Busy, Unavailable
 from serve_app.health import ForwardPassMonitor
 from serve_app.live_model import LiveModel
 from serve_app.metrics import ModelMetrics, RequestMetrics
+from serve_app.model_schemas import searches_faces
 from serve_app.routes import create_app
-from serve_app.schemas import searches_faces
 from serve_app.service import DetectionService
 from serve_app.settings import Settings
 

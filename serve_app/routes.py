@@ -23,8 +23,9 @@ from serve_app.capacity import Capacity
 from serve_app.deadlines import compute_within, read_within
 from serve_app.errors import error_responses, handle_errors, request_id
 from serve_app.middleware import RequestEvent, RequestMiddleware, timings_of
+from serve_app.model_schemas import ModelAnswer
 from serve_app.pipeline import ModelClient
-from serve_app.schemas import DetectAnswer, FeedbackAnswer, Health, Label, ModelAnswer, TagAnswer, VideoAnswer
+from serve_app.schemas import DetectAnswer, FeedbackAnswer, Health, Label, TagAnswer, VideoAnswer
 from serve_app.service import DetectionService
 from serve_app.settings import Faces, HttpSettings
 

@@ -30,9 +30,10 @@ from serve_app.errors import Refusal, Unavailable
 from serve_app.feedback_form import TaggedImage, no_consent
 from serve_app.health import HealthTracked, Readiness, check_not_stuck
 from serve_app.middleware import RequestTimings
+from serve_app.model_schemas import ModelAnswer, searches_faces
 from serve_app.pipeline import DecodedImage, ImagePrediction, ModelClient, decode_image, predict_image
 from serve_app.receipts import Receipt, Receipts
-from serve_app.schemas import ModelAnswer, ModelRef, searches_faces
+from serve_app.schemas import ModelRef
 from serve_app.settings import Faces, HttpSettings
 from serve_app.uploads import Form
 

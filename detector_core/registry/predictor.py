@@ -87,7 +87,7 @@ def describe(model_folder: str | Path) -> ModelInfo:
     record = runtime_files.read(folder, artifact.weights_sha256)
     return ModelInfo(
         name=artifact.run,
-        version=folder.name,
+        version=versions.version_name(folder) if folder.name == artifacts.MODEL_IN_RUN else folder.name,
         sha256=artifact.weights_sha256,
         variant=artifact.spec.variant,
         created=artifact.created,

@@ -12,8 +12,9 @@ from detector_core.images import quality
 from detector_core.images.decode import decode_file
 from detector_core.registry import versions
 from detector_core.registry.predictor import ModelInfo, Prediction, Predictor
+from serve_app.model_schemas import searches_faces
 from serve_app.pipeline import DecodedImage, decide, find_crops
-from serve_app.schemas import model_warnings, searches_faces
+from serve_app.schemas import model_warnings
 from serve_app.settings import Faces, Limits
 
 BATCH = 32

@@ -153,6 +153,7 @@ def test_stdin_and_a_model_that_was_never_promoted(models: Path, run_job: Any, m
     code, result, err = run_job("predict", "-", "--model", models.parent / "model")
     assert code == 0, err
     assert result["path"] == "-"
+    assert result["model"]["version"] == versions.version_name(models.parent / "model"), "not that of every run"
     (expected,) = Predictor(models.parent / "model").predict([decode(image_bytes(0, "real"))])
     assert result["p_fake"] == pytest.approx(expected.p_fake, abs=1e-3)
 
@@ -165,6 +166,7 @@ def test_stdin_and_a_model_that_was_never_promoted(models: Path, run_job: Any, m
         (("FOLDER", "--out", "FOLDER", "--explain"), "--explain is for single files"),
         (("FOLDER/a.jpg", "--per-face"), "--per-face is for a folder with --out"),
         (("FOLDER/a.jpg", "--version", "v"), "--version is a version in MODELS: add --models MODELS"),
+        (("FOLDER/a.jpg", "--model", "s3://runs/first"), "--model s3://runs/first: a run in an object store"),
         (("FOLDER/a.jpg", "--model", "FOLDER"), "has no artifact.json"),
     ],
 )
