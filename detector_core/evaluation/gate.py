@@ -10,13 +10,12 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binomtest
 
 from detector_core.evaluation.intervals import Flags
 from detector_core.evaluation.metrics import ERROR_RATES, short_label
+from detector_core.evaluation.significance import SIGNIFICANCE, mcnemar
 from detector_core.labels import FAKE, REAL
 
-SIGNIFICANCE: Final = 0.05
 MAX_WORSE: Final = 0.02
 """Largest rise of an error rate on the test split, as a fraction of all fakes or reals, even if it may be chance."""
 MAX_WORSE_SOURCE: Final = 0.05
@@ -121,8 +120,6 @@ def _better(held_out: Paired) -> Condition:
 
 def _compare(paired: Paired) -> tuple[int, int, float]:
     """Errors of both models, and the one-sided p-value of the new one being worse."""
-    live_N, new_N = paired.live_N != paired.is_fake_N, paired.new_N != paired.is_fake_N
-    only_new, only_live = int((new_N & ~live_N).sum()), int((live_N & ~new_N).sum())
-    count = only_new + only_live
-    p_value = float(binomtest(only_new, count, alternative="greater").pvalue) if count else 1.0
-    return int(live_N.sum()), int(new_N.sum()), p_value
+    live_N, new_N = paired.live_N == paired.is_fake_N, paired.new_N == paired.is_fake_N
+    p_value: float = mcnemar(live_N, new_N, alternative="greater")["p_value"]
+    return int((~live_N).sum()), int((~new_N).sum()), p_value

@@ -9,15 +9,20 @@ import numpy as np
 import pandas as pd
 from scipy.stats import binomtest, ttest_ind
 
+from detector_core.evaluation.intervals import Flags
+
 SIGNIFICANCE = 0.05
 """A difference with a larger p-value is within noise."""
 
 
-def mcnemar(first: "pd.Series[bool]", second: "pd.Series[bool]") -> dict[str, Any]:
-    """McNemar's exact two-sided test of two models on the same images.
+def mcnemar(
+    first: "pd.Series[bool] | Flags", second: "pd.Series[bool] | Flags", alternative: str = "two-sided"
+) -> dict[str, Any]:
+    """McNemar's exact test of two models on the same images.
 
     Args:
-        first: whether the first model is correct on each image; ``second`` has the same index.
+        first: whether the first model is correct on each image; ``second`` has the same order, or the same index.
+        alternative: ``two-sided``, or ``greater`` to test whether the first model is better.
 
     Returns:
         ``only_first_correct``, ``only_second_correct`` and ``p_value``, which is 1 if they never differ.
@@ -26,7 +31,7 @@ def mcnemar(first: "pd.Series[bool]", second: "pd.Series[bool]") -> dict[str, An
     """
     only_first, only_second = int((first & ~second).sum()), int((~first & second).sum())
     count = only_first + only_second
-    p_value = float(binomtest(only_first, count).pvalue) if count else 1.0
+    p_value = float(binomtest(only_first, count, alternative=alternative).pvalue) if count else 1.0
     return {"only_first_correct": only_first, "only_second_correct": only_second, "p_value": p_value}
 
 

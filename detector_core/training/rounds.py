@@ -6,6 +6,7 @@ drawn from the seed and the images, so a round that died gives the same result w
 """
 
 import dataclasses
+import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -34,7 +35,7 @@ from detector_core.training.relearn import LastLayerInputs, Trunk
 THRESHOLDS, HEAD = "thresholds", "head"
 RUNGS: Final = (THRESHOLDS, HEAD)
 CALIBRATION_TAG_WEIGHT: Final = 0.25
-"""The tags' part of the images that temperature and thresholds are chosen on."""
+"""The largest part of the weight, in the choice of temperature and thresholds, that comes from the tags."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,7 +166,7 @@ def try_rung(
 
 
 def recalibrate(trunk: Trunk, last_layer: nn.Module, valid: Images, tags: Images | None, data: Manifest) -> Calibration:
-    """Chooses temperature and thresholds on the validation split, with tags weighed in by repeating them.
+    """Chooses temperature and thresholds on the validation split, with tags weighed in by repeating one or the other.
 
     Args:
         tags: tags that ``last_layer`` has not learnt from; None for the validation split alone.
@@ -179,10 +180,11 @@ def recalibrate(trunk: Trunk, last_layer: nn.Module, valid: Images, tags: Images
     }
     if tags is not None:
         allowed = CALIBRATION_TAG_WEIGHT / (1 - CALIBRATION_TAG_WEIGHT) * len(valid.rows)
-        times = max(1, int(allowed // len(tags.rows)))
-        logit_N = np.concatenate([logit_N, np.tile(trunk.logits(tags.inputs, last_layer), times)])
-        is_fake_N = np.concatenate([is_fake_N, np.tile(tags.is_fake, times)])
-        chosen_on |= {"tags": len(tags.rows), "times": times}
+        times, valid_times = max(1, int(allowed // len(tags.rows))), max(1, math.ceil(len(tags.rows) / allowed))
+        tag_logit_N = trunk.logits(tags.inputs, last_layer)
+        logit_N = np.concatenate([np.tile(logit_N, valid_times), np.tile(tag_logit_N, times)])
+        is_fake_N = np.concatenate([np.tile(is_fake_N, valid_times), np.tile(tags.is_fake, times)])
+        chosen_on |= {"tags": len(tags.rows), "times": times, "valid_times": valid_times}
     return calibration.choose(is_fake_N, logit_N, chosen_on=chosen_on)
 
 

@@ -90,14 +90,16 @@ def test_the_lineage_names_parent_tags_and_what_changed(setting: Setting, tmp_pa
 def test_the_tags_are_weighed_into_the_thresholds_up_to_a_quarter(setting: Setting) -> None:
     chosen_on = try_rung(setting, rounds.THRESHOLDS).calibration.chosen_on
     assert chosen_on["n"] == 24
-    assert chosen_on["times"] == 1  # 40 tags are more than a quarter already
+    tags, validation = chosen_on["tags"] * chosen_on["times"], chosen_on["n"] * chosen_on["valid_times"]
+    assert tags == chosen_on["tags"] > 8, "as they are, since they are more than a quarter already"
+    assert 0.2 < tags / (tags + validation) <= rounds.CALIBRATION_TAG_WEIGHT
     few = dataclasses.replace(
         setting.images.tags, rows=setting.images.tags.rows[:2], inputs=take(setting.images.tags, 2)
     )
     weighed = rounds.recalibrate(
         setting.trunk, setting.trunk.last_layer, setting.images.valid, few, setting.data
     ).chosen_on
-    assert (weighed["tags"], weighed["times"]) == (2, 4)
+    assert (weighed["tags"], weighed["times"], weighed["valid_times"]) == (2, 4, 1)
     head = try_rung(setting, rounds.HEAD).calibration.chosen_on
     assert "tags" not in head  # the last layer has learnt them: they would flatter the thresholds
 
