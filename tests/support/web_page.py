@@ -9,8 +9,10 @@ from typing import Any
 
 import numpy as np
 import uvicorn
+from axe_playwright_python.sync_playwright import Axe
 from fastapi import FastAPI
 from PIL import Image
+from playwright.sync_api import Page
 
 from detector_core.evaluation.calibration import verdict
 from detector_core.images.decode import Heat, Pixels
@@ -104,3 +106,14 @@ def served(app: FastAPI) -> Iterator[str]:
     server.should_exit = True
     thread.join(10)
     assert not thread.is_alive()
+
+
+def assert_accessible(page: Page, where: str = "") -> None:
+    """Fails if axe finds a violation on a page, after its animations: what is still faint has too little contrast."""
+    page.evaluate(
+        """Promise.allSettled(document.getAnimations()
+            .filter((animation) => animation.effect.getComputedTiming().endTime !== Infinity)
+            .map((animation) => animation.finished)).then(() => null)"""
+    )
+    results = Axe().run(page)
+    assert results.violations_count == 0, f"{where}: {results.generate_report()}"

@@ -5,11 +5,10 @@ from typing import Any
 import pytest
 
 pytest.importorskip("playwright")
-from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import FileChooser, Page, expect
 
 from tests.support.clips import make_clip
-from tests.support.web_page import NO_FACE, gray, three
+from tests.support.web_page import NO_FACE, assert_accessible, gray, three
 
 BROKEN = {"name": "a.png", "mimeType": "image/png", "buffer": b"text"}
 
@@ -25,8 +24,7 @@ def settle(page: Page) -> None:
 
 
 def check(page: Page, where: str) -> None:
-    results = Axe().run(page)
-    assert results.violations_count == 0, f"{where}: {results.generate_report()}"
+    assert_accessible(page, where)
     overflowing = """[...document.querySelectorAll("main *")]
         .filter((node) => node.getBoundingClientRect().right > innerWidth)
         .map((node) => `${node.tagName}.${node.className}`)"""
