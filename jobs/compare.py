@@ -44,6 +44,7 @@ from detector_core.networks import artifacts
 from detector_core.networks.artifacts import Artifact
 from jobs.common import cli
 from jobs.common.cluster import connect
+from jobs.common.scoring_workers import ScoringWorkers
 from jobs.evaluate import CALIBRATION_SPLIT, evaluate_model
 from jobs.run.request import data_of_run
 
@@ -101,10 +102,8 @@ def job(arguments: argparse.Namespace) -> dict[str, Any]:
     for data in sets:
         data.split(SPLIT)
     cli.say(f"comparing {len(candidates)} runs on {', '.join(data.name for data in sets)}")
-    with connect():
-        compared = compare_on_sets(
-            candidates, sets, share=arguments.reals_flagged, workers=arguments.workers, gpu=arguments.gpu
-        )
+    with connect(), ScoringWorkers(workers=arguments.workers, gpu=arguments.gpu) as scoring_workers:
+        compared = compare_on_sets(candidates, sets, scoring_workers, share=arguments.reals_flagged)
     folder = storage.absolute(arguments.out)
     _write(folder, compared, _notes(candidates, sets))
     cli.say(model_comparison_html.format_sets(compared))
@@ -120,27 +119,25 @@ def job(arguments: argparse.Namespace) -> dict[str, Any]:
 def compare_on_sets(
     candidates: Sequence[Candidate],
     sets: Sequence[Manifest],
+    scoring_workers: ScoringWorkers,
     *,
     share: float = REALS_FLAGGED,
-    workers: int | None = None,
-    gpu: bool = False,
 ) -> list[dict[str, Any]]:
-    """Compares runs on the test split of each set. Use inside :func:`jobs.common.cluster.connect`.
+    """Compares runs on the test split of each set.
 
     Returns:
         :func:`detector_core.evaluation.model_comparison.compare_models` of each set, with ``name``, ``fingerprint`` and
         ``reals_flagged``, the share.
     """
-    resources: dict[str, Any] = {"workers": workers, "gpu": gpu}
     # The validation splits first: a model that was never evaluated is then calibrated on its own.
-    limits = {candidate.folder: _matched_limit(candidate, share, **resources) for candidate in candidates}
+    limits = {candidate.folder: _matched_limit(candidate, share, scoring_workers) for candidate in candidates}
     models = _model_names(candidates)
     names = unique_names([data.name for data in sets], [data.fingerprint[:8] for data in sets])
     compared = []
     for name, data in zip(names, sets, strict=True):
         runs = []
         for candidate in candidates:
-            report, scores = _scores(candidate, data, SPLIT, **resources)
+            report, scores = _scores(candidate, data, SPLIT, scoring_workers)
             limit, reason = limits[candidate.folder]
             runs.append(
                 ScoredRun(
@@ -172,14 +169,14 @@ def candidate_of(run: str, data: Manifest) -> Candidate:
 
 
 def _scores(
-    candidate: Candidate, data: Manifest, split: str, *, workers: int | None, gpu: bool
+    candidate: Candidate, data: Manifest, split: str, scoring_workers: ScoringWorkers
 ) -> tuple[dict[str, Any], pd.DataFrame]:
     """The report and the scores of a run on a split, evaluated if that was not done with its present thresholds."""
     own = data.fingerprint == candidate.artifact.data["fingerprint"]
     folder = report_folder(candidate.folder, split, None if own else data.fingerprint)
     report = _current_report(candidate, folder)
     if report is None or report["data"]["fingerprint"] != data.fingerprint:
-        _, report, _ = evaluate_model(candidate.folder, data, split=split, workers=workers, gpu=gpu)
+        _, report, _ = evaluate_model(candidate.folder, data, scoring_workers, split=split)
     scores = pd.read_parquet(io.BytesIO(storage.read_bytes(storage.join(folder, SCORES))))
     return report, scores
 
@@ -196,7 +193,7 @@ def _current_report(candidate: Candidate, folder: str) -> dict[str, Any] | None:
 
 
 def _matched_limit(
-    candidate: Candidate, share: float, *, workers: int | None, gpu: bool
+    candidate: Candidate, share: float, scoring_workers: ScoringWorkers
 ) -> tuple[float | None, str | None]:
     """The logit above which a run flags that share of its validation reals; None with the reason if it has none."""
     if candidate.own is None:
@@ -205,7 +202,7 @@ def _matched_limit(
         rows = candidate.own.split(CALIBRATION_SPLIT)
     except BadManifest as error:
         return None, str(error)
-    _, scores = _scores(candidate, candidate.own, CALIBRATION_SPLIT, workers=workers, gpu=gpu)
+    _, scores = _scores(candidate, candidate.own, CALIBRATION_SPLIT, scoring_workers)
     seen = without_sources(rows, candidate.artifact.data.get("left_out", ()))
     scores = scores[scores["path"].isin(seen["path"])]
     return limit_at(scores["logit"][~labels.is_fake(scores["label"])].to_numpy(), share)

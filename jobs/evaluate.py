@@ -82,13 +82,12 @@ def job(arguments: argparse.Namespace) -> dict[str, Any]:
         raise BadConfig(f"--max-fakes-passed is {limit}: it must be 0 or more and below 1")
     if arguments.workers is not None and arguments.workers < 1:
         raise BadConfig(f"--workers is {arguments.workers}: it must be 1 or more")
-    with connect():
+    with connect(), ScoringWorkers(workers=arguments.workers, gpu=arguments.gpu) as scoring_workers:
         folder, report, report_path = evaluate_model(
             arguments.model,
             manifest.load(storage.absolute(arguments.data)),
+            scoring_workers,
             split=arguments.split,
-            workers=arguments.workers,
-            gpu=arguments.gpu,
             recalibrate=arguments.recalibrate or limit is not None,
             max_fakes_passed=limit,
             robustness=arguments.robustness,
@@ -109,21 +108,19 @@ def job(arguments: argparse.Namespace) -> dict[str, Any]:
 def evaluate_model(
     run_or_model: str,
     data: Manifest,
+    scoring_workers: ScoringWorkers,
     *,
     split: str = "test",
-    workers: int | None = None,
-    gpu: bool = False,
     recalibrate: bool = False,
     max_fakes_passed: float | None = None,
     robustness: bool = False,
 ) -> tuple[str, dict[str, Any], str]:
-    """Scores a split, evaluates the scores and writes the report. Use inside :func:`jobs.common.cluster.connect`.
+    """Scores a split, evaluates the scores and writes the report.
 
     Calibrates the model first, on the validation split of its own data set, if that has not been done yet, or if
     ``recalibrate``.
 
     Args:
-        workers: None takes one per core, or per GPU if ``gpu``.
         max_fakes_passed: see :func:`detector_core.evaluation.calibration.choose`.
         robustness: also evaluate on changed images.
 
@@ -144,18 +141,17 @@ def evaluate_model(
         )
     model_calibration = UNCALIBRATED if recalibrate else calibration.load(folder, artifact.weights_sha256)
     if not model_calibration.chosen_on and not own:
-        model_calibration = _calibrate_on_own_data(run_or_model, folder, artifact, workers=workers, gpu=gpu)
-    with ScoringWorkers(folder, data.root, workers=workers, gpu=gpu) as scoring_workers:
-        calibration_scores: dict[str, pd.DataFrame] = {}
-        if not model_calibration.chosen_on and own:
-            model_calibration, calibration_scores = calibrate(
-                scoring_workers, folder, artifact, trained_on, max_fakes_passed=max_fakes_passed
-            )
-        scores = calibration_scores.get(split)
-        if scores is None or len(scores) < len(rows):
-            scores = scoring_workers.score(rows, f"scoring {split}")
-        seen = without_sources(rows, trained_on.left_out)
-        grid = scoring_workers.score(seen, "scoring changed images", score_grid) if robustness else None
+        model_calibration = _calibrate_on_own_data(run_or_model, folder, artifact, scoring_workers)
+    calibration_scores: dict[str, pd.DataFrame] = {}
+    if not model_calibration.chosen_on and own:
+        model_calibration, calibration_scores = calibrate(
+            scoring_workers, folder, artifact, trained_on, max_fakes_passed=max_fakes_passed
+        )
+    scores = calibration_scores.get(split)
+    if scores is None or len(scores) < len(rows):
+        scores = scoring_workers.score(folder, data.root, rows, f"scoring {split}")
+    seen = without_sources(rows, trained_on.left_out)
+    grid = scoring_workers.score(folder, data.root, seen, "scoring changed images", score_grid) if robustness else None
     scores = scores.assign(p_fake=model_calibration.p_fake(scores["logit"]), source=rows["source"].to_numpy())
     model = describe_model(folder, artifact)
     report = build_report(
@@ -175,7 +171,7 @@ def _worst_images(folder: str, scores: pd.DataFrame, data: Manifest, report: dic
 
 
 def _calibrate_on_own_data(
-    run_or_model: str, folder: str, artifact: Artifact, *, workers: int | None, gpu: bool
+    run_or_model: str, folder: str, artifact: Artifact, scoring_workers: ScoringWorkers
 ) -> Calibration:
     """Chooses the calibration of a model that another data set evaluates first; the default if its own set is gone."""
     own = data_of_run(run_or_model)
@@ -186,8 +182,7 @@ def _calibrate_on_own_data(
         )
         return UNCALIBRATED
     own = own.without(artifact.data.get("left_out", ()))
-    with ScoringWorkers(folder, own.root, workers=workers, gpu=gpu) as scoring_workers:
-        return calibrate(scoring_workers, folder, artifact, own, max_fakes_passed=None)[0]
+    return calibrate(scoring_workers, folder, artifact, own, max_fakes_passed=None)[0]
 
 
 def calibrate(
@@ -204,7 +199,8 @@ def calibrate(
     except BadManifest as error:
         cli.say(f"{error}: thresholds cannot be chosen, 0.5 is used")
         return UNCALIBRATED, {}
-    scores = scoring_workers.score(rows, f"scoring {CALIBRATION_SPLIT} to choose the thresholds")
+    title = f"scoring {CALIBRATION_SPLIT} to choose the thresholds"
+    scores = scoring_workers.score(folder, data.root, rows, title)
     chosen = calibration.choose(
         labels.is_fake(scores["label"]),
         scores["logit"].to_numpy(),

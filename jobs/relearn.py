@@ -49,6 +49,7 @@ from detector_core.training.relearn import Trunk
 from detector_core.training.rounds import Candidate
 from jobs.common import cli
 from jobs.common.cluster import connect
+from jobs.common.scoring_workers import ScoringWorkers
 from jobs.evaluate import evaluate_model
 from jobs.run.resource_flags import CACHE
 
@@ -142,8 +143,8 @@ def _run_round(
     if best.passed:
         model = str(folder / artifacts.MODEL_IN_RUN)
         rounds.save(best, trunk, live.name, live, images, model)
-        with connect():
-            evaluate_model(model, data)
+        with connect(), ScoringWorkers(workers=None, gpu=False) as scoring_workers:
+            evaluate_model(model, data, scoring_workers)
         version = _promote(model, models, data) if arguments.promote else None
     _write_round(folder, live.name, best, candidates, selection)
     failed = [condition.name for condition in best.conditions if not condition.passed]

@@ -51,6 +51,7 @@ from detector_core.networks.catalog import find_network
 from detector_core.networks.variants import CUTOUT_SUFFIX, VARIANTS
 from jobs.common import cli
 from jobs.common.cluster import connect
+from jobs.common.scoring_workers import ScoringWorkers
 from jobs.compare import candidate_of, compare_on_sets
 from jobs.evaluate import evaluate_model
 from jobs.run import resource_flags, spec_flags
@@ -124,11 +125,11 @@ def job(arguments: argparse.Namespace) -> dict[str, Any]:
         if todo:
             train(resource_flags.requests(arguments, todo), data, keep_checkpoints=arguments.keep_checkpoints)
         cli.say(f"evaluating {len(runs)} runs on the {SPLIT} split")
-        for name in runs:
-            _evaluate(storage.join(root, name), data, gpu=arguments.gpu, robustness=arguments.robustness)
-        (models,) = compare_on_sets(
-            [candidate_of(storage.join(root, name), data) for name in runs], [data], gpu=arguments.gpu
-        )
+        with ScoringWorkers(workers=None, gpu=arguments.gpu) as scoring_workers:
+            for name in runs:
+                _evaluate(storage.join(root, name), data, scoring_workers, robustness=arguments.robustness)
+            candidates = [candidate_of(storage.join(root, name), data) for name in runs]
+            (models,) = compare_on_sets(candidates, [data], scoring_workers)
     evaluated_runs = [collect(storage.join(root, name)) for name in runs]
     folder = storage.join(root, arguments.name)
     result = write_comparison(folder, evaluated_runs, models, matched=arguments.matched)
@@ -183,11 +184,11 @@ def _is_trained(folder: str, spec: RunSpec, data: Manifest) -> bool:
     return read_run_json(folder) is not None and finished_result(folder, spec, data, resume=True) is not None
 
 
-def _evaluate(run: str, data: Manifest, *, gpu: bool, robustness: bool) -> None:
+def _evaluate(run: str, data: Manifest, scoring_workers: ScoringWorkers, *, robustness: bool) -> None:
     """Evaluates the model of a run, unless that has been done."""
     report = _report(run)
     if report is None or (robustness and "robustness" not in report):
-        _, report, _ = evaluate_model(run, data, split=SPLIT, gpu=gpu, robustness=robustness)
+        _, report, _ = evaluate_model(run, data, scoring_workers, split=SPLIT, robustness=robustness)
         cli.say(format_report(report))
 
 

@@ -1,4 +1,4 @@
-"""Scores the images of a data set with a model on several Ray workers."""
+"""Scores the images of data sets with models on several Ray workers, which outlive each data set and each model."""
 
 from collections.abc import Callable
 from typing import Any
@@ -24,32 +24,37 @@ Score = Callable[..., pd.DataFrame]
 
 
 class _ScoringWorker:
-    """An actor with one copy of the model."""
+    """An actor with one copy of the model that it used last."""
 
-    def __init__(self, model_folder: str, root: str, device: str, threads: int) -> None:
-        self.model_folder, self.root, self.device, self.threads = model_folder, root, device, threads
+    def __init__(self, device: str, threads: int) -> None:
+        self.options = {"batch_size": BATCH, "device": device, "threads": threads}
+        self.model_folder = ""
         self.loaded: tuple[torch.nn.Module, Artifact] | None = None
 
-    def score(self, start: int, rows: pd.DataFrame, scorer: Score) -> tuple[int, pd.DataFrame]:
-        # Loaded here because an error in __init__ reaches the driver as a dead actor, without its message.
-        model, artifact = self.loaded = self.loaded or artifacts.load(self.model_folder)
-        options = {"batch_size": BATCH, "device": self.device, "threads": self.threads}
-        return start, scorer(model, rows, self.root, artifact.spec.preprocess, **options)
+    def score(
+        self, start: int, rows: pd.DataFrame, model_folder: str, root: str, scorer: Score
+    ) -> tuple[int, pd.DataFrame]:
+        if self.loaded is None or model_folder != self.model_folder:
+            self.loaded = None  # before the next one is loaded: never two in memory
+            self.loaded, self.model_folder = artifacts.load(model_folder), model_folder
+        model, artifact = self.loaded
+        return start, scorer(model, rows, root, artifact.spec.preprocess, **self.options)
 
 
 class ScoringWorkers:
     """Workers that score images until the ``with`` block ends. Use inside :func:`jobs.common.cluster.connect`.
 
+    A worker takes seconds to start, most of them for imports, so a job that scores several models or data sets uses the
+    same ones for all. They hold their cores meanwhile.
+
     Args:
-        model_folder: folder or URI of the model, which each worker loads once.
-        root: folder or URI that the paths of the images are relative to.
         workers: None takes one per core, or per GPU if ``gpu``.
 
     Raises:
         InsufficientResources: there are more workers than cores or GPUs.
     """
 
-    def __init__(self, model_folder: str, root: str, *, workers: int | None, gpu: bool) -> None:
+    def __init__(self, *, workers: int | None, gpu: bool) -> None:
         unit = "GPU" if gpu else "CPU"
         available = ray.cluster_resources()
         self.workers = workers or max(1, int(available.get(unit, 1)))
@@ -59,7 +64,7 @@ class ScoringWorkers:
         check_resources(cpus=self.workers * cpus, gpus=self.workers * gpu, purpose=purpose)
         self.chunk_images = BATCH * BATCHES_PER_TASK[unit]
         self.options = {"num_cpus": cpus, "num_gpus": int(gpu), "max_restarts": RETRIES, "max_task_retries": RETRIES}
-        self.arguments = (model_folder, root, "cuda" if gpu else "cpu", cpus)
+        self.arguments = ("cuda" if gpu else "cpu", cpus)
         self.actors: list[Any] = []
 
     def __enter__(self) -> "ScoringWorkers":
@@ -69,10 +74,14 @@ class ScoringWorkers:
         for actor in self.actors:
             ray.kill(actor)
 
-    def score(self, rows: pd.DataFrame, title: str, scorer: Score = scoring.score) -> pd.DataFrame:
+    def score(
+        self, model_folder: str, root: str, rows: pd.DataFrame, title: str, scorer: Score = scoring.score
+    ) -> pd.DataFrame:
         """Scores images, and shows a progress bar on stderr; the result is in the order of ``rows``.
 
         Args:
+            model_folder: folder or URI of the model, which each worker loads once.
+            root: folder or URI that the paths of the images are relative to.
             rows: of a manifest, columns ``path`` and ``label``.
             title: of the progress bar.
             scorer: :func:`detector_core.evaluation.scoring.score` or
@@ -92,7 +101,7 @@ class ScoringWorkers:
         try:
             with tqdm(total=len(rows), desc=title, unit=" images") as bar:
                 results = ActorPool(self.actors).map_unordered(
-                    lambda worker, chunk: worker.score.remote(*chunk, scorer), chunks
+                    lambda worker, chunk: worker.score.remote(*chunk, model_folder, root, scorer), chunks
                 )
                 for start, scores in results:
                     scored[start] = scores

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 
@@ -54,6 +55,8 @@ def test_runs_are_compared_on_their_own_data_and_on_a_set_that_one_of_them_was_t
     assert [model["seeds"] for model in own["models"]] == [[0, 1], [0]]
     for row in own["rows"]:
         assert row["matched_reals_flagged_rate"]["of"] == 8
+    scores = [pd.read_parquet(run / "model" / "evaluation" / "test" / "scores.parquet") for run in (first, again)]
+    assert not scores[0]["logit"].equals(scores[1]["logit"]), "the same workers score every model, each with its own"
     chosen = json.loads((other / "model" / "calibration.json").read_text())["chosen_on"]
     assert chosen["fingerprint"] == small.fingerprint, "calibrated on its own validation split, not on the first set"
     page = (tmp_path / "out" / "comparison.html").read_text()

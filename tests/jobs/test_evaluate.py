@@ -117,17 +117,16 @@ def scores(model: Path, dataset: Path, workers: list[int]) -> list[pd.DataFrame]
         warnings.simplefilter("ignore")  # of Ray, which are errors under pytest
         patch.setattr(scoring_workers, "BATCH", 5)
         for count in workers:
-            with scoring_workers.ScoringWorkers(str(model / "model"), data.root, workers=count, gpu=False) as pool:
-                results.append(pool.score(data.split("test"), "scoring"))
+            with scoring_workers.ScoringWorkers(workers=count, gpu=False) as pool:
+                results.append(pool.score(str(model / "model"), data.root, data.split("test"), "scoring"))
     return results
 
 
-def test_scores_do_not_depend_on_the_number_of_workers(model: Path, tiny_dataset: Path) -> None:
-    one, two = scores(model, tiny_dataset, [1, 2])
+def test_scores_do_not_depend_on_the_number_of_workers_and_a_broken_image_is_named(
+    model: Path, writable_dataset: Path
+) -> None:
+    one, two = scores(model, writable_dataset, [1, 2])
     pd.testing.assert_frame_equal(one, two)
-
-
-def test_a_broken_image_is_named(model: Path, writable_dataset: Path) -> None:
     data = manifest.load(str(writable_dataset))
     broken = Path(data.root) / data.split("test")["path"][7]
     broken.write_bytes(b"no image")
