@@ -14,12 +14,13 @@ Message = dict[str, Any]
 
 @ray.remote(num_cpus=0)
 class ProgressBoard:
-    """Unread messages, the reasons of failed runs, and the placement groups of the workers of each run."""
+    """Unread messages, the reasons of failed runs, and what each run holds of the cluster."""
 
     def __init__(self) -> None:
         self.messages: list[Message] = []
         self.failures: dict[str, str] = {}
-        self.held: dict[str, list[Any]] = {}
+        self.placement_groups: dict[str, list[Any]] = {}
+        self.reservations: dict[str, list[str]] = {}
         self.stopping = False
         self.stopped: set[str] = set()
 
@@ -58,11 +59,15 @@ class ProgressBoard:
 
     def add_placement_group(self, run: str, placement_group: Any) -> None:
         """Remembers the placement group of a run's workers."""
-        self.held.setdefault(run, []).append(placement_group)
+        self.placement_groups.setdefault(run, []).append(placement_group)
 
-    def pop_placement_groups(self, run: str) -> list[Any]:
-        """Returns the placement groups of a run's workers and forgets them."""
-        return self.held.pop(run, [])
+    def add_reservation(self, run: str, requester: str) -> None:
+        """Remembers the name by which a run reserves cores, see :func:`jobs.common.ray_internals.requester_of`."""
+        self.reservations.setdefault(run, []).append(requester)
+
+    def pop_held(self, run: str) -> tuple[list[Any], list[str]]:
+        """Returns the placement groups and the reservations of a run, and forgets them."""
+        return self.placement_groups.pop(run, []), self.reservations.pop(run, [])
 
 
 def driver_node_options() -> dict[str, Any]:

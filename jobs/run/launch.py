@@ -22,7 +22,13 @@ from detector_core.errors import DetectorError, TrainingFailed
 from detector_core.networks import artifacts
 from detector_core.training import checkpoint
 from jobs.common.cli import say
-from jobs.common.ray_internals import DatasetsCallback, PlacementGroupCleanerCallback, RayTrainCallback
+from jobs.common.ray_internals import (
+    DatasetsCallback,
+    PlacementGroupCleanerCallback,
+    RayTrainCallback,
+    cancel_reservation,
+    requester_of,
+)
 from jobs.run import ray_checkpoints, worker
 from jobs.run.request import RunRequest, model_folder, summary
 
@@ -82,6 +88,7 @@ def launch(request: RunRequest, board: Any, callbacks: Sequence[UserCallback] = 
             callbacks=list(callbacks),  # type: ignore[arg-type]  # the hint names a base class of another package
         ),
     )
+    board.add_reservation.remote(request.name, requester_of(trainer))
     started = time.monotonic()
     failure: DetectorError | None = None
     ray_message = ""
@@ -108,9 +115,12 @@ def launch(request: RunRequest, board: Any, callbacks: Sequence[UserCallback] = 
 
 
 def release_cores(board: Any, run: str) -> None:
-    """Removes the placement groups of a run's workers, which a killed controller leaves behind."""
-    for group in ray.get(board.pop_placement_groups.remote(run)):
+    """Removes the placement groups and the reservations of a run, which a killed controller leaves behind."""
+    groups, requesters = ray.get(board.pop_held.remote(run))
+    for group in groups:
         remove_placement_group(group)
+    for requester in requesters:
+        cancel_reservation(requester)
 
 
 def storage_options(where: str) -> dict[str, Any]:

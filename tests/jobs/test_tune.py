@@ -10,11 +10,14 @@ from typing import Any
 
 import pandas as pd
 import pytest
+import ray
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from detector_core.config import RunSpec
 from detector_core.data import manifest
 from detector_core.networks import artifacts
+from jobs.common.cluster import connect
+from jobs.common.ray_internals import get_or_create_autoscaling_coordinator
 from jobs.tune import main
 from tests.support.progress import Process
 
@@ -104,7 +107,8 @@ def test_a_killed_search_is_resumed_and_training_with_its_best_learning_rate_rep
 def test_asha_stops_trials_early_and_optuna_starts_with_the_learning_rate_of_the_spec(
     tiny_dataset: Path, spec_file: Path, tmp_path: Path, tune: Any
 ) -> None:
-    """Only one trial fits at a time, so a stopped one must release its cores."""
+    """Only one trial fits at a time, so a stopped one must release its cores, and its reservation of them, for which an
+    elastic run would wait."""
     how = ["--search", "loguniform", "--samples", "3", "--scheduler", "asha", "--epochs", "4", "--objective", "val_auc"]
     result = tune(*flags(spec_file, tiny_dataset, tmp_path, "asha", *how, "--cpus", "2"))
     trials = pd.read_csv(tmp_path / "runs" / "asha" / "trials.csv")
@@ -117,6 +121,13 @@ def test_asha_stops_trials_early_and_optuna_starts_with_the_learning_rate_of_the
     assert all(1e-5 <= rate <= 1e-2 for rate in learning_rates)
     aucs = trials.groupby("optim.learning_rate")["val_auc"].max()
     assert aucs[result["best"]["learning_rate"]] == aucs.max()
+
+    with connect():
+        coordinator = get_or_create_autoscaling_coordinator()
+        ray.get(coordinator.request_resources.remote("elastic", [{"CPU": 1}, {"CPU": 1}], 1))
+        reserved = ray.get(coordinator.get_reserved_resources.remote("elastic"))
+        ray.get(coordinator.cancel_request.remote("elastic"))
+    assert sum(of["CPU"] for of in reserved.values()) == 2
 
 
 @pytest.mark.parametrize(
