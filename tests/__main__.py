@@ -3,7 +3,8 @@
   python -m tests                       both stages
   python -m tests -k object_store -x    what follows goes to pytest in both
 
-The first stage runs in parallel. The second runs the tests that measure a load or a fault (marked ``serial``), one
+The first stage runs in three processes, because tests that start services and jobs wait a fifth of their time, so that
+two would not occupy two cores. The second runs the tests that measure a load or a fault (marked ``serial``), one
 after another. It runs even if the first has failed. Exits 1 if anything failed; ``pytest --last-failed`` repeats that.
 """
 
@@ -16,7 +17,7 @@ from typing import NoReturn
 
 ROOT = Path(__file__).parents[1]
 CACHE = ROOT / ".pytest_cache" / "v" / "cache" / "lastfailed"
-PARALLEL = ("-m", "not serial", "--numprocesses=2", "--cache-clear")
+PARALLEL = ("-m", "not serial", "--numprocesses=3", "--cache-clear")
 SERIAL = ("-m", "serial")
 NO_TESTS_COLLECTED = 5
 

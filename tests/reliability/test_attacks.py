@@ -14,7 +14,6 @@ SCANS = next(attack for attack in ATTACKS if "scans" in attack.name and "MPO" in
 OUTCOME = Outcome(answers="2 x 400", cpu_s=0.5, asked=20, refused=0, slowest_s=0.4)
 
 
-@pytest.mark.serial
 def test_an_attack_costs_no_more_than_it_may_and_nobody_else_is_refused(tmp_path: Path) -> None:
     outcome = attack_service(tmp_path, SCANS)
     assert held(SCANS, outcome), outcome
