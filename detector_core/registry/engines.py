@@ -173,6 +173,10 @@ class TorchEngine:
         import torch
 
         self.preprocess, self.device = preprocess, torch.device(device)
+        if self.device.type == "cuda":
+            from detector_core import gpu  # imports torch
+
+            gpu.check()
         network = network.to(self.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
         self._autocast = partial(torch.autocast, self.device.type, torch.bfloat16, enabled=precision == "bf16")
         self._network: Any = network

@@ -10,6 +10,7 @@ import torch
 from ray.util import ActorPool
 from tqdm import tqdm
 
+from detector_core import gpu as gpu_check
 from detector_core.errors import InsufficientResources
 from detector_core.evaluation import scoring
 from detector_core.networks import artifacts
@@ -34,6 +35,8 @@ class _ScoringWorker:
     def score(
         self, start: int, rows: pd.DataFrame, model_folder: str, root: str, scorer: Score
     ) -> tuple[int, pd.DataFrame]:
+        if self.options["device"] == "cuda":
+            gpu_check.check()
         if self.loaded is None or model_folder != self.model_folder:
             self.loaded = None  # before the next one is loaded: never two in memory
             self.loaded, self.model_folder = artifacts.load(model_folder), model_folder

@@ -15,6 +15,7 @@ import ray.train.torch
 from ray.train import Checkpoint
 from ray.util import get_current_placement_group
 
+from detector_core import gpu
 from detector_core.config import RunSpec
 from detector_core.data.loading import WorkerRank
 from detector_core.errors import DetectorError
@@ -61,6 +62,8 @@ def _train(request: RunRequest, board: Any) -> None:
     context = ray.train.get_context()
     worker = WorkerRank(rank=context.get_world_rank(), world_size=context.get_world_size())
     spec, data = RunSpec.from_dict(request.spec), request.load_data()
+    if request.gpu:
+        gpu.check()
     device = str(ray.train.torch.get_device())
     state = _load_latest(request.name, board, spec, data.fingerprint, device) or TrainState(
         spec, data.fingerprint, device

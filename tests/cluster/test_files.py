@@ -5,6 +5,7 @@ pulls no image and runs no command. Not tested: Google Cloud beyond the schema (
 needs packages that the lock lacks).
 """
 
+import json
 import re
 import tomllib
 from collections.abc import Iterator
@@ -141,3 +142,20 @@ def test_ray_s_security_group_lets_in_ssh_and_its_own_members_only(aws: dict[str
             assert (rule["FromPort"], rule["ToPort"]) == (22, 22)
         else:
             assert [pair["GroupId"] for pair in rule["UserIdGroupPairs"]] == [group]
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_the_policy_for_aws_is_valid_and_covers_what_the_head_node_asks_for(aws: dict[str, Any]) -> None:
+    import boto3
+
+    policy = (ROOT / "docs" / "clusters" / "aws-iam.json").read_text()
+    client = boto3.client("iam", region_name=aws["provider"]["region"])
+    assert client.create_policy(PolicyName="detector", PolicyDocument=policy)["Policy"]["Arn"]
+    statements = {statement["Sid"]: statement for statement in json.loads(policy)["Statement"]}
+    image = aws["available_node_types"]["gpu_worker"]["node_config"]["ImageId"]
+    parameter = statements["HeadResolvesTheMachineImage"]["Resource"].partition(":parameter")[2].rstrip("*")
+    assert image.startswith(f"resolve:ssm:{parameter}")
+    profile = aws["available_node_types"]["head"]["node_config"]["IamInstanceProfile"]["Name"]
+    assert statements["NodesGetTheSameProfile"]["Resource"].endswith(f":role/{profile}")
+    owned = statements["HeadEndsItsOwnNodes"]["Condition"]["StringEquals"]
+    assert owned == {"aws:ResourceTag/ray-cluster-name": aws["cluster_name"]}
