@@ -203,7 +203,7 @@ class DetectionService:
     async def _warm_up(self) -> None:
         """Makes one prediction, and loads the face detector if requests need it."""
         model = self._model()
-        await asyncio.to_thread(decoder.warm_up)
+        await asyncio.to_thread(decoder.CHILDREN.warm_up)
         if self._searches("auto", model):
             await asyncio.to_thread(face_search.warm_up)
         await self._client.predict(blank_image(model))

@@ -6,6 +6,7 @@ no environment variables, and is killed when nobody waits for it any more. On sy
 budget of CPU time.
 """
 
+import atexit
 import functools
 import json
 import math
@@ -157,6 +158,62 @@ class Child:
                 self._process.returncode = os.waitstatus_to_exitcode(status)
             self.cpu_s = usage.ru_utime + usage.ru_stime
         return self._process.returncode
+
+
+class WarmChildren:
+    """Children of one module that do one task after another: as many as threads use at a time.
+
+    A child that crashed, exceeded its budget or was cancelled is not used again. Those that wait end with the process.
+
+    Attributes:
+        idle: the children that wait for a task.
+
+    Args:
+        module: see :class:`Child`; the child's first message says that it is ready.
+        purpose: what the children do, for the error of one that does not start.
+    """
+
+    def __init__(self, module: str, purpose: str) -> None:
+        self._module, self._purpose = module, purpose
+        self._lock = threading.Lock()
+        self.idle: list[Child] = []
+        atexit.register(self.stop_idle)
+
+    def warm_up(self) -> None:
+        """Makes sure that a child is ready; starting one takes a few tenths of a second."""
+        self.give_back(self.borrow(), reusable=True)
+
+    def borrow(self) -> Child:
+        """An idle child, or a new one. Raises RuntimeError if it does not start."""
+        with self._lock:
+            idle = self.idle.pop() if self.idle else None
+        if idle and idle.has_ended():  # killed by somebody else, perhaps because memory was short
+            idle.stop()
+            idle = None
+        return idle or self._start()
+
+    def give_back(self, borrowed: Child, *, reusable: bool) -> None:
+        """Keeps a child for the next task, or stops it."""
+        if reusable:
+            with self._lock:
+                self.idle.append(borrowed)
+        else:
+            borrowed.stop()
+
+    def stop_idle(self) -> None:
+        """Ends the children that nobody uses."""
+        with self._lock:
+            while self.idle:
+                self.idle.pop().stop()
+
+    def _start(self) -> Child:
+        started = Child(self._module)
+        try:
+            raise_reported(started.read())
+        except (Crashed, OverBudget) as error:
+            started.stop()
+            raise RuntimeError(f"the process that {self._purpose} does not start: {error}") from None
+        return started
 
 
 def message(**fields: object) -> bytes:

@@ -5,11 +5,9 @@ children as there are threads that call; one that crashes, exceeds its budget or
 may do is described in :mod:`detector_core.images.child`.
 """
 
-import atexit
 import io
 import json
 import sys
-import threading
 import time
 import traceback
 import warnings
@@ -24,7 +22,7 @@ from detector_core.errors import BadImage, TooCostly
 from detector_core.images import child as children
 from detector_core.images import metadata
 from detector_core.images.budget import CpuBudget, OverBudget
-from detector_core.images.child import Cancellation, Child, Crashed, MemoryLimit, message
+from detector_core.images.child import Cancellation, Child, Crashed, MemoryLimit, WarmChildren, message
 from detector_core.images.decode import FORMATS, MAX_PIXELS, Decoded, decode_file, opened
 
 BYTES_PER_PIXEL: Final = 15
@@ -35,6 +33,7 @@ CPU_S, CPU_S_PER_MEGAPIXEL = 1.0, 0.2
 """CPU time that decoding an image may take. Photos take up to 0.05 s a megapixel on one core of a server."""
 STRIP_FACTOR: Final = 3
 """Stripping metadata decodes an image up to three times, or compresses it."""
+CHILDREN: Final = WarmChildren(__name__, "decodes images")
 
 
 class SandboxedImage:
@@ -113,7 +112,7 @@ def opened_in_child(
         Cancelled: ``cancellation`` was cancelled.
     """
     cancellation, budget = cancellation or Cancellation(), budget or CpuBudget()
-    borrowed = _borrow()
+    borrowed = CHILDREN.borrow()
     image = SandboxedImage(borrowed, budget, max_pixels)
     try:
         with cancellation.on_cancel(borrowed.kill):
@@ -127,52 +126,7 @@ def opened_in_child(
         cancellation.check()
         raise BadImage(f"damaged image: decoding it failed ({error})") from None
     finally:
-        _give_back(borrowed, reusable=image.finished)
-
-
-_idle: list[Child] = []
-_lock = threading.Lock()
-
-
-def warm_up() -> None:
-    """Makes sure that a child is ready; starting one takes a few tenths of a second."""
-    _give_back(_borrow(), reusable=True)
-
-
-def _borrow() -> Child:
-    """An idle child, or a new one. Raises RuntimeError if it does not start."""
-    with _lock:
-        idle = _idle.pop() if _idle else None
-    if idle and idle.has_ended():  # killed by somebody else, perhaps because memory was short
-        idle.stop()
-        idle = None
-    return idle or _start()
-
-
-def _start() -> Child:
-    started = Child(__name__)
-    try:
-        children.raise_reported(started.read())
-    except (Crashed, OverBudget) as error:
-        started.stop()
-        raise RuntimeError(f"the process that decodes images does not start: {error}") from None
-    return started
-
-
-def _give_back(borrowed: Child, *, reusable: bool) -> None:
-    if reusable:
-        with _lock:
-            _idle.append(borrowed)
-    else:
-        borrowed.stop()
-
-
-@atexit.register
-def stop_idle() -> None:
-    """Ends the children that nobody uses."""
-    with _lock:
-        while _idle:
-            _idle.pop().stop()
+        CHILDREN.give_back(borrowed, reusable=image.finished)
 
 
 def child() -> None:  # pragma: no cover - runs in a child process, which cannot write a coverage file

@@ -30,7 +30,9 @@ _COMPRESSIONS: Final = {
 _TYPE_BYTES: Final = (0, 1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8, 4)
 
 
-class _Box(NamedTuple):
+class Box(NamedTuple):
+    """A box of a file: from ``start`` to ``end``, with its content from ``content`` on."""
+
     name: bytes
     start: int
     content: int
@@ -50,7 +52,7 @@ def reduce_avif(data: bytes) -> ImageFile:
     """
     changed, end, dropped, names = bytearray(data), 0, 0, set()
     kept: list[tuple[int, int]] = []
-    boxes = list(_boxes(data, 0, len(data)))
+    boxes = list(walk_boxes(data, 0, len(data)))
     for box in boxes:
         end = box.end
         names.add(box.name)
@@ -68,9 +70,9 @@ def reduce_avif(data: bytes) -> ImageFile:
     return ImageFile(format="AVIF", data=bytes(changed[:end]), metadata_bytes=dropped)
 
 
-def _blank_metadata(data: bytes, meta: _Box, changed: bytearray, kept: list[tuple[int, int]]) -> int:
+def _blank_metadata(data: bytes, meta: Box, changed: bytearray, kept: list[tuple[int, int]]) -> int:
     """Overwrites the metadata of ``meta`` and returns its size; appends to ``kept`` where the other items lie."""
-    dropped, inner = 0, {box.name: box for box in _boxes(data, meta.content + 4, meta.end)}
+    dropped, inner = 0, {box.name: box for box in walk_boxes(data, meta.content + 4, meta.end)}
     for name, box in inner.items():
         if name not in _META_KEPT:
             dropped += _blank_box(changed, box)
@@ -82,7 +84,7 @@ def _blank_metadata(data: bytes, meta: _Box, changed: bytearray, kept: list[tupl
                 dropped += _blank_box(changed, box)
     metadata = _blank_names(data, inner[b"iinf"], changed) if b"iinf" in inner else set()
     own_data = inner[b"idat"].content if b"idat" in inner else len(data)
-    for item, start, end in _extents(data, inner[b"iloc"], own_data) if b"iloc" in inner else ():
+    for item, start, end in walk_extents(data, inner[b"iloc"], own_data) if b"iloc" in inner else ():
         if item not in metadata:
             kept.append((start, end))
         elif dropped <= len(data):
@@ -90,11 +92,11 @@ def _blank_metadata(data: bytes, meta: _Box, changed: bytearray, kept: list[tupl
     return dropped
 
 
-def _boxes_in(data: bytes, box: _Box | None) -> Iterator[_Box]:
-    return _boxes(data, box.content, box.end) if box else iter(())
+def _boxes_in(data: bytes, box: Box | None) -> Iterator[Box]:
+    return walk_boxes(data, box.content, box.end) if box else iter(())
 
 
-def _boxes(data: bytes, at: int, stop: int) -> Iterator[_Box]:
+def walk_boxes(data: bytes, at: int, stop: int) -> Iterator[Box]:
     """The boxes of a part of a file. Raises BadImage for too many."""
     for _ in range(MAX_PARTS):
         if at + 8 > stop:
@@ -105,25 +107,48 @@ def _boxes(data: bytes, at: int, stop: int) -> Iterator[_Box]:
         end = min(stop, at + size) if size else stop
         if end < content:
             return  # damaged: the decoder finds out
-        yield _Box(data[at + 4 : at + 8], at, content, end)
+        yield Box(data[at + 4 : at + 8], at, content, end)
         at = end
     raise BadImage(f"damaged image: the AVIF has more than {MAX_PARTS:,} boxes")
 
 
-def _blank_names(data: bytes, info: _Box, changed: bytearray) -> set[int]:
+def _blank_names(data: bytes, info: Box, changed: bytearray) -> set[int]:
     """Overwrites the names of all items, and the types of those that are metadata, whose ids it returns."""
-    version, ids = data[info.content : info.content + 1], set()
-    for entry in _boxes(data, info.content + (6 if version == b"\0" else 8), info.end):
-        id_bytes = 4 if data[entry.content : entry.content + 1] == b"\3" else 2
-        kind = entry.content + 4 + id_bytes + 2
+    ids = set()
+    for item, kind, end in _items(data, info):
         if data[kind : kind + 4] in _METADATA_ITEMS:
-            ids.add(int.from_bytes(data[entry.content + 4 : entry.content + 4 + id_bytes], "big"))
+            ids.add(item)
             changed[kind : kind + 4] = b"free"
-        _blank(changed, kind + 4, entry.end)
+        _blank(changed, kind + 4, end)
     return ids
 
 
-def _extents(data: bytes, location: _Box, in_data: int) -> Iterator[tuple[int, int, int]]:
+def _items(data: bytes, info: Box) -> Iterator[tuple[int, int, int]]:
+    """The id of each item, where its type is, and where its entry ends."""
+    version = data[info.content : info.content + 1]
+    for entry in walk_boxes(data, info.content + (6 if version == b"\0" else 8), info.end):
+        id_bytes = 4 if data[entry.content : entry.content + 1] == b"\3" else 2
+        item = int.from_bytes(data[entry.content + 4 : entry.content + 4 + id_bytes], "big")
+        yield item, entry.content + 4 + id_bytes + 2, entry.end
+
+
+def metadata_items(data: bytes, meta: Box, max_bytes: int) -> Iterator[tuple[bytes, bytes]]:
+    """The type and the content of the items of a ``meta`` box that are EXIF or XMP. Raises BadImage.
+
+    Args:
+        max_bytes: larger parts of items are left out.
+    """
+    inner = {box.name: box for box in walk_boxes(data, meta.content + 4, meta.end)}
+    if not {b"iinf", b"iloc"} <= inner.keys():
+        return
+    kinds = {item: data[kind : kind + 4] for item, kind, _ in _items(data, inner[b"iinf"])}
+    own_data = inner[b"idat"].content if b"idat" in inner else len(data)
+    for item, start, end in walk_extents(data, inner[b"iloc"], own_data):
+        if kinds.get(item) in _METADATA_ITEMS and end - start <= max_bytes:
+            yield kinds[item], data[start:end]
+
+
+def walk_extents(data: bytes, location: Box, in_data: int) -> Iterator[tuple[int, int, int]]:
     """Item id, start and end of each extent; ``in_data`` is where the meta box's own data begins."""
     at = location.content
 
@@ -152,7 +177,7 @@ def _extents(data: bytes, location: _Box, in_data: int) -> Iterator[tuple[int, i
                 raise BadImage("damaged image: the AVIF lists more parts of items than it has")
 
 
-def _blank_box(changed: bytearray, box: _Box) -> int:
+def _blank_box(changed: bytearray, box: Box) -> int:
     changed[box.start + 4 : box.start + 8] = b"free"
     return _blank(changed, box.content, box.end)
 

@@ -24,7 +24,7 @@ _AFTER_HEADER: Final = len(SIGNATURE) + 25
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Chunk:
+class Chunk:
     """A complete chunk of a file, at ``data[start:end]``."""
 
     name: bytes
@@ -41,7 +41,7 @@ def reduce_png(data: bytes) -> ImageFile:
     """Drops metadata, and all frames but the first. Raises BadImage if there are too many chunks."""
     kept, end, dropped, exif = [SIGNATURE], len(SIGNATURE), 0, b""
     intact, animated, budget = True, False, MAX_UNPACKED_BYTES
-    for chunk in _chunks(data):
+    for chunk in walk_chunks(data):
         end = chunk.end
         content = b"" if chunk.makes_pixels else data[chunk.start + 8 : end - 4]
         if chunk.makes_pixels:
@@ -53,7 +53,7 @@ def reduce_png(data: bytes) -> ImageFile:
             size: int | None = len(content)
             if zlib.crc32(chunk.name + content) != int.from_bytes(data[end - 4 : end], "big"):
                 size = None
-            elif (packed := _packed(chunk.name, content)) is not None:
+            elif (packed := compressed_part(chunk.name, content)) is not None:
                 size = _unpacked_size(packed, budget)
                 budget -= size or 0
             usable = size is not None and size <= MAX_METADATA_BYTES
@@ -65,14 +65,14 @@ def reduce_png(data: bytes) -> ImageFile:
     return ImageFile.reduced("PNG", kept, dropped, exif, is_plain=True, intact=intact, animated=animated)
 
 
-def _chunks(data: bytes) -> Iterator[_Chunk]:
+def walk_chunks(data: bytes) -> Iterator[Chunk]:
     """The complete chunks up to the end of the image."""
     start = len(SIGNATURE)
     for _ in range(MAX_PARTS):
         end = start + 12 + int.from_bytes(data[start : start + 4], "big")
         if len(data) < start + 12 or len(data) < end:
             return
-        chunk = _Chunk(name=data[start + 4 : start + 8], start=start, end=end)
+        chunk = Chunk(name=data[start + 4 : start + 8], start=start, end=end)
         yield chunk
         if chunk.name == b"IEND":
             return
@@ -80,7 +80,7 @@ def _chunks(data: bytes) -> Iterator[_Chunk]:
     raise BadImage(f"damaged image: the PNG has more than {MAX_PARTS:,} chunks")
 
 
-def _packed(name: bytes, content: bytes) -> bytes | None:
+def compressed_part(name: bytes, content: bytes) -> bytes | None:
     """The compressed part of a piece of metadata; None if there is none."""
     _, _, behind_keyword = content.partition(b"\0")
     if name == b"iTXt" and behind_keyword[:1] == b"\1":

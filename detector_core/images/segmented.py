@@ -35,7 +35,7 @@ _EXIF_FLAG, _METADATA_FLAGS = 0x08, 0x2C
 def reduce_jpeg(data: bytes) -> ImageFile:
     """Up to the end of the first image; what follows may be other images or a clip. Raises BadImage: too many scans."""
     kept, dropped, exif, scans, pixels, sequential = [data[:2]], 0, b"", 0, 0, False
-    for marker, segment in _segments(data):
+    for marker, segment in walk_segments(data):
         if marker in _FRAME_HEADERS:
             if pixels:
                 raise BadImage("damaged image: the JPEG has more than one frame header")
@@ -56,7 +56,7 @@ def reduce_jpeg(data: bytes) -> ImageFile:
     return ImageFile.reduced("JPEG", kept, dropped, exif, is_plain=sequential and scans == 1)
 
 
-def _segments(data: bytes) -> Iterator[tuple[int, bytes]]:
+def walk_segments(data: bytes) -> Iterator[tuple[int, bytes]]:
     """The marker and the bytes of each segment up to the end of the image; a scan has its compressed pixels.
 
     Bytes between two segments are skipped, as decoders do.
@@ -94,23 +94,30 @@ def turned_jpeg(data: bytes, orientation: int) -> bytes:
 def reduce_webp(data: bytes) -> ImageFile:
     """Without color profile, EXIF, XMP and unknown chunks; of an animation, the first frame."""
     kept: dict[bytes, bytes] = {}
-    dropped, exif, frames, at = 0, b"", 0, 12
-    stop = min(len(data), 8 + int.from_bytes(data[4:8], "little"))
-    for _ in range(MAX_PARTS):
-        name, size = data[at : at + 4], int.from_bytes(data[at + 4 : at + 8], "little")
-        end = min(stop, at + 8 + size + size % 2)
+    dropped, exif, frames = 0, b"", 0
+    for name, at, content, end in walk_webp(data):
         if name == b"VP8X":
             kept.setdefault(name, _with_flags(data[at:end], clear=_METADATA_FLAGS))
         elif name in _WEBP_KEPT:
             kept.setdefault(name, data[at:end])
         else:
             dropped += max(0, end - at - 8)
-            exif = exif or (data[at + 8 : at + 8 + size] if name == b"EXIF" else b"")
+            exif = exif or (data[content] if name == b"EXIF" else b"")
         frames += name == b"ANMF"
+    parts, is_plain = [_riff(b"".join(kept.values()))], kept.keys() == {b"VP8 "}
+    return ImageFile.reduced("WEBP", parts, dropped, exif, is_plain=is_plain, animated=frames > 1)
+
+
+def walk_webp(data: bytes) -> Iterator[tuple[bytes, int, slice, int]]:
+    """The name, the start, where the content is, and the end of each chunk. Raises BadImage if there are too many."""
+    at, stop = 12, min(len(data), 8 + int.from_bytes(data[4:8], "little"))
+    for _ in range(MAX_PARTS):
+        name, size = data[at : at + 4], int.from_bytes(data[at + 4 : at + 8], "little")
+        end = min(stop, at + 8 + size + size % 2)
+        yield name, at, slice(at + 8, at + 8 + size), end
         at = end
         if at + 8 > stop:
-            parts, is_plain = [_riff(b"".join(kept.values()))], kept.keys() == {b"VP8 "}
-            return ImageFile.reduced("WEBP", parts, dropped, exif, is_plain=is_plain, animated=frames > 1)
+            return
     raise BadImage(f"damaged image: the WebP has more than {MAX_PARTS:,} chunks")
 
 

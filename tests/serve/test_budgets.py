@@ -41,7 +41,7 @@ HEAVY = repeated_scans(flat_image("JPEG", (4000, 3000)), 70)
 @pytest.fixture(scope="module", autouse=True)
 def no_child_is_left() -> Iterator[None]:
     yield
-    decoder.stop_idle()
+    decoder.CHILDREN.stop_idle()
 
 
 @pytest.fixture
@@ -110,9 +110,9 @@ def test_bytes_and_time_are_budgets_too(predictor: Predictor, events: list[Reque
 
 
 def test_a_decoder_ends_when_the_time_of_its_request_is_up(predictor: Predictor, events: list[RequestEvent]) -> None:
-    decoder.stop_idle()
-    decoder.warm_up()
-    pid = decoder._idle[0].pid
+    decoder.CHILDREN.stop_idle()
+    decoder.CHILDREN.warm_up()
+    pid = decoder.CHILDREN.idle[0].pid
     app = make_app(predictor, observe=events.append, limits=LARGE, timeout_s=0.2)
     with TestClient(app) as client:
         assert client.post("/v1/detect", content=HEAVY, headers=JPEG).status_code == 503

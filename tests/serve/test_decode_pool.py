@@ -102,10 +102,10 @@ def test_cancelling_ends_the_decoder_within_an_image() -> None:
         running.cancel()
         with pytest.raises(asyncio.CancelledError):
             await running
-        assert await pool.run(CpuBudget(), lambda _: pids[0] in [idle.pid for idle in decoder._idle]) is False
+        assert await pool.run(CpuBudget(), lambda _: pids[0] in [idle.pid for idle in decoder.CHILDREN.idle]) is False
 
     asyncio.run(run())
-    decoder.stop_idle()
+    decoder.CHILDREN.stop_idle()
 
 
 @pytest.mark.parametrize(
@@ -125,7 +125,7 @@ def test_plain_images_of_ordinary_size_need_no_child(data: bytes, in_child: bool
     with job.opened(data, max_pixels=50_000_000, accepted=FORMATS) as image:
         assert isinstance(image, SandboxedImage) == in_child
         assert (image.decode().image_HWC == decode(data)).all()
-    decoder.stop_idle()
+    decoder.CHILDREN.stop_idle()
 
 
 def test_the_oldest_job_tells_whether_decoding_is_stuck() -> None:

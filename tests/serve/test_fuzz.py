@@ -84,7 +84,7 @@ def cpu_seconds() -> float:
     """CPU time of this process, of its children that have ended, and of the decoders that wait for work."""
     times = os.times()
     ended = times.user + times.system + times.children_user + times.children_system
-    idle = (Path(f"/proc/{child.pid}/schedstat").read_text() for child in decoder._idle)
+    idle = (Path(f"/proc/{child.pid}/schedstat").read_text() for child in decoder.CHILDREN.idle)
     return ended + sum(int(text.split()[0]) for text in idle) / 1e9
 
 
@@ -122,7 +122,7 @@ def costs(predictor: Predictor) -> Iterator[Costs]:
     yield costs
     measured, reported = costs.largest
     print(f"\nCPU-seconds of the most expensive request: {measured:.2f} measured, {reported:.2f} reported")
-    decoder.stop_idle()
+    decoder.CHILDREN.stop_idle()
 
 
 @pytest.fixture(scope="module")

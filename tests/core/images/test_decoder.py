@@ -21,11 +21,11 @@ from tests.support.images import encode, noise, personal_image
 @pytest.fixture(scope="module", autouse=True)
 def no_child_is_left() -> Iterator[None]:
     yield
-    decoder.stop_idle()
+    decoder.CHILDREN.stop_idle()
 
 
 def idle_pids() -> list[int]:
-    return [idle.pid for idle in decoder._idle]
+    return [idle.pid for idle in decoder.CHILDREN.idle]
 
 
 @pytest.mark.parametrize("format_", FORMATS)
@@ -53,7 +53,7 @@ def test_images_are_the_same_as_without_a_child(format_: str) -> None:
     ids=["text", "cut off", "too large", "not accepted"],
 )
 def test_errors_are_the_same_as_without_a_child_which_stays(data: bytes, error: type[BadImage]) -> None:
-    decoder.warm_up()
+    decoder.CHILDREN.warm_up()
     pids = idle_pids()
     with pytest.raises(BadImage) as expected:
         decode_file(data, max_pixels=2000, accepted=("JPEG", "PNG"))
@@ -64,7 +64,7 @@ def test_errors_are_the_same_as_without_a_child_which_stays(data: bytes, error: 
 
 
 def test_a_child_is_used_again() -> None:
-    decoder.warm_up()
+    decoder.CHILDREN.warm_up()
     pids = idle_pids()
     for _ in range(3):
         with opened_in_child(encode(noise())) as image:
@@ -90,7 +90,7 @@ def test_threads_do_not_share_a_child() -> None:
 
 
 def test_an_image_ends_with_its_budget_of_cpu_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    decoder.warm_up()
+    decoder.CHILDREN.warm_up()
     pids, budget = idle_pids(), CpuBudget(5)
     monkeypatch.setattr(decoder, "CPU_S", 0.02)
     monkeypatch.setattr(decoder, "CPU_S_PER_MEGAPIXEL", 0.0)
@@ -131,7 +131,7 @@ def crash(image: SandboxedImage) -> None:
 
 def test_cancelling_ends_the_child_and_another_takes_its_place() -> None:
     cancellation = Cancellation()
-    decoder.warm_up()
+    decoder.CHILDREN.warm_up()
     (*_, pid) = idle_pids()
     with pytest.raises(Cancelled), opened_in_child(encode(noise()), cancellation=cancellation) as image:
         decode_cancelled(image, cancellation)
@@ -149,7 +149,7 @@ def test_an_image_that_nobody_decodes_costs_its_child() -> None:
 
 
 def test_an_idle_child_that_somebody_kills_is_replaced() -> None:
-    decoder.warm_up()
+    decoder.CHILDREN.warm_up()
     (*_, pid) = idle_pids()
     os.kill(pid, signal.SIGKILL)
     os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
@@ -165,7 +165,7 @@ def test_a_child_that_crashes_is_a_damaged_image() -> None:
 
 
 def test_a_child_that_does_not_start_is_not_the_fault_of_the_image(monkeypatch: pytest.MonkeyPatch) -> None:
-    decoder.stop_idle()
+    decoder.CHILDREN.stop_idle()
     monkeypatch.setattr(child, "_CODE", "raise SystemExit(3)")
     with pytest.raises(RuntimeError, match=r"does not start: exit code 3"), opened_in_child(encode(noise())):
         pass
@@ -177,9 +177,9 @@ def test_a_bug_in_the_child_is_not_taken_for_a_damaged_image() -> None:
 
 
 def test_a_child_has_no_environment_no_files_and_little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    decoder.stop_idle()
+    decoder.CHILDREN.stop_idle()
     monkeypatch.setenv("RAY_AUTH_TOKEN", "secret")
-    decoder.warm_up()
+    decoder.CHILDREN.warm_up()
     (pid,) = idle_pids()
     assert b"secret" not in Path(f"/proc/{pid}/environ").read_bytes()
     with opened_in_child(encode(noise()), max_pixels=1_000_000) as image:
