@@ -15,7 +15,7 @@ from PIL import Image
 
 from benchmarks.machine import describe
 from detector_core.images.decode import decode_file
-from detector_core.images.decoder import opened_in_child, warm_up
+from detector_core.images.decoder import CHILDREN, opened_in_child
 
 SIDES = (256, 512, 1024, 4000)
 COARSE = 8
@@ -49,7 +49,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=100, help="images of each size; a tenth of it for the largest")
     arguments = parser.parse_args()
     print(describe(), flush=True)
-    warm_up()
+    CHILDREN.warm_up()
     print(f"\n{'JPEG':>14}{'file':>10}{'thread':>12}{'child':>12}{'more':>10}")
     more = {}
     for side in SIDES:

@@ -11,14 +11,15 @@ FILES without --out: prints one JSON object per file, with its path and what the
 verdict, faces, warnings: docs/http-api.md), or "error" instead. No cluster is started. Clips are scored too; "-" reads
 stdin. With --explain, the image with the evidence for its verdict in color is written beside it, as FILE.heatmap.png.
 
-A FOLDER with --out: scores every image below it on Ray, told by its bytes and not by its name, and gives each what the
-service would answer. OUT receives
+A FOLDER with --out: scores every image and clip below it on Ray, told by its bytes and not by its name, and gives
+each what the service would answer. OUT receives
 
-  predictions.csv    one row per image, the highest p_fake first: path, verdict (real, uncertain, fake or no_face),
-                     p_fake, logit, faces (how many were scored; empty if none was searched), crop_box (what decided:
-                     left top right bottom), the warnings of the service, and error for an image that cannot be read
-                     (the others are scored nevertheless). A path that a spreadsheet would take for a formula begins
-                     with ./ here
+  predictions.csv    one row per image or clip, the highest p_fake first: path, verdict (real, uncertain, fake or
+                     no_face), p_fake, logit, faces (how many were scored; empty if none was searched), crop_box
+                     (what decided: left top right bottom), the warnings of the service, provenance (what the file
+                     says about its origin, which is no part of the score: KIND:CLAIM:STANDING, see
+                     docs/http-api.md#provenance), and error for a file that cannot be read (the others are scored
+                     nevertheless). A path that a spreadsheet would take for a formula begins with ./ here
   faces.csv          with --per-face: one row per scored face
   left_out.csv       every other file below FOLDER, and why it was left out
   predictions.json   the model, its error rates and the counts
@@ -38,6 +39,7 @@ from typing import Any, NoReturn, get_args
 
 from detector_core import storage
 from detector_core.errors import BadConfig
+from detector_core.images import provenance
 from detector_core.networks import artifacts
 from detector_core.registry import starter, versions
 from jobs.common import cli
@@ -66,6 +68,9 @@ def main(argv: list[str] | None = None) -> NoReturn:
         "portraits; auto: on, unless the model was trained on generated demo data [auto]",
     )
     parser.add_argument("--per-face", action="store_true", help="with --out: also write faces.csv")
+    parser.add_argument(
+        "--signers", metavar="FILE", help="certificates (PEM) of signers whose C2PA signatures are trusted"
+    )
     parser.add_argument("--explain", action="store_true", help="of single files: write FILE.heatmap.png")
     cli.run(job, parser.parse_args(argv))
 
@@ -85,6 +90,7 @@ def job(arguments: argparse.Namespace) -> dict[str, Any] | Iterator[dict[str, An
             device,
             faces=arguments.faces,
             per_face=arguments.per_face,
+            signers=provenance.read_signers(arguments.signers) if arguments.signers else "",
         )
     from jobs.scoring.single import predict_each  # FastAPI and the runtime of the model
 
@@ -94,6 +100,7 @@ def job(arguments: argparse.Namespace) -> dict[str, Any] | Iterator[dict[str, An
         device,
         faces=arguments.faces,
         explain=arguments.explain,
+        signers_file=arguments.signers,
     )
 
 

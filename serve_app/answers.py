@@ -1,11 +1,13 @@
 """Forms the answers about an image and about a clip, for HTTP and for ``jobs.predict``."""
 
+from serve_app import clips
 from serve_app.clips import ClipPrediction, DecodedClip
 from serve_app.middleware import RequestTimings
 from serve_app.pipeline import DecodedImage, ImagePrediction
 from serve_app.schemas import (
     ImageTiming,
     ModelRef,
+    ProvenanceClaim,
     Result,
     Size,
     Thresholds,
@@ -37,12 +39,12 @@ def image_result(
         request_id=identifier,
         timing_ms=ImageTiming(**{stage: round(1000 * seconds, 2) for stage, seconds in stages.items()}),
         receipt=receipt,
+        provenance=[ProvenanceClaim.of(claim) for claim in image.provenance],
     )
 
 
 def clip_answer(clip: DecodedClip, prediction: ClipPrediction, identifier: str, timings: RequestTimings) -> VideoAnswer:
     """The answer about the clip of the request ``identifier``."""
-    warnings = [*model_warnings(prediction.model), *(warning for frame in clip.frames for warning in frame.warnings)]
     return VideoAnswer(
         duration_s=round(clip.duration_s, 3),
         frames=prediction.frames,
@@ -52,9 +54,10 @@ def clip_answer(clip: DecodedClip, prediction: ClipPrediction, identifier: str, 
         scored_frames=prediction.scored_frames,
         thresholds=Thresholds.of(prediction.model),
         model=ModelRef.of(prediction.model),
-        warnings=list(dict.fromkeys(warnings)),
+        warnings=clips.warnings(clip, prediction.model),
         request_id=identifier,
         timing_ms=timing(timings),
+        provenance=[ProvenanceClaim.of(claim) for claim in clip.provenance],
     )
 
 

@@ -8,24 +8,29 @@ from dataclasses import dataclass
 from detector_core.errors import BadVideo, TooCostly, VideoTooCostly, VideoTooLarge
 from detector_core.evaluation import calibration
 from detector_core.evaluation.calibration import NO_FACE, UNCERTAIN
-from detector_core.images import sandbox, video
+from detector_core.images import provenance, sandbox, video
 from detector_core.images.decoder import BYTES_PER_PIXEL
+from detector_core.images.provenance import Claim
 from detector_core.labels import FAKE, REAL
 from detector_core.registry.predictor import ModelInfo
 from serve_app.decode_pool import Job
 from serve_app.errors import Refusal
 from serve_app.pipeline import DecodedImage, ImagePrediction, find_crops
-from serve_app.schemas import FrameAnswer, Verdict, as_verdict
+from serve_app.schemas import FrameAnswer, ImageWarning, Verdict, as_verdict, model_warnings
 from serve_app.settings import Limits
 
 
 @dataclass(frozen=True, kw_only=True)
 class DecodedClip:
-    """The frames of a clip that are shown at the sampled moments, in order, and the moments of each, in seconds."""
+    """The frames of a clip that are shown at the sampled moments, in order, and the moments of each, in seconds.
+
+    ``provenance`` is what the file says about where it comes from.
+    """
 
     duration_s: float
     moments_s: tuple[tuple[float, ...], ...]
     frames: tuple[DecodedImage, ...]
+    provenance: tuple[Claim, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +53,14 @@ class ClipPrediction:
 
 
 def decode_clip(
-    job: Job, data: bytes, model: ModelInfo, limits: Limits, count: int, search_faces: bool, deadline: float
+    job: Job,
+    data: bytes,
+    model: ModelInfo,
+    limits: Limits,
+    count: int,
+    search_faces: bool,
+    deadline: float,
+    signers: str = "",
 ) -> DecodedClip:
     """Samples evenly spaced moments of a clip and finds the crops in the frame that is shown at each.
 
@@ -58,6 +70,7 @@ def decode_clip(
         count: how many moments to sample.
         search_faces: whether faces are searched.
         deadline: when to give up decoding, on the clock of :func:`time.monotonic`.
+        signers: see :func:`detector_core.images.provenance.read`.
 
     Raises:
         Refusal: 400 for a file that is not a clip, 413 for a clip that is too long or takes too much CPU time.
@@ -79,13 +92,21 @@ def decode_clip(
                     crops = find_crops(frame.image_HWC, model, limits, search_faces, frame.warnings, decode_s)
                 frames.append(crops)
                 started = time.perf_counter()
-            return DecodedClip(duration_s=clip.duration_s, moments_s=tuple(moments_s), frames=tuple(frames))
+            duration_s = clip.duration_s
+        claims = provenance.read(data, signers=signers, budget=job.budget, cancellation=job)
+        return DecodedClip(duration_s=duration_s, moments_s=tuple(moments_s), frames=tuple(frames), provenance=claims)
     except TooCostly as error:
         raise Refusal(413, f"the clip is too costly: {error}", budget="cpu") from None
     except VideoTooLarge as error:
         raise Refusal(413, str(error), budget="cpu" if isinstance(error, VideoTooCostly) else "") from None
     except BadVideo as error:
         raise Refusal(400, str(error), "not_a_video") from None
+
+
+def warnings(clip: DecodedClip, model: ModelInfo) -> list[ImageWarning]:
+    """The warnings about a clip: those of its model and of all frames, each once."""
+    found = [*model_warnings(model), *(warning for frame in clip.frames for warning in frame.warnings)]
+    return list(dict.fromkeys(found))
 
 
 def combine(clip: DecodedClip, predictions: list[ImagePrediction], model: ModelInfo) -> ClipPrediction:

@@ -43,10 +43,11 @@ class LocalService:
     Args:
         predictor: the model.
         faces: whether to look for faces; ``auto`` unless the model was trained on generated demo data.
+        signers_file: certificates of trusted signers (PEM).
     """
 
-    def __init__(self, predictor: Predictor, faces: Faces = "auto") -> None:
-        settings = HttpSettings(formats=list(get_args(Format)))
+    def __init__(self, predictor: Predictor, faces: Faces = "auto", signers_file: str | None = None) -> None:
+        settings = HttpSettings(formats=list(get_args(Format)), signers_file=signers_file)
         self._service = DetectionService(LocalModel(predictor), lambda: predictor.info, settings)
         self._faces = faces
 

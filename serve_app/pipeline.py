@@ -16,10 +16,11 @@ from PIL import Image
 
 from detector_core.errors import BadConfig
 from detector_core.evaluation.calibration import NO_FACE, UNCERTAIN
-from detector_core.images import align, faces, quality
+from detector_core.images import align, faces, provenance, quality
 from detector_core.images.decode import Heat, Pixels
 from detector_core.images.faces import Box, Face, Search
 from detector_core.images.preprocess import square
+from detector_core.images.provenance import Claim
 from detector_core.labels import FAKE, REAL
 from detector_core.registry.predictor import ModelInfo, Prediction
 from serve_app.decode_pool import Job, gather
@@ -73,6 +74,7 @@ class DecodedImage:
         faces_left_out: boxes of the faces that were found but are not among the crops, because there are too many.
         searched_all: False in a crowd, of which only the larger faces were searched.
         decode_s, faces_s: seconds spent on decoding, and on finding faces and cropping.
+        provenance: what the file says about where it comes from; nothing that is predicted depends on it.
     """
 
     width: int
@@ -83,6 +85,7 @@ class DecodedImage:
     warnings: tuple[ImageWarning, ...]
     decode_s: float
     faces_s: float
+    provenance: tuple[Claim, ...] = ()
 
     @property
     def has_unscored_faces(self) -> bool:
@@ -111,12 +114,19 @@ class ImagePrediction:
 
 
 def decode_image(
-    job: Job, data: bytes, model: ModelInfo, limits: Limits, accepted: Collection[str], search_faces: bool
+    job: Job,
+    data: bytes,
+    model: ModelInfo,
+    limits: Limits,
+    accepted: Collection[str],
+    search_faces: bool,
+    signers: str = "",
 ) -> DecodedImage:
-    """Decodes an uploaded image and finds the crops to predict.
+    """Decodes an uploaded image, finds the crops to predict, and reads what the file says about its origin.
 
     Args:
         accepted: the formats that the service accepts.
+        signers: see :func:`detector_core.images.provenance.read`.
 
     Raises:
         BadImage: it cannot be decoded within the job's budget.
@@ -126,7 +136,9 @@ def decode_image(
         started = time.perf_counter()
         decoded = image.decode()
         flags, decode_s = quality.file_flags(decoded), time.perf_counter() - started
-        return find_crops(decoded.image_HWC, model, limits, search_faces, flags, decode_s)
+        crops = find_crops(decoded.image_HWC, model, limits, search_faces, flags, decode_s)
+    claims = provenance.read(data, signers=signers, budget=job.budget, cancellation=job)
+    return replace(crops, provenance=claims)
 
 
 def find_crops(

@@ -1,12 +1,14 @@
 """The schemas of all answers over HTTP but errors (:mod:`serve_app.errors`)."""
 
+import dataclasses
 from collections.abc import Sequence
-from typing import Literal, Self, get_args
+from typing import Any, Literal, Self, get_args
 
 from pydantic import BaseModel, Field
 
 from detector_core.data import feedback
 from detector_core.images.faces import Box
+from detector_core.images.provenance import Claim, Kind, Says, Standing
 from detector_core.registry.predictor import ModelInfo
 
 Label = Literal["real", "fake"]
@@ -116,6 +118,38 @@ class TagAnswer(BaseModel):
         return cls(label=label, id=donation.id, new=donation.is_new, message=message)
 
 
+class ProvenanceClaim(BaseModel):
+    """One thing that the file says about where it comes from. It is no part of ``p_fake`` or the verdict."""
+
+    kind: Kind = Field(
+        description="c2pa: a C2PA manifest (Content Credentials); iptc: IPTC's digital source type in XMP; "
+        "generator_text: settings that a generator wrote into the file; camera: EXIF data of a camera"
+    )
+    says: Says = Field(description="what it claims the image to be")
+    standing: Standing = Field(
+        description="listed_signer: a valid signature of a signer on the operator's list; signed: a valid signature of "
+        "a signer who may be anybody; unsigned: anybody can have written it; broken: the signature does not match, the "
+        "file was changed after it was signed, or the claim cannot be read"
+    )
+    tool: str | None = Field(None, description="the program or camera that it names")
+    signer: str | None = Field(None, description="the organization in the signer's certificate")
+    source_type: str | None = Field(None, description="IPTC's code, such as trainedAlgorithmicMedia")
+    date: str | None = Field(None, description="when it was signed or taken, as the file says")
+    problem: str | None = Field(None, description="why it is broken")
+
+    @classmethod
+    def of(cls, claim: Claim) -> Self:
+        """The schema of a claim."""
+        return cls(**dataclasses.asdict(claim))
+
+
+_PROVENANCE: Any = Field(
+    [],
+    description="what the file says about where it comes from, separate from the score. An empty list says nothing: "
+    "most files have no such statement, and anybody can remove one",
+)
+
+
 class Result(BaseModel):
     """The answer about one image."""
 
@@ -152,6 +186,7 @@ class Result(BaseModel):
     receipt: str | None = Field(
         None, description="send it with feedback about this answer; null if the service accepts no feedback"
     )
+    provenance: list[ProvenanceClaim] = _PROVENANCE
 
 
 class Timing(BaseModel):
@@ -198,6 +233,7 @@ class VideoAnswer(BaseModel):
     request_id: str
     timing_ms: Timing
     retained: Literal[False] = Field(False, description="always false: the clip is not kept")
+    provenance: list[ProvenanceClaim] = _PROVENANCE
 
 
 class FeedbackAnswer(BaseModel):

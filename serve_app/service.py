@@ -19,7 +19,7 @@ from detector_core.errors import (
     TooManyPixels,
     UnsupportedFormat,
 )
-from detector_core.images import decoder
+from detector_core.images import decoder, provenance
 from detector_core.images import faces as face_search
 from detector_core.images.budget import CpuBudget
 from detector_core.registry.predictor import ModelInfo, blank_image
@@ -50,12 +50,13 @@ class DetectionService:
         settings: how the operator runs the service.
 
     Raises:
-        BadConfig: the feedback folder cannot be written to.
+        BadConfig: the feedback folder cannot be written to, or ``signers_file`` cannot be read.
     """
 
     def __init__(self, client: ModelClient, model: Callable[[], ModelInfo], settings: HttpSettings) -> None:
         self.settings, self._model = settings, model
         self._client = HealthTracked(client)
+        self._signers = provenance.read_signers(settings.signers_file) if settings.signers_file else ""
         self._image_pool, self._clip_pool = DecodePool(), DecodePool()
         self._readiness = Readiness(self._client, self._warm_up)
         self._store: feedback.Store | None = None
@@ -70,12 +71,14 @@ class DetectionService:
     ) -> list[tuple[DecodedImage, ImagePrediction]]:
         """Predicts all images of a request concurrently; results are in their order. Raises Refusal, Unavailable."""
         model, limits = self._model(), self.settings.limits
-        budget, accepted = CpuBudget(limits.cpu_s), self.settings.formats
+        budget, accepted, signers = CpuBudget(limits.cpu_s), self.settings.formats, self._signers
         search_faces = self._searches(faces, model)
 
         async def decode(data: bytes, index: int) -> DecodedImage:
             try:
-                return await self._image_pool.run(budget, decode_image, data, model, limits, accepted, search_faces)
+                return await self._image_pool.run(
+                    budget, decode_image, data, model, limits, accepted, search_faces, signers
+                )
             except BadImage as error:
                 raise as_refusal(error, f"image {index + 1} of {len(files)}: " if len(files) > 1 else "") from None
 
@@ -97,7 +100,7 @@ class DetectionService:
         limits, budget = self.settings.limits, CpuBudget(self.settings.limits.video_cpu_s)
         try:
             clip = await self._clip_pool.run(
-                budget, clips.decode_clip, data, model, limits, frames, search_faces, deadline
+                budget, clips.decode_clip, data, model, limits, frames, search_faces, deadline, self._signers
             )
         finally:
             timings.cpu_s += budget.used
@@ -203,7 +206,8 @@ class DetectionService:
     async def _warm_up(self) -> None:
         """Makes one prediction, and loads the face detector if requests need it."""
         model = self._model()
-        await asyncio.to_thread(decoder.CHILDREN.warm_up)
+        for children in (decoder.CHILDREN, provenance.CHILDREN):
+            await asyncio.to_thread(children.warm_up)
         if self._searches("auto", model):
             await asyncio.to_thread(face_search.warm_up)
         await self._client.predict(blank_image(model))

@@ -111,6 +111,12 @@ class HttpSettings(Frozen):
         [], description="Addresses or networks of proxies whose `X-Forwarded-For` header is trusted."
     )
     cors_origins: list[str] = Field([], description="Origins whose web pages may call the service (CORS).")
+    signers_file: str | None = Field(
+        None,
+        description="File with the certificates (PEM) of those whose signatures are trusted in `provenance`, such as "
+        "the C2PA trust list. Without it, a valid signature is `signed`, never `listed_signer`. On a cluster the file "
+        "must exist at this path on every node.",
+    )
     feedback_folder: str | None = Field(
         None, description="Folder for the images that users send as feedback. Without it, feedback is off."
     )

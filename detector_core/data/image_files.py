@@ -1,12 +1,15 @@
-"""Reads image files for jobs that go through many of them."""
+"""Reads files for jobs that go through many of them."""
 
 from detector_core import storage
 from detector_core.errors import BadData, BadImage
-from detector_core.images import formats, structure
+from detector_core.images import formats, structure, video
 
 
-def read(root: str, path: str) -> bytes:
+def read(root: str, path: str, *, clips: bool = False) -> bytes:
     """Reads the file ``path`` below a folder or URI, but only its head if that is not the head of an image.
+
+    Args:
+        clips: also read the clips.
 
     Raises:
         NotAnImage: the file is not an image.
@@ -18,7 +21,7 @@ def read(root: str, path: str) -> bytes:
     try:
         with filesystem.open_input_stream(located) as stream:
             head = bytes(stream.read(formats.HEAD_BYTES))
-            if head and formats.identify(head) is None:
+            if head and formats.identify(head) is None and not (clips and video.container_of(head)):
                 raise structure.not_an_image()
             return head + bytes(stream.read())
     except (FileNotFoundError, PermissionError) as error:

@@ -18,11 +18,13 @@ import traceback
 import warnings
 import zlib
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final, Literal
 from xml.etree import ElementTree
 
 from PIL import Image
 
+from detector_core.errors import BadConfig
 from detector_core.images import child as children
 from detector_core.images import statements
 from detector_core.images.budget import CpuBudget, OverBudget
@@ -67,6 +69,7 @@ _GENERATORS: Final = (
     ("Software", r"^NovelAI$", "NovelAI"),
 )
 """The name of a text of a PNG, what must be in it, and the program that writes it."""
+_KEYWORDS: Final = {_XMP_KEYWORD, *(keyword for keyword, _, _ in _GENERATORS)}
 _MAKE, _MODEL, _EXIF, _TAKEN, _COMMENT = 271, 272, 0x8769, 0x9003, 0x9286
 
 
@@ -138,6 +141,23 @@ def read(
 def _unreadable(found: Statements, problem: str) -> Claim:
     kind: Kind = "c2pa" if found.media_type else "iptc" if found.xmp else "camera" if found.exif else "generator_text"
     return Claim(kind=kind, standing="broken", problem=problem)
+
+
+def read_signers(file: str) -> str:
+    """The certificates in a file of trusted signers, as PEM. Raises BadConfig if there are none."""
+    import c2pa
+
+    try:
+        signers = Path(file).read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadConfig(f"the list of signers {file} cannot be read: {error}") from None
+    try:
+        if "-----BEGIN CERTIFICATE-----" not in signers:
+            raise BadConfig(f"the list of signers {file} has no certificate: give a file of certificates in PEM")
+        _context(signers)
+    except c2pa.C2paError as error:
+        raise BadConfig(f"the list of signers {file} cannot be used: {error}") from None
+    return signers
 
 
 def read_here(data: bytes, signers: str = "") -> list[Claim]:
@@ -228,8 +248,10 @@ def _iptc(xmp: bytes) -> Claim | None:
 
 
 def _text(name: bytes, content: bytes) -> tuple[str, str]:
-    """The keyword and the text of a chunk of a PNG; an empty text if it cannot be unpacked."""
+    """The keyword and the text of a chunk of a PNG; empty if it says nothing, or cannot be unpacked."""
     keyword, _, rest = content.partition(b"\0")
+    if keyword.decode("latin-1") not in _KEYWORDS:
+        return "", ""
     packed = name == b"zTXt"
     if name == b"iTXt":
         packed, rest = rest[:1] == b"\1", rest[2:].partition(b"\0")[2].partition(b"\0")[2]
@@ -289,10 +311,19 @@ def _words(value: object) -> str | None:
     return text.strip() or None
 
 
+def _load_readers() -> None:  # pragma: no cover - as child
+    """Reads EXIF in every encoding once, after which Python opens no further files."""
+    _context("")
+    for head, encoding in ((b"ASCII\0\0\0", "utf-8"), (b"UNICODE\0", "utf-16-le"), (b"UNICODE\0", "utf-16-be")):
+        exif = Image.Exif()
+        exif.get_ifd(_EXIF)[_COMMENT] = head + "text".encode(encoding)
+        assert _exif(exif.tobytes())["comment"] == "text"
+
+
 def child() -> None:  # pragma: no cover - runs in a child process, which cannot write a coverage file
     """The child's main function: reads files from stdin, writes their claims to stdout."""
     stdin, stdout = sys.stdin.buffer, sys.stdout.buffer
-    _context("")
+    _load_readers()
     memory = MemoryLimit()
     stdout.write(message(ready=True))
     stdout.flush()

@@ -1,5 +1,6 @@
 """Scoring of whole folders on Ray: chunk by chunk, with what is done kept until the table is written."""
 
+import hashlib
 import json
 import re
 from typing import Any
@@ -16,7 +17,7 @@ from detector_core.registry.predictor import ModelInfo, describe
 from jobs.common import cli
 from jobs.common.chunks import CHUNK_IMAGES, ChunkStore, map_chunks
 from jobs.common.cluster import check_resources, connect
-from jobs.scoring.rows import FORMAT, predict_files
+from jobs.scoring.rows import FORMAT, Task, predict_files
 from serve_app.schemas import FaceAnswer
 from serve_app.settings import Faces
 
@@ -26,7 +27,7 @@ FORMULA = re.compile(r"[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
 
 
 def predict_folder(
-    source: str, location: str, out: str, device: str, *, faces: Faces, per_face: bool
+    source: str, location: str, out: str, device: str, *, faces: Faces, per_face: bool, signers: str = ""
 ) -> dict[str, Any]:
     """Lists the images, predicts chunk by chunk, sorts and saves; returns the result of the job.
 
@@ -35,22 +36,23 @@ def predict_folder(
         device: ``cpu`` or ``cuda``.
         faces: as in a request to the service.
         per_face: also write a table with a row for every scored face.
+        signers: certificates of trusted signers, as PEM.
     """
     model = describe(versions.fetch(location))
     index = scan_unlabeled(source)
     paths = index.frame["path"].tolist()
     cli.say(f"{len(paths):,} files below {index.root}, model {model.version}")
     chunks = [paths[start : start + CHUNK_IMAGES] for start in range(0, len(paths), CHUNK_IMAGES)]
-    store = ChunkStore(out, f"{index.key}-{model.version}-{device}-{faces}-{FORMAT}")
+    settings = hashlib.sha256(f"{device} {faces} {signers}".encode()).hexdigest()[:8]
+    store = ChunkStore(out, f"{index.key}-{model.version}-{settings}-{FORMAT}")
     stored = store.done()
     gpus = int(device != "cpu")
     todo = [number for number in range(len(chunks)) if number not in stored]
     with connect(), tqdm(total=len(paths), initial=sum(len(chunks[n]) for n in stored), unit=" files") as bar:
         check_resources(cpus=1, gpus=gpus, purpose="jobs.predict")
+        work = Task(version=location, device=device, faces=faces, root=index.root, signers=signers)
         task = ray.remote(num_cpus=1, num_gpus=gpus)(predict_files)
-        for position, predictions in map_chunks(
-            task, [(location, device, faces, index.root, chunks[number]) for number in todo]
-        ):
+        for position, predictions in map_chunks(task, [(work, chunks[number]) for number in todo]):
             store.write(todo[position], predictions)
             bar.update(len(predictions))
     result = write(out, store.read(len(chunks)), index, model, device, per_face)

@@ -1,24 +1,35 @@
-"""What each worker of ``jobs.predict --out`` does: a row for every file, from the pipeline of the service."""
+"""What each worker of ``jobs.predict --out`` does: a row for every file, from the pipeline of the service.
+
+Files are decoded as in the service: with its limits, and in child processes where it uses them.
+"""
 
 import functools
 import json
-from typing import Any
+import time
+from dataclasses import dataclass
+from typing import Any, get_args
 
 import pandas as pd
 
 from detector_core.data import image_files
 from detector_core.errors import BadImage, NotAnImage
-from detector_core.images import quality
-from detector_core.images.decode import decode_file
+from detector_core.images import formats
+from detector_core.images.budget import CpuBudget
+from detector_core.images.provenance import Claim
 from detector_core.registry import versions
 from detector_core.registry.predictor import ModelInfo, Prediction, Predictor
+from serve_app import clips
+from serve_app.clips import DecodedClip
+from serve_app.decode_pool import DecodePool, Job
+from serve_app.errors import Refusal
 from serve_app.model_schemas import searches_faces
-from serve_app.pipeline import DecodedImage, decide, find_crops
+from serve_app.pipeline import DecodedImage, decide, decode_image
 from serve_app.schemas import model_warnings
-from serve_app.settings import Faces, Limits
+from serve_app.settings import Faces, Format, HttpSettings
 
 BATCH = 32
-LIMITS = Limits()
+SETTINGS = HttpSettings(formats=list(get_args(Format)))
+LIMITS = SETTINGS.limits
 COLUMNS = {
     "path": "str",
     "verdict": "str",
@@ -27,66 +38,102 @@ COLUMNS = {
     "faces": "Int64",
     "crop_box": "str",
     "warnings": "str",
+    "provenance": "str",
     "error": "str",
     "left_out": "str",
     "scored_faces": "str",
 }
-FORMAT = 3
+FORMAT = 4
 """Of the rows that an interrupted job leaves; raised with every change of them, so that older rows are not read."""
 
 
-def predict_files(version: str, device: str, faces: Faces, root: str, paths: list[str]) -> pd.DataFrame:
-    """Predicts images as the service does; a file that cannot be read gets an error instead of a verdict.
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """What is the same for every chunk of files.
 
-    Args:
+    Attributes:
         version: folder or URI of a model.
+        device: ``cpu`` or ``cuda``.
         faces: as in a request to the service.
         root: folder or URI that the paths are relative to.
+        signers: certificates of trusted signers, as PEM.
+    """
+
+    version: str
+    device: str
+    faces: Faces
+    root: str
+    signers: str = ""
+
+
+def predict_files(task: Task, paths: list[str]) -> pd.DataFrame:
+    """Predicts images and clips as the service does; a file that cannot be read gets an error instead of a verdict.
 
     Returns:
-        One row per path, in order, with COLUMNS. ``logit`` is that of the decisive crop; ``faces`` the number of scored
-        faces, missing if none was searched; ``crop_box`` the decisive part and ``warnings`` the names of the service's
-        warnings, both separated by spaces; ``error`` says why an image cannot be read, ``left_out`` why the file is not
-        an image; ``scored_faces`` is the ``faces`` of the service's answer as JSON.
+        One row per path, in order, with COLUMNS. ``logit`` is that of the decisive crop of an image; ``faces`` the
+        number of scored faces, missing for a clip or if none was searched; ``crop_box`` the decisive part of an image
+        and ``warnings`` the names of the service's warnings, both separated by spaces; ``provenance`` what the file
+        says about its origin, as KIND:CLAIM:STANDING separated by spaces; ``error`` says why a file cannot be read,
+        ``left_out`` why it is neither an image nor a clip; ``scored_faces`` is the ``faces`` of the service's answer
+        as JSON.
 
     Raises:
         BrokenArtifact: the model is incomplete or damaged.
         BadData: the storage fails.
     """
-    predictor = _load_predictor(version, device)
-    search_faces = searches_faces(faces, predictor.info)
+    predictor = _load_predictor(task.version, task.device)
     rows: list[dict[str, Any]] = []
     for start in range(0, len(paths), BATCH):
-        rows += _predict_batch(predictor, root, paths[start : start + BATCH], search_faces)
+        rows += _predict_batch(predictor, task, paths[start : start + BATCH])
     return pd.DataFrame(rows, columns=list(COLUMNS)).astype(COLUMNS)
 
 
-def _predict_batch(predictor: Predictor, root: str, paths: list[str], search_faces: bool) -> list[dict[str, Any]]:
+def _predict_batch(predictor: Predictor, task: Task, paths: list[str]) -> list[dict[str, Any]]:
     """The rows of a few files, whose crops take the same forward passes. Raises BadData."""
-    read = [_read(root, path, predictor.info, search_faces) for path in paths]
-    crops = [crop.image_SSC for image in read if isinstance(image, DecodedImage) for crop in image.crops]
+    search_faces = searches_faces(task.faces, predictor.info)
+    read = [_read(task, path, predictor.info, search_faces) for path in paths]
+    crops = [crop.image_SSC for decoded in read for image in _images(decoded) for crop in image.crops]
     predictions = iter(predictor.predict(crops))
     rows = []
-    for path, image in zip(paths, read, strict=True):
+    for path, decoded in zip(paths, read, strict=True):
         row: dict[str, Any] = {"path": path}
-        if isinstance(image, DecodedImage):
-            row |= _row(image, [next(predictions) for _ in image.crops], predictor.info, search_faces)
+        scored = [[next(predictions) for _ in image.crops] for image in _images(decoded)]
+        if isinstance(decoded, DecodedImage):
+            row |= _image_row(decoded, scored[0], predictor.info, search_faces)
+        elif isinstance(decoded, DecodedClip):
+            row |= _clip_row(decoded, scored, predictor.info)
         else:
-            row["left_out" if isinstance(image, NotAnImage) else "error"] = str(image)
+            row["left_out" if isinstance(decoded, NotAnImage) else "error"] = str(decoded)
         rows.append(row)
     return rows
 
 
-def _read(root: str, path: str, model: ModelInfo, search_faces: bool) -> DecodedImage | BadImage:
-    """The crops of an image, or why it cannot be read. Raises BadData."""
+def _read(task: Task, path: str, model: ModelInfo, search_faces: bool) -> DecodedImage | DecodedClip | BadImage:
+    """The crops of an image or a clip, or why it cannot be read. Raises BadData."""
     try:
-        decoded = decode_file(image_files.read(root, path))
+        data = image_files.read(task.root, path, clips=True)
+        if data and formats.identify(data[: formats.HEAD_BYTES]) is None:
+            job = Job(_pool(), CpuBudget(LIMITS.video_cpu_s))
+            deadline = time.monotonic() + SETTINGS.timeout_s
+            return clips.decode_clip(job, data, model, LIMITS, LIMITS.frames, search_faces, deadline, task.signers)
+        job = Job(_pool(), CpuBudget(LIMITS.cpu_s))
+        return decode_image(job, data, model, LIMITS, SETTINGS.formats, search_faces, task.signers)
+    except Refusal as refusal:  # of a clip
+        return BadImage(str(refusal.detail))
     except BadImage as error:
         return error
-    return find_crops(decoded.image_HWC, model, LIMITS, search_faces, quality.file_flags(decoded))
 
 
-def _row(image: DecodedImage, predictions: list[Prediction], model: ModelInfo, search_faces: bool) -> dict[str, Any]:
+def _images(decoded: DecodedImage | DecodedClip | BadImage) -> tuple[DecodedImage, ...]:
+    """The image, or the frames of a clip."""
+    if isinstance(decoded, DecodedClip):
+        return decoded.frames
+    return (decoded,) if isinstance(decoded, DecodedImage) else ()
+
+
+def _image_row(
+    image: DecodedImage, predictions: list[Prediction], model: ModelInfo, search_faces: bool
+) -> dict[str, Any]:
     decided = decide(image, predictions, model)
     return {
         "verdict": decided.verdict,
@@ -95,8 +142,30 @@ def _row(image: DecodedImage, predictions: list[Prediction], model: ModelInfo, s
         "faces": len(decided.faces) if search_faces else None,
         "crop_box": " ".join(map(str, decided.crop.box)) if decided.crop else None,
         "warnings": " ".join([*model_warnings(model), *image.warnings]),
+        "provenance": _provenance(image.provenance),
         "scored_faces": json.dumps([face.model_dump(mode="json") for face in decided.faces]),
     }
+
+
+def _clip_row(clip: DecodedClip, predictions: list[list[Prediction]], model: ModelInfo) -> dict[str, Any]:
+    frames = [decide(frame, scored, model) for frame, scored in zip(clip.frames, predictions, strict=True)]
+    combined = clips.combine(clip, frames, model)
+    return {
+        "verdict": combined.verdict,
+        "p_fake": combined.p_fake,
+        "warnings": " ".join(clips.warnings(clip, model)),
+        "provenance": _provenance(clip.provenance),
+    }
+
+
+def _provenance(claims: tuple[Claim, ...]) -> str:
+    return " ".join(f"{claim.kind}:{claim.says}:{claim.standing}" for claim in claims)
+
+
+@functools.cache
+def _pool() -> DecodePool:
+    """Whose memory the files of this process share."""
+    return DecodePool(threads=1)
 
 
 @functools.lru_cache(maxsize=1)

@@ -26,7 +26,7 @@ TINT, STRENGTH = (255, 90, 0), 0.6
 
 
 def predict_each(
-    sources: list[str], location: str, device: str, *, faces: Faces, explain: bool
+    sources: list[str], location: str, device: str, *, faces: Faces, explain: bool, signers_file: str | None = None
 ) -> Iterator[dict[str, Any]]:
     """Yields the answer about each file: ``path``, then what the service says, or ``error`` instead.
 
@@ -34,12 +34,13 @@ def predict_each(
         sources: files or URIs, or ``-`` for stdin.
         location: folder or URI of the model.
         device: ``cpu`` or ``cuda``.
+        signers_file: certificates of trusted signers (PEM).
         explain: also write the heat map of every image beside it, as ``FILE.heatmap.png``.
 
     Raises:
         BadData: at the end, if files could not be scored.
     """
-    service = LocalService(Predictor(versions.fetch(location), device=device), faces)
+    service = LocalService(Predictor(versions.fetch(location), device=device), faces, signers_file)
     failed = []
     with asyncio.Runner() as runner:
         for source in sources:

@@ -2,6 +2,7 @@
 
 import { LANGUAGES, TEXTS } from "./texts.js";
 import { MORE } from "./texts_more.js";
+import { ORIGIN } from "./texts_origin.js";
 
 const CHOICE = "language"; // remembered for this tab only
 const bound = new WeakMap(); // element -> { attribute or "": [key, values] }
@@ -14,7 +15,7 @@ export const currentLanguage = () => language;
 
 /** The text of a key. Values may be functions, which are called each time, so that numbers follow the language. */
 export function text(key, values = {}) {
-  const template = (TEXTS[key] ?? MORE[key])?.[LANGUAGES.indexOf(language)] ?? key;
+  const template = (TEXTS[key] ?? MORE[key] ?? ORIGIN[key])?.[LANGUAGES.indexOf(language)] ?? key;
   return template.replace(/\{(\w+)\}/g, (_, name) => (typeof values[name] === "function" ? values[name]() : values[name]));
 }
 

@@ -9,6 +9,7 @@ import { feedbackPart } from "./feedback.js";
 import { heatPart } from "./heat.js";
 import { setText, text } from "./i18n.js";
 import { kindOf } from "./intake.js";
+import { originPart } from "./origin.js";
 import { Overlay } from "./overlay.js";
 import { saveButton } from "./save.js";
 import { faceChoice, headline, notes, ofHundred, score } from "./verdict.js";
@@ -116,6 +117,7 @@ export class Picture extends Card {
         choice,
         about,
         hasScore && isShown && heatPart(this.#file, this.#overlay, this),
+        originPart(result.provenance),
         saveButton(this, { file: this.#file, image }),
         make(
           "div",

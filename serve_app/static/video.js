@@ -5,6 +5,7 @@ import { Card } from "./card.js";
 import { announce, announceText, button, make } from "./dom.js";
 import { checkBytes } from "./errors.js";
 import { setText, seconds, text } from "./i18n.js";
+import { originPart } from "./origin.js";
 import { saveButton } from "./save.js";
 import { clipPart } from "./timeline.js";
 
@@ -125,7 +126,7 @@ export class Video extends Card {
       this.markDemo(answer);
       const image = () => (this.#video.videoWidth ? this.#frame().toDataURL("image/jpeg", 0.9) : null);
       const save = saveButton(this, { file: this.#file, image });
-      this.#clip.replaceChildren(clipPart(answer, (time) => this.#seek(time)), save);
+      this.#clip.replaceChildren(clipPart(answer, (time) => this.#seek(time)), originPart(answer.provenance), save);
       announce(this.title + ":", text(`clip.${answer.verdict}`));
     };
     return this.run((progress) => detectVideo(this.#file, progress), { ...options, onAnswer });

@@ -1,6 +1,7 @@
 """jobs.predict: files and folders get the scores of the service, broken images are named, no chunk is repeated."""
 
 import functools
+import hashlib
 import io
 import json
 from pathlib import Path
@@ -17,7 +18,7 @@ from detector_core.registry.predictor import Predictor
 from jobs.common.chunks import ChunkStore
 from jobs.predict import main
 from jobs.scoring.bulk import FACES, LEFT_OUT, SUMMARY, TABLE, face_table, not_a_formula
-from jobs.scoring.rows import FORMAT, predict_files
+from jobs.scoring.rows import FORMAT, Task, predict_files
 from tests.conftest import image_bytes
 from tests.support.models import save_model
 
@@ -58,8 +59,11 @@ def test_every_image_gets_the_verdict_of_the_service_and_finished_chunks_are_not
 ) -> None:
     live, index = versions.live(models), scan_unlabeled(str(uploads))
     paths = index.frame["path"].tolist()
-    marked = predict_files(str(live), "cpu", "auto", index.root, paths[:256]).assign(logit=7.0)
-    ChunkStore(str(tmp_path / "out"), f"{index.key}-{live.name}-cpu-auto-{FORMAT}").write(0, marked)
+    marked = predict_files(Task(version=str(live), device="cpu", faces="auto", root=index.root), paths[:256]).assign(
+        logit=7.0
+    )
+    settings = hashlib.sha256(b"cpu auto ").hexdigest()[:8]
+    ChunkStore(str(tmp_path / "out"), f"{index.key}-{live.name}-{settings}-{FORMAT}").write(0, marked)
 
     code, result, err = predict(uploads, "--models", models, "--out", tmp_path / "out", "--per-face")
     assert code == 0, err

@@ -13,7 +13,8 @@ from detector_core.images.decode import decode
 from detector_core.registry.predictor import Predictor
 from serve_app.errors import Unavailable
 from serve_app.settings import Limits
-from tests.support.http_service import JPEG, LIMITS, FailingClient, image_bytes, make_app, status_and_code
+from tests.support import provenance
+from tests.support.http_service import JPEG, LIMITS, FailingClient, encode, image_bytes, make_app, status_and_code
 from tests.support.models import SIZE, save_model
 
 
@@ -51,6 +52,34 @@ def test_only_the_answers_of_a_demo_model_are_marked(tmp_path: Path) -> None:
     trained_on_photos = Predictor(save_model(tmp_path / "photos-v1", generated=False))
     client = TestClient(make_app(trained_on_photos, faces="off"))
     assert client.post("/v1/detect", content=image_bytes(), headers=JPEG).json()["results"][0]["warnings"] == []
+
+
+def test_provenance_is_answered_and_never_changes_a_score(
+    client: TestClient, predictor: Predictor, tmp_path: Path
+) -> None:
+    plain = image_bytes((64, 48))
+    camera = encode(Image.open(io.BytesIO(plain)), "PNG", exif=provenance.camera_exif())
+    texts = {"parameters": provenance.STABLE_DIFFUSION}
+    signed = provenance.signed(plain, "image/jpeg")
+    trusted = {
+        source: provenance.signed(plain, "image/jpeg", source) for source in (provenance.GENERATED, provenance.CAPTURED)
+    }
+    (tmp_path / "signers.pem").write_text(provenance.signers())
+    listing = TestClient(make_app(predictor, signers_file=str(tmp_path / "signers.pem")))
+
+    def ask(of: TestClient, data: bytes) -> tuple[float, list[tuple[str, str, str]]]:
+        result = of.post("/v1/detect", content=data, headers=JPEG).json()["results"][0]
+        return result["p_fake"], [(claim["kind"], claim["says"], claim["standing"]) for claim in result["provenance"]]
+
+    p_fake, claims = ask(client, plain)
+    assert claims == []
+    assert ask(client, signed) == (p_fake, [("c2pa", "generated", "signed")])
+    assert ask(listing, trusted[provenance.GENERATED]) == (p_fake, [("c2pa", "generated", "listed_signer")])
+    assert ask(listing, trusted[provenance.CAPTURED]) == (p_fake, [("c2pa", "camera", "listed_signer")])
+    lossless, _ = ask(client, encode(Image.open(io.BytesIO(plain))))
+    assert ask(client, camera) == (lossless, [("camera", "camera", "unsigned")])
+    written = provenance.png_with(texts, Image.open(io.BytesIO(plain)))
+    assert ask(client, written) == (lossless, [("generator_text", "generated", "unsigned")])
 
 
 BOUNDARY = {"Content-Type": "multipart/form-data; boundary=b"}

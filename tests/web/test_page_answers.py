@@ -11,7 +11,9 @@ import pytest
 pytest.importorskip("playwright")
 from playwright.sync_api import Page, Route, expect
 
+from tests.support import provenance
 from tests.support.clips import make_clip
+from tests.support.images import png_chunk
 from tests.support.web_page import GONE, PICTURE, assert_accessible, gray, three
 
 VIDEO = {"name": "clip.webm", "mimeType": "video/webm"}
@@ -125,6 +127,27 @@ def left_out(level: int) -> Callable[[Route], None]:
         route.fulfill(json=body)
 
     return answer
+
+
+def test_what_a_file_says_about_its_origin_is_on_the_card_and_changes_no_score(page: Page) -> None:
+    original = gray(90)
+    signed = provenance.signed(original["buffer"], "image/png")
+    broken = signed[:-12] + png_chunk(b"tEXt", b"Comment\0later") + signed[-12:]
+    add(page, original, {**original, "buffer": signed}, {**original, "buffer": broken})
+    expect(page.locator(".origin")).to_have_count(3, timeout=20_000)
+    words = [part.inner_text() for part in page.locator(".origin").all()]
+    expect(page.locator(".of-hundred")).to_have_text(
+        ["Of 100 pictures with this score, about 90 are AI-generated."] * 3
+    )
+    assert sorted("Nothing. That is no sign of anything" in part for part in words) == [False, False, True]
+    (claim,) = [part for part in words if "made by AI." in part]
+    assert "Named: Painter. Signed in the name of Test cameras, but nobody vouches for that name." in claim
+    assert "The score does not depend on this." in claim
+    (claim,) = [part for part in words if "cannot be relied on." in part]
+    assert "The signature does not match the file" in claim
+    assert_accessible(page)
+    page.get_by_role("button", name="Deutsch").click()
+    expect(page.get_by_text("von KI erzeugt.")).to_have_count(1)
 
 
 def test_the_example_is_analyzed_like_any_picture(page: Page) -> None:

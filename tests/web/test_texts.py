@@ -2,10 +2,11 @@
 
 import re
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 
+from detector_core.images.provenance import Kind, Says, Standing
 from serve_app.routes import STATIC
 from serve_app.schemas import ImageWarning, Quality
 
@@ -22,3 +23,9 @@ def test_every_warning_has_words(about: str, never: set[str]) -> None:
     words = set(re.findall(rf'^  "{re.escape(about)}\.(\w+)": \[', texts, re.MULTILINE))
     codes = {*get_args(ImageWarning), *(get_args(Quality) if about == "note" else ())}
     assert codes - never - MARKED_ON_THE_CARD - words == set()
+
+
+@pytest.mark.parametrize(("about", "values"), [("kind", Kind), ("says", Says), ("standing", Standing)])
+def test_every_claim_of_origin_has_words(about: str, values: Any) -> None:
+    words = re.findall(rf'^  "origin\.{about}\.(\w+)": \[', Path(STATIC, "texts_origin.js").read_text(), re.MULTILINE)
+    assert set(get_args(values)) <= set(words)

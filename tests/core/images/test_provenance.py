@@ -4,14 +4,16 @@ import os
 import signal
 import zlib
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from detector_core.errors import BadConfig
 from detector_core.images import child, provenance, statements
 from detector_core.images.budget import CpuBudget
 from detector_core.images.child import Cancellation, Cancelled
-from detector_core.images.provenance import Claim, read, read_here
+from detector_core.images.provenance import Claim, read, read_here, read_signers
 from tests.support import provenance as files
 from tests.support.clips import make_clip
 from tests.support.images import encode, noise, png_chunk
@@ -55,6 +57,14 @@ def test_a_child_reads_the_same_and_is_used_again() -> None:
     pids = [idle.pid for idle in provenance.CHILDREN.idle]
     assert read(data, signers=files.signers()) == tuple(read_here(data, files.signers()))
     assert read(data)[0].says == "camera"
+    exif = Image.Exif()
+    exif.get_ifd(0x8769)[0x9286] = b"UNICODE\0" + files.STABLE_DIFFUSION.encode("utf-16-be")
+    for unsigned in (
+        encode(noise(), "WEBP", xmp=files.xmp(), exif=files.camera_exif()),
+        encode(noise(), "JPEG", exif=exif.tobytes()),
+        files.png_with({"workflow": '{"nodes": []}'}, packed=True),
+    ):
+        assert read(unsigned) == tuple(read_here(unsigned)) != ()
     assert [idle.pid for idle in provenance.CHILDREN.idle] == pids
 
 
@@ -180,3 +190,17 @@ def test_nobody_waits_any_more() -> None:
     cancellation.cancel()
     with pytest.raises(Cancelled):
         read(files.png_with({"parameters": files.STABLE_DIFFUSION}), cancellation=cancellation)
+
+
+def test_a_list_of_signers_that_cannot_work_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "signers.pem"
+    with pytest.raises(BadConfig, match=r"cannot be read: .*No such file"):
+        read_signers(str(file))
+    file.write_text("nobody")
+    with pytest.raises(BadConfig, match="has no certificate: give a file of certificates in PEM"):
+        read_signers(str(file))
+    file.write_text("-----BEGIN CERTIFICATE-----\nnothing\n-----END CERTIFICATE-----\n")
+    with pytest.raises(BadConfig, match="cannot be used"):
+        read_signers(str(file))
+    file.write_text(files.signers())
+    assert read_signers(str(file)) == files.signers()
