@@ -19,7 +19,7 @@ LARGEST_REQUESTS = 8
 """How many requests of the largest allowed size one process holds at a time, unless max_open_bytes is set."""
 Faces = Literal["auto", "on", "off"]
 Layout = Literal["auto", "apart", "together"]
-Format = Literal["JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP", "TIFF"]
+Format = Literal["JPEG", "PNG", "WEBP", "AVIF", "GIF", "HEIC", "BMP", "TIFF"]
 Proxy = Literal["haproxy", "ray"]
 
 
@@ -87,10 +87,10 @@ class HttpSettings(Frozen):
         "was trained on generated demo data.",
     )
     formats: list[Format] = Field(
-        ["JPEG", "PNG", "WEBP", "AVIF", "GIF"],
+        ["JPEG", "PNG", "WEBP", "AVIF", "GIF", "HEIC"],
         min_length=1,
-        description="Image formats that are accepted. `BMP` and `TIFF` can be added; browsers and phones do not send "
-        "them.",
+        description="Image formats that are accepted. `HEIC` works where the package pi-heif is installed. `BMP` and "
+        "`TIFF` can be added; browsers and phones do not send them.",
     )
     allow_url: bool = Field(
         False,

@@ -6,6 +6,7 @@ structure (:mod:`detector_core.images.structure`). Not in this module: bounds on
 (:mod:`detector_core.images.decoder`).
 """
 
+import functools
 import io
 import struct
 from collections.abc import Collection, Iterator
@@ -27,6 +28,7 @@ Pixels = NDArray[np.uint8]
 Heat = NDArray[np.float32]
 """heat_HW: how much each pixel of an image contributes to a label, 0 to 1."""
 
+_PILLOW_NAMES = {"HEIC": "HEIF"}
 _DAMAGED = (
     OSError,
     SyntaxError,
@@ -88,6 +90,14 @@ class OpenedImage:
             )
 
 
+@functools.cache
+def load_heic() -> None:
+    """Teaches Pillow to read HEIC. Raises ImportError if the optional package pi-heif is not installed."""
+    import pi_heif
+
+    pi_heif.register_heif_opener(decode_threads=1, thumbnails=False, depth_images=False, aux_images=False)
+
+
 @contextmanager
 def opened(data: bytes, *, max_pixels: int = MAX_PIXELS, accepted: Collection[str] = FORMATS) -> Iterator[OpenedImage]:
     """Opens an image without decoding it; takes the arguments of :func:`decode_file` and raises the same errors."""
@@ -98,8 +108,10 @@ def opened(data: bytes, *, max_pixels: int = MAX_PIXELS, accepted: Collection[st
 @contextmanager
 def opened_file(file: ImageFile, *, max_pixels: int = MAX_PIXELS) -> Iterator[OpenedImage]:
     """:func:`opened` for a file that is reduced already."""
+    if file.format == "HEIC":
+        load_heic()
     with _translated_errors(max_pixels):
-        header = Image.open(io.BytesIO(file.data), formats=(file.format,))
+        header = Image.open(io.BytesIO(file.data), formats=(_PILLOW_NAMES.get(file.format, file.format),))
     with header:
         width, height = header.size
         if max(width * height, file.buffer_pixels) > max_pixels:
@@ -128,7 +140,7 @@ def decode_file(data: bytes, *, max_pixels: int = MAX_PIXELS, accepted: Collecti
     Raises:
         NotAnImage: the bytes are not an image in a known format.
         BadImage: the image is damaged, or would cost far more work than its pixels justify.
-        UnsupportedFormat: a format that is not accepted, or that cannot be read (HEIC, some kinds of TIFF).
+        UnsupportedFormat: a format that is not accepted, or cannot be read (HEIC without pi-heif, some kinds of TIFF).
         TooManyPixels: the image has more than ``max_pixels``.
     """
     with opened(data, max_pixels=max_pixels, accepted=accepted) as image:

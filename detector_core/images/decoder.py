@@ -23,7 +23,8 @@ from detector_core.images import child as children
 from detector_core.images import metadata
 from detector_core.images.budget import CpuBudget, OverBudget
 from detector_core.images.child import Cancellation, Child, Crashed, MemoryLimit, WarmChildren, message
-from detector_core.images.decode import FORMATS, MAX_PIXELS, Decoded, decode_file, opened
+from detector_core.images.decode import FORMATS, MAX_PIXELS, Decoded, decode_file, load_heic, opened
+from detector_core.images.formats import BUILT_IN
 
 BYTES_PER_PIXEL: Final = 15
 """Peak memory of an image while it is decoded: RGBA, the background it is composited onto and RGB in the child, and RGB
@@ -187,7 +188,9 @@ def _answer(stdout: IO[bytes], started: float, content: Any = b"", **fields: obj
 
 def _load_decoders() -> None:  # pragma: no cover - as child
     """Decodes an image of every format, after which Python opens no further files."""
-    for format_ in FORMATS:
+    if "HEIC" in FORMATS:
+        load_heic()
+    for format_ in BUILT_IN:
         buffer = io.BytesIO()
         Image.new("RGB", (8, 8)).save(buffer, format_)
         decode_file(buffer.getvalue())

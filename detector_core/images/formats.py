@@ -1,12 +1,15 @@
 """The format of an image file, from its first bytes. File names and content types are ignored."""
 
+import importlib.util
 import re
 from typing import Final
 
 HEAD_BYTES: Final = 16
 """How many bytes tell the format."""
-READABLE: Final = ("JPEG", "PNG", "WEBP", "AVIF", "BMP", "TIFF", "GIF")
-"""Formats that are decoded, with Pillow's names."""
+BUILT_IN: Final = ("JPEG", "PNG", "WEBP", "AVIF", "BMP", "TIFF", "GIF")
+"""Formats that Pillow decodes by itself, with its names."""
+READABLE: Final = (*BUILT_IN, *(["HEIC"] if importlib.util.find_spec("pi_heif") else []))
+"""Formats that are decoded: HEIC only where the optional package pi-heif is installed."""
 _SIGNATURES: Final = {
     "JPEG": rb"\xff\xd8\xff",
     "PNG": rb"\x89PNG\r\n\x1a\n",

@@ -1,7 +1,7 @@
 """Strips an image file of metadata that may identify its owner: EXIF, XMP, comments, thumbnails, trailing bytes.
 
-JPEG, PNG, WebP, AVIF and GIF keep their compressed pixels byte for byte, which preserves the traces that a detector
-needs. Other files, and those that do not decode to the same pixels afterward, are saved losslessly as PNG. The
+JPEG, PNG, WebP, AVIF, HEIC and GIF keep their compressed pixels byte for byte, which preserves the traces that a
+detector needs. Other files, and those that do not decode to the same pixels afterward, are saved losslessly as PNG. The
 orientation is kept.
 """
 
@@ -18,7 +18,7 @@ from detector_core.images.decode import Pixels, decode
 
 MAX_GROWTH, MIN_BYTES = 4, 2**20
 """Limit on a file that is saved as PNG: a multiple of the original's size, or the fixed number if that is larger."""
-_SUFFIXES: Final = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp", "AVIF": ".avif", "GIF": ".gif"}
+_SUFFIXES: Final = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp", "AVIF": ".avif", "GIF": ".gif", "HEIC": ".heic"}
 _TURN: Final[dict[str, Callable[[bytes, int], bytes | None]]] = {
     "JPEG": segmented.turned_jpeg,
     "PNG": png.turned_png,

@@ -20,8 +20,14 @@ _REDUCERS: Final[dict[str, Callable[[bytes], ImageFile]]] = {
     "WEBP": segmented.reduce_webp,
     "GIF": segmented.reduce_gif,
     "AVIF": offsets.reduce_avif,
+    "HEIC": offsets.reduce_heic,
     "TIFF": offsets.reduce_tiff,
 }
+
+
+_HEIC_HINT: Final = (
+    ", or set the phone to do so; where this program is installed, 'pip install pi-heif' adds the format"
+)
 
 
 def reduce(data: bytes, accepted: Collection[str] = formats.READABLE) -> ImageFile:
@@ -56,6 +62,6 @@ def _readable_format(data: bytes) -> str:
     if name == "HEIC" and offsets.has_avif_brand(data):
         return "AVIF"
     if name not in formats.READABLE:
-        hint = ", or set the phone to do so" if name == "HEIC" else ""
+        hint = _HEIC_HINT if name == "HEIC" else ""
         raise UnsupportedFormat(f"{name} images cannot be read: save the image as JPEG{hint}")
     return name

@@ -11,8 +11,9 @@ from detector_core.errors import TooCostly
 from detector_core.images import decoder
 from detector_core.images.budget import CpuBudget
 from detector_core.images.child import Cancelled
-from detector_core.images.decode import FORMATS, decode
+from detector_core.images.decode import decode
 from detector_core.images.decoder import SandboxedImage
+from detector_core.images.formats import BUILT_IN as FORMATS
 from serve_app.decode_pool import DecodePool, Job
 from tests.support.attacks import flat_image, repeated_scans
 from tests.support.images import encode, noise

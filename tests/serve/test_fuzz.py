@@ -25,7 +25,7 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from detector_core.images import decoder
-from detector_core.images.decode import FORMATS
+from detector_core.images.formats import BUILT_IN as FORMATS
 from detector_core.registry.predictor import Predictor
 from serve_app import url_fetch
 from serve_app.middleware import RequestEvent

@@ -1,5 +1,6 @@
 """Encoded images made in memory."""
 
+import base64
 import io
 import struct
 import zlib
@@ -10,6 +11,20 @@ from PIL import Image, PngImagePlugin
 
 SECRET = b"at home"
 """What the metadata of :func:`personal_image` reveals."""
+
+HEIC = base64.b64decode(
+    "AAAAHGZ0eXBoZWljAAAAAG1pZjFoZWljbWlhZgAAAchtZXRhAAAAAAAAACFoZGxyAAAAAAAAAABwaWN0AAAAAAAAAAAAAAAAAAAAADRpbG9jAA"
+    "AAAERAAAIAAQAAAAAB7AABAAAAAAAAAGoAAgAAAAACVgABAAAAAAAAAGQAAAA4aWluZgAAAAAAAgAAABVpbmZlAgAAAAABAABodmMxAAAAABVp"
+    "bmZlAgAAAQACAABFeGlmAAAAAA5waXRtAAAAAAABAAABB2lwcnAAAADmaXBjbwAAAHZodmNDAQNwAAAAkAAAAAAAHvAA/P34+AAADwNgAAEAGE"
+    "ABDAH//wNwAAADAJAAAAMAAAMAHroCQGEAAQAqQgEBA3AAAAMAkAAAAwAAAwAeoCCBBZbq5Ka5uAhoMCAAAAMDIAAAAwAhYgABAAZEAcFzwIkA"
+    "AAATY29scm5jbHgAAQANAAaAAAAAFGlzcGUAAAAAAAAAQAAAAEAAAAAoY2xhcAAAAEAAAAABAAAAMAAAAAEAAAAAAAAAAv////AAAAACAAAAEH"
+    "BpeGkAAAAAAwgICAAAAAlpcm90AwAAABlpcG1hAAAAAAAAAAEAAQaBAgMFhIYAAAAaaXJlZgAAAAAAAAAOY2RzYwACAAEAAQAAANZtZGF0AAAA"
+    "ZigBrxOA9UU+FJ2bjsn2NzRWhOxSrpAa5DtRqh2be/L88OoQZRqiv8k67H1ryN+S2pcexKmcor3HHyt709oEOfBnYRdCRaGKyqWNcaXYYCH/p1"
+    "WyEbJ6vkLvdZ/wb8eUVjhMytfO7gAAAAZFeGlmAABNTQAqAAAACAAEAQ4AAgAAAAgAAAA+AQ8AAgAAAAUAAABGARAAAgAAAA0AAABMARIAAwAA"
+    "AAEABgAAAAAAAGF0IGhvbWUAQWNtZQAAQWNtZSBQaG9uZSA3AAA="
+)
+"""A ramp of colors, 64 x 48 pixels and turned to 48 x 64, with the camera "Acme Phone 7" and SECRET in its EXIF; written
+by libheif with x265, because nothing that is installed here writes HEIC."""
 
 
 def encode(image: Image.Image, format_: str = "PNG", **options: Any) -> bytes:

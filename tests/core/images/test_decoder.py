@@ -12,8 +12,9 @@ from detector_core.errors import BadImage, TooCostly, TooManyPixels, Unsupported
 from detector_core.images import child, decoder, metadata
 from detector_core.images.budget import CpuBudget
 from detector_core.images.child import Cancellation, Cancelled, Crashed
-from detector_core.images.decode import FORMATS, decode_file
+from detector_core.images.decode import decode_file
 from detector_core.images.decoder import SandboxedImage, opened_in_child
+from detector_core.images.formats import BUILT_IN as FORMATS
 from tests.support.attacks import flat_image, repeated_scans
 from tests.support.images import encode, noise, personal_image
 

@@ -72,14 +72,20 @@ def test_a_file_that_cannot_be_read_gets_an_error_and_the_rest_continues(version
 
 def test_files_are_told_by_their_bytes(version: Path, images: Path, tmp_path: Path) -> None:
     portrait = (images / "00.jpg").read_bytes()
-    heic = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"
-    files = {"IMG_0.JPG": portrait, "hash": portrait, "IMG_1.HEIC": heic, "notes.jpg": b"no image", "clip.png": b"RIFF"}
+    unreadable = b"\0\0\0\x0cJXL \r\n\x87\n"
+    files = {
+        "IMG_0.JPG": portrait,
+        "hash": portrait,
+        "IMG_1.jxl": unreadable,
+        "notes.jpg": b"no image",
+        "clip.png": b"RIFF",
+    }
     for name, data in files.items():
         (tmp_path / name).write_bytes(data)
     table = predict_files(task(version, "off", tmp_path), list(files)).set_index("path")
     assert table["p_fake"].notna().to_dict() == {name: data is portrait for name, data in files.items()}
-    assert table["error"].notna().to_dict() == {name: data is heic for name, data in files.items()}
-    assert "HEIC images cannot be read" in table.loc["IMG_1.HEIC", "error"]
+    assert table["error"].notna().to_dict() == {name: data is unreadable for name, data in files.items()}
+    assert "JPEG XL images cannot be read" in table.loc["IMG_1.jxl", "error"]
     assert table["left_out"].dropna().to_dict().keys() == {"notes.jpg", "clip.png"}
 
 
