@@ -34,7 +34,7 @@ from detector_core.registry.predictor import describe
 from jobs.common import cli
 from jobs.common.chunks import CHUNK_IMAGES, map_chunks
 from jobs.common.cluster import check_resources, connect
-from jobs.scoring.rows import predict_files
+from jobs.scoring.rows import Task, predict_files
 from serve_app.settings import Faces
 
 
@@ -119,9 +119,10 @@ def score(location: str, folder: str, faces: Faces) -> pd.DataFrame:
     paths = index.frame["path"].tolist()
     chunks = [paths[start : start + CHUNK_IMAGES] for start in range(0, len(paths), CHUNK_IMAGES)]
     task = ray.remote(num_cpus=1)(predict_files)
+    work = Task(version=location, device="cpu", faces=faces, root=index.root)
     parts: list[pd.DataFrame] = []
     with tqdm(total=len(paths), desc=f"scoring {folder}", unit=" files") as bar:
-        for _, predictions in map_chunks(task, [(location, "cpu", faces, index.root, chunk) for chunk in chunks]):
+        for _, predictions in map_chunks(task, [(work, chunk) for chunk in chunks]):
             parts.append(predictions)
             bar.update(len(predictions))
     rows: pd.DataFrame = pd.concat(parts, ignore_index=True)

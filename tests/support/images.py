@@ -23,8 +23,9 @@ HEIC = base64.b64decode(
     "WyEbJ6vkLvdZ/wb8eUVjhMytfO7gAAAAZFeGlmAABNTQAqAAAACAAEAQ4AAgAAAAgAAAA+AQ8AAgAAAAUAAABGARAAAgAAAA0AAABMARIAAwAA"
     "AAEABgAAAAAAAGF0IGhvbWUAQWNtZQAAQWNtZSBQaG9uZSA3AAA="
 )
-"""A ramp of colors, 64 x 48 pixels and turned to 48 x 64, with the camera "Acme Phone 7" and SECRET in its EXIF; written
-by libheif with x265, because nothing that is installed here writes HEIC."""
+"""A ramp of colors, 64 x 48 pixels and turned to 48 x 64, with the camera "Acme Phone 7" and SECRET in its EXIF.
+
+Written by libheif with x265, because nothing that is installed here writes HEIC."""
 
 
 def encode(image: Image.Image, format_: str = "PNG", **options: Any) -> bytes:
