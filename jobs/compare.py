@@ -5,14 +5,15 @@
   python -m jobs.compare runs/lite0-seed0 runs/lite0-seed1 runs/lite2-seed0 runs/lite2-seed1 --out comparison
 
 Each model is scored on the test split of each data set, unless jobs.evaluate has done so; without --data on the data
-sets that the runs were trained on. Runs that differ in their seed alone are one model: mean and standard deviation over
-its seeds are reported, and paired tests are made between first seeds.
+sets that the runs were trained on. Runs that differ in their seed alone are one model, which is compared by its mean
+over the seeds.
 
 Error rates at each model's own threshold cannot be compared, as one threshold may pass fewer fakes because it flags
 more reals. So models are compared by ROC AUC (DeLong's paired test), and by the fakes they pass at thresholds at which
-all flag the same share of the reals of their own validation split (--reals-flagged; McNemar's exact test). p-values are
-adjusted for the number of pairs (Holm). A model wins if its ROC AUC is significantly higher than that of every other.
-No model wins whose ROC AUC may be 0.5, that flags more than half of the reals, or that was trained on test images.
+all flag the same share of the reals of their own validation split (--reals-flagged; McNemar's exact test). With several
+seeds, the variance of both tests is that of the images and that between the seeds. p-values are adjusted for the number
+of pairs (Holm). A model wins if its ROC AUC is significantly higher than that of every other. No model wins whose ROC
+AUC may be 0.5, that flags more than half of the reals, or that was trained on test images or near-duplicates of them.
 
 OUT receives comparison.html (it opens offline), comparison.json, comparison.csv and comparison.tex (LaTeX, booktabs). A
 figure that cannot be had is null, with the reason.
@@ -34,6 +35,7 @@ import pandas as pd
 from detector_core import labels, storage
 from detector_core.data import manifest
 from detector_core.data.manifest import Manifest
+from detector_core.data.seen import overlap
 from detector_core.errors import BadConfig, BadManifest
 from detector_core.evaluation import calibration, model_comparison_html
 from detector_core.evaluation.model_comparison import REALS_FLAGGED, ScoredRun, compare_models
@@ -46,7 +48,7 @@ from jobs.common import cli
 from jobs.common.cluster import connect
 from jobs.common.scoring_workers import ScoringWorkers
 from jobs.evaluate import CALIBRATION_SPLIT, evaluate_model
-from jobs.run.request import data_of_run
+from jobs.run.request import data_of_run, seen_by
 
 COMPARISON, PAGE, TABLE, LATEX = (f"comparison.{ending}" for ending in ("json", "html", "csv", "tex"))
 SPLIT = "test"
@@ -132,6 +134,7 @@ def compare_on_sets(
     # The validation splits first: a model that was never evaluated is then calibrated on its own.
     limits = {candidate.folder: _matched_limit(candidate, share, scoring_workers) for candidate in candidates}
     models = _model_names(candidates)
+    seen = {candidate.folder: seen_by(candidate.folder, candidate.own) for candidate in candidates}
     names = unique_names([data.name for data in sets], [data.fingerprint[:8] for data in sets])
     compared = []
     for name, data in zip(names, sets, strict=True):
@@ -148,7 +151,7 @@ def compare_on_sets(
                     threshold=report["threshold"],
                     matched_limit=limit,
                     no_limit=reason,
-                    seen=_seen(candidate, data),
+                    overlap=overlap(seen[candidate.folder], data.split(SPLIT)),
                 )
             )
         result = {"name": name, "fingerprint": data.fingerprint, "reals_flagged": share, **compare_models(runs)}
@@ -206,15 +209,6 @@ def _matched_limit(
     seen = without_sources(rows, candidate.artifact.data.get("left_out", ()))
     scores = scores[scores["path"].isin(seen["path"])]
     return limit_at(scores["logit"][~labels.is_fake(scores["label"])].to_numpy(), share)
-
-
-def _seen(candidate: Candidate, data: Manifest) -> int:
-    """How many test images of a set a run was trained or chosen on: images with the same content."""
-    if candidate.own is None:
-        return 0
-    own = candidate.own.without(candidate.artifact.data.get("left_out", ())).frame
-    known = own.loc[own["split"] != SPLIT, "sha256"]
-    return int(data.split(SPLIT)["sha256"].isin(known).sum())
 
 
 def _model_names(candidates: Sequence[Candidate]) -> dict[str, str]:

@@ -16,10 +16,15 @@ set that the model was not trained on, the folder is SPLIT-FINGERPRINT, so the r
 kept. A human-readable table is printed to stderr. Sources that the model was trained without (jobs.train --leave-out)
 choose no threshold and are in no metric but their own.
 
+A model folder keeps the hashes of the images that the model was trained and chosen on. The report says how many of the
+images evaluated are among them or near-duplicates of them, and repeats what the audit of DATASET warned of.
+
 The scores do not depend on the number of workers.
 
 The last line on stdout is one JSON object: model, split, accuracy, auc (ROC AUC),
-fakes_passed_rate, reals_flagged_rate (fractions; null if the split has one class only), report.
+fakes_passed_rate, reals_flagged_rate (fractions; null if the split has one class only), seen and seen_near (how many
+of the images are files that the model was trained or chosen on, and how many others near-duplicates of them; null if
+that is not known), report.
 """
 
 import argparse
@@ -30,6 +35,7 @@ import pandas as pd
 from detector_core import labels, storage
 from detector_core.data import manifest
 from detector_core.data.manifest import Manifest
+from detector_core.data.seen import overlap
 from detector_core.errors import BadConfig, BadManifest
 from detector_core.evaluation import calibration, explain, report_html
 from detector_core.evaluation.calibration import UNCALIBRATED, Calibration
@@ -42,7 +48,7 @@ from detector_core.networks.artifacts import Artifact
 from jobs.common import cli
 from jobs.common.cluster import connect
 from jobs.common.scoring_workers import ScoringWorkers
-from jobs.run.request import data_of_run
+from jobs.run.request import data_of_run, seen_by
 
 CALIBRATION_SPLIT = "valid"
 
@@ -101,6 +107,8 @@ def job(arguments: argparse.Namespace) -> dict[str, Any]:
         "auc": report["ranking"]["auc"]["value"],
         "fakes_passed_rate": metrics["fakes_passed_rate"]["value"],
         "reals_flagged_rate": metrics["reals_flagged_rate"]["value"],
+        "seen": report["overlap"]["exact"],
+        "seen_near": report["overlap"]["near"],
         "report": report_path,
     }
 
@@ -155,7 +163,13 @@ def evaluate_model(
     scores = scores.assign(p_fake=model_calibration.p_fake(scores["logit"]), source=rows["source"].to_numpy())
     model = describe_model(folder, artifact)
     report = build_report(
-        scores, model_calibration, model=model, data=data.describe(), split=split, data_warnings=data.warnings
+        scores,
+        model_calibration,
+        model=model,
+        data=data.describe(),
+        split=split,
+        data_warnings=data.warnings,
+        overlap=overlap(seen_by(run_or_model, data if own else None), rows),
     )
     if grid is not None:
         report["robustness"] = evaluate_grid(grid, model_calibration)

@@ -28,9 +28,13 @@ Edges = NDArray[np.int64]
 """Pairs of row numbers, shape (E, 2)."""
 
 
-def unpack_hashes(phashes: Sequence[str]) -> Hashes:
-    """Converts hexadecimal hashes to packed bits, shape (N, bytes per hash)."""
-    return np.frombuffer(bytes.fromhex("".join(phashes)), dtype=np.uint8).reshape(len(phashes), -1)
+def unpack_hashes(phashes: Sequence[str], width: int = -1) -> Hashes:
+    """Converts hexadecimal hashes to packed bits, shape (N, bytes per hash).
+
+    Args:
+        width: bytes per hash; -1 tells it from the hashes, of which there must be one then.
+    """
+    return np.frombuffer(bytes.fromhex("".join(phashes)), dtype=np.uint8).reshape(len(phashes), width)
 
 
 def row_blocks(count: int) -> list[range]:
@@ -62,6 +66,23 @@ def near_duplicate_edges(hashes: Hashes, rows: range, max_distance: int = MAX_DI
     _, first, inverse = np.unique(group_M, return_index=True, return_inverse=True)
     forest: Edges = np.stack([members[first[inverse]], members], axis=1)
     return forest[forest[:, 0] < forest[:, 1]]
+
+
+def near_matches(hashes: Hashes, others: Hashes, max_distance: int = MAX_DISTANCE) -> NDArray[np.int64]:
+    """For each hash the row of the nearest of ``others``, or -1 if none is a near-duplicate; shape (N,)."""
+    bits = hashes.shape[1] * 8
+    best_N = np.full(len(hashes), bits - 2 * max_distance, dtype=np.float32)  # the lowest dot product that is near
+    match_N = np.full(len(hashes), -1, dtype=np.int64)
+    for rows in row_blocks(len(hashes)):
+        signs = _signs(hashes[rows.start : rows.stop])
+        for block in row_blocks(len(others)):
+            products = signs @ _signs(others[block.start : block.stop]).T
+            nearest = products.argmax(axis=1)
+            value = products[np.arange(len(nearest)), nearest]
+            part, found = slice(rows.start, rows.stop), value >= best_N[rows.start : rows.stop]
+            match_N[part] = np.where(found, nearest + block.start, match_N[part])
+            best_N[part] = np.maximum(best_N[part], np.where(found, value + 1, 0))  # later ones must be nearer
+    return match_N
 
 
 def connected_groups(count: int, edges: Iterable[Edges]) -> NDArray[np.int64]:

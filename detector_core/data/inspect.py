@@ -34,6 +34,7 @@ PROPERTIES: Final = {
 NOT_JPEG: Final = "none"
 HASH_SIDE: Final = 17
 """Side of the thumbnail under the perceptual hash: 17 x 16 horizontal and 16 x 17 vertical steps, 544 bits."""
+HASH_BYTES: Final = 2 * HASH_SIDE * (HASH_SIDE - 1) // 8
 _SAMPLING: Final = {0: "4:4:4", 1: "4:2:2", 2: "4:2:0", -1: "other"}
 
 Transform = Callable[[str, bytes], bytes]

@@ -34,7 +34,7 @@ MIN_PER_CLASS: Final = 5
 """Fewest tags of each class in a round."""
 HELD_OUT_ONE_IN: Final = 3
 PROTECTED_SPLITS: Final = ("valid", "test")
-COLUMNS: Final = ("path", "label", "sha256", "id", "held_out")
+COLUMNS: Final = ("path", "label", "sha256", "phash", "id", "held_out")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +43,8 @@ class Selection:
 
     Attributes:
         frame: one row per tag with the columns :data:`COLUMNS`: path of the image that networks read, below the folder
-            that was given; label; sha256 of the donated file; id of the donation; whether it is held out.
+            that was given; label; sha256 of the donated file; perceptual hash of the image that networks read; id of
+            the donation; whether it is held out.
         left_out: why other accepted tags are not used, by id.
     """
 
@@ -88,7 +89,8 @@ def select(
     }
     kept, reasons = _apply_caps(usable, group_T, left_out, per_giver)
     left_out |= reasons
-    frame = pd.DataFrame([_row(tag, held_out) for tag, held_out in kept], columns=list(COLUMNS))
+    rows = [_row(tag, hashes[tag.record.id][0], held_out) for tag, held_out in kept]
+    frame = pd.DataFrame(rows, columns=list(COLUMNS))
     frame = frame.astype({"held_out": bool})  # of no rows, it would be a column of objects
     _check_classes(folder, frame, left_out)
     return Selection(frame=frame, left_out=left_out)
@@ -156,10 +158,16 @@ def _is_held_out(record: feedback.Record) -> bool:
     return int(hashlib.sha256(f"held out {record.sha256}".encode()).hexdigest(), 16) % HELD_OUT_ONE_IN == 0
 
 
-def _row(tag: Tag, held_out: bool) -> dict[str, object]:
+def _row(tag: Tag, phash: str, held_out: bool) -> dict[str, object]:
     record = tag.record
-    path = align.portrait_name(record.id)
-    return {"path": path, "label": record.label, "sha256": record.sha256, "id": record.id, "held_out": held_out}
+    return {
+        "path": align.portrait_name(record.id),
+        "label": record.label,
+        "sha256": record.sha256,
+        "phash": phash,
+        "id": record.id,
+        "held_out": held_out,
+    }
 
 
 def _check_classes(folder: str | Path, frame: pd.DataFrame, left_out: dict[str, str]) -> None:

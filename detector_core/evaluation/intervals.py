@@ -3,11 +3,12 @@
 * Proportions: Wilson.
 * ROC AUC: DeLong, on the logit scale so that the interval stays within 0 to 1; Newcombe's method 5 where DeLong's
   variance is 0 or cannot be estimated (perfectly separated classes, a class of one image).
-* Two ROC AUCs of the same images: DeLong's paired test.
+* Two ROC AUCs of the same images: DeLong's paired test; of several seeds, with the variance between them.
 * Average precision, equal error rate and fakes caught at a fraction of reals flagged: a stratified bootstrap. Their
   threshold moves with the images, which an interval at a fixed threshold leaves out.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,8 +69,8 @@ def auc_interval(is_fake_N: Flags, score_N: Scores) -> Interval:
 
 
 @dataclass(frozen=True, kw_only=True)
-class AucDifference:
-    """DeLong's paired test of two ROC AUCs on the same images.
+class Difference:
+    """A difference between two models on the same images, and its test.
 
     ``low``, ``high`` and ``p_value`` are None, with a ``reason``, where the images give the test no variance.
     """
@@ -81,28 +82,73 @@ class AucDifference:
     reason: str | None = None
 
 
-def compare_aucs(is_fake_N: Flags, first_N: Scores, second_N: Scores) -> AucDifference:
-    """Tests whether two models differ in ROC AUC on the same images, two-sided; both classes need an image.
+def compare_aucs(is_fake_N: Flags, first_SN: Scores, second_SN: Scores) -> Difference:
+    """Tests whether two models differ in mean ROC AUC over their seeds on the same images, two-sided.
+
+    With one seed of each this is DeLong's paired test. With more, DeLong's components are averaged over the seeds, and
+    the variance between the seeds is added (:func:`compare_means`).
+
+    Args:
+        is_fake_N: both classes need an image.
+        first_SN: the scores of the first model, one row per seed; shape (N,) for one seed.
+        second_SN: those of the second, which may have another number of seeds.
 
     Returns:
-        ``difference``, the AUC of the first minus that of the second, its interval, and the p-value; 1 if both order
-        the images alike.
+        ``difference``, the mean AUC of the first minus that of the second, its interval, and the p-value; 1 if both
+        order the images alike.
 
     Source: DeLong et al., see :func:`auc_interval`.
     """
-    from scipy.stats import norm
-
-    first, second = _placements(is_fake_N, first_N), _placements(is_fake_N, second_N)
-    of_fakes, of_reals = first[0] - second[0], first[1] - second[1]
-    difference = float(of_fakes.mean())
+    first, second = (
+        [_placements(is_fake_N, score_N) for score_N in np.atleast_2d(score_SN)] for score_SN in (first_SN, second_SN)
+    )
+    of_fakes, of_reals = (
+        np.mean([seed[part] for seed in first], axis=0) - np.mean([seed[part] for seed in second], axis=0)
+        for part in (0, 1)
+    )
+    aucs = [[float(seed[0].mean()) for seed in model] for model in (first, second)]
     if not of_fakes.any() and not of_reals.any():
-        return AucDifference(difference=0.0, low=0.0, high=0.0, p_value=1.0)
-    deviation = _standard_error(of_fakes, of_reals)
-    if deviation == 0:
-        return AucDifference(difference=difference, reason="these images are too few or too alike to test a difference")
-    p_value = float(2 * norm.sf(abs(difference) / deviation))
-    half = _z() * deviation
-    return AucDifference(difference=difference, low=difference - half, high=difference + half, p_value=p_value)
+        return _NO_DIFFERENCE
+    return compare_means(*aucs, image_variance=_standard_error(of_fakes, of_reals) ** 2)
+
+
+def compare_means(first: Sequence[float], second: Sequence[float], *, image_variance: float) -> Difference:
+    """Tests a difference between two means over seeds that also vary with the choice of images, two-sided.
+
+    The variance is that of the images plus that of both means over their seeds, with the degrees of freedom of Welch
+    and Satterthwaite. A model with one seed is taken to vary as much as the other; if both have one, the test says
+    nothing about another training.
+
+    Args:
+        first: the metric of each seed of the first model.
+        second: that of each seed of the second.
+        image_variance: of the difference of the means, for given seeds.
+
+    Source: F. E. Satterthwaite, "An approximate distribution of estimates of variance components", 1946.
+    """
+    from scipy.stats import t
+
+    difference = float(np.mean(first) - np.mean(second))
+    spread = [(float(np.var(values, ddof=1)), len(values) - 1) for values in (first, second) if len(values) > 1]
+    of_seeds = [
+        (variance / len(values), freedom)
+        for values in (first, second)
+        if spread
+        for variance, freedom in [(float(np.var(values, ddof=1)), len(values) - 1) if len(values) > 1 else spread[0]]
+    ]
+    total = image_variance + sum(variance for variance, _ in of_seeds)
+    if total == 0:
+        reason = "these images are too few or too alike to test a difference"
+        return Difference(difference=difference, reason=reason) if difference else _NO_DIFFERENCE
+    inverse_freedom = sum((variance / total) ** 2 / freedom for variance, freedom in of_seeds)
+    freedom = 1 / inverse_freedom if inverse_freedom else np.inf
+    deviation = float(np.sqrt(total))
+    half = float(t.ppf((1 + CONFIDENCE) / 2, freedom)) * deviation
+    p_value = float(2 * t.sf(abs(difference) / deviation, freedom))
+    return Difference(difference=difference, low=difference - half, high=difference + half, p_value=p_value)
+
+
+_NO_DIFFERENCE = Difference(difference=0.0, low=0.0, high=0.0, p_value=1.0)
 
 
 def bootstrap_intervals(is_fake_N: Flags, score_N: Scores, rates: tuple[float, ...]) -> dict[str, Interval]:

@@ -2,20 +2,23 @@
 
 Each model's own threshold weighs both errors in its own way, so error rates at it cannot be compared. Models are
 compared by ROC AUC (DeLong's paired test) and by the fakes they pass when all flag the same share of the reals of their
-validation splits (McNemar's test); p-values are adjusted for the number of pairs (Holm).
+validation splits (McNemar's test); p-values are adjusted for the number of pairs (Holm). With several seeds both are
+tests of the means over the seeds, and their variance is that of the images and that of the seeds: a lead of one lucky
+seed is no lead.
 """
 
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from detector_core import labels
+from detector_core.data.seen import NEAR_LIMIT, Overlap
 from detector_core.errors import BadData
-from detector_core.evaluation.intervals import AucDifference, Flags, compare_aucs
+from detector_core.evaluation.intervals import Difference, Flags, Scores, auc, compare_aucs, compare_means
 from detector_core.evaluation.metrics import ERROR_RATES, Confusion, ranking, undefined_reason
 from detector_core.evaluation.significance import SIGNIFICANCE, compare_seeds, holm, mcnemar, pairs_of
 from detector_core.labels import FAKE, REAL
@@ -25,6 +28,9 @@ REALS_FLAGGED = 0.05
 COMPARED = ("auc", "average_precision", "eer", *ERROR_RATES)
 """The metrics of each run; the error rates are those at its own frozen threshold."""
 MATCHED = ("matched_fakes_passed_rate", "matched_reals_flagged_rate")
+TESTS = ("auc", "matched", "seeds")
+"""The tests of a pair of models: the difference in mean ROC AUC and in fakes passed at the matched share of reals, over
+images and seeds, and Welch's t-test of the ROC AUC over seeds alone, for these images."""
 MATCHED_LABELS = {MATCHED[0]: "fakes passed, matched", MATCHED[1]: "reals flagged, matched"}
 
 
@@ -39,7 +45,7 @@ class ScoredRun:
         threshold: an image is called fake from this p_fake on.
         matched_limit: an image is flagged if its logit is above it, at the matched share of reals; None with
             ``no_limit``, the reason.
-        seen: how many of the images the run was trained or chosen on.
+        overlap: how many of the images the run was trained or chosen on.
     """
 
     name: str
@@ -49,18 +55,22 @@ class ScoredRun:
     threshold: float
     matched_limit: float | None = None
     no_limit: str | None = None
-    seen: int = 0
+    overlap: Overlap = field(default_factory=lambda: Overlap(exact=0, near=0))
 
     @property
     def is_fake(self) -> Flags:
         """The label of each image."""
         return labels.is_fake(self.scores["label"])
 
-    def matched_correct(self) -> "pd.Series[bool]":
-        """Whether each image is classified correctly at the matched threshold, which there must be."""
+    @property
+    def logits(self) -> Scores:
+        """The logit of each image."""
+        return self.scores["logit"].to_numpy(dtype=np.float64)
+
+    def caught(self) -> Flags:
+        """Whether each fake is flagged at the matched threshold, which there must be."""
         assert self.matched_limit is not None
-        flagged = self.scores["logit"].to_numpy(dtype=np.float64) > self.matched_limit
-        return pd.Series(flagged == self.is_fake, index=self.scores["path"])
+        return (self.logits > self.matched_limit)[self.is_fake]
 
 
 def compare_models(runs: Sequence[ScoredRun]) -> dict[str, Any]:
@@ -68,9 +78,8 @@ def compare_models(runs: Sequence[ScoredRun]) -> dict[str, Any]:
 
     Returns:
         ``images`` of each class; ``rows``, one per run: :data:`COMPARED` and :data:`MATCHED`, each as value, interval
-        and reason, and ``seen``; ``models``, one per model: mean and standard deviation of each metric over its seeds;
-        ``pairs``, one per pair of models: ``delong`` and ``mcnemar`` between their first seeds, with ``p_holm``, and
-        ``seeds``, a test over them; ``winner``, see :func:`find_winner`.
+        and reason, and ``overlap``; ``models``, one per model: mean and standard deviation of each metric over its
+        seeds; ``pairs``, one per pair of models: :data:`TESTS` with ``p_holm``; ``winner``, see :func:`find_winner`.
 
     Raises:
         BadData: the runs were scored on different images.
@@ -79,9 +88,9 @@ def compare_models(runs: Sequence[ScoredRun]) -> dict[str, Any]:
     rows = [_row(run) for run in runs]
     names = list(dict.fromkeys(run.model for run in runs))
     models = [_over_seeds([row for row in rows if row["model"] == name]) for name in names]
-    firsts = {name: next(run for run in runs if run.model == name) for name in names}
-    pairs = [_pair(firsts[first], firsts[second], rows) for first, second in pairs_of(names)]
-    for test in ("delong", "mcnemar"):
+    runs_of = {name: [run for run in runs if run.model == name] for name in names}
+    pairs = [_pair(runs_of[first], runs_of[second]) for first, second in pairs_of(names)]
+    for test in TESTS:
         for pair, p_value in zip(pairs, holm([pair[test]["p_value"] for pair in pairs]), strict=True):
             pair[test]["p_holm"] = p_value
     is_fake = runs[0].is_fake
@@ -107,7 +116,7 @@ def _in_order_of(first: ScoredRun, run: ScoredRun) -> ScoredRun:
 
 def _row(run: ScoredRun) -> dict[str, Any]:
     is_fake = run.is_fake
-    logit = run.scores["logit"].to_numpy(dtype=np.float64)
+    logit = run.logits
     own = Confusion.from_scores(is_fake, run.scores["p_fake"].to_numpy(), run.threshold)
     estimates = ranking(is_fake, logit) | own.metrics()
     values = {name: estimates[name].to_dict() for name in COMPARED}
@@ -117,7 +126,7 @@ def _row(run: ScoredRun) -> dict[str, Any]:
         matched = Confusion.from_scores(is_fake, logit, float(np.nextafter(run.matched_limit, np.inf)))
         rates = (matched.fakes_passed_rate, matched.reals_flagged_rate)
         values |= {name: rate.to_dict() for name, rate in zip(MATCHED, rates, strict=True)}
-    return {"run": run.name, "model": run.model, "seed": run.seed, "seen": run.seen, **values}
+    return {"run": run.name, "model": run.model, "seed": run.seed, "overlap": run.overlap.to_dict(), **values}
 
 
 def _over_seeds(rows: list[dict[str, Any]]) -> dict[str, Any]:
@@ -134,37 +143,47 @@ def _over_seeds(rows: list[dict[str, Any]]) -> dict[str, Any]:
     return result
 
 
-def _pair(first: ScoredRun, second: ScoredRun, rows: list[dict[str, Any]]) -> dict[str, Any]:
-    is_fake = first.is_fake
+def _pair(first: list[ScoredRun], second: list[ScoredRun]) -> dict[str, Any]:
+    """The tests between two models, each with the runs of its seeds."""
+    is_fake = first[0].is_fake
     reason = undefined_reason(int((~is_fake).sum()), int(is_fake.sum()))
-    if reason:
-        delong: dict[str, Any] = {"p_value": None, "reason": reason}
-    else:
-        delong = _as_dict(compare_aucs(is_fake, *(run.scores["logit"].to_numpy(np.float64) for run in (first, second))))
-    aucs = [[row["auc"]["value"] for row in rows if row["model"] == run.model] for run in (first, second)]
-    seeds = compare_seeds(*aucs) if not reason else {"p_value": None, "reason": reason}
-    return {"models": [first.model, second.model], "delong": delong, "mcnemar": _mcnemar(first, second), "seeds": seeds}
+    seeds: dict[str, Any] = {"p_value": None, "reason": reason}
+    auc_test = dict(seeds)
+    if not reason:
+        scores = [np.stack([run.logits for run in runs]) for runs in (first, second)]
+        auc_test = _as_dict(compare_aucs(is_fake, *scores))
+        seeds = compare_seeds(*([auc(is_fake, score_N) for score_N in score_SN] for score_SN in scores))
+    names = [first[0].model, second[0].model]
+    return {"models": names, "auc": auc_test, "matched": _matched_test(first, second), "seeds": seeds}
 
 
-def _as_dict(difference: AucDifference) -> dict[str, Any]:
+def _as_dict(difference: Difference) -> dict[str, Any]:
     return {name: value for name, value in vars(difference).items() if value is not None or name == "p_value"}
 
 
-def _mcnemar(first: ScoredRun, second: ScoredRun) -> dict[str, Any]:
-    """McNemar's test on the fakes, which a model passes or catches at the matched threshold."""
-    without = next((run for run in (first, second) if run.matched_limit is None), None)
+def _matched_test(first: list[ScoredRun], second: list[ScoredRun]) -> dict[str, Any]:
+    """Whether two models pass a different share of the fakes at the matched threshold.
+
+    With one seed of each by McNemar's exact test; with more, a test of the difference in the mean share over seeds.
+    """
+    without = next((run for run in (*first, *second) if run.matched_limit is None), None)
     if without:
         return {"p_value": None, "reason": f"{without.name}: {without.no_limit}"}
-    fake = first.is_fake
-    if not fake.any():
+    if not first[0].is_fake.any():
         return {"p_value": None, "reason": "there are no fakes"}
-    return mcnemar(first.matched_correct()[fake], second.matched_correct()[fake])
+    ours, theirs = (np.stack([run.caught() for run in runs]) for runs in (first, second))
+    if len(first) == len(second) == 1:
+        return mcnemar(ours[0], theirs[0])
+    passed = [[float(1 - caught_N.mean()) for caught_N in caught_SN] for caught_SN in (ours, theirs)]
+    difference_N = theirs.mean(axis=0) - ours.mean(axis=0)
+    variance = float(difference_N.var(ddof=1)) / len(difference_N) if len(difference_N) > 1 else 0.0
+    return _as_dict(compare_means(*passed, image_variance=variance))
 
 
 def find_winner(
     rows: list[dict[str, Any]], models: list[dict[str, Any]], pairs: list[dict[str, Any]]
 ) -> dict[str, Any]:
-    """The model whose ROC AUC is significantly higher than that of every other, if there is one.
+    """The model whose mean ROC AUC is significantly higher than that of every other, if there is one.
 
     Returns:
         ``model``, None if there is no winner; ``leader``, the model with the highest mean ROC AUC among those that may
@@ -186,7 +205,7 @@ def find_winner(
         for pair in pairs
         if leader in pair["models"]
         for name in pair["models"]
-        if name != leader and name not in excluded and not _significant(pair["delong"])
+        if name != leader and name not in excluded and not _significant(pair["auc"])
     ]
     result |= {"leader": leader, "not_distinguished": close}
     if close:
@@ -200,15 +219,17 @@ def _significant(test: dict[str, Any]) -> bool:
 
 def _exclusion(row: dict[str, Any]) -> str | None:
     """Why a run cannot win; None if it can."""
-    auc, flagged = row["auc"], row["reals_flagged_rate"]["value"]
-    if row["seen"]:
-        return f"was trained or chosen on {row['seen']:,} of these images"
-    if auc["value"] is None:
-        return f"has no ROC AUC: {auc['reason']}"
-    if auc["low"] <= 0.5 <= auc["high"]:
-        return f"may be guessing: the interval of its ROC AUC, {auc['low']:.3f} to {auc['high']:.3f}, holds 0.5"
-    if auc["value"] < 0.5:
-        return f"orders the images worse than guessing, ROC AUC {auc['value']:.3f}"
+    area, flagged, overlap = row["auc"], row["reals_flagged_rate"]["value"], row["overlap"]
+    if overlap["exact"]:
+        return f"was trained or chosen on {overlap['exact']:,} of these images"
+    if (overlap["near"] or 0) > NEAR_LIMIT * overlap["images"]:
+        return f"was trained or chosen on near-duplicates of {overlap['near']:,} of these images"
+    if area["value"] is None:
+        return f"has no ROC AUC: {area['reason']}"
+    if area["low"] <= 0.5 <= area["high"]:
+        return f"may be guessing: the interval of its ROC AUC, {area['low']:.3f} to {area['high']:.3f}, holds 0.5"
+    if area["value"] < 0.5:
+        return f"orders the images worse than guessing, ROC AUC {area['value']:.3f}"
     if flagged > 0.5:
         return f"flags {100 * flagged:.0f}% of the reals at its threshold"
     return None

@@ -66,14 +66,28 @@ def sections(compared: dict[str, Any]) -> list[str]:
             _wide_table(*_seed_table(compared)),
         ]
     if compared["pairs"]:
-        parts += [
-            f"<p>Pairs of models, between their first seeds: the difference in ROC AUC (DeLong's paired test), and the "
-            f"fakes that only one of the two catches at the matched share of reals (McNemar's exact test). p-values "
-            f"are adjusted for {len(compared['pairs'])} pairs (Holm); above {SIGNIFICANCE:g} a difference may be "
-            f"chance. Over seeds: Welch's t-test of the ROC AUC.</p>",
-            _wide_table(*_pair_table(compared)),
-        ]
+        parts += [f"<p>{_pair_text(compared)}</p>", _wide_table(*_pair_table(compared))]
     return parts
+
+
+def _pair_text(compared: dict[str, Any]) -> str:
+    """What the tests of the pairs are."""
+    if all(len(model["seeds"]) == 1 for model in compared["models"]):
+        tests = (
+            "the difference in ROC AUC (DeLong's paired test), and in fakes passed at the matched share of reals "
+            "(McNemar's exact test). Each model has one seed: the tests tell whether other images would give the same "
+            "order, not whether another training would."
+        )
+    else:
+        tests = (
+            "the differences in mean ROC AUC and in mean fakes passed at the matched share of reals. Their variance "
+            "is that of the images (DeLong's paired components) and that of the seeds; a model with one seed is taken "
+            "to vary as much as the other. Over seeds alone: Welch's t-test of the ROC AUC on these images."
+        )
+    return (
+        f"Pairs of models: {tests} p-values are adjusted for {len(compared['pairs'])} pairs (Holm); above "
+        f"{SIGNIFICANCE:g} a difference may be chance."
+    )
 
 
 def _wide_table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
@@ -165,31 +179,42 @@ def _seed_table(compared: dict[str, Any]) -> tuple[tuple[str, ...], list[tuple[s
 def _pair_table(compared: dict[str, Any]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     header = (
         *("models", "difference in ROC AUC", "p (DeLong)"),
-        *("only the first catches", "only the second", "p (McNemar)", "p over seeds"),
+        *("difference in fakes passed, matched", "p (matched)", "p over seeds alone"),
     )
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for pair in compared["pairs"]:
-        delong, mcnemar, seeds = pair["delong"], pair["mcnemar"], pair["seeds"]
-        difference = "-"
-        if "low" in delong:
-            difference = f"{delong['difference']:+.4f} ({delong['low']:+.4f} to {delong['high']:+.4f})"
-        counts = [
-            f"{mcnemar[f'only_{which}_correct']:,}" if "reason" not in mcnemar else "-" for which in ("first", "second")
-        ]
+        auc, matched, seeds = pair["auc"], pair["matched"], pair["seeds"]
+        if "only_first_correct" in matched:
+            passed = f"{matched['only_second_correct']:,} and {matched['only_first_correct']:,} only passed by one"
+        else:
+            passed = _difference(matched, percent=True)
         cells = (
-            difference,
-            _p_value(delong["p_holm"]),
-            *counts,
-            _p_value(mcnemar["p_holm"]),
-            _p_value(seeds["p_value"]),
+            *(_difference(auc), _p_value(auc["p_holm"]), passed),
+            *(_p_value(matched["p_holm"]), _p_value(seeds["p_holm"])),
         )
         rows.append((" / ".join(pair["models"]), *cells))
     return header, rows
 
 
+def _difference(test: dict[str, Any], *, percent: bool = False) -> str:
+    """A difference between two models with its interval; ``-`` if there is none."""
+    if "low" not in test:
+        return "-"
+    scale, digits, unit = (100, 2, " points") if percent else (1, 4, "")
+    value, low, high = (f"{scale * test[name]:+.{digits}f}" for name in ("difference", "low", "high"))
+    return f"{value}{unit} ({low} to {high})"
+
+
 def _run(row: dict[str, Any], compared: dict[str, Any]) -> str:
     """The name of a run, with the number of images that it has seen before."""
-    seen = f" (has seen {row['seen']:,} of these images)" if row["seen"] else ""
+    overlap = row["overlap"]
+    counts = [
+        f"{overlap[kind]:,} {text}"
+        for kind, text in (("exact", "of these images"), ("near", "near-duplicates"))
+        if overlap[kind]
+    ]
+    seen = f" (has seen {', '.join(counts)})" if counts else ""
+    seen = " (may have seen these images: nothing tells)" if overlap["exact"] is None else seen
     several = sum(other["model"] == row["model"] for other in compared["rows"]) > 1
     return (f"{row['model']}, seed {row['seed']}" if several else row["model"]) + seen
 

@@ -14,6 +14,7 @@ from scipy.special import expit
 
 from detector_core import labels, storage
 from detector_core.config import INIT_KEYWORDS
+from detector_core.data.seen import Overlap
 from detector_core.evaluation import flag_value
 from detector_core.evaluation.by_source import evaluate_sources
 from detector_core.evaluation.calibration import VERDICTS, Calibration, bound_warning, verdicts
@@ -122,6 +123,7 @@ def build_report(
     data: dict[str, Any],
     split: str,
     data_warnings: Sequence[str] = (),
+    overlap: Overlap | None = None,
 ) -> dict[str, Any]:
     """``report.json``: what was evaluated, what a reader must know first, and the metrics of :func:`summarize`.
 
@@ -131,17 +133,21 @@ def build_report(
         model: the model: ``run``, ``variant``, ``weights_sha256``, and ``data``, what it was trained on.
         data: :meth:`detector_core.data.manifest.Manifest.describe` of the images.
         data_warnings: what the audit of the data set warned of.
+        overlap: how many of the images the model was trained or chosen on, if that was looked for.
     """
     own = model["data"]["fingerprint"] == data["fingerprint"]
     left_out = tuple(model["data"].get("left_out", ())) if own else ()
     sources = evaluate_sources(scores, calibration, left_out) if "source" in scores else None
+    seen = own and split in SEEN_SPLIT_WARNINGS
     return {
         "format": FORMAT,
         "model": model,
         "data": data,
         "split": split,
-        "seen": own and split in SEEN_SPLIT_WARNINGS,
+        "seen": seen,
+        **({"overlap": overlap.to_dict()} if overlap else {}),
         "warnings": [
+            *([_overlap_warning(overlap)] if overlap and overlap.found and not seen else []),
             *_warnings(calibration, model["data"], data, split),
             *(f"{AUDIT_WARNING} {warning}" for warning in data_warnings),
         ],
@@ -161,6 +167,14 @@ def without_sources(images: "pd.DataFrame", left_out: Sequence[str]) -> "pd.Data
         return images
     kept = images[~images["source"].isin(left_out)]
     return images if kept.empty else kept.reset_index(drop=True)
+
+
+def _overlap_warning(overlap: Overlap) -> str:
+    near = f", and {overlap.near:,} are near-duplicates of such images" if overlap.near else ""
+    return (
+        f"Not all images are new to the model: it was trained or chosen on {overlap.exact:,} of these "
+        f"{overlap.images:,}{near} (overlap in {REPORT} has examples): the metrics may be too optimistic"
+    )
 
 
 def _warnings(calibration: Calibration, trained_on: dict[str, Any], data: dict[str, Any], split: str) -> list[str]:

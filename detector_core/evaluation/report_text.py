@@ -141,6 +141,8 @@ def headline(report: dict[str, Any]) -> list[tuple[str, str]]:
     """
     lines = [(short_label(name), format_percent(report["metrics"][name])) for name in ERROR_RATES]
     lines.append((RANKING_METRICS["auc"], format_estimate("auc", report["ranking"]["auc"])))
+    if "overlap" in report:
+        lines.append(("images the model was trained or chosen on", format_overlap(report["overlap"])))
     if "sources" not in report:
         return lines
     sources = {row["source"]: row for row in report["sources"]["rows"]}
@@ -152,6 +154,17 @@ def headline(report: dict[str, Any]) -> list[tuple[str, str]]:
             text = "; ".join([*rates, f"ROC AUC {format_estimate('auc', row['auc'])}"])
             lines.append((f"{name}, left out of training", text))
     return lines
+
+
+def format_overlap(overlap: dict[str, Any]) -> str:
+    """``0 of 400, and 1 near-duplicate``, or the reason why it is not known."""
+    if overlap["exact"] is None:
+        return f"not known: {overlap['reason']}"
+    near = overlap["near"]
+    duplicates = f"near-duplicates not known: {overlap['reason']}" if near is None else f"{near:,} near-duplicate"
+    return f"{overlap['exact']:,} of {overlap['images']:,}, and {duplicates}" + (
+        "s" if near is not None and near != 1 else ""
+    )
 
 
 def format_percent(estimate: dict[str, Any]) -> str:

@@ -5,6 +5,7 @@
     MODEL/
       model.safetensors    the weights
       artifact.json        the Artifact: spec with preprocessing, labels, data, training, sha256, ...; written last
+      seen.parquet         hashes of the images that it was trained and chosen on (detector_core.data.seen)
       calibration.json     temperature and thresholds, after ``jobs.evaluate`` has chosen them on the validation split
       evaluation/SPLIT/    scores.parquet, report.json
 
@@ -69,8 +70,16 @@ class Artifact:
     format: int = FORMAT
 
 
-def save(where: str | Path, weights: "Mapping[str, torch.Tensor]", artifact: Artifact) -> Artifact:
+def save(
+    where: str | Path,
+    weights: "Mapping[str, torch.Tensor]",
+    artifact: Artifact,
+    files: Mapping[str, bytes] | None = None,
+) -> Artifact:
     """Writes a complete model folder or, after an error, none.
+
+    Args:
+        files: what else belongs into the folder, by name.
 
     Returns:
         The artifact with its checksum, date, git commit and versions of libraries filled in.
@@ -89,6 +98,8 @@ def save(where: str | Path, weights: "Mapping[str, torch.Tensor]", artifact: Art
             "versions": {name: importlib.metadata.version(name) for name in _LIBRARIES} | artifact.versions,
             "git_commit": git_commit(),
         }
+        for name, content in (files or {}).items():
+            (folder / name).write_bytes(content)
         (folder / ARTIFACT).write_text(json.dumps(values, indent=2))
         storage.put_folder(folder, where, last=ARTIFACT)
     return _parse(values, str(where))

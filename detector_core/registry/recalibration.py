@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import expit
 
+from detector_core.data.seen import Overlap
 from detector_core.evaluation import calibration, report, report_html
 from detector_core.evaluation.calibration import EVEN, FAKES_PASSED_LIMITS, Calibration, real_threshold
 from detector_core.evaluation.explain import WORST_IMAGES
@@ -153,7 +154,13 @@ def _rewrite_report(path: Path, chosen: Calibration) -> None:
     mark = f"{report.AUDIT_WARNING} "
     audit = [warning.removeprefix(mark) for warning in old["warnings"] if warning.startswith(mark)]
     new = report.build_report(
-        scores, chosen, model=old["model"], data=old["data"], split=old["split"], data_warnings=audit
+        scores,
+        chosen,
+        model=old["model"],
+        data=old["data"],
+        split=old["split"],
+        data_warnings=audit,
+        overlap=Overlap.from_dict(old["overlap"]) if "overlap" in old else None,
     )
     report_html.write(str(path.parent), scores, new, {})
     (path.parent / WORST_IMAGES).unlink(missing_ok=True)  # it marks the errors at the former threshold

@@ -20,6 +20,7 @@ import torch
 from torch import nn
 
 from detector_core import labels
+from detector_core.data import seen
 from detector_core.data.manifest import Manifest
 from detector_core.data.sources import SOURCE
 from detector_core.data.tagged import Selection
@@ -218,8 +219,13 @@ def save(
         "conditions": [condition.to_dict() for condition in candidate.conditions],
     }
     training = {**before.training, artifacts.LINEAGE: lineage}
+    tags = pd.concat([images.tags.rows, images.held_out.rows])
+    known = seen.with_tags(seen.read(str(parent_folder)), tags)
     artifact = artifacts.save(
-        where, weights, dataclasses.replace(before, run=next_name(before.run), training=training, versions={})
+        where,
+        weights,
+        dataclasses.replace(before, run=next_name(before.run), training=training, versions={}),
+        {seen.SEEN: known} if known else {},
     )
     chosen_on = {**candidate.calibration.chosen_on, "weights_sha256": artifact.weights_sha256}
     calibration.save(str(where), dataclasses.replace(candidate.calibration, chosen_on=chosen_on))

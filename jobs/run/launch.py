@@ -18,6 +18,8 @@ from ray.util.placement_group import remove_placement_group
 
 from detector_core import storage
 from detector_core.config import RunSpec
+from detector_core.data import seen
+from detector_core.data.manifest import Manifest
 from detector_core.errors import DetectorError, TrainingFailed
 from detector_core.networks import artifacts
 from detector_core.training import checkpoint
@@ -71,7 +73,7 @@ def launch(request: RunRequest, board: Any, callbacks: Sequence[UserCallback] = 
         TrainingFailed: workers were lost more often than ``retries``.
     """
     logging.getLogger("ray.train").setLevel(logging.WARNING)
-    data = request.load_data().describe()  # now, because it may be gone at the end of a long run
+    data = request.load_data()  # now, because it may be gone at the end of a long run
     trainer = Trainer(
         worker.work,
         train_loop_config={"request": asdict(request), "board": board},
@@ -131,11 +133,11 @@ def storage_options(where: str) -> dict[str, Any]:
     return {"storage_path": path, "storage_filesystem": filesystem}
 
 
-def write_model(request: RunRequest, data: dict[str, Any], *, complete: bool, seconds: float) -> dict[str, Any] | None:
+def write_model(request: RunRequest, data: Manifest, *, complete: bool, seconds: float) -> dict[str, Any] | None:
     """Writes the model folder from the newest complete checkpoint; None if no epoch has finished.
 
     Args:
-        data: the description of the data set for the artifact.
+        data: the data set, without the sources that were left out.
     """
     for folder in ray_checkpoints.find(*storage.locate(request.folder)):
         with ray_checkpoints.open_checkpoint(folder) as (progress, local):
@@ -156,11 +158,12 @@ def write_model(request: RunRequest, data: dict[str, Any], *, complete: bool, se
             artifact = artifacts.Artifact(
                 run=request.name,
                 spec=RunSpec.from_dict(progress.spec),
-                data=data,
+                data=data.describe(),
                 training=training,
                 versions={"ray": ray.__version__},
             )
-            return summary(request.folder, artifacts.save(model_folder(request.folder), best, artifact))
+            seen_file = {seen.SEEN: seen.record(data.frame)}
+            return summary(request.folder, artifacts.save(model_folder(request.folder), best, artifact, seen_file))
     return None
 
 

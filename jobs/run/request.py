@@ -4,8 +4,10 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import pandas as pd
+
 from detector_core import storage
-from detector_core.data import manifest
+from detector_core.data import manifest, seen
 from detector_core.data.manifest import Manifest
 from detector_core.errors import BadManifest
 from detector_core.networks import artifacts
@@ -84,6 +86,24 @@ def data_of_run(run_or_model: str) -> Manifest | None:
         if data:
             return data if data.fingerprint == artifacts.read(folder).data["fingerprint"] else None
     return None
+
+
+def seen_by(run_or_model: str, own: Manifest | None = None) -> pd.DataFrame | None:
+    """The hashes of what a model was trained and chosen on; None if nothing tells.
+
+    A model folder made by an older version has none: its data set tells, if it is still there.
+
+    Args:
+        own: the data set that the model was trained on, if it is loaded already.
+    """
+    folder = artifacts.find(run_or_model)
+    known = seen.read(folder)
+    if known is not None:
+        return known
+    data = own or data_of_run(run_or_model)
+    if data is None:
+        return None
+    return seen.of_images(data.without(artifacts.read(folder).data.get("left_out", ())).frame)
 
 
 def write_request(request: RunRequest, fingerprint: str) -> None:

@@ -45,12 +45,12 @@ def test_runs_are_compared_on_their_own_data_and_on_a_set_that_one_of_them_was_t
     result = json.loads(Path(done.result["comparison"]).read_text())
     own, leak = result["sets"]
     assert own["images"] == {"real": 8, "fake": 8}
-    assert [(row["run"], row["model"], row["seed"], row["seen"]) for row in own["rows"]] == [
+    assert [(row["run"], row["model"], row["seed"], row["overlap"]["exact"]) for row in own["rows"]] == [
         ("first", "first", 0, 0),
         ("again", "first", 1, 0),
         ("other", "other", 0, 0),
     ], "the first two differ in their seed alone"
-    assert [row["seen"] for row in leak["rows"]] == [36, 36, 0]
+    assert [row["overlap"]["exact"] for row in leak["rows"]] == [36, 36, 0]
     assert leak["winner"]["excluded"]["first"].startswith("was trained or chosen on 36")
     assert [model["seeds"] for model in own["models"]] == [[0, 1], [0]]
     for row in own["rows"]:

@@ -69,6 +69,8 @@ def test_a_run_is_evaluated_and_calibrated_once(model: Path, tiny_dataset: Path,
         "auc",
         "fakes_passed_rate",
         "reals_flagged_rate",
+        "seen",
+        "seen_near",
         "report",
     ]
     folder = model / "model" / "evaluation" / "test"
@@ -86,12 +88,15 @@ def test_a_run_is_evaluated_and_calibrated_once(model: Path, tiny_dataset: Path,
     assert chosen["chosen_on"]["n"] == 16
 
     assert "robustness" not in report
+    assert (first.result["seen"], first.result["seen_near"]) == (0, None), "its hashes are of another length"
+    assert "images the model was trained or chosen on" in first.messages
 
     second = run_job(
         "evaluate", model / "model", "--data", tiny_dataset, "--split", "valid", "--workers", 1, "--robustness"
     )
     assert second.code == 0, second.messages
     assert "these metrics are optimistic" in second.messages
+    assert second.result["seen"] == 16
     assert "to choose the thresholds" not in second.messages
     assert "blur sigma 1.5" in second.messages
     page = (model / "model" / "evaluation" / "valid" / "report.html").read_text()

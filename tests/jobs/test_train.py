@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from detector_core.config import RunSpec
-from detector_core.data import manifest
+from detector_core.data import manifest, seen
 from detector_core.images.preprocess import to_input
 from detector_core.networks import artifacts
 from detector_core.training import checkpoint
@@ -96,6 +96,11 @@ def test_a_source_is_left_out_of_training_and_reported_apart(
     artifact = artifacts.read(tmp_path / "without" / "model")
     assert artifact.data["left_out"] == ["fakes-1"]
     assert artifact.data["counts"]["train"] == {"real": 8, "fake": 4}
+    known = seen.read(str(tmp_path / "without" / "model"))
+    assert known is not None
+    assert known["use"].value_counts().to_dict() == {
+        split: sum(n.values()) for split, n in artifact.data["counts"].items() if split != "test"
+    }
     resumed = run_job("train", *command, "--resume")
     assert "--leave-out was fakes-1, now nothing" in resumed.last_message
 

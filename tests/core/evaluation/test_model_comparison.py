@@ -13,8 +13,10 @@ from hypothesis import strategies as st
 from scipy.special import expit
 from scipy.stats import t
 
+from detector_core.data.seen import Overlap
 from detector_core.errors import BadData
 from detector_core.evaluation import model_comparison_html
+from detector_core.evaluation.intervals import compare_aucs, compare_means
 from detector_core.evaluation.model_comparison import ScoredRun, compare_models
 from detector_core.evaluation.significance import compare_seeds, holm, limit_at
 from tests.support.scores import few
@@ -65,9 +67,9 @@ def test_a_better_model_wins_and_equal_ones_do_not() -> None:
     assert compared["winner"]["not_distinguished"] == []
     pair = compared["pairs"][0]
     assert pair["models"] == ["strong", "weak"]
-    assert pair["delong"]["difference"] > 0.15
-    assert pair["delong"]["p_value"] < pair["delong"]["p_holm"] < 0.001
-    assert pair["mcnemar"]["only_first_correct"] > 5 * pair["mcnemar"]["only_second_correct"]
+    assert pair["auc"]["difference"] > 0.15
+    assert pair["auc"]["p_value"] < pair["auc"]["p_holm"] < 0.001
+    assert pair["matched"]["only_first_correct"] > 5 * pair["matched"]["only_second_correct"]
     equal = compare(scored("one", 2.0), scored("two", 2.0))["winner"]
     assert equal["model"] is None
     assert {equal["leader"], *equal["not_distinguished"]} == {"one", "two"}
@@ -97,11 +99,73 @@ def test_a_model_that_calls_everything_fake_does_not_beat_one_that_separates() -
 
 
 def test_a_reversed_model_and_one_that_has_seen_the_images_cannot_win() -> None:
-    compared = compare(scored("reversed", -2.0), scored("trained-on-test", 6.0, seen=12))
+    compared = compare(
+        scored("reversed", -2.0), scored("trained-on-test", 6.0, overlap=Overlap(images=300, exact=12, near=0))
+    )
     assert compared["winner"]["excluded"]["reversed"].startswith("orders the images worse than guessing")
     assert compared["winner"]["excluded"]["trained-on-test"] == "was trained or chosen on 12 of these images"
     assert compared["winner"]["model"] is None
     assert "has seen 12 of these images" in model_comparison_html.render_page([compared], "t", [])
+
+
+def test_near_duplicates_of_training_images_bar_a_model_only_if_there_are_many() -> None:
+    def winner(**overlap: Any) -> dict[str, Any]:
+        row = Overlap(images=300, **overlap)
+        compared = compare(scored("strong", 4.0, overlap=row), scored("weak", 1.0))
+        assert compared["rows"][0]["overlap"] == row.to_dict()
+        page = model_comparison_html.render_page([compared], "t", [])
+        assert ("may have seen these images" in page) == (row.exact is None)
+        return dict(compared["winner"])
+
+    assert winner(exact=0, near=3)["model"] == "strong"
+    assert winner(exact=0, near=4)["excluded"]["strong"].startswith("was trained or chosen on near-duplicates of 4")
+    assert winner(exact=1, near=0)["excluded"]["strong"] == "was trained or chosen on 1 of these images"
+    assert winner(reason="nothing tells")["model"] == "strong", "not knowing is said, and proves nothing"
+
+
+def test_the_lead_of_one_lucky_seed_is_no_lead() -> None:
+    """Between first seeds the difference is certain; the other seeds say that the models are alike."""
+    lucky = [scored("lucky", distance, seed=seed) for seed, distance in enumerate((3.5, 1.3, 2.2))]
+    steady = [scored("steady", 2.0, seed=seed) for seed in range(3)]
+    first = compare(lucky[0], steady[0])
+    assert first["winner"]["model"] == "lucky"
+    assert "Each model has one seed" in model_comparison_html.render_page([first], "t", [])
+    over_seeds = compare(*lucky, *steady)
+    pair = over_seeds["pairs"][0]
+    assert over_seeds["winner"]["model"] is None
+    assert pair["auc"]["p_value"] > 0.3
+    assert pair["auc"]["low"] < 0 < pair["auc"]["high"]
+    assert pair["matched"]["low"] < 0 < pair["matched"]["high"]
+    assert {"p_value", "p_holm"} <= set(pair["seeds"])
+    text = model_comparison_html.render_page([over_seeds], "t", [])
+    assert "that of the seeds" in text
+    assert "points\n(" in text
+
+
+def test_a_test_over_seeds_and_images_by_hand() -> None:
+    """Variances 4 of the images, 1 / 3 and 4 / 3 of the two means: t = -4 / sqrt(17 / 3)."""
+    test = compare_means([1, 2, 3], [4, 6, 8], image_variance=4.0)
+    total = 4 + 1 / 3 + 4 / 3
+    freedom = total**2 / ((1 / 3) ** 2 / 2 + (4 / 3) ** 2 / 2)
+    assert test.difference == -4
+    assert test.p_value == pytest.approx(2 * t.sf(4 / np.sqrt(total), freedom))
+    assert test.high == pytest.approx(-4 + t.ppf(0.975, freedom) * np.sqrt(total))
+    alone = compare_means([1, 2, 3], [5], image_variance=4.0)
+    assert alone.p_value == pytest.approx(2 * t.sf(3 / np.sqrt(4 + 1 / 3 + 1), (16 / 3) ** 2 / ((1 / 9 + 1) / 2)))
+    assert compare_means([1], [1], image_variance=0.0).p_value == 1
+    assert compare_means([1], [2], image_variance=0.0).p_value is None
+
+
+def test_equal_models_with_seeds_differ_as_rarely_as_the_level_says() -> None:
+    """Seeds differ by more than images allow: DeLong's test between first seeds would find differences in half."""
+    found = []
+    for number in range(200):
+        draw = np.random.default_rng(number)
+        image, seed = draw.normal(size=80) + (np.arange(80) >= 40), draw.normal(0, 0.6, (2, 3))
+        noise = draw.normal(0, 0.5, (2, 3, 80)) + (np.arange(80) >= 40) * seed[..., None]
+        p_value = compare_aucs(np.arange(80) >= 40, image + noise[0], image + noise[1]).p_value
+        found.append(p_value is not None and p_value < 0.05)
+    assert np.mean(found) <= 0.085
 
 
 def test_seeds_are_one_model_with_mean_and_standard_deviation() -> None:
@@ -148,12 +212,12 @@ def test_figures_that_cannot_be_had_are_none_with_the_reason() -> None:
     assert row["matched_fakes_passed_rate"] == {"value": None, "reason": "there is none"}
     assert row["fakes_passed_rate"]["value"] is not None
     pair = compared["pairs"][0]
-    assert (pair["delong"]["p_value"], pair["delong"]["p_holm"], pair["delong"]["reason"]) == (
+    assert (pair["auc"]["p_value"], pair["auc"]["p_holm"], pair["auc"]["reason"]) == (
         None,
         None,
         "there are no reals",
     )
-    assert pair["mcnemar"]["reason"] == "one-0: there is none"
+    assert pair["matched"]["reason"] == "one-0: there is none"
     assert compared["winner"]["model"] is None
     page = model_comparison_html.render_page([compared], "t", [])
     assert "undefined: there are no reals" in page
