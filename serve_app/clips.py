@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from detector_core.errors import BadVideo, TooCostly, VideoTooCostly, VideoTooLarge
 from detector_core.evaluation import calibration
 from detector_core.evaluation.calibration import NO_FACE, UNCERTAIN
-from detector_core.images import provenance, sandbox, video
+from detector_core.images import provenance, sandbox, video_decoder
 from detector_core.images.decoder import BYTES_PER_PIXEL
 from detector_core.images.provenance import Claim
 from detector_core.labels import FAKE, REAL
@@ -78,7 +78,7 @@ def decode_clip(
     """
     try:
         with (
-            job.reserve(sandbox.memory_limit(data) + video.MAX_PIXELS * BYTES_PER_PIXEL),
+            job.reserve(sandbox.memory_limit(data) + video_decoder.MAX_PIXELS * BYTES_PER_PIXEL),
             sandbox.sample_frames(
                 data, count, max_s=limits.max_video_s, deadline=deadline, budget=job.budget, cancellation=job
             ) as clip,
@@ -89,7 +89,7 @@ def decode_clip(
                 decode_s = time.perf_counter() - started
                 moments_s.append(frame.moments_s)
                 with job.counted():
-                    crops = find_crops(frame.image_HWC, model, limits, search_faces, frame.warnings, decode_s)
+                    crops = find_crops(frame.image_HWC, model, limits, search_faces, frame.warnings, decode_s, count)
                 frames.append(crops)
                 started = time.perf_counter()
             duration_s = clip.duration_s

@@ -1,8 +1,9 @@
 """Threads that decode uploads, and the memory that they share, so that the event loop is never blocked.
 
 A plain image of ordinary size, whose cost its structure bounds, is decoded in the thread; every other file of a
-stranger in a child process that the thread waits for. A request that nobody waits for any more, because its time is up
-or its client has left, ends its children and frees its threads.
+stranger in a child process that the thread waits for. One request with many images never holds every thread
+(:mod:`serve_app.fair_executor`). A request that nobody waits for any more, because its time is up or its client has
+left, ends its children and frees its threads.
 """
 
 import asyncio
@@ -10,7 +11,6 @@ import os
 import threading
 import time
 from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Concatenate, ParamSpec, TypeVar
 
@@ -20,6 +20,7 @@ from detector_core.images.budget import CpuBudget, OverBudget
 from detector_core.images.child import Cancellation
 from detector_core.images.decode import OpenedImage
 from detector_core.images.decoder import BYTES_PER_PIXEL, SandboxedImage
+from serve_app.fair_executor import FairExecutor
 
 MEMORY_BYTES = 2**30
 """Memory that the images being decoded in one pool may take together."""
@@ -117,12 +118,12 @@ class DecodePool:
     """Threads with a common memory budget.
 
     Args:
-        threads: None for one per core.
+        threads: None for one per core, which one request may hold together, and one more for everybody else.
     """
 
     def __init__(self, threads: int | None = None, memory_bytes: int = MEMORY_BYTES) -> None:
-        self.threads = threads or os.cpu_count() or 1
-        self._executor = ThreadPoolExecutor(self.threads, thread_name_prefix="decode")
+        self.threads = threads or 1 + (os.cpu_count() or 1)
+        self._executor = FairExecutor(self.threads, "decode")
         self._memory_bytes, self._reserved = memory_bytes, 0
         self._changed = threading.Condition()
         self._started: dict[Job, float] = {}
@@ -137,6 +138,8 @@ class DecodePool:
     ) -> T:
         """Runs ``work`` in a thread, with the job as its first argument.
 
+        Calls with the same budget belong to one request, which never holds every thread.
+
         If this coroutine is cancelled, the job is too: what waits for a thread is dropped at once, with its arguments.
         """
         job = Job(self, budget)
@@ -150,7 +153,7 @@ class DecodePool:
                 del self._started[job]
 
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._executor, run)
+            return await asyncio.wrap_future(self._executor.submit(budget, run))
         finally:
             pending.clear()
             job.cancel()

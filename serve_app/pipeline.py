@@ -121,12 +121,14 @@ def decode_image(
     accepted: Collection[str],
     search_faces: bool,
     signers: str = "",
+    sharing: int = 1,
 ) -> DecodedImage:
     """Decodes an uploaded image, finds the crops to predict, and reads what the file says about its origin.
 
     Args:
         accepted: the formats that the service accepts.
         signers: see :func:`detector_core.images.provenance.read`.
+        sharing: how many images the request has, which share its face search.
 
     Raises:
         BadImage: it cannot be decoded within the job's budget.
@@ -136,7 +138,7 @@ def decode_image(
         started = time.perf_counter()
         decoded = image.decode()
         flags, decode_s = quality.file_flags(decoded), time.perf_counter() - started
-        crops = find_crops(decoded.image_HWC, model, limits, search_faces, flags, decode_s)
+        crops = find_crops(decoded.image_HWC, model, limits, search_faces, flags, decode_s, sharing)
     claims = provenance.read(data, signers=signers, budget=job.budget, cancellation=job)
     return replace(crops, provenance=claims)
 
@@ -148,16 +150,19 @@ def find_crops(
     search_faces: bool,
     file_flags: tuple[str, ...] = (),
     decode_s: float = 0.0,
+    sharing: int = 1,
 ) -> DecodedImage:
     """Finds the crops to predict in a decoded image or frame: each face, or the center square without face search.
 
     Args:
         file_flags: warnings about the file, which come first.
+        sharing: see :func:`detector_core.images.faces.search`.
     """
     started = time.perf_counter()
     height, width = image_HWC.shape[:2]
     nothing = quality.shows_nothing(image_HWC, model.preprocess.image_size)
-    detected, complete = faces.search(image_HWC) if search_faces and not nothing else Search([], complete=True)
+    searches = search_faces and not nothing
+    detected, complete = faces.search(image_HWC, sharing) if searches else Search([], complete=True)
     crops = () if nothing else _crops(image_HWC, model, detected[: limits.max_faces], search_faces)
     flags = {
         "upscaled": any(crop.box[2] - crop.box[0] < model.preprocess.image_size for crop in crops),

@@ -77,7 +77,7 @@ class DetectionService:
         async def decode(data: bytes, index: int) -> DecodedImage:
             try:
                 return await self._image_pool.run(
-                    budget, decode_image, data, model, limits, accepted, search_faces, signers
+                    budget, decode_image, data, model, limits, accepted, search_faces, signers, len(files)
                 )
             except BadImage as error:
                 raise as_refusal(error, f"image {index + 1} of {len(files)}: " if len(files) > 1 else "") from None

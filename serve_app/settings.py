@@ -48,7 +48,7 @@ class Limits(Frozen):
     max_video_bytes: int = Field(50 * 2**20, gt=0, description="Maximum size of a request with a clip, in bytes.")
     max_video_s: float = Field(60, gt=0, description="Maximum length of a clip, in seconds.")
     video_cpu_s: float = Field(
-        30,
+        15,
         gt=0,
         description="Maximum CPU time for decoding a clip, and as much again for searching faces in it, in seconds.",
     )

@@ -38,6 +38,7 @@ _DAMAGED = (
     ArithmeticError,
     TypeError,
     RuntimeError,
+    AssertionError,
     struct.error,
 )
 """Errors that Pillow raises on damaged files, depending on the format and the damage."""
@@ -156,7 +157,7 @@ def _translated_errors(max_pixels: int = MAX_PIXELS) -> Iterator[None]:
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
         raise TooManyPixels(f"the image has more pixels than the {max_pixels:,} allowed") from None
     except _DAMAGED as error:
-        raise BadImage(f"damaged image: {error}") from None
+        raise BadImage(f"damaged image: {str(error) or 'its parts contradict each other'}") from None
 
 
 def _rgb(image: Image.Image) -> Image.Image:
@@ -165,6 +166,8 @@ def _rgb(image: Image.Image) -> Image.Image:
         return Image.fromarray((values_HW.clip(0, 2**16 - 1) >> 8).astype(np.uint8)).convert("RGB")
     if image.mode == "F":
         raise BadImage("the image has floating-point pixels: save it with 8 bits per channel")
+    if image.mode in ("P", "PA") and image.palette is None:
+        raise BadImage("damaged image: its palette is missing")
     if not image.has_transparency_data:
         return image.convert("RGB")
     foreground = image.convert("RGBA")

@@ -18,10 +18,11 @@ import numpy as np
 
 from detector_core.errors import BadVideo, VideoTooCostly
 from detector_core.images import child as children
-from detector_core.images import video
+from detector_core.images import video, video_decoder
 from detector_core.images.budget import CpuBudget, OverBudget
 from detector_core.images.child import Cancellation, Child, Crashed, MemoryLimit, message
-from detector_core.images.video import Clip, Frame
+from detector_core.images.video import Clip
+from detector_core.images.video_decoder import Frame
 
 MAX_DECODER_FRAMES: Final = 20
 """Frames of the largest size that the memory limit allows for: those a decoder keeps and the one being converted."""
@@ -32,7 +33,7 @@ NICENESS: Final = 10
 def memory_limit(data: bytes) -> int:
     """Bytes of memory that the child may use for a clip, in addition to its own code."""
     packets = max(video.MAX_UNPACKED_RATIO * len(data), video.MIN_UNPACKED_BYTES)
-    return 2 * MAX_DECODER_FRAMES * video.MAX_PIXELS + len(data) + packets
+    return 2 * MAX_DECODER_FRAMES * video_decoder.MAX_PIXELS + len(data) + packets
 
 
 @contextmanager
@@ -96,7 +97,7 @@ def _frames(child: Child, budget: CpuBudget, cancellation: Cancellation) -> Iter
 
 def _read_frames(child: Child) -> Iterator[Frame]:
     while "end" not in (fields := _read(child)):
-        if fields["height"] * fields["width"] > video.MAX_PIXELS:
+        if fields["height"] * fields["width"] > video_decoder.MAX_PIXELS:
             raise Crashed("it returned too many pixels")
         image_HWC = np.empty((fields["height"], fields["width"], 3), np.uint8)
         child.read_into(image_HWC)

@@ -8,27 +8,20 @@ which name other files and addresses. Sound is ignored, and endless streams are 
 
 import bisect
 import io
-import itertools
 import math
-import time
-from collections import deque
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import av
 from av.container.input import InputContainer
-from av.packet import Packet
 from av.stream import Disposition
-from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from detector_core.errors import BadVideo, VideoTooLarge
-from detector_core.images import display
-from detector_core.images.decode import Pixels
+from detector_core.images import video_decoder
+from detector_core.images.video_decoder import Decoder, Frame, reason, time_of
 
-MAX_PIXELS: Final = 4096 * 2304
-"""Maximum width times height of a frame; a decoder keeps up to seventeen of them."""
 MAX_PACKETS: Final = 20_000
 """Maximum number of packets; a minute at 240 frames per second has 14,400."""
 PROBE_BYTES: Final = 5_000_000
@@ -38,25 +31,7 @@ number if that is larger."""
 CONTAINERS: Final = "MP4, MOV, WebM, Matroska and AVI"
 
 if TYPE_CHECKING:
-    _Packet = Packet[VideoStream]
-_Timed = tuple[float, VideoFrame]
-"""A frame and the time at which it appears, in seconds."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Frame:
-    """A frame as a player shows it.
-
-    Attributes:
-        moments_s: the sampled moments at which it is shown, in seconds since the beginning of the clip.
-        image_HWC: uint8 RGB.
-        warnings: ``not_as_shown`` if the clip declares something about its display that was not applied;
-            ``damaged_frames`` if another frame belongs to one of the moments, but cannot be decoded.
-    """
-
-    moments_s: tuple[float, ...]
-    image_HWC: Pixels
-    warnings: tuple[str, ...] = ()
+    from detector_core.images.video_decoder import VideoPacket
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,8 +64,8 @@ def sample_frames(data: bytes, count: int, *, max_s: float, deadline: float = ma
 
     Raises:
         BadVideo: not a clip in a known container, or no frame of it can be decoded; also while ``frames`` is iterated.
-        VideoTooLarge: longer than ``max_s``, frames larger than MAX_PIXELS, too many packets, or the deadline has
-            passed; also while ``frames`` is iterated.
+        VideoTooLarge: longer than ``max_s``, frames larger than MAX_PIXELS, too many packets, too many frames to
+            decode, or the deadline has passed; also while ``frames`` is iterated.
     """
     name = container_of(data)
     if name is None:
@@ -106,11 +81,11 @@ def sample_frames(data: bytes, count: int, *, max_s: float, deadline: float = ma
         stream = _shown_stream(container)
         packets = _packets(container.demux(stream), max_s, max(MAX_UNPACKED_RATIO * len(data), MIN_UNPACKED_BYTES))
     except (av.FFmpegError, ValueError, OSError, OverflowError) as error:
-        raise BadVideo(f"the clip cannot be read: {_reason(error)}") from None
-    kept = [packet for packet in packets if math.isfinite(_time(packet)) and not packet.is_discard]
+        raise BadVideo(f"the clip cannot be read: {reason(error)}") from None
+    kept = [packet for packet in packets if math.isfinite(time_of(packet)) and not packet.is_discard]
     if not kept:
         raise BadVideo("the clip has no frames")
-    timed = sorted({_time(packet) for packet in kept})
+    timed = sorted({time_of(packet) for packet in kept})
     duration_s = max(_end(kept), _declared_end(container)) - timed[0]
     if duration_s > max_s:
         raise VideoTooLarge(f"the clip lasts {duration_s:.0f} s: at most {max_s:g} s are allowed")
@@ -120,7 +95,7 @@ def sample_frames(data: bytes, count: int, *, max_s: float, deadline: float = ma
         shown.setdefault(timed[bisect.bisect_right(timed, moment) - 1], []).append(moment)
     others = [other for other in container.streams.video if other is not stream and not _is_cover(other)]
     applied = not others and stream.metadata.get("alpha_mode") != "1"
-    decoder = _Decoder(stream, packets, deadline, start=timed[0], applied=applied)
+    decoder = Decoder(stream, packets, deadline, start=timed[0], applied=applied)
     return Clip(duration_s=duration_s, frames=decoder.frames(shown))
 
 
@@ -132,7 +107,7 @@ def _shown_stream(container: InputContainer) -> VideoStream:
     codec = stream.codec_context
     if codec is None:
         raise BadVideo("the clip's codec is not supported")
-    if codec.width * codec.height > MAX_PIXELS:
+    if codec.width * codec.height > video_decoder.MAX_PIXELS:
         raise VideoTooLarge(f"the clip's frames are too large: {codec.width} x {codec.height} pixels")
     return stream
 
@@ -142,9 +117,9 @@ def _is_cover(stream: VideoStream) -> bool:
     return bool(stream.disposition & Disposition.attached_pic)
 
 
-def _end(packets: list["_Packet"]) -> float:
+def _end(packets: list["VideoPacket"]) -> float:
     """When the last packet's frame disappears, in seconds."""
-    return max(_time(packet) + float((packet.duration or 0) * (packet.time_base or 0)) for packet in packets)
+    return max(time_of(packet) + float((packet.duration or 0) * (packet.time_base or 0)) for packet in packets)
 
 
 def _declared_end(container: InputContainer) -> float:
@@ -154,7 +129,7 @@ def _declared_end(container: InputContainer) -> float:
     return ((container.start_time or 0) + container.duration) / av.time_base
 
 
-def _packets(demuxed: Iterator["_Packet"], max_s: float, max_bytes: int) -> list["_Packet"]:
+def _packets(demuxed: Iterator["VideoPacket"], max_s: float, max_bytes: int) -> list["VideoPacket"]:
     packets, total_bytes = [], 0
     for packet in demuxed:
         total_bytes += packet.size
@@ -165,133 +140,3 @@ def _packets(demuxed: Iterator["_Packet"], max_s: float, max_bytes: int) -> list
         if len(packets) > MAX_PACKETS:
             raise VideoTooLarge(f"the clip has more than {MAX_PACKETS:,} frames: at most {max_s:g} s are allowed")
     return packets
-
-
-class _Decoder:
-    """Decodes the frames that are shown at given times, and of each group of pictures no more than necessary.
-
-    Args:
-        stream: the stream of the packets.
-        packets: all packets of the clip, in decoding order.
-        deadline: value of ``time.monotonic()`` at which decoding gives up.
-        start: time of the first frame.
-        applied: whether everything that the clip declares about its display is applied, as far as frames do not say so.
-    """
-
-    def __init__(
-        self, stream: VideoStream, packets: list["_Packet"], deadline: float, *, start: float, applied: bool
-    ) -> None:
-        self.stream, self.packets, self.deadline = stream, packets, deadline
-        self.start, self.applied = start, applied
-        self.codec = stream.codec_context
-        self.codec.thread_count = 1
-        self.codec.options = {"max_pixels": str(MAX_PIXELS)}
-        # A packet without a time does not begin a group: Matroska gives a time only to the first of several frames in
-        # a block.
-        keys = (number for number, packet in enumerate(packets) if packet.is_keyframe and math.isfinite(_time(packet)))
-        self.groups = sorted({0, *keys})
-        self.before: tuple[int, _Timed | None] = -1, None
-
-    def frames(self, shown: dict[float, list[float]]) -> Iterator[Frame]:
-        """Yields the frames that are shown at some moments.
-
-        Args:
-            shown: the moments by the time at which their frame appears, both in seconds and ascending.
-        """
-        moments_s: list[float] = []
-        held: _Timed | None = None
-        damaged = False
-        for time_s, frame in self._decoded(list(shown)):
-            if frame is not None and frame is not held:
-                if held:
-                    yield self._frame(held[1], moments_s, damaged)
-                    moments_s, damaged = [], False
-                held = frame
-            damaged |= frame is None or frame[0] < time_s
-            if held:
-                moments_s += (round(moment - self.start, 3) for moment in shown[time_s])
-        if not held:
-            raise BadVideo("no frame of the clip can be decoded")
-        yield self._frame(held[1], moments_s, damaged)
-
-    def _decoded(self, times: list[float]) -> "Iterator[tuple[float, _Timed | None]]":
-        """For each time, yields the last frame that appears until then; None if there is none."""
-        numbers = {_time(packet): number for number, packet in enumerate(self.packets)}
-
-        def group_of(time_s: float) -> int:
-            # Frames may be shown before the key frame that they follow in the file: they need the group before.
-            keys = (key for key in self.groups if key <= numbers[time_s] and _time(self.packets[key]) <= time_s)
-            return max(keys, default=0)
-
-        for start, of_group in itertools.groupby(times, group_of):
-            wanted = deque(of_group)
-            last = max(numbers[time_s] for time_s in wanted)
-            stop = next((key for key in self.groups if key > last), len(self.packets))
-            yield from self._group(start, stop, wanted)
-
-    def _group(self, start: int, stop: int, wanted: deque[float]) -> "Iterator[tuple[float, _Timed | None]]":
-        """As :meth:`_decoded`, for times in one group of pictures, which begins with packet ``start``."""
-        latest: _Timed | None = None
-        decoding = self._decode(start, stop)
-        for frame in decoding:
-            if latest is None and wanted[0] < frame[0]:  # what belongs to the first times cannot be decoded
-                decoding.close()
-                before = self._last_before(start)
-                while wanted and wanted[0] < frame[0]:
-                    yield wanted.popleft(), before
-                yield from self._group(start, stop, wanted) if wanted else ()
-                return
-            while wanted and wanted[0] < frame[0]:
-                yield wanted.popleft(), latest
-            if not wanted:
-                break
-            latest = frame
-            if wanted[-1] == frame[0]:
-                break
-        decoding.close()
-        while wanted:
-            yield wanted.popleft(), latest or self._last_before(start)
-
-    def _last_before(self, start: int) -> "_Timed | None":
-        """The last frame of the group before packet ``start``, which a player keeps showing if no other follows."""
-        if self.before[0] != start:
-            earlier = [key for key in self.groups if key < start]
-            frames = deque(self._decode(earlier[-1], start), maxlen=1) if earlier else deque[_Timed]()
-            self.before = start, frames[0] if frames else None
-        return self.before[1]
-
-    def _decode(self, start: int, stop: int) -> "Generator[_Timed, None, None]":
-        """Decodes packets and yields their frames with their times; the packet ``start`` begins a group."""
-        try:
-            for packet in [*self.packets[start:stop], None]:
-                if time.monotonic() > self.deadline:
-                    raise VideoTooLarge("the clip takes too long to decode")
-                try:
-                    frames = self.codec.decode(packet)
-                except (av.FFmpegError, ValueError, OSError):
-                    continue  # a damaged frame; the others may be intact
-                for frame in frames:
-                    if frame.pts is not None and self.stream.time_base is not None:
-                        # frame.time is 0 for the last frames of a group
-                        yield float(frame.pts * self.stream.time_base), frame
-        finally:
-            self.codec.flush_buffers()  # always: a codec that was sent the end of the stream accepts no more packets
-
-    def _frame(self, frame: VideoFrame, moments_s: list[float], damaged: bool) -> Frame:
-        try:
-            image_HWC, applied = display.as_shown(frame, self.stream.sample_aspect_ratio, MAX_PIXELS)
-        except (av.FFmpegError, ValueError, OSError) as error:
-            raise BadVideo(f"a frame cannot be converted: {_reason(error)}") from None
-        warnings = {"not_as_shown": not (applied and self.applied), "damaged_frames": damaged}
-        return Frame(
-            moments_s=tuple(moments_s), image_HWC=image_HWC, warnings=tuple(name for name in warnings if warnings[name])
-        )
-
-
-def _time(packet: "_Packet") -> float:
-    """Presentation time in seconds; -inf if the packet has none."""
-    return -math.inf if packet.pts is None or packet.time_base is None else float(packet.pts * packet.time_base)
-
-
-def _reason(error: Exception) -> str:
-    return getattr(error, "strerror", None) or str(error) or type(error).__name__

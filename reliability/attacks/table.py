@@ -22,7 +22,7 @@ ATTACKS: Final = (
         name="1 form of 10 images of 256 faces",
         make=bodies.crowd,
         content_type=bodies.FORM,
-        max_cpu_s=20,
+        max_cpu_s=5,
         needs_faces=True,
         before=Outcome(answers="1 x 200", cpu_s=25.0, asked=11, refused=0, slowest_s=24.6),
     ),
@@ -31,7 +31,7 @@ ATTACKS: Final = (
         make=bodies.long_clips,
         path="/v1/detect/video",
         content_type="video/mp4",
-        max_cpu_s=80,
+        max_cpu_s=3,
         before=Outcome(answers="2 x 503", cpu_s=25.9, asked=8, refused=1, slowest_s=30.0),
     ),
 )

@@ -89,7 +89,7 @@ def train_and_stop(laptop: Laptop) -> None:
     laptop.stop("first")
     log = laptop.log("first")
     check_both_hosts(laptop, log)
-    assert "stopped: nothing half-written was left" in log, log
+    assert "stopped; run the same command" in log, log
     assert epochs(laptop) < TINY["optim.epochs"]
 
 

@@ -21,10 +21,11 @@ from benchmarks.machine import describe
 from detector_core import storage
 from reliability.faults.fault import Fault, Outcome, Workspace, cause
 from reliability.faults.report import PAGE, attacks_of, page, with_attacks
+from reliability.faults.rollout import ROLLOUT
 from reliability.faults.serving import SERVING
 from reliability.faults.training import TRAINING
 
-FAULTS: tuple[Fault, ...] = (*TRAINING, *SERVING)
+FAULTS: tuple[Fault, ...] = (*TRAINING, *SERVING, *ROLLOUT)
 
 
 def main() -> NoReturn:

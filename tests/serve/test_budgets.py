@@ -82,7 +82,7 @@ def test_images_of_a_request_share_its_cpu_time(predictor: Predictor, events: li
 def test_searching_faces_counts(
     predictor: Predictor, events: list[RequestEvent], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def search(_: object) -> Search:
+    def search(*_: object) -> Search:
         sum(range(3_000_000))
         return Search([], True)
 
@@ -129,7 +129,7 @@ def stuck_jobs(app: FastAPI, pool: str, release: threading.Event) -> None:
         release.wait()
 
     for _ in range(decode_pool.threads):
-        decode_pool._executor.submit(block)
+        decode_pool._executor.submit(object(), block)
     waiting.wait(30)
 
 
@@ -141,6 +141,42 @@ def test_clips_do_not_delay_images(predictor: Predictor) -> None:
         assert response.status_code == 200
     finally:
         release.set()
+
+
+def test_a_request_with_many_images_leaves_a_thread_for_others(predictor: Predictor) -> None:
+    app, release = make_app(predictor), threading.Event()
+    pool, crowd = app.state.service._image_pool, object()
+    waiting = threading.Barrier(pool.threads)
+
+    def block() -> None:
+        waiting.wait(30)
+        release.wait()
+
+    for _ in range(pool.threads - 1):
+        pool._executor.submit(crowd, block)
+    more = [pool._executor.submit(crowd, release.wait) for _ in range(10)]
+    waiting.wait(30)
+    try:
+        response = TestClient(app).post("/v1/detect", content=image_bytes(), headers=JPEG)
+        assert response.status_code == 200
+        assert not any(future.running() for future in more)
+    finally:
+        release.set()
+
+
+def test_images_of_one_request_share_its_face_search(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
+    shared: list[int] = []
+
+    def search(_: object, sharing: int) -> Search:
+        shared.append(sharing)
+        return Search([], True)
+
+    monkeypatch.setattr(face_search, "search", search)
+    client = TestClient(make_app(predictor))
+    image = encode(Image.linear_gradient("L").resize((48, 48)), "JPEG")
+    assert client.post("/v1/detect?faces=on", files=[("file", image)] * 3).status_code == 200
+    assert client.post("/v1/detect/video?faces=on&frames=2", content=make_clip(6), headers=MP4).status_code == 200
+    assert shared == [3, 3, 3, 2, 2]
 
 
 def test_a_child_for_clips_gives_way_to_others() -> None:
@@ -216,7 +252,7 @@ def test_small_files_that_ask_for_much_work_are_refused_at_once(
 def test_a_crowd_is_never_called_real(
     predictor: Predictor, monkeypatch: pytest.MonkeyPatch, complete: bool, verdict: str
 ) -> None:
-    monkeypatch.setattr(face_search, "search", lambda _: Search([make_face(20, 10, 30)], complete))
+    monkeypatch.setattr(face_search, "search", lambda *_: Search([make_face(20, 10, 30)], complete))
     dark = encode(Image.linear_gradient("L").resize((48, 48)).point(lambda gray: gray // 8), "JPEG")
     client = TestClient(make_app(predictor, BrightnessClient(predictor)))
     (result,) = client.post("/v1/detect?faces=on", content=dark, headers=JPEG).json()["results"]

@@ -57,7 +57,7 @@ def test_a_clip_without_a_face_has_no_verdict(client: TestClient) -> None:
 
 def test_frames_without_a_face_are_not_scored(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
     face = make_face(20, 10, 30)
-    monkeypatch.setattr(face_search, "search", lambda image: Search([face] if image.mean() > 170 else [], True))
+    monkeypatch.setattr(face_search, "search", lambda image, _: Search([face] if image.mean() > 170 else [], True))
     answer = post(client, make_clip(50), "frames=5&faces=on").json()
     assert [frame["verdict"] for frame in answer["frames"]] == ["no_face"] * 3 + ["uncertain", "fake"]
     assert answer["scored_frames"] == 2
@@ -83,7 +83,7 @@ def test_a_clip_is_not_called_real_while_faces_were_left_out(
     predictor: Predictor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     faces = [make_face(20, 10, 30), make_face(2, 2, 12)]
-    monkeypatch.setattr(face_search, "search", lambda image: Search(faces[: 2 if image.mean() > 35 else 1], True))
+    monkeypatch.setattr(face_search, "search", lambda image, _: Search(faces[: 2 if image.mean() > 35 else 1], True))
     answers = [
         post(TestClient(make_app(predictor, BrightnessClient(predictor), limits=Limits(max_faces=1))), clip, "faces=on")
         for clip in (make_clip(5), make_clip(10))

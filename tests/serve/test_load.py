@@ -20,8 +20,10 @@ import aiohttp
 import pytest
 
 from detector_core.registry import versions
-from reliability.faults import serving
-from reliability.faults.serving import DISCONNECTED, HAPROXY, REJECTED, kill_process_of
+from reliability.faults import load as faults_load
+from reliability.faults.load import DISCONNECTED, REJECTED, REPLICA, wait_until
+from reliability.faults.rollout import promote_and_roll_back_on
+from reliability.faults.serving import HAPROXY, kill_process_of
 from tests.support.http_service import JPEG, image_bytes
 from tests.support.models import save_model
 from tests.support.serving import Service, marked, running
@@ -39,7 +41,6 @@ detectors: {min_replicas: 2, max_replicas: 3, target_ongoing_requests: 1, upscal
 http: {limits: {max_files: 1, max_faces: 1}}
 """
 RECOVERY_S = 5
-REPLICA = b"ServeReplica:detector:Ingress"
 
 
 @dataclass
@@ -108,14 +109,6 @@ def memory(service: Service) -> int:
     return total
 
 
-def wait_until(condition: Any, seconds: float) -> bool:
-    """Waits for a condition; returns whether it came true in time."""
-    deadline = time.monotonic() + seconds
-    while not condition() and time.monotonic() < deadline:
-        time.sleep(0.2)
-    return bool(condition())
-
-
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     folder = tmp_path_factory.mktemp("load")
@@ -162,32 +155,24 @@ def test_no_request_fails_when_a_replica_is_killed(service: Service) -> None:
     assert wait_until(lambda: len(replicas(service)) == 2 and before[0] not in replicas(service), 60)
 
 
-def test_no_request_fails_during_a_promotion_and_a_rollback(service: Service, tmp_path: Path) -> None:
-    before = versions.live(service.models).name
+def test_no_request_fails_during_a_promotion_and_a_rollback(
+    service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quicken(monkeypatch)
     better = save_model(tmp_path / "second", run="second", seed=1, auc=0.95)
+    print(promote_and_roll_back_on(service, better))
 
-    def served(version: str) -> bool:
-        """Whether both replicas answer with a version; requests go to one and the other in turn."""
-        names = {json.loads(service.request("GET", "/v1/model")[1])["version"] for _ in range(6)}
-        return names == {version}
 
-    def promote_and_roll_back() -> None:
-        version = versions.promote(better, service.models)
-        assert wait_until(lambda: served(version), 60)
-        assert versions.rollback(service.models) == before
-        assert wait_until(lambda: served(before), 60)
-
-    answers = asyncio.run(load_for(8, service, LIGHT, promote_and_roll_back))
-    assert answers.malformed == []
-    assert set(answers.statuses) == {200}
-    assert len(set(answers.versions)) == 2
+def quicken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shortens the load before and after what happens."""
+    monkeypatch.setattr(faults_load, "LOAD_BEFORE_S", 2)
+    monkeypatch.setattr(faults_load, "CALM_S", 4)
 
 
 def test_clients_are_disconnected_when_haproxy_is_killed_and_another_one_listens(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(serving, "LOAD_BEFORE_S", 2)
-    monkeypatch.setattr(serving, "CALM_S", 4)
+    quicken(monkeypatch)
     print(kill_process_of(service, HAPROXY, {REJECTED, DISCONNECTED}))
 
 

@@ -40,7 +40,7 @@ def detect(client: TestClient, data: bytes, query: str = "faces=on") -> dict[str
 def detected(monkeypatch: pytest.MonkeyPatch) -> list[Face]:
     """What the face detector returns, whatever the image."""
     faces: list[Face] = []
-    monkeypatch.setattr(face_search, "search", lambda _: Search(sorted(faces, key=lambda face: -face.side), True))
+    monkeypatch.setattr(face_search, "search", lambda *_: Search(sorted(faces, key=lambda face: -face.side), True))
     return faces
 
 

@@ -44,7 +44,7 @@ def address(tmp_path_factory: pytest.TempPathFactory, feedback_folder: Path) -> 
     info = describe(save_model(tmp_path_factory.mktemp("page") / "tiny-v1", generated=False))
     settings = HttpSettings(limits=LIMITS, faces="on", feedback_folder=str(feedback_folder))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(face_search, "search", lambda image: Search(find_faces(image), True))
+        patch.setattr(face_search, "search", lambda image, _: Search(find_faces(image), True))
         with served(create_app(GrayLevelClient(info), lambda: info, settings)) as address:
             yield address
 

@@ -3,6 +3,7 @@
 import struct
 import tracemalloc
 import zlib
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -47,6 +48,20 @@ def test_a_transparent_palette_is_composited_on_white() -> None:
     image.putpalette([10, 20, 30, 200, 100, 50])
     assert decode(encode(image, "PNG", transparency=0))[0, 0].tolist() == [255, 255, 255]
     assert decode(encode(image, "PNG"))[0, 0].tolist() == [10, 20, 30]
+
+
+def test_an_image_without_its_palette_is_damaged() -> None:
+    image = Image.new("P", (4, 4), 0)
+    image.putpalette([10, 20, 30, 200, 100, 50])
+    with pytest.raises(BadImage, match="palette is missing"):
+        decode(encode(image, "PNG").replace(b"PLTE", b"pLTE"))
+
+
+def test_what_the_decoder_asserts_is_damage_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = encode(noise(), "PNG")
+    monkeypatch.setattr(Image.Image, "convert", Mock(side_effect=AssertionError))
+    with pytest.raises(BadImage, match="damaged image: its parts contradict each other"):
+        decode(data)
 
 
 def test_floating_point_images_are_rejected_with_a_reason() -> None:

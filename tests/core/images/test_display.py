@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc
 
-from detector_core.images import video
+from detector_core.images import video, video_decoder
 from detector_core.images.video import Frame
 from tests.support.clips import gray, held_frames, make_clip, quadrants, with_display_matrix
 
@@ -66,7 +66,7 @@ def test_pixels_that_are_not_square_are_stretched(
 
 def test_pixels_are_not_stretched_beyond_the_largest_frame(monkeypatch: pytest.MonkeyPatch) -> None:
     data = held_frames([(0, quadrants())], 1000, sample_aspect_ratio=Fraction(2))
-    monkeypatch.setattr(video, "MAX_PIXELS", 64 * 48)
+    monkeypatch.setattr(video_decoder, "MAX_PIXELS", 64 * 48)
     frame = first_frame(data)
     assert (frame.image_HWC.shape, frame.warnings) == ((48, 64, 3), ("not_as_shown",))
 

@@ -126,6 +126,14 @@ def test_the_proposals_in_a_crowd_are_bounded(monkeypatch: pytest.MonkeyPatch, s
     assert (first.proposals > faces_module.MAX_PROPOSALS) == (not complete)
 
 
+@pytest.mark.parametrize(("sharing", "proposals"), [(1, 2000), (6, 2000), (10, 1200), (16, 750), (100, 600)])
+def test_images_of_one_request_share_their_proposals(monkeypatch: pytest.MonkeyPatch, sharing: int, proposals: int):
+    allowed = []
+    monkeypatch.setattr(faces_module, "_find", lambda _, __, max_proposals: allowed.append(max_proposals) or [])
+    assert search(np.zeros((60, 60, 3), np.uint8), sharing).complete
+    assert allowed == [proposals]
+
+
 def test_an_image_of_proposals_alone_is_searched_for_nothing(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(faces_module, "MAX_PROPOSALS", -1)
     assert search(np.zeros((60, 60, 3), np.uint8)) == ([], False)

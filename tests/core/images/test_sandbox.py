@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from detector_core.errors import BadVideo, VideoTooLarge
-from detector_core.images import child, sandbox, video
+from detector_core.images import child, sandbox, video, video_decoder
 from detector_core.images.budget import CpuBudget
 from detector_core.images.child import Cancellation, Cancelled
 from tests.support.attacks import heavy_clip
@@ -61,7 +61,7 @@ def test_a_file_that_declares_forty_million_samples_does_not_take_gigabytes() ->
 
 
 def test_the_largest_frames_fit_into_the_memory_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(video, "MAX_PIXELS", 640 * 360)
+    monkeypatch.setattr(video_decoder, "MAX_PIXELS", 640 * 360)
     monkeypatch.setattr(video, "MIN_UNPACKED_BYTES", 0)
     data = make_clip(20, size=(4096, 2304), gop=100, refs=16, preset="ultrafast", x264opts="scenecut=0")
     too_little = sandbox.memory_limit(b"")
@@ -102,7 +102,7 @@ def test_a_child_that_ends_within_a_frame_raises_bad_video(monkeypatch: pytest.M
 
 def test_a_child_that_returns_too_large_a_frame_raises_bad_video(monkeypatch: pytest.MonkeyPatch) -> None:
     with sandbox.sample_frames(make_clip(3), 1, max_s=60) as clip:
-        monkeypatch.setattr(video, "MAX_PIXELS", 10)
+        monkeypatch.setattr(video_decoder, "MAX_PIXELS", 10)
         with pytest.raises(BadVideo, match="too many pixels"):
             next(clip.frames)
 

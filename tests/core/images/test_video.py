@@ -2,13 +2,16 @@
 
 import io
 import time
+from typing import Any
+from unittest.mock import Mock
 
 import av
 import numpy as np
 import pytest
 
-from detector_core.errors import BadVideo, VideoTooLarge
-from detector_core.images import display, video
+from detector_core.errors import BadVideo, VideoTooCostly, VideoTooLarge
+from detector_core.images import display, video, video_decoder
+from detector_core.images.video_decoder import Decoder, Frame
 from tests.support.clips import STEP, compressed_matroska, gray, held_frames, laced_matroska, make_clip, sound_only
 
 
@@ -100,7 +103,59 @@ def test_frames_that_are_shown_before_the_key_frame_of_their_group_are_found() -
         assert frame.image_HWC.mean() == pytest.approx(STEP * 10 * frame.moments_s[0], abs=STEP + 2)
 
 
-def moments(frames: list[video.Frame]) -> list[float]:
+@pytest.mark.parametrize(
+    ("codec", "container", "left_out"),
+    [("libx264", "mp4", True), ("libx265", "matroska", True), ("libx264", "avi", False)],
+)
+def test_frames_that_nobody_sees_and_no_frame_depends_on_are_not_decoded(
+    codec: str, container: str, left_out: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = make_clip(50, codec=codec, container=container, gop=50, bf=2, **{"x265-params": "log-level=none"})
+    decode, decoded = Decoder._decode, [0]
+
+    def counted(self: Decoder, *arguments: Any) -> Any:
+        for timed in decode(self, *arguments):
+            decoded[0] += 1
+            yield timed
+
+    monkeypatch.setattr(Decoder, "_decode", counted)
+    found = list(video.sample_frames(data, 5, max_s=60).frames)
+    few, decoded[0] = decoded[0], 0
+    monkeypatch.setattr(video_decoder, "_SKIPS_FRAMES", ())
+    expected = list(video.sample_frames(data, 5, max_s=60).frames)
+    assert few < 0.8 * decoded[0] if left_out else few == decoded[0]
+    assert moments(found) == moments(expected)
+    for frame, full in zip(found, expected, strict=True):
+        assert (frame.image_HWC == full.image_HWC).all()
+        assert frame.warnings == full.warnings
+
+
+def test_a_clip_that_needs_too_many_frames_decoded_is_refused_before_the_first(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(video_decoder, "MAX_DECODED_PIXELS", 25 * 64 * 48)
+    assert len(list(video.sample_frames(make_clip(25, gop=25), 5, max_s=60).frames)) == 5
+    assert len(list(video.sample_frames(make_clip(100, gop=5), 5, max_s=60).frames)) == 5  # looks at 5 of 20 groups
+    monkeypatch.setattr(video_decoder, "MAX_DECODED_PIXELS", 15 * 64 * 48)
+    with pytest.raises(VideoTooCostly):  # of the group before the damaged one, all frames
+        list(video.sample_frames(damaged(100, [1, 2], gop=25), 1, max_s=60).frames)
+    monkeypatch.setattr(Decoder, "_decode", Mock(side_effect=AssertionError))
+    with pytest.raises(VideoTooCostly, match=r"too costly: 0\.0 billion pixels .* make it shorter or smaller"):
+        video.sample_frames(make_clip(100, gop=100), 5, max_s=60)
+
+
+def damaged(frames: int, groups: list[int], *, gop: int) -> bytes:
+    """A clip of which no frame of some groups of pictures can be decoded."""
+    data = bytearray(make_clip(frames, gop=gop))
+    with av.open(io.BytesIO(data)) as opened:
+        packets = [packet for packet in opened.demux(video=0) if packet.size]
+    for number, packet in enumerate(packets):
+        if number // gop in groups:
+            data[packet.pos + 4 : packet.pos + packet.size] = b"\xff" * (packet.size - 4)
+    return bytes(data)
+
+
+def moments(frames: list[Frame]) -> list[float]:
     """All sampled moments, in seconds."""
     return [moment for frame in frames for moment in frame.moments_s]
 
@@ -131,7 +186,7 @@ def test_a_clip_that_is_too_long_or_too_large_is_rejected(monkeypatch: pytest.Mo
     monkeypatch.setattr(video, "MAX_PACKETS", 10)
     with pytest.raises(VideoTooLarge, match="more than 10 frames"):
         video.sample_frames(make_clip(25), 4, max_s=60)
-    monkeypatch.setattr(video, "MAX_PIXELS", 1000)
+    monkeypatch.setattr(video_decoder, "MAX_PIXELS", 1000)
     with pytest.raises(VideoTooLarge, match="64 x 48"):
         video.sample_frames(make_clip(25), 4, max_s=60)
 
@@ -147,7 +202,7 @@ def test_a_track_that_is_too_large_when_unpacked_is_rejected(monkeypatch: pytest
 
 
 @pytest.mark.parametrize(
-    ("damaged", "shown"),
+    ("groups", "shown"),
     [
         ([0], {0.75: 0.7, 1.25: 1.2, 1.75: 1.7, 2.25: 2.2}),
         ([0, 1], {1.25: 1.2, 1.75: 1.7, 2.25: 2.2}),
@@ -155,17 +210,9 @@ def test_a_track_that_is_too_large_when_unpacked_is_rejected(monkeypatch: pytest
         ([1, 2], {0.25: 0.2, 0.75: 0.5, 1.25: 0.5, 1.75: 0.5, 2.25: 2.2}),
     ],
 )
-def test_a_group_that_cannot_be_decoded_costs_only_its_own_frames(
-    damaged: list[int], shown: dict[float, float]
-) -> None:
+def test_a_group_that_cannot_be_decoded_costs_only_its_own_frames(groups: list[int], shown: dict[float, float]) -> None:
     """The last frame before the group stays, as in a player; before the first there is none."""
-    data = bytearray(make_clip(25, gop=6))
-    with av.open(io.BytesIO(data)) as opened:
-        packets = [packet for packet in opened.demux(video=0) if packet.size]
-    for number, packet in enumerate(packets):
-        if number // 6 in damaged:
-            data[packet.pos + 4 : packet.pos + packet.size] = b"\xff" * (packet.size - 4)
-    frames = list(video.sample_frames(bytes(data), 5, max_s=60).frames)
+    frames = list(video.sample_frames(damaged(25, groups, gop=6), 5, max_s=60).frames)
     assert moments(frames) == list(shown)
     for frame in frames:
         for moment in frame.moments_s:

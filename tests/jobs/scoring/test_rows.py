@@ -132,7 +132,7 @@ def test_a_folder_gets_the_answers_of_the_service(
     """Faces, a group of more faces than are scored, no face, nothing to see, warnings, damage: as over HTTP."""
     portrait = noise(size=(64, 64))
     faces = {64: [make_face(8, 8, 48)], 80: [make_face(10 * n, 4 * n, 30) for n in range(LIMITS.max_faces + 2)]}
-    monkeypatch.setattr(face_search, "search", lambda image: Search(faces.get(image.shape[1], []), True))
+    monkeypatch.setattr(face_search, "search", lambda image, _: Search(faces.get(image.shape[1], []), True))
     signed = support_provenance.signed(encode(portrait, "JPEG", quality=95), "image/jpeg")
     files = {
         "portrait.png": encode(portrait),
