@@ -20,15 +20,23 @@ each what the service would answer. OUT receives
                      says about its origin, which is no part of the score: KIND:CLAIM:STANDING, see
                      docs/http-api.md#provenance), and error for a file that cannot be read (the others are scored
                      nevertheless). A path that a spreadsheet would take for a formula begins with ./ here
+                     Also copies (how many files have the same content, which is scored once) and group (a number that
+                     near-duplicates share; empty beyond 200,000 different images). From half a million rows on there
+                     are predictions-2.csv and so on
+  predictions.parquet  the same rows
   faces.csv          with --per-face: one row per scored face
   left_out.csv       every other file below FOLDER, and why it was left out
+  suspicious.html    the files with the highest p_fake side by side, one per group (--sheet N)
   predictions.json   the model, its error rates and the counts
+  .scores            what was scored, by content and model: the same command again scores only what is new, also after
+                     an interruption. It may be deleted
 
-After an interruption, run the same command again to continue. A score is no proof: predictions.json has the model's
+A score is no proof: predictions.json has the model's
 error rates on its test split, and how many flags are right at several shares of fakes (test[].flag_value); both may be
 worse on images of another kind.
 
-With --out, the last line on stdout is one JSON object: predictions, model, images, verdicts, unreadable, left_out. The
+With --out, the last line on stdout is one JSON object: predictions, model, images, scored, verdicts, unreadable,
+left_out. The
 exit code is 1 if a file could not be scored.
 """
 
@@ -71,6 +79,13 @@ def main(argv: list[str] | None = None) -> NoReturn:
     parser.add_argument(
         "--signers", metavar="FILE", help="certificates (PEM) of signers whose C2PA signatures are trusted"
     )
+    parser.add_argument(
+        "--sheet",
+        type=int,
+        default=60,
+        metavar="N",
+        help="with --out: how many files suspicious.html shows; 0 writes none [%(default)s]",
+    )
     parser.add_argument("--explain", action="store_true", help="of single files: write FILE.heatmap.png")
     cli.run(job, parser.parse_args(argv))
 
@@ -90,6 +105,7 @@ def job(arguments: argparse.Namespace) -> dict[str, Any] | Iterator[dict[str, An
             device,
             faces=arguments.faces,
             per_face=arguments.per_face,
+            sheet=arguments.sheet,
             signers=provenance.read_signers(arguments.signers) if arguments.signers else "",
         )
     from jobs.scoring.single import predict_each  # FastAPI and the runtime of the model
@@ -114,6 +130,8 @@ def _check(arguments: argparse.Namespace) -> None:
         raise BadConfig(f"--out needs one folder, but there are {len(arguments.sources)} IMAGES")
     if arguments.out and arguments.explain:
         raise BadConfig("--explain is for single files: leave out --out, and name the files")
+    if arguments.sheet < 0:
+        raise BadConfig(f"--sheet is {arguments.sheet}: it must be 0 or more, the number of files on the sheet")
     if arguments.per_face and not arguments.out:
         raise BadConfig("--per-face is for a folder with --out: the answer about a file has its faces")
     if not arguments.out and (folders := [source for source in arguments.sources if Path(source).is_dir()]):

@@ -54,7 +54,6 @@ from tqdm import tqdm
 from detector_core import storage
 from detector_core.data import manifest
 from detector_core.data.audit import audit, groups_across_splits, summary
-from detector_core.data.duplicates import connected_groups, near_duplicate_edges, row_blocks, unpack_hashes
 from detector_core.data.index import Index, scan
 from detector_core.data.inspect import Transform, inspect_images
 from detector_core.data.sources import SourceRules, parse_source_of
@@ -62,7 +61,7 @@ from detector_core.data.splits import draw_splits, duplicates_to_exclude, join_g
 from detector_core.errors import BadConfig, BadData, first_line
 from detector_core.images import align
 from jobs.common import cli
-from jobs.common.chunks import CHUNK_IMAGES, ChunkStore, map_chunks
+from jobs.common.chunks import CHUNK_IMAGES, ChunkStore, map_chunks, near_duplicate_groups
 from jobs.common.cluster import check_resources, connect
 
 IMAGES = "images"
@@ -187,18 +186,6 @@ def inspect_all(index: Index, store: ChunkStore, transform: Transform | None) ->
             store.write(todo[position], properties)
             bar.update(len(properties))
     return store.read(len(chunks))
-
-
-def near_duplicate_groups(phashes: pd.Series) -> NDArray[np.int64]:
-    """The number of the group of near-duplicates that each image is in, compared on all cores of the cluster."""
-    number_N, unique = phashes.factorize()
-    hashes = unpack_hashes(list(unique))
-    shared, task = ray.put(hashes), ray.remote(near_duplicate_edges)
-    calls = [(shared, rows) for rows in row_blocks(len(hashes))]
-    results = map_chunks(task, calls)
-    edges = [edge for _, edge in tqdm(results, total=len(calls), desc="comparing", unit=" blocks")]
-    groups_N: NDArray[np.int64] = connected_groups(len(hashes), edges)[number_N]
-    return groups_N
 
 
 def check_classes(frame: pd.DataFrame, root: str) -> None:

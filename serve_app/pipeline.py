@@ -14,6 +14,7 @@ from typing import Protocol
 import numpy as np
 from PIL import Image
 
+from detector_core.data.inspect import perceptual_hash
 from detector_core.errors import BadConfig
 from detector_core.evaluation.calibration import NO_FACE, UNCERTAIN
 from detector_core.images import align, faces, provenance, quality
@@ -75,6 +76,7 @@ class DecodedImage:
         searched_all: False in a crowd, of which only the larger faces were searched.
         decode_s, faces_s: seconds spent on decoding, and on finding faces and cropping.
         provenance: what the file says about where it comes from; nothing that is predicted depends on it.
+        phash: the perceptual hash of the image, if it was asked for.
     """
 
     width: int
@@ -86,6 +88,7 @@ class DecodedImage:
     decode_s: float
     faces_s: float
     provenance: tuple[Claim, ...] = ()
+    phash: str | None = None
 
     @property
     def has_unscored_faces(self) -> bool:
@@ -122,6 +125,8 @@ def decode_image(
     search_faces: bool,
     signers: str = "",
     sharing: int = 1,
+    *,
+    hashed: bool = False,
 ) -> DecodedImage:
     """Decodes an uploaded image, finds the crops to predict, and reads what the file says about its origin.
 
@@ -129,6 +134,7 @@ def decode_image(
         accepted: the formats that the service accepts.
         signers: see :func:`detector_core.images.provenance.read`.
         sharing: how many images the request has, which share its face search.
+        hashed: also compute the perceptual hash.
 
     Raises:
         BadImage: it cannot be decoded within the job's budget.
@@ -139,8 +145,9 @@ def decode_image(
         decoded = image.decode()
         flags, decode_s = quality.file_flags(decoded), time.perf_counter() - started
         crops = find_crops(decoded.image_HWC, model, limits, search_faces, flags, decode_s, sharing)
+        phash = perceptual_hash(decoded.image_HWC) if hashed else None
     claims = provenance.read(data, signers=signers, budget=job.budget, cancellation=job)
-    return replace(crops, provenance=claims)
+    return replace(crops, provenance=claims, phash=phash)
 
 
 def find_crops(

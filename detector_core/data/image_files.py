@@ -4,6 +4,9 @@ from detector_core import storage
 from detector_core.errors import BadData, BadImage
 from detector_core.images import formats, structure, video
 
+CANNOT_OPEN = "the file cannot be opened"
+"""How the error begins for a file that may be readable later."""
+
 
 def read(root: str, path: str, *, clips: bool = False) -> bytes:
     """Reads the file ``path`` below a folder or URI, but only its head if that is not the head of an image.
@@ -25,6 +28,6 @@ def read(root: str, path: str, *, clips: bool = False) -> bytes:
                 raise structure.not_an_image()
             return head + bytes(stream.read())
     except (FileNotFoundError, PermissionError) as error:
-        raise BadImage(f"the file cannot be opened: {error.strerror or error}") from None
+        raise BadImage(f"{CANNOT_OPEN}: {error.strerror or error}") from None
     except OSError as error:
         raise BadData(f"{where} cannot be read ({error}): run the same command again to continue") from None

@@ -1,54 +1,35 @@
-"""The contact sheet of a review: one HTML file that opens offline, images side by side with tag, score and verdict."""
+"""The contact sheet of a review: images side by side with tag, score and verdict."""
 
-import base64
-import io
 from collections.abc import Sequence
 from pathlib import Path
 
-from PIL import Image
-
 from detector_core.data.review import Tag
 from detector_core.errors import BadImage
-from detector_core.evaluation.html_page import escape, page
+from detector_core.evaluation import contact_sheet
 from detector_core.images.decode import decode
-
-SIDE = 224
-"""Longer side of the images on the sheet, in pixels."""
-_STYLE = """<style>
-.sheet { display: flex; flex-wrap: wrap; gap: 1rem }
-.sheet figure { margin: 0; width: 14rem }
-.sheet img { width: 14rem; height: 14rem; object-fit: contain; background: #eee }
-.sheet figcaption { overflow-wrap: anywhere; font-size: .9rem }
-</style>"""
 
 
 def draw(folder: str | Path, tags: Sequence[Tag]) -> str:
     """The HTML page of the tags, in the given order; an image that is missing or damaged is replaced by the reason."""
-    figures = "".join(f"<figure>{_image(Path(folder), tag)}{_caption(tag)}</figure>" for tag in tags)
-    return page("Review", [_STYLE, f"<h1>{len(tags)} tags</h1>", f'<div class="sheet">{figures}</div>'])
+    figures = (contact_sheet.figure(_image(Path(folder), tag), _caption(tag)) for tag in tags)
+    return contact_sheet.page("Review", f"{len(tags)} tags", figures)
 
 
 def _image(folder: Path, tag: Tag) -> str:
     try:
-        image = Image.fromarray(decode((folder / tag.record.image).read_bytes()))
+        return contact_sheet.thumbnail(decode((folder / tag.record.image).read_bytes()), tag.record.id)
     except FileNotFoundError:
-        return "<p>the image was deleted</p>"
+        return contact_sheet.instead("the image was deleted")
     except BadImage as error:
-        return f"<p>{escape(str(error))}</p>"
-    image.thumbnail((SIDE, SIDE))
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=90)
-    source = f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
-    return f'<img alt="{tag.record.id}" src="{source}">'
+        return contact_sheet.instead(str(error))
 
 
-def _caption(tag: Tag) -> str:
+def _caption(tag: Tag) -> list[str]:
     record = tag.record
     score = "unknown" if record.p_fake is None else f"{record.p_fake:.3f}"
-    lines = [
-        f"<b>tagged {record.label}, predicted {escape(record.verdict or 'nothing')}</b>",
+    return [
+        f"tagged {record.label}, predicted {record.verdict or 'nothing'}",
         f"p_fake {score}, {tag.state}",
-        f"<code>{record.id}</code>",
-        *(escape(f"{made.action} by {made.reviewer}: {made.reason}".rstrip(": ")) for made in tag.decisions),
+        record.id,
+        *(f"{made.action} by {made.reviewer}: {made.reason}".rstrip(": ") for made in tag.decisions),
     ]
-    return f"<figcaption>{'<br>'.join(lines)}</figcaption>"

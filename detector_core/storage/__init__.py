@@ -1,6 +1,6 @@
 """Files in local folders, on shared mounts and in object stores, through one set of functions."""
 
-from detector_core.storage.listing import Listing, list_files
+from detector_core.storage.listing import Listing, list_files, walk_files
 from detector_core.storage.paths import (
     absolute,
     delete_file,
@@ -13,6 +13,7 @@ from detector_core.storage.paths import (
     locked,
     names,
     private_folder,
+    put_file,
     put_folder,
     read_bytes,
     read_json,
@@ -34,9 +35,11 @@ __all__ = [
     "locked",
     "names",
     "private_folder",
+    "put_file",
     "put_folder",
     "read_bytes",
     "read_json",
     "replacing",
+    "walk_files",
     "write_bytes",
 ]

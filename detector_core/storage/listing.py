@@ -3,6 +3,7 @@
 import os
 import stat
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,6 +26,16 @@ class Listing:
     left_out: list[tuple[str, str]] = field(default_factory=list)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """A file below a folder, with its size in bytes and time of modification in ns; ``reason`` if it is left out."""
+
+    path: str
+    size: int = 0
+    modified: int = 0
+    reason: str | None = None
+
+
 def list_files(where: str, expected: str) -> Listing:
     """Lists all files below a folder or URI, at any depth.
 
@@ -35,57 +46,68 @@ def list_files(where: str, expected: str) -> Listing:
         BadData: ``where`` is not a folder.
         StorageUnavailable, OSError: the folder cannot be listed. A subfolder that cannot is left out.
     """
-    filesystem, top = locate(where)
-    if filesystem.get_file_info(top).type != fs.FileType.Directory:
-        problem = "is not a folder" if exists(where) else "does not exist"
-        raise BadData(f"{where} {problem}: give {expected}")
-    listing = _local(top) if isinstance(filesystem, fs.LocalFileSystem) else _remote(filesystem, top)
+    listing = Listing()
+    for entry in walk_files(where, expected):
+        if entry.reason is None:
+            listing.files.append((entry.path, entry.size, entry.modified))
+        else:
+            listing.left_out.append((entry.path, entry.reason))
     listing.files.sort()
     listing.left_out.sort()
     return listing
 
 
-def _remote(filesystem: fs.FileSystem, top: str) -> Listing:
-    listing, prefix = Listing(), len(top.rstrip("/")) + 1
+def walk_files(where: str, expected: str) -> Iterator[Entry]:
+    """:func:`list_files` one by one, in no particular order; of a local folder, no list is ever held in memory."""
+    filesystem, top = locate(where)
+    if filesystem.get_file_info(top).type != fs.FileType.Directory:
+        problem = "is not a folder" if exists(where) else "does not exist"
+        raise BadData(f"{where} {problem}: give {expected}")
+    yield from _local(top) if isinstance(filesystem, fs.LocalFileSystem) else _remote(filesystem, top)
+
+
+def _remote(filesystem: fs.FileSystem, top: str) -> Iterator[Entry]:
+    prefix = len(top.rstrip("/")) + 1
     for info in filesystem.get_file_info(fs.FileSelector(top, recursive=True)):
         path = info.path[prefix:]
         if info.type != fs.FileType.File:
             continue  # a folder, whose files are listed too
         if path.startswith(".") or "/." in path:
-            listing.left_out.append((path, _HIDDEN))
+            yield Entry(path=path, reason=_HIDDEN)
         else:
-            listing.files.append((path, info.size or 0, info.mtime_ns or 0))
-    return listing
+            yield Entry(path=path, size=info.size or 0, modified=info.mtime_ns or 0)
 
 
-def _local(top: str) -> Listing:
-    listing, visited = Listing(), set()
+def _local(top: str) -> Iterator[Entry]:
+    visited = set()
     folders, links = deque([""]), deque[str]()  # links last: a folder is listed under its own path, if it is below top
     while folders or links:
         folder = folders.popleft() if folders else links.popleft()
+        found: dict[bool, list[str]] = {False: [], True: []}
         try:
             status = Path(top, folder).stat()
             if (status.st_dev, status.st_ino) in visited:
-                listing.left_out.append((folder, "a link to a folder that is listed already"))
+                yield Entry(path=folder, reason="a link to a folder that is listed already")
                 continue
             visited.add((status.st_dev, status.st_ino))
-            with os.scandir(Path(top, folder)) as entries:
-                found = sorted(entries, key=lambda entry: entry.name)
+            entries = os.scandir(Path(top, folder))
         except OSError as error:
             if not folder:
                 raise
-            listing.left_out.append((folder, f"the folder cannot be opened: {error.strerror}"))
+            yield Entry(path=folder, reason=f"the folder cannot be opened: {error.strerror}")
             continue
-        for entry in found:
-            path = f"{folder}/{entry.name}" if folder else entry.name
-            examined = _examine(entry)
-            if isinstance(examined, str):
-                listing.left_out.append((path.encode(errors="backslashreplace").decode(), examined))
-            elif stat.S_ISDIR(examined.st_mode):
-                (links if entry.is_symlink() else folders).append(path)
-            else:
-                listing.files.append((path, examined.st_size, examined.st_mtime_ns))
-    return listing
+        with entries:
+            for entry in entries:
+                path = f"{folder}/{entry.name}" if folder else entry.name
+                examined = _examine(entry)
+                if isinstance(examined, str):
+                    yield Entry(path=path.encode(errors="backslashreplace").decode(), reason=examined)
+                elif stat.S_ISDIR(examined.st_mode):
+                    found[entry.is_symlink()].append(path)
+                else:
+                    yield Entry(path=path, size=examined.st_size, modified=examined.st_mtime_ns)
+        folders.extend(sorted(found[False]))
+        links.extend(sorted(found[True]))
 
 
 _HIDDEN = "hidden: its name begins with a dot"

@@ -154,7 +154,22 @@ def put_folder(local: Path, where: str | Path, last: str) -> None:
         return
     names = sorted(p.relative_to(local).as_posix() for p in local.rglob("*") if p.is_file())
     for name in sorted(names, key=lambda name: name == last):
-        write_bytes(join(where, name), (local / name).read_bytes())
+        put_file(local / name, join(where, name))
+
+
+def put_file(local: Path, where: str | Path) -> None:
+    """Copies a local file to ``where``, atomically; it is never in memory as a whole."""
+    where = absolute(where)
+    if not is_uri(where):
+        with replacing(Path(where)) as temporary:
+            shutil.copyfile(local, temporary)
+        return
+    filesystem, path = locate(where)
+    with _translate_errors(where):
+        if not _in_store(where):  # object stores have no folders
+            filesystem.create_dir(path.rpartition("/")[0], recursive=True)
+        with local.open("rb") as source, filesystem.open_output_stream(path) as stream:
+            shutil.copyfileobj(source, stream, 2**20)
 
 
 @contextmanager

@@ -2,13 +2,17 @@
 
 import io
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import ray
+from numpy.typing import NDArray
+from tqdm import tqdm
 
 from detector_core import storage
+from detector_core.data.duplicates import connected_groups, near_duplicate_edges, row_blocks, unpack_hashes
 from jobs.common.cluster import original_error
 
 CHUNK_IMAGES = 256
@@ -52,7 +56,7 @@ class ChunkStore:
         return storage.join(self.folder, f"{number:06}.parquet")
 
 
-def map_chunks(task: Any, calls: Sequence[tuple[Any, ...]]) -> Iterator[tuple[int, Any]]:
+def map_chunks(task: Any, calls: Iterable[tuple[Any, ...]]) -> Iterator[tuple[int, Any]]:
     """Calls a remote function once for each tuple of arguments; yields (index of the call, result) as calls finish."""
     max_pending = 2 * max(1, int(ray.cluster_resources().get("CPU", 1)))  # more than there are cores, so none idles
     waiting = enumerate(calls)
@@ -68,3 +72,15 @@ def map_chunks(task: Any, calls: Sequence[tuple[Any, ...]]) -> Iterator[tuple[in
         except ray.exceptions.RayTaskError as error:
             raise original_error(error) from None
         yield pending.pop(finished), result
+
+
+def near_duplicate_groups(phashes: pd.Series) -> NDArray[np.int64]:
+    """The number of the group of near-duplicates that each image is in, compared on all cores of the cluster."""
+    number_N, unique = phashes.factorize()
+    hashes = unpack_hashes(list(unique))
+    shared, task = ray.put(hashes), ray.remote(near_duplicate_edges)
+    calls = [(shared, rows) for rows in row_blocks(len(hashes))]
+    results = map_chunks(task, calls)
+    edges = [edge for _, edge in tqdm(results, total=len(calls), desc="comparing", unit=" blocks")]
+    groups_N: NDArray[np.int64] = connected_groups(len(hashes), edges)[number_N]
+    return groups_N

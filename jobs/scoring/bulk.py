@@ -1,8 +1,6 @@
-"""Scoring of whole folders on Ray: chunk by chunk, with what is done kept until the table is written."""
+"""Scoring of whole folders on Ray: what was scored before, under whatever name, is not scored again."""
 
-import hashlib
-import json
-import re
+from collections.abc import Iterator
 from typing import Any
 
 import pandas as pd
@@ -10,117 +8,151 @@ import ray
 from tqdm import tqdm
 
 from detector_core import storage
-from detector_core.data.index import Index, no_images, scan_unlabeled
+from detector_core.data.index import no_images
+from detector_core.evaluation import flag_value
 from detector_core.evaluation.calibration import NO_FACE, VERDICTS
+from detector_core.labels import FAKE
 from detector_core.registry import versions
 from detector_core.registry.predictor import ModelInfo, describe
 from jobs.common import cli
-from jobs.common.chunks import CHUNK_IMAGES, ChunkStore, map_chunks
+from jobs.common.chunks import CHUNK_IMAGES, map_chunks, near_duplicate_groups
 from jobs.common.cluster import check_resources, connect
-from jobs.scoring.rows import FORMAT, Task, predict_files
-from serve_app.schemas import FaceAnswer
+from jobs.scoring import tables
+from jobs.scoring.results import FILE_COLUMNS, MAX_COMPARED, SCORE_COLUMNS, Results, Store, database, key_of
+from jobs.scoring.rows import FORMAT, Task, hash_files, predict_files
 from serve_app.settings import Faces
-
-TABLE, FACES, LEFT_OUT, SUMMARY = "predictions.csv", "faces.csv", "left_out.csv", "predictions.json"
-FORMULA = re.compile(r"[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
-"""Characters with which a formula begins in a spreadsheet, also as wide characters of East Asian scripts."""
 
 
 def predict_folder(
-    source: str, location: str, out: str, device: str, *, faces: Faces, per_face: bool, signers: str = ""
+    source: str, location: str, out: str, device: str, *, faces: Faces, per_face: bool, sheet: int, signers: str = ""
 ) -> dict[str, Any]:
-    """Lists the images, predicts chunk by chunk, sorts and saves; returns the result of the job.
+    """Lists the files, scores those whose content is new, and writes the tables; returns the result of the job.
 
     Args:
-        source, location, out: folders or URIs of the images, the model and the results.
+        source, location, out: folders or URIs of the files, the model and the results.
         device: ``cpu`` or ``cuda``.
         faces: as in a request to the service.
         per_face: also write a table with a row for every scored face.
+        sheet: how many of the most suspicious images the contact sheet shows.
         signers: certificates of trusted signers, as PEM.
     """
     model = describe(versions.fetch(location))
-    index = scan_unlabeled(source)
-    paths = index.frame["path"].tolist()
-    cli.say(f"{len(paths):,} files below {index.root}, model {model.version}")
-    chunks = [paths[start : start + CHUNK_IMAGES] for start in range(0, len(paths), CHUNK_IMAGES)]
-    settings = hashlib.sha256(f"{device} {faces} {signers}".encode()).hexdigest()[:8]
-    store = ChunkStore(out, f"{index.key}-{model.version}-{settings}-{FORMAT}")
-    stored = store.done()
-    gpus = int(device != "cpu")
-    todo = [number for number in range(len(chunks)) if number not in stored]
-    with connect(), tqdm(total=len(paths), initial=sum(len(chunks[n]) for n in stored), unit=" files") as bar:
-        check_resources(cpus=1, gpus=gpus, purpose="jobs.predict")
-        work = Task(version=location, device=device, faces=faces, root=index.root, signers=signers)
-        task = ray.remote(num_cpus=1, num_gpus=gpus)(predict_files)
-        for position, predictions in map_chunks(task, [(work, chunks[number]) for number in todo]):
-            store.write(todo[position], predictions)
-            bar.update(len(predictions))
-    result = write(out, store.read(len(chunks)), index, model, device, per_face)
-    store.remove()
+    source = storage.absolute(source)
+    task = Task(version=location, device=device, faces=faces, root=source, signers=signers)
+    files = Store(out, f"files-{key_of(source)}")
+    scores = Store(out, key_of(model.version, model.sha256, device, faces, signers, str(FORMAT)))
+    with database() as results:
+        results.add_files(storage.walk_files(source, "a folder of images"))
+        cli.say(f"{results.count('left_out IS NULL'):,} files below {source}, model {model.version}")
+        for known in files.frames():
+            results.add_known(known)
+        for known in scores.frames():
+            results.add_scores(known)
+        with connect():
+            gpus = int(device != "cpu")
+            check_resources(cpus=1, gpus=gpus, purpose="jobs.predict")
+            _read(results, task, files)
+            scored = _score(results, task, scores, gpus)
+            grouped = results.group(near_duplicate_groups)
+        if not grouped:
+            cli.say(f"more than {MAX_COMPARED:,} different images: they are not compared, the column group is empty")
+        result = _write(out, results, source, model, device, scored, per_face=per_face, sheet=sheet)
+        if scores.is_scattered:
+            scores.replace(results.frames(", ".join(f'"{name}"' for name in SCORE_COLUMNS), "", of="scores"))
     return result
 
 
-def write(out: str, rows: pd.DataFrame, index: Index, model: ModelInfo, device: str, per_face: bool) -> dict[str, Any]:
-    """Writes the tables and the summary, and returns the result of the job.
+def _read(results: Results, task: Task, files: Store) -> None:
+    """Learns the content of every file that is new or has changed, and keeps it for a later call."""
+    unknown = results.count("coalesce(content, error, left_out) IS NULL")
+    hashing = ray.remote(num_cpus=1)(hash_files)
+    with tqdm(total=unknown, desc="reading", unit=" files", disable=not unknown) as bar:
+        calls = ((task.root, paths) for paths in results.unread(CHUNK_IMAGES))
+        for _, rows in map_chunks(hashing, calls):
+            results.add_contents(rows)
+            bar.update(len(rows))
+    if unknown:
+        files.replace(results.frames(", ".join(FILE_COLUMNS), "WHERE content NOT NULL", of="files"))
 
-    Args:
-        rows: of :func:`jobs.scoring.rows.predict_files`, for every file of the index.
 
-    Raises:
-        BadData: none of the files is an image.
-    """
-    is_image = rows["left_out"].isna()
-    table = rows[is_image].drop(columns=["left_out", "scored_faces"])
-    table = table.sort_values(["p_fake", "path"], ascending=[False, True], na_position="last")
-    others = rows.loc[~is_image, ["path", "left_out"]].rename(columns={"left_out": "reason"})
-    left_out = pd.concat([index.left_out, others]).sort_values("path")
-    if table.empty:
-        raise no_images(index.root, left_out)
-    reasons = left_out["reason"].str.split(":").str[0].value_counts().sort_index().to_dict()
-    counts = {verdict: int((table["verdict"] == verdict).sum()) for verdict in (*VERDICTS, NO_FACE)}
+def _score(results: Results, task: Task, scores: Store, gpus: int) -> int:
+    """Scores every content that has no score, and keeps each chunk for a later call; returns how many there were."""
+    new = results.count("content NOT NULL AND content NOT IN (SELECT content FROM scores)", of="files")
+    predicting = ray.remote(num_cpus=1, num_gpus=gpus)(predict_files)
+    sent: dict[int, list[str]] = {}
+
+    def calls() -> Iterator[tuple[Task, list[str]]]:
+        for number, chunk in enumerate(results.unscored(CHUNK_IMAGES)):
+            sent[number] = [content for content, _ in chunk]
+            yield task, [path for _, path in chunk]
+
+    scored = 0
+    with tqdm(total=new, desc="scoring", unit=" files", disable=not new) as bar:
+        for number, rows in map_chunks(predicting, calls()):
+            frame = rows.drop(columns="path").assign(content=sent.pop(number))[SCORE_COLUMNS]
+            scores.add(frame)
+            results.add_scores(frame)
+            scored += len(frame)
+            bar.update(len(frame))
+    return scored
+
+
+def _write(
+    out: str,
+    results: Results,
+    source: str,
+    model: ModelInfo,
+    device: str,
+    scored: int,
+    *,
+    per_face: bool,
+    sheet: int,
+) -> dict[str, Any]:
+    """Writes the tables and the summary, and returns the result of the job. Raises BadData: there is no image."""
+    images = results.count("left_out IS NULL")
+    left_out = results.count("left_out NOT NULL")
+    if not images:
+        first = pd.concat(results.frames("path, left_out AS reason", "ORDER BY path LIMIT 1")) if left_out else None
+        raise no_images(source, pd.DataFrame(columns=["path", "reason"]) if first is None else first)
+    reasons: dict[str, int] = {}
+    for reason, count in results.counts("left_out", "left_out NOT NULL").items():
+        kind = reason.partition(":")[0]
+        reasons[kind] = reasons.get(kind, 0) + count
+    verdicts = results.counts("verdict", "verdict NOT NULL")
+    counts = {verdict: verdicts.get(verdict, 0) for verdict in (*VERDICTS, NO_FACE)}
     result: dict[str, Any] = {
-        "predictions": storage.join(out, TABLE),
+        "predictions": storage.join(out, tables.TABLE),
         "model": model.version,
-        "images": len(table),
+        "images": images,
+        "scored": scored,
         "verdicts": counts,
-        "unreadable": int(table["error"].notna().sum()),
-        "left_out": len(left_out),
+        "unreadable": results.count("error NOT NULL"),
+        "left_out": left_out,
     }
     summary = {
         **result,
-        "left_out": {"count": len(left_out), "reasons": reasons},
-        "source": index.root,
+        "left_out": {"count": left_out, "reasons": reasons},
+        "source": source,
         "device": device,
+        "different": results.count("1", of="(SELECT DISTINCT content FROM files WHERE content NOT NULL)"),
         "calibration": model.calibration.to_dict(),
         "test": list(model.test_metrics),
     }
-    tables = {TABLE: table, LEFT_OUT: left_out} | ({FACES: face_table(rows)} if per_face else {})
-    for name, frame in tables.items():
-        csv = frame.assign(path=frame["path"].map(not_a_formula)).to_csv(index=False)
-        storage.write_bytes(storage.join(out, name), csv.encode())
-    storage.write_bytes(storage.join(out, SUMMARY), json.dumps(summary, indent=2, allow_nan=False).encode())
-    counts = {**counts, "unreadable": result["unreadable"], "left out": len(left_out)}
+    others = results.frames("path, left_out AS reason", "WHERE left_out NOT NULL ORDER BY path")
+    tables.write(out, results, summary, others, per_face=per_face, sheet=sheet)
+    said = {**counts, "unreadable": result["unreadable"], "left out": left_out}
     why = f" ({', '.join(f'{count:,} {reason}' for reason, count in reasons.items())})" if reasons else ""
-    cli.say(", ".join(f"{count:,} {name}" for name, count in counts.items()) + why)
+    cli.say(", ".join(f"{count:,} {name}" for name, count in said.items()) + why)
+    _say_what_a_flag_is_worth(counts[FAKE], model)
     return result
 
 
-def face_table(rows: pd.DataFrame) -> pd.DataFrame:
-    """One row per scored face, the highest p_fake first; boxes and quality flags are separated by spaces."""
-    faces = [
-        {"path": path, **{name: _words(value) for name, value in face.items()}}
-        for path, scored in zip(rows["path"], rows["scored_faces"], strict=True)
-        if isinstance(scored, str)
-        for face in json.loads(scored)
-    ]
-    table = pd.DataFrame(faces, columns=["path", *FaceAnswer.model_fields])
-    return table.sort_values(["p_fake", "path"], ascending=[False, True])
-
-
-def _words(value: object) -> object:
-    return " ".join(map(str, value)) if isinstance(value, list) else value
-
-
-def not_a_formula(path: str) -> str:
-    """The same path, but never one that a spreadsheet would execute as a formula."""
-    return f"./{path}" if FORMULA.match(path) else path
+def _say_what_a_flag_is_worth(flagged: int, model: ModelInfo) -> None:
+    """Puts the number of flags into proportion: how many of them are right depends on how many files are fake."""
+    for test in model.test_metrics[:1] if flagged else ():
+        worth = "; ".join(
+            f"if 1 file in {1 / entry['share_of_fakes']:,.0f} is fake, {flag_value.short(entry)} of 100 flags are right"
+            for entry in test["flag_value"]
+            if entry["value"] is not None
+        )
+        cli.say(f"{flagged:,} flagged, which is no proof: {worth or 'nothing is known of their worth'}")

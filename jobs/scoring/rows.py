@@ -4,6 +4,7 @@ Files are decoded as in the service: with its limits, and in child processes whe
 """
 
 import functools
+import hashlib
 import json
 import time
 from dataclasses import dataclass
@@ -42,8 +43,9 @@ COLUMNS = {
     "error": "str",
     "left_out": "str",
     "scored_faces": "str",
+    "phash": "str",
 }
-FORMAT = 4
+FORMAT = 5
 """Of the rows that an interrupted job leaves; raised with every change of them, so that older rows are not read."""
 
 
@@ -75,7 +77,7 @@ def predict_files(task: Task, paths: list[str]) -> pd.DataFrame:
         and ``warnings`` the names of the service's warnings, both separated by spaces; ``provenance`` what the file
         says about its origin, as KIND:CLAIM:STANDING separated by spaces; ``error`` says why a file cannot be read,
         ``left_out`` why it is neither an image nor a clip; ``scored_faces`` is the ``faces`` of the service's answer
-        as JSON.
+        as JSON, and ``phash`` the perceptual hash of an image.
 
     Raises:
         BrokenArtifact: the model is incomplete or damaged.
@@ -86,6 +88,23 @@ def predict_files(task: Task, paths: list[str]) -> pd.DataFrame:
     for start in range(0, len(paths), BATCH):
         rows += _predict_batch(predictor, task, paths[start : start + BATCH])
     return pd.DataFrame(rows, columns=list(COLUMNS)).astype(COLUMNS)
+
+
+def hash_files(root: str, paths: list[str]) -> list[tuple[str, str | None, str | None, str | None]]:
+    """The path of each file, and the SHA-256 of its content, or why it cannot be read, or why it is left out.
+
+    Raises:
+        BadData: the storage fails.
+    """
+    rows: list[tuple[str, str | None, str | None, str | None]] = []
+    for path in paths:
+        try:
+            rows.append((path, hashlib.sha256(image_files.read(root, path, clips=True)).hexdigest(), None, None))
+        except NotAnImage as error:
+            rows.append((path, None, None, str(error)))
+        except BadImage as error:
+            rows.append((path, None, str(error), None))
+    return rows
 
 
 def _predict_batch(predictor: Predictor, task: Task, paths: list[str]) -> list[dict[str, Any]]:
@@ -117,7 +136,7 @@ def _read(task: Task, path: str, model: ModelInfo, search_faces: bool) -> Decode
             deadline = time.monotonic() + SETTINGS.timeout_s
             return clips.decode_clip(job, data, model, LIMITS, LIMITS.frames, search_faces, deadline, task.signers)
         job = Job(_pool(), CpuBudget(LIMITS.cpu_s))
-        return decode_image(job, data, model, LIMITS, SETTINGS.formats, search_faces, task.signers)
+        return decode_image(job, data, model, LIMITS, SETTINGS.formats, search_faces, task.signers, hashed=True)
     except Refusal as refusal:  # of a clip
         return BadImage(str(refusal.detail))
     except BadImage as error:
@@ -144,6 +163,7 @@ def _image_row(
         "warnings": " ".join([*model_warnings(model), *image.warnings]),
         "provenance": _provenance(image.provenance),
         "scored_faces": json.dumps([face.model_dump(mode="json") for face in decided.faces]),
+        "phash": image.phash,
     }
 
 

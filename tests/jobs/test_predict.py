@@ -1,7 +1,6 @@
 """jobs.predict: files and folders get the scores of the service, broken images are named, no chunk is repeated."""
 
 import functools
-import hashlib
 import io
 import json
 from pathlib import Path
@@ -11,15 +10,14 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from detector_core.data.index import scan_unlabeled
 from detector_core.images.preprocess import decode
 from detector_core.registry import versions
 from detector_core.registry.predictor import Predictor
-from jobs.common.chunks import ChunkStore
 from jobs.predict import main
-from jobs.scoring.bulk import FACES, LEFT_OUT, SUMMARY, TABLE, face_table, not_a_formula
-from jobs.scoring.rows import FORMAT, Task, predict_files
+from jobs.scoring.results import STORE
+from jobs.scoring.tables import FACES, LEFT_OUT, SHEET, SUMMARY, TABLE, face_table, not_a_formula
 from tests.conftest import image_bytes
+from tests.support.images import encode
 from tests.support.models import save_model
 
 
@@ -54,50 +52,72 @@ def predict(run_job: Any, shared_ray: str) -> Any:  # noqa: ARG001
     return functools.partial(run_job, "predict")
 
 
-def test_every_image_gets_the_verdict_of_the_service_and_finished_chunks_are_not_repeated(
+def test_a_second_call_scores_what_is_new_and_every_image_gets_the_verdict_of_the_service(
     models: Path, uploads: Path, tmp_path: Path, predict: Any
 ) -> None:
-    live, index = versions.live(models), scan_unlabeled(str(uploads))
-    paths = index.frame["path"].tolist()
-    marked = predict_files(Task(version=str(live), device="cpu", faces="auto", root=index.root), paths[:256]).assign(
-        logit=7.0
-    )
-    settings = hashlib.sha256(b"cpu auto ").hexdigest()[:8]
-    ChunkStore(str(tmp_path / "out"), f"{index.key}-{live.name}-{settings}-{FORMAT}").write(0, marked)
-
-    code, result, err = predict(uploads, "--models", models, "--out", tmp_path / "out", "--per-face")
+    live, out = versions.live(models), tmp_path / "out"
+    arguments = (uploads, "--models", models, "--out", out, "--per-face", "--sheet", 2)
+    code, result, err = predict(*arguments)
     assert code == 0, err
-    assert (result["images"], result["unreadable"], result["left_out"]) == (300, 1, 3)
+    assert (result["images"], result["scored"], result["unreadable"], result["left_out"]) == (300, 300, 1, 3)
     assert result["model"] == live.name
     assert sum(result["verdicts"].values()) == 299
     table = pd.read_csv(result["predictions"])
-    assert set(table["path"]) == {"./=1+1.jpg", *paths} - {"=1+1.jpg", "notes.txt"}
+    assert table["path"].nunique() == 300
     assert all((uploads / path).is_file() for path in table["path"])
+    assert "./=1+1.jpg" in set(table["path"])
     assert table["p_fake"].dropna().is_monotonic_decreasing
-    assert (table["logit"] == 7).sum() == 256, "the finished chunk was not used"
+    assert (table["copies"] == 1).all()
     (broken,) = table[table["error"].notna()]["path"]
     assert broken == "batch 1/001.jpg"
     assert table[table["error"].notna()]["verdict"].isna().all()
-    last = table.set_index("path").loc[paths[-2]]
-    (expected,) = Predictor(live).predict([decode((uploads / paths[-2]).read_bytes())])
-    assert last["p_fake"] == pytest.approx(expected.p_fake, abs=1e-3)
-    assert last["verdict"] == expected.verdict
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {TABLE, FACES, LEFT_OUT, SUMMARY}
-    left_out = pd.read_csv(tmp_path / "out" / LEFT_OUT)
+    path = table["path"].iloc[150]
+    (expected,) = Predictor(live).predict([decode((uploads / path).read_bytes())])
+    assert table["p_fake"].iloc[150] == pytest.approx(expected.p_fake, abs=1e-3)
+    assert table["verdict"].iloc[150] == expected.verdict
+    parquet = pd.read_parquet(out / "predictions.parquet")
+    assert parquet["path"].tolist() == [name.removeprefix("./") for name in table["path"]]
+    assert {path.name for path in out.iterdir()} == {
+        TABLE,
+        "predictions.parquet",
+        FACES,
+        LEFT_OUT,
+        SUMMARY,
+        SHEET,
+        STORE,
+    }
+    assert (out / SHEET).read_text().count("data:image/jpeg") == 2
+    left_out = pd.read_csv(out / LEFT_OUT)
     assert left_out["path"].tolist() == [".hidden", "batch 0/loop", "notes.txt"]
     assert "left out (1 a link to a folder that is listed already, 1 hidden, 1 not an image)" in err
-    summary = json.loads((tmp_path / "out" / SUMMARY).read_text())
+    summary = json.loads((out / SUMMARY).read_text())
     assert summary["left_out"]["count"] == 3
     assert summary["test"][0]["fakes_passed_rate"] is not None
+    assert "of 100 flags are right" in err or not result["verdicts"]["fake"]
+
+    # one new file, a copy of one, a near-duplicate of another, and one that is gone
+    original = (uploads / "batch 0" / "003.jpg").read_bytes()
+    (uploads / "copy").write_bytes(original)
+    (uploads / "near.png").write_bytes(encode(Image.open(io.BytesIO(original))))
+    (uploads / "batch 2" / "005.jpg").unlink()
+    code, result, err = predict(*arguments[:-3])
+    assert code == 0, err
+    assert (result["images"], result["scored"]) == (301, 1)
+    again = pd.read_csv(result["predictions"]).set_index("path")
+    assert again.loc[["copy", "batch 0/003.jpg"], "copies"].tolist() == [2, 2]
+    assert again.loc["near.png", "copies"] == 1
+    assert again.loc["near.png", "group"] == again.loc["copy", "group"] == again.loc["batch 0/003.jpg", "group"]
+    kept = table.set_index("path")["p_fake"].drop("batch 2/005.jpg")
+    assert (again.loc[kept.index, "p_fake"].dropna() == kept.dropna()).all()
+    assert FACES not in {path.name for path in out.iterdir()}, "a table of an earlier call was left"
 
 
 def test_faces_have_a_table_of_their_own() -> None:
-    face = {"box": [1, 2, 3, 4], "p_fake": 0.25, "quality": ["small", "dark"]}
-    rows = pd.DataFrame({"path": ["a", "b", "c"], "scored_faces": [None, json.dumps([face, {"p_fake": 0.5}]), "[]"]})
-    table = face_table(rows)
-    assert table[["path", "p_fake", "box", "quality"]].fillna("").to_numpy().tolist() == [
-        ["b", 0.5, "", ""],
-        ["b", 0.25, "1 2 3 4", "small dark"],
+    face = {"box": [1, 2, 3, 4], "p_fake": 0.5, "quality": ["small", "dark"]}
+    rows = pd.DataFrame({"path": ["b", "c"], "scored_faces": [json.dumps([face, {"p_fake": 0.25}]), "[]"]})
+    assert face_table(rows)[["path", "p_fake", "box", "quality"]].fillna("").to_numpy().tolist() == [
+        ["b", 0.5, "1 2 3 4", "small dark"],
+        ["b", 0.25, "", ""],
     ]
 
 
