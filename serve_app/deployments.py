@@ -20,6 +20,7 @@ from ray.serve.exceptions import DeploymentUnavailableError
 from ray.serve.handle import DeploymentHandle
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from detector_core.evaluation.drift import ScoreDrift
 from detector_core.images import faces
 from detector_core.images.decode import Heat, Pixels
 from detector_core.registry.predictor import ModelInfo, Prediction, Predictor, blank_image, describe
@@ -57,6 +58,7 @@ class Model:
             lambda loaded: self._metrics.behind.set(0 if loaded else 1),
         )
         self._explaining = asyncio.Semaphore(CONCURRENT_EXPLANATIONS)
+        self._drift_of, self._drift = "", ScoreDrift(None)
         self._batcher = Batcher(
             self._predict,
             passes=lambda: self._live.current.passes,
@@ -66,7 +68,13 @@ class Model:
 
     async def predict(self, image_SSC: Pixels) -> Prediction:
         """Predicts one image, together with those of other requests."""
-        return await self._batcher.run(image_SSC)
+        prediction = await self._batcher.run(image_SSC)
+        if prediction.model.version != self._drift_of:
+            self._drift_of, self._drift = prediction.model.version, ScoreDrift(prediction.model.score_histogram)
+            self._metrics.drift.set(0)
+        if self._drift.add(prediction.p_fake):
+            self._metrics.drift.set(self._drift.index)
+        return prediction
 
     def _predict(self, images: Sequence[Pixels]) -> list[Prediction]:
         started = time.perf_counter()
@@ -78,6 +86,7 @@ class Model:
     async def check_health(self) -> None:
         """Called by Ray Serve, which replaces a replica after three failures. Computes nothing while passes succeed."""
         self._metrics.behind.refresh()
+        self._metrics.drift.refresh()
         predictor = self._live.current
         await asyncio.to_thread(self._passes.check, lambda: predictor.predict([blank_image(predictor.info)]))
 

@@ -20,6 +20,7 @@ BATCH_SIZE = "detector_batch_size"
 MODEL_SECONDS = "detector_model_seconds"
 WAITING = "detector_images_waiting"
 BEHIND = "detector_model_behind"
+DRIFT = "detector_score_drift"
 _log = logging.getLogger("ray.serve")
 
 
@@ -83,6 +84,10 @@ class ModelMetrics:
         self._size = metrics.Histogram(BATCH_SIZE, "images per forward pass", BATCH_SIZES)
         self._seconds = metrics.Histogram(MODEL_SECONDS, "seconds per forward pass", SECONDS)
         self.behind = PersistentGauge(BEHIND, "1 while the live model cannot be loaded and the previous one is served")
+        self.drift = PersistentGauge(
+            DRIFT,
+            "population stability index of the latest scores against the closest mix of the model's own test scores",
+        )
 
     def record_batch(self, images: int, seconds: float) -> None:
         """Counts one forward pass."""

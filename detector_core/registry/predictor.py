@@ -46,6 +46,8 @@ class ModelInfo:
         test_metrics: metrics on test splits, one entry per data set: ``data``, ``generated``, ``images``, and ``auc``,
             ``accuracy``, ``fakes_passed_rate``, ``reals_flagged_rate`` as fractions (None if undefined).
         precision: the precision that computes the scores: int8, bf16 or fp32.
+        score_histogram: how many reals and how many fakes of its own test split have p_fake in each of equal bins of
+            [0, 1]; None if it was not evaluated on images of both.
     """
 
     name: str
@@ -59,6 +61,7 @@ class ModelInfo:
     calibration: Calibration
     test_metrics: tuple[dict[str, Any], ...]
     precision: str = "fp32"
+    score_histogram: tuple[tuple[int, ...], tuple[int, ...]] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +88,7 @@ def describe(model_folder: str | Path) -> ModelInfo:
     folder = Path(model_folder)
     artifact = artifacts.read(folder)
     record = runtime_files.read(folder, artifact.weights_sha256)
+    reports = versions.read_test_reports(folder)
     return ModelInfo(
         name=artifact.run,
         version=versions.version_name(folder) if folder.name == artifacts.MODEL_IN_RUN else folder.name,
@@ -95,9 +99,16 @@ def describe(model_folder: str | Path) -> ModelInfo:
         generated=artifact.data["generated"],
         preprocess=artifact.spec.preprocess,
         calibration=calibration.load(str(folder), artifact.weights_sha256),
-        test_metrics=tuple(_test_metrics(report) for report in versions.read_test_reports(folder).values()),
+        test_metrics=tuple(_test_metrics(report) for report in reports.values()),
         precision=runtime_files.resolve_precision(record, "auto"),
+        score_histogram=_score_histogram(reports.get(artifact.data["fingerprint"])),
     )
+
+
+def _score_histogram(report: dict[str, Any] | None) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
+    if report is None or not all(report["images"].values()):
+        return None
+    return tuple(report["histogram"][REAL]), tuple(report["histogram"][FAKE])
 
 
 def _test_metrics(report: dict[str, Any]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from detector_core.evaluation import drift
 from serve_app.deployments import BoundedModelClient, Detector
 from serve_app.errors import Busy
 from serve_app.settings import Settings
@@ -32,6 +33,20 @@ def test_a_replica_with_a_broken_engine_fails_its_health_check(tmp_path: Path) -
         await detector.check_health()
 
     asyncio.run(run())
+
+
+def test_a_replica_measures_how_far_its_scores_drift(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The model calls everything the same, which no mix of the reals and fakes of its test report explains."""
+    monkeypatch.setattr(drift, "WINDOW", 20)
+    monkeypatch.setattr(drift, "STEP", 5)
+
+    async def run(model: Path) -> float:
+        detector = Detector.func_or_class(Settings(model=str(model)))
+        await asyncio.gather(*(detector.predict(IMAGE) for _ in range(20)))
+        return float(detector._metrics.drift._value)
+
+    assert asyncio.run(run(save_model(tmp_path / "evaluated", auc=0.9))) > 0.25
+    assert asyncio.run(run(save_model(tmp_path / "never-evaluated", auc=None))) == 0
 
 
 class StubHandle:

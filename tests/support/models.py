@@ -65,6 +65,7 @@ def add_report(folder: Path, *, auc: float | None, data: dict[str, Any], name: s
         "images": {"real": 50, "fake": 50},
         "ranking": {"auc": {"value": auc}},
         "confusion": {"reals_passed": 45, "fakes_passed": 5, "reals_flagged": 5, "fakes_caught": 45},
+        "histogram": {"real": [45] + [0] * 38 + [5], "fake": [5] + [0] * 38 + [45]},
         "metrics": {name: {"value": 0.1} for name in ("accuracy", "fakes_passed_rate", "reals_flagged_rate")},
     }
     where = folder / artifacts.EVALUATION / name / report.REPORT
