@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import signal
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from detector_core.data import feedback, review
 from detector_core.networks import artifacts
 from detector_core.registry import lineage, versions
 from jobs import relearn
+from tests.support.progress import Process
 from tests.support.tagged import MODEL, give_accepted, hashed_dataset, live_model, tagged_bytes
 
 
@@ -40,15 +43,24 @@ def arguments(models: Path, folder: Path, dataset: Path, *more: object) -> list[
 
 
 @pytest.mark.usefixtures("shared_ray")
-def test_a_round_is_promoted_rolled_back_and_names_its_tags(
+def test_a_killed_round_is_started_again_promoted_rolled_back_and_names_its_tags(
     weak_models: Path, dataset: Path, tmp_path: Path, run_job: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """The first round is killed while it computes features; it leaves nothing but those, and no lock."""
     monkeypatch.setattr(relearn.rounds.relearn, "LEARNING_RATE", 0.01)  # the live last layer is random
     models = weak_models
     folder, before = tmp_path / "feedback", versions.history(models)[0]
     ids = give_accepted(folder, 30)
     waiting = feedback.Store(folder, 10**8).add(tagged_bytes(999, "fake"), "fake", model=MODEL).id
-    done = run_job("relearn", *arguments(models, folder, dataset, "--promote", "--per-giver", 100))
+    command = [str(word) for word in arguments(models, folder, dataset, "--promote", "--per-giver", 100)]
+    process = Process([sys.executable, "-m", "jobs.relearn", *command])
+    process.wait_until(lambda: any((tmp_path / "cache").rglob("*.npz")))
+    process.send_signal(signal.SIGKILL)
+    process.finish()
+    assert versions.history(models) == [before]
+    assert not (folder / relearn.ROUNDS).exists()
+
+    done = run_job("relearn", *command)
     assert done.code == 0, done.messages
     result = done.result
     assert (result["passed"], result["rung"], result["failed"]) == (True, "head", [])
