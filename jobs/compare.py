@@ -30,6 +30,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
+import numpy as np
 import pandas as pd
 
 from detector_core import labels, storage
@@ -38,6 +39,8 @@ from detector_core.data.manifest import Manifest
 from detector_core.data.seen import overlap
 from detector_core.errors import BadConfig, BadManifest
 from detector_core.evaluation import calibration, model_comparison_html
+from detector_core.evaluation.baselines import evaluate_baselines, fit_baselines
+from detector_core.evaluation.intervals import Scores
 from detector_core.evaluation.model_comparison import REALS_FLAGGED, ScoredRun, compare_models
 from detector_core.evaluation.report import GENERATED, REPORT, report_folder, without_sources
 from detector_core.evaluation.scoring import SCORES
@@ -48,7 +51,7 @@ from jobs.common import cli
 from jobs.common.cluster import connect
 from jobs.common.scoring_workers import ScoringWorkers
 from jobs.evaluate import CALIBRATION_SPLIT, evaluate_model
-from jobs.run.request import data_of_run, seen_by
+from jobs.run.request import data_of_run, seen_by, trained_on
 
 COMPARISON, PAGE, TABLE, LATEX = (f"comparison.{ending}" for ending in ("json", "html", "csv", "tex"))
 SPLIT = "test"
@@ -155,8 +158,31 @@ def compare_on_sets(
                 )
             )
         result = {"name": name, "fingerprint": data.fingerprint, "reals_flagged": share, **compare_models(runs)}
-        compared.append(result)
+        compared.append({**result, "baselines": _baselines(candidates, data, runs)})
     return compared
+
+
+def _baselines(candidates: Sequence[Candidate], data: Manifest, runs: Sequence[ScoredRun]) -> list[dict[str, Any]]:
+    """The baselines of each data set that candidates were trained on, next to the models that were trained on it."""
+    rows, results = data.split(SPLIT), []
+    owns = [trained_on(candidate.folder, candidate.own) for candidate in candidates]
+    for key, own in {_key(own): own for own in owns if own}.items():
+        of_set = [run for run, of in zip(runs, owns, strict=True) if of and _key(of) == key]
+        models = {
+            name: np.stack([_logits_of(run, rows) for run in of_set if run.model == name])
+            for name in dict.fromkeys(run.model for run in of_set)
+        }
+        results += evaluate_baselines(fit_baselines(own, rows, data.name), rows, models)
+    return results
+
+
+def _key(data: Manifest) -> tuple[str, tuple[str, ...]]:
+    return data.fingerprint, data.left_out
+
+
+def _logits_of(run: ScoredRun, rows: pd.DataFrame) -> Scores:
+    """The logits of a run in the order of the rows."""
+    return run.scores.set_index("path")["logit"].loc[rows["path"]].to_numpy(dtype=np.float64)
 
 
 def _candidate(run: str, sets: Sequence[Manifest]) -> Candidate:

@@ -16,6 +16,9 @@ set that the model was not trained on, the folder is SPLIT-FINGERPRINT, so the r
 kept. A human-readable table is printed to stderr. Sources that the model was trained without (jobs.train --leave-out)
 choose no threshold and are in no metric but their own.
 
+Baselines stand next to the model: logistic regressions on file facts and on the radial spectrum, fitted on the training
+split of the model's own data set. What the model has learnt is what it has above them.
+
 A model folder keeps the hashes of the images that the model was trained and chosen on. The report says how many of the
 images evaluated are among them or near-duplicates of them, and repeats what the audit of DATASET warned of.
 
@@ -30,6 +33,7 @@ that is not known), report.
 import argparse
 from typing import Any, NoReturn
 
+import numpy as np
 import pandas as pd
 
 from detector_core import labels, storage
@@ -37,7 +41,8 @@ from detector_core.data import manifest
 from detector_core.data.manifest import Manifest
 from detector_core.data.seen import overlap
 from detector_core.errors import BadConfig, BadManifest
-from detector_core.evaluation import calibration, explain, report_html
+from detector_core.evaluation import baselines, calibration, explain, report_html
+from detector_core.evaluation.baselines import MODEL
 from detector_core.evaluation.calibration import UNCALIBRATED, Calibration
 from detector_core.evaluation.report import build_report, describe_model, report_folder, without_sources
 from detector_core.evaluation.report_text import format_report
@@ -48,7 +53,7 @@ from detector_core.networks.artifacts import Artifact
 from jobs.common import cli
 from jobs.common.cluster import connect
 from jobs.common.scoring_workers import ScoringWorkers
-from jobs.run.request import data_of_run, seen_by
+from jobs.run.request import seen_by, trained_on
 
 CALIBRATION_SPLIT = "valid"
 
@@ -141,24 +146,27 @@ def evaluate_model(
     folder = artifacts.find(run_or_model)
     artifact = artifacts.read(folder)
     rows, own = data.split(split), data.fingerprint == artifact.data["fingerprint"]
-    trained_on = data.without(artifact.data.get("left_out", ())) if own else data
+    known = trained_on(run_or_model, data if own else None)
     if recalibrate and not own:
         raise BadConfig(
             f"--recalibrate: thresholds are chosen on the validation split of the model's own data set, "
             f"{artifact.data['name']}, not of {data.name}; jobs.recalibrate chooses them for a place"
         )
     model_calibration = UNCALIBRATED if recalibrate else calibration.load(folder, artifact.weights_sha256)
-    if not model_calibration.chosen_on and not own:
-        model_calibration = _calibrate_on_own_data(run_or_model, folder, artifact, scoring_workers)
     calibration_scores: dict[str, pd.DataFrame] = {}
-    if not model_calibration.chosen_on and own:
+    if not model_calibration.chosen_on and known:
         model_calibration, calibration_scores = calibrate(
-            scoring_workers, folder, artifact, trained_on, max_fakes_passed=max_fakes_passed
+            scoring_workers, folder, artifact, known, max_fakes_passed=max_fakes_passed
         )
-    scores = calibration_scores.get(split)
+    elif not model_calibration.chosen_on:
+        cli.say(
+            f"{artifact.run} has no thresholds, and its own data set, {artifact.data['name']}, is not known: 0.5 is "
+            f"used (evaluate the run on that data set to choose them)"
+        )
+    scores = calibration_scores.get(split) if own else None
     if scores is None or len(scores) < len(rows):
         scores = scoring_workers.score(folder, data.root, rows, f"scoring {split}")
-    seen = without_sources(rows, trained_on.left_out)
+    seen = without_sources(rows, known.left_out if own and known else ())
     grid = scoring_workers.score(folder, data.root, seen, "scoring changed images", score_grid) if robustness else None
     scores = scores.assign(p_fake=model_calibration.p_fake(scores["logit"]), source=rows["source"].to_numpy())
     model = describe_model(folder, artifact)
@@ -169,7 +177,8 @@ def evaluate_model(
         data=data.describe(),
         split=split,
         data_warnings=data.warnings,
-        overlap=overlap(seen_by(run_or_model, data if own else None), rows),
+        overlap=overlap(seen_by(run_or_model, known), rows),
+        baselines=_baselines(known, data.name, seen, scores),
     )
     if grid is not None:
         report["robustness"] = evaluate_grid(grid, model_calibration)
@@ -184,19 +193,11 @@ def _worst_images(folder: str, scores: pd.DataFrame, data: Manifest, report: dic
     return {explain.WORST_IMAGES: png}
 
 
-def _calibrate_on_own_data(
-    run_or_model: str, folder: str, artifact: Artifact, scoring_workers: ScoringWorkers
-) -> Calibration:
-    """Chooses the calibration of a model that another data set evaluates first; the default if its own set is gone."""
-    own = data_of_run(run_or_model)
-    if own is None:
-        cli.say(
-            f"{artifact.run} has no thresholds, and its own data set, {artifact.data['name']}, is not known: 0.5 is "
-            f"used (evaluate the run on that data set to choose them)"
-        )
-        return UNCALIBRATED
-    own = own.without(artifact.data.get("left_out", ()))
-    return calibrate(scoring_workers, folder, artifact, own, max_fakes_passed=None)[0]
+def _baselines(own: Manifest | None, name: str, rows: pd.DataFrame, scores: pd.DataFrame) -> list[dict[str, Any]]:
+    """The baselines of a model on the images of its metrics, next to its own scores of them."""
+    logits = scores.set_index("path")["logit"].loc[rows["path"]]
+    fitted = baselines.fit_baselines(own, rows, name)
+    return baselines.evaluate_baselines(fitted, rows, {MODEL: logits.to_numpy(dtype=np.float64)})
 
 
 def calibrate(

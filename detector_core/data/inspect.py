@@ -13,6 +13,7 @@ import pandas as pd
 from PIL import Image, JpegImagePlugin
 
 from detector_core.data import image_files
+from detector_core.data.spectrum import radial_spectrum
 from detector_core.errors import BadImage
 from detector_core.images.decode import Pixels, opened
 from detector_core.images.quality import jpeg_quality
@@ -29,6 +30,7 @@ PROPERTIES: Final = {
     "metadata_bytes": "Int64",
     "brightness": "Float64",
     "phash": "str",
+    "spectrum": "object",
 }
 """Keys of :func:`image_properties` and the dtypes of these columns, which are nullable: a broken image has none."""
 NOT_JPEG: Final = "none"
@@ -48,7 +50,8 @@ def image_properties(data: bytes) -> dict[str, Any]:
         ``sha256`` of the file, ``width`` and ``height`` in pixels with the EXIF orientation applied, ``bytes``,
         ``format`` with the color mode, ``jpeg_quality`` 1-100 (None unless it is a JPEG), ``jpeg_tables`` (a short
         hash of the quantization tables), ``chroma`` subsampling, ``metadata_bytes`` (EXIF, color profile, comments),
-        ``brightness`` (mean gray level, 0-255) and ``phash`` (hexadecimal).
+        ``brightness`` (mean gray level, 0-255), ``phash`` (hexadecimal) and ``spectrum``
+        (:func:`detector_core.data.spectrum.radial_spectrum`, as a list).
 
     Raises:
         BadImage: the bytes are not a complete image.
@@ -69,6 +72,7 @@ def image_properties(data: bytes) -> dict[str, Any]:
         "metadata_bytes": image.file.metadata_bytes,
         "brightness": float(np.asarray(Image.fromarray(image_HWC).convert("L")).mean()),
         "phash": perceptual_hash(image_HWC),
+        "spectrum": radial_spectrum(image_HWC).tolist(),
     }
 
 

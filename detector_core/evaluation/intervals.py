@@ -81,6 +81,10 @@ class Difference:
     p_value: float | None = None
     reason: str | None = None
 
+    def to_dict(self) -> dict[str, Any]:
+        """The fields that are set; ``p_value`` always."""
+        return {name: value for name, value in vars(self).items() if value is not None or name == "p_value"}
+
 
 def compare_aucs(is_fake_N: Flags, first_SN: Scores, second_SN: Scores) -> Difference:
     """Tests whether two models differ in mean ROC AUC over their seeds on the same images, two-sided.

@@ -18,7 +18,7 @@ import pandas as pd
 from detector_core import labels
 from detector_core.data.seen import NEAR_LIMIT, Overlap
 from detector_core.errors import BadData
-from detector_core.evaluation.intervals import Difference, Flags, Scores, auc, compare_aucs, compare_means
+from detector_core.evaluation.intervals import Flags, Scores, auc, compare_aucs, compare_means
 from detector_core.evaluation.metrics import ERROR_RATES, Confusion, ranking, undefined_reason
 from detector_core.evaluation.significance import SIGNIFICANCE, compare_seeds, holm, mcnemar, pairs_of
 from detector_core.labels import FAKE, REAL
@@ -151,14 +151,10 @@ def _pair(first: list[ScoredRun], second: list[ScoredRun]) -> dict[str, Any]:
     auc_test = dict(seeds)
     if not reason:
         scores = [np.stack([run.logits for run in runs]) for runs in (first, second)]
-        auc_test = _as_dict(compare_aucs(is_fake, *scores))
+        auc_test = compare_aucs(is_fake, *scores).to_dict()
         seeds = compare_seeds(*([auc(is_fake, score_N) for score_N in score_SN] for score_SN in scores))
     names = [first[0].model, second[0].model]
     return {"models": names, "auc": auc_test, "matched": _matched_test(first, second), "seeds": seeds}
-
-
-def _as_dict(difference: Difference) -> dict[str, Any]:
-    return {name: value for name, value in vars(difference).items() if value is not None or name == "p_value"}
 
 
 def _matched_test(first: list[ScoredRun], second: list[ScoredRun]) -> dict[str, Any]:
@@ -177,7 +173,7 @@ def _matched_test(first: list[ScoredRun], second: list[ScoredRun]) -> dict[str, 
     passed = [[float(1 - caught_N.mean()) for caught_N in caught_SN] for caught_SN in (ours, theirs)]
     difference_N = theirs.mean(axis=0) - ours.mean(axis=0)
     variance = float(difference_N.var(ddof=1)) / len(difference_N) if len(difference_N) > 1 else 0.0
-    return _as_dict(compare_means(*passed, image_variance=variance))
+    return compare_means(*passed, image_variance=variance).to_dict()
 
 
 def find_winner(

@@ -7,10 +7,11 @@ from typing import Any
 
 import pandas as pd
 
+from detector_core.evaluation.baselines import BASELINES
 from detector_core.evaluation.html_page import escape, interval_below, page, table, warnings
 from detector_core.evaluation.metrics import ERROR_RATES, RANKING_METRICS, short_label
 from detector_core.evaluation.model_comparison import COMPARED, MATCHED, MATCHED_LABELS
-from detector_core.evaluation.report_text import format_estimate
+from detector_core.evaluation.report_text import format_difference, format_estimate, format_number, format_p
 from detector_core.evaluation.significance import SIGNIFICANCE
 from detector_core.labels import FAKE, REAL
 
@@ -67,6 +68,13 @@ def sections(compared: dict[str, Any]) -> list[str]:
         ]
     if compared["pairs"]:
         parts += [f"<p>{_pair_text(compared)}</p>", _wide_table(*_pair_table(compared))]
+    if compared.get("baselines"):
+        parts += [
+            "<p>Baselines without a network, logistic regressions fitted on the training split: on file facts (size, "
+            "format, compression, brightness) and on the radial power spectrum. What a model has learnt is what its "
+            "mean ROC AUC has above them.</p>",
+            _wide_table(*_baseline_table(compared)),
+        ]
     return parts
 
 
@@ -116,6 +124,7 @@ def to_csv(sets: list[dict[str, Any]]) -> bytes:
     """One line per set and run: each metric with its interval as fractions, empty where it is undefined."""
     rows = []
     for compared in sets:
+        counts = {"reals": compared["images"][REAL], "fakes": compared["images"][FAKE]}
         for row in compared["rows"]:
             values = {name: row[name] for name in (*COMPARED, *MATCHED)}
             bounds = {
@@ -123,8 +132,12 @@ def to_csv(sets: list[dict[str, Any]]) -> bytes:
                 for name, value in values.items()
                 for suffix, key in (("", "value"), ("_low", "low"), ("_high", "high"))
             }
-            counts = {"reals": compared["images"][REAL], "fakes": compared["images"][FAKE]}
             rows.append({"set": compared["name"], **{k: row[k] for k in ("run", "model", "seed")}, **counts, **bounds})
+        for baseline in compared.get("baselines", []):
+            value = baseline["auc"]
+            bounds = {"auc": value["value"], "auc_low": value.get("low"), "auc_high": value.get("high")}
+            name = f"baseline: {BASELINES[baseline['name']]} of {baseline['trained_on']}"
+            rows.append({"set": compared["name"], "run": name, "model": name, **counts, **bounds})
     return pd.DataFrame(rows).to_csv(index=False).encode()
 
 
@@ -160,6 +173,9 @@ def format_sets(sets: list[dict[str, Any]]) -> str:
         lines.append(f"{compared['name']}: {images[REAL]:,} real and {images[FAKE]:,} fake images")
         header, rows = run_table(compared)
         lines.append(pd.DataFrame(rows, columns=list(header)).to_string(index=False))
+        for baseline in compared.get("baselines", []):
+            name = f"baseline {BASELINES[baseline['name']]} of {baseline['trained_on']}"
+            lines.append(f"  {name}: ROC AUC {format_number(baseline['auc'])}")
         lines.append(f"  {describe_winner(compared)}")
     return "\n".join(lines)
 
@@ -187,22 +203,24 @@ def _pair_table(compared: dict[str, Any]) -> tuple[tuple[str, ...], list[tuple[s
         if "only_first_correct" in matched:
             passed = f"{matched['only_second_correct']:,} and {matched['only_first_correct']:,} only passed by one"
         else:
-            passed = _difference(matched, percent=True)
+            passed = format_difference(matched, percent=True)
         cells = (
-            *(_difference(auc), _p_value(auc["p_holm"]), passed),
+            *(format_difference(auc), _p_value(auc["p_holm"]), passed),
             *(_p_value(matched["p_holm"]), _p_value(seeds["p_holm"])),
         )
         rows.append((" / ".join(pair["models"]), *cells))
     return header, rows
 
 
-def _difference(test: dict[str, Any], *, percent: bool = False) -> str:
-    """A difference between two models with its interval; ``-`` if there is none."""
-    if "low" not in test:
-        return "-"
-    scale, digits, unit = (100, 2, " points") if percent else (1, 4, "")
-    value, low, high = (f"{scale * test[name]:+.{digits}f}" for name in ("difference", "low", "high"))
-    return f"{value}{unit} ({low} to {high})"
+def _baseline_table(compared: dict[str, Any]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """One row per baseline: its ROC AUC, and the difference of each model's, those trained on its data set."""
+    models = [model["model"] for model in compared["models"]]
+    rows: list[tuple[str, ...]] = []
+    for baseline in compared["baselines"]:
+        above = [format_difference(baseline["above"].get(model, {})) for model in models]
+        name = f"{BASELINES[baseline['name']]} of {baseline['trained_on']}"
+        rows.append((name, format_number(baseline["auc"]), *above))
+    return ("baseline", "ROC AUC", *(f"{model}, minus that" for model in models)), rows
 
 
 def _run(row: dict[str, Any], compared: dict[str, Any]) -> str:
@@ -233,5 +251,5 @@ def _mean(name: str, value: dict[str, Any]) -> str:
 def _p_value(p_value: float | None) -> str:
     if p_value is None:
         return "-"
-    value = f"{p_value:.4f}" if p_value >= 0.0001 else "< 0.0001"
+    value = format_p(p_value)
     return value if p_value <= SIGNIFICANCE else f"{value} (within noise)"

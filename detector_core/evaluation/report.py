@@ -124,6 +124,7 @@ def build_report(
     split: str,
     data_warnings: Sequence[str] = (),
     overlap: Overlap | None = None,
+    baselines: Sequence[dict[str, Any]] = (),
 ) -> dict[str, Any]:
     """``report.json``: what was evaluated, what a reader must know first, and the metrics of :func:`summarize`.
 
@@ -134,6 +135,7 @@ def build_report(
         data: :meth:`detector_core.data.manifest.Manifest.describe` of the images.
         data_warnings: what the audit of the data set warned of.
         overlap: how many of the images the model was trained or chosen on, if that was looked for.
+        baselines: of :func:`detector_core.evaluation.baselines.evaluate_baselines`, if they were fitted.
     """
     own = model["data"]["fingerprint"] == data["fingerprint"]
     left_out = tuple(model["data"].get("left_out", ())) if own else ()
@@ -146,6 +148,7 @@ def build_report(
         "split": split,
         "seen": seen,
         **({"overlap": overlap.to_dict()} if overlap else {}),
+        **({"baselines": list(baselines)} if baselines else {}),
         "warnings": [
             *([_overlap_warning(overlap)] if overlap and overlap.found and not seen else []),
             *_warnings(calibration, model["data"], data, split),

@@ -24,8 +24,10 @@ from detector_core.evaluation.metrics import (
 from detector_core.evaluation.report import REPORT
 from detector_core.evaluation.report_plots import draw_plots
 from detector_core.evaluation.report_text import (
+    BASELINE_HEADER,
     SOURCE_HEADER,
     UNCALIBRATED_LABEL,
+    baseline_cells,
     format_estimate,
     format_number,
     format_percent,
@@ -92,6 +94,7 @@ def render_page(report: dict[str, Any], images: dict[str, bytes]) -> str:
         "<p>Here the positive class is fake.</p>",
         table(("", ""), _ranking(report["ranking"])),
         *([_sources(report["sources"])] if "sources" in report else []),
+        *([_baselines(report)] if "baselines" in report else []),
         "<h2>Real, uncertain or fake</h2>",
         _with_uncertain(report),
         "<h2>Calibration: is p_fake a probability?</h2>",
@@ -138,6 +141,15 @@ def _sources(sources: dict[str, Any]) -> str:
         "over the sources with fakes, and count no source that was left out of training.</p>"
     )
     return f"<h2>By source</h2>{text}{table(SOURCE_HEADER, map(interval_below, source_cells(sources)))}"
+
+
+def _baselines(report: dict[str, Any]) -> str:
+    text = (
+        "<p>Logistic regressions, fitted on the training split of the model's own data set: on file facts (size, "
+        "format, compression, brightness) and on the radial power spectrum. Neither looks at a face. What the model "
+        "has learnt is what it has above them.</p>"
+    )
+    return f"<h2>Baselines without a network</h2>{text}{table(BASELINE_HEADER, baseline_cells(report))}"
 
 
 def _worst_images(png: bytes) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from detector_core.evaluation import flag_value
+from detector_core.evaluation.baselines import BASELINES, MODEL
 from detector_core.evaluation.by_source import SOURCE_METRICS
 from detector_core.evaluation.calibration import UNCERTAIN
 from detector_core.evaluation.metrics import (
@@ -43,6 +44,7 @@ def format_report(report: dict[str, Any]) -> str:
         f"  {UNCALIBRATED_LABEL}: {format_uncalibrated(report)}",
         *_uncertain_lines(report),
         *_source_lines(report),
+        *_baseline_lines(report),
     ]
     if "robustness" in report:
         lines.append(f"  {'changed images':30}" + "".join(f"  {short_label(m)}" for m in ROBUSTNESS_METRICS))
@@ -73,6 +75,41 @@ def _source_lines(report: dict[str, Any]) -> list[str]:
     return ["  by source:"] + [
         "    " + "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows
     ]
+
+
+BASELINE_HEADER = ("baseline", "ROC AUC", "ROC AUC of the model, minus that", "p (DeLong)")
+
+
+def _baseline_lines(report: dict[str, Any]) -> list[str]:
+    if "baselines" not in report:
+        return []
+    lines = [f"    {name:18}{auc}; the model has {above} more, p {p}" for name, auc, above, p in baseline_cells(report)]
+    return ["  baselines, without a network (ROC AUC):", *lines]
+
+
+def baseline_cells(report: dict[str, Any]) -> list[tuple[str, ...]]:
+    """One row of :data:`BASELINE_HEADER` per baseline of a report, as texts."""
+    rows: list[tuple[str, ...]] = []
+    for baseline in report["baselines"]:
+        difference = baseline["above"].get(MODEL, {})
+        p_value = difference.get("p_value")
+        cells = (format_number(baseline["auc"]), format_difference(difference))
+        rows.append((BASELINES[baseline["name"]], *cells, "-" if p_value is None else format_p(p_value)))
+    return rows
+
+
+def format_difference(test: dict[str, Any], *, percent: bool = False) -> str:
+    """A difference between two models with its interval, ``+0.0120 (-0.0010 to +0.0250)``; ``-`` if there is none."""
+    if "low" not in test:
+        return "-"
+    scale, digits, unit = (100, 2, " points") if percent else (1, 4, "")
+    value, low, high = (f"{scale * test[name]:+.{digits}f}" for name in ("difference", "low", "high"))
+    return f"{value}{unit} ({low} to {high})"
+
+
+def format_p(p_value: float) -> str:
+    """A p-value with four decimals."""
+    return f"{p_value:.4f}" if p_value >= 0.0001 else "< 0.0001"
 
 
 def source_cells(sources: dict[str, Any]) -> list[tuple[str, ...]]:

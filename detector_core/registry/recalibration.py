@@ -161,6 +161,7 @@ def _rewrite_report(path: Path, chosen: Calibration) -> None:
         split=old["split"],
         data_warnings=audit,
         overlap=Overlap.from_dict(old["overlap"]) if "overlap" in old else None,
+        baselines=old.get("baselines", ()),
     )
     report_html.write(str(path.parent), scores, new, {})
     (path.parent / WORST_IMAGES).unlink(missing_ok=True)  # it marks the errors at the former threshold

@@ -88,6 +88,16 @@ def data_of_run(run_or_model: str) -> Manifest | None:
     return None
 
 
+def trained_on(run_or_model: str, own: Manifest | None = None) -> Manifest | None:
+    """The data set that a run was trained on, without the sources that it left out; None as of :func:`data_of_run`.
+
+    Args:
+        own: the whole data set, if it is loaded already.
+    """
+    data = own or data_of_run(run_or_model)
+    return data.without(artifacts.read(artifacts.find(run_or_model)).data.get("left_out", ())) if data else None
+
+
 def seen_by(run_or_model: str, own: Manifest | None = None) -> pd.DataFrame | None:
     """The hashes of what a model was trained and chosen on; None if nothing tells.
 
@@ -100,10 +110,8 @@ def seen_by(run_or_model: str, own: Manifest | None = None) -> pd.DataFrame | No
     known = seen.read(folder)
     if known is not None:
         return known
-    data = own or data_of_run(run_or_model)
-    if data is None:
-        return None
-    return seen.of_images(data.without(artifacts.read(folder).data.get("left_out", ())).frame)
+    data = trained_on(run_or_model, own)
+    return seen.of_images(data.frame) if data else None
 
 
 def write_request(request: RunRequest, fingerprint: str) -> None:

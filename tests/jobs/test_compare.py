@@ -52,6 +52,9 @@ def test_runs_are_compared_on_their_own_data_and_on_a_set_that_one_of_them_was_t
     ], "the first two differ in their seed alone"
     assert [row["overlap"]["exact"] for row in leak["rows"]] == [36, 36, 0]
     assert leak["winner"]["excluded"]["first"].startswith("was trained or chosen on 36")
+    assert [(entry["name"], entry["trained_on"]) for entry in own["baselines"]] == [
+        (name, "tiny") for name in ("file_facts", "radial_spectrum")
+    ] * 2, "of each data set that a run was trained on"
     assert [model["seeds"] for model in own["models"]] == [[0, 1], [0]]
     for row in own["rows"]:
         assert row["matched_reals_flagged_rate"]["of"] == 8
@@ -62,7 +65,9 @@ def test_runs_are_compared_on_their_own_data_and_on_a_set_that_one_of_them_was_t
     page = (tmp_path / "out" / "comparison.html").read_text()
     assert "Generated demo data" in page
     assert "has seen 36 of these images" in page
-    assert len((tmp_path / "out" / "comparison.csv").read_text().splitlines()) == 7
+    assert len((tmp_path / "out" / "comparison.csv").read_text().splitlines()) == 15, (
+        "a header, three runs and four baselines on two sets"
+    )
 
 
 @pytest.mark.parametrize(

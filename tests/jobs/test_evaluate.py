@@ -90,6 +90,10 @@ def test_a_run_is_evaluated_and_calibrated_once(model: Path, tiny_dataset: Path,
     assert "robustness" not in report
     assert (first.result["seen"], first.result["seen_near"]) == (0, None), "its hashes are of another length"
     assert "images the model was trained or chosen on" in first.messages
+    assert [entry["auc"]["reason"] for entry in report["baselines"]] == [
+        "tiny was prepared by an older version: prepare it again"
+    ] * 2
+    assert "baselines, without a network" in first.messages
 
     second = run_job(
         "evaluate", model / "model", "--data", tiny_dataset, "--split", "valid", "--workers", 1, "--robustness"

@@ -233,7 +233,10 @@ def test_the_limit_flags_at_most_the_share_of_the_reals() -> None:
 
 
 def test_the_page_the_text_and_the_csv_have_every_run() -> None:
-    compared = compare(scored("strong", 4.0), scored("weak", 1.0))
+    above = {"strong": {"difference": 0.3, "low": 0.2, "high": 0.4, "p_value": 0.001}}
+    auc = {"value": 0.69, "low": 0.6, "high": 0.78}
+    baseline = {"name": "file_facts", "trained_on": "<tiny>", "auc": auc, "above": above}
+    compared = compare(scored("strong", 4.0), scored("weak", 1.0)) | {"baselines": [baseline]}
     other = {**compare(scored("strong", 4.0)), "name": "other"}
     page = model_comparison_html.render_page([compared, other], "2 models on 2 sets", ["Generated"])
     assert "tiny &lt;b&gt;" in page
@@ -241,6 +244,7 @@ def test_the_page_the_text_and_the_csv_have_every_run() -> None:
     assert '<p class="warning">Generated</p>' in page
     for text in (page, model_comparison_html.format_sets([compared, other])):
         assert "Winner by ROC AUC: strong" in text
+    assert "file facts of &lt;tiny&gt;</td><td>0.6900\n(0.6000-0.7800)</td><td>+0.3000\n(+0.2000 to +0.4000)" in page
     latex = model_comparison_html.to_latex([{**compared, "name": "100%_real & more"}]).decode()
     assert latex.count(r"\\") == 3, "a header and two runs"
     assert r"\begin{tabular}{lrrrrrrr}" in latex
@@ -250,6 +254,7 @@ def test_the_page_the_text_and_the_csv_have_every_run() -> None:
     assert [(row["set"], row["run"], row["reals"]) for row in rows] == [
         ("tiny <b>", "strong-0", "150"),
         ("tiny <b>", "weak-0", "150"),
+        ("tiny <b>", "baseline: file facts of <tiny>", "150"),
         ("other", "strong-0", "150"),
     ]
     assert float(rows[0]["auc_low"]) < float(rows[0]["auc"]) < float(rows[0]["auc_high"])
