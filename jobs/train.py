@@ -235,7 +235,10 @@ def _stopped_by_signal(board: Any) -> Iterator[None]:
 @contextmanager
 def _progress_board(requests: list[RunRequest], data: manifest.Manifest) -> Iterator[Any]:
     """A board whose messages are shown and logged for the duration of the ``with`` block."""
-    logs = {request.name: RunLog(request.folder, RunSpec.from_dict(request.spec), data) for request in requests}
+    logs = {
+        request.name: RunLog(request.folder, RunSpec.from_dict(request.spec), data, request.track)
+        for request in requests
+    }
     board = ProgressBoard.options(**driver_node_options()).remote()  # type: ignore[attr-defined]
     try:
         with Watcher(board, on_epoch=lambda message: logs[message["run"]].write_epochs(message["history"])):

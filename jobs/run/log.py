@@ -15,6 +15,7 @@ from detector_core.errors import BadImage
 from detector_core.training import plots
 from jobs.common.cli import say
 from jobs.run.request import complete_model
+from jobs.run.tracking import MlflowRun
 
 _SCALARS = (
     "train_loss", "train_accuracy", "val_loss", "val_accuracy", "val_auc", "fakes_passed_at_1pct", "images_per_s",
@@ -22,9 +23,10 @@ _SCALARS = (
 
 
 class RunLog:
-    """Writes a run's files as its epochs finish."""
+    """Writes a run's files as its epochs finish, and sends the same figures to MLflow if ``track`` is its URI."""
 
-    def __init__(self, folder: str, spec: RunSpec, data: Manifest) -> None:
+    def __init__(self, folder: str, spec: RunSpec, data: Manifest, track: str = "") -> None:
+        self.mlflow = MlflowRun(track, folder, spec, data) if track else None
         self.folder, self.spec = folder, spec
         self.title = f"{spec.variant} on {data.name}"
         self.events = storage.join(folder, "tensorboard")
@@ -46,6 +48,8 @@ class RunLog:
                 if row[name] is not None:
                     self._writer.add_scalar(name, row[name], row["epoch"])
         self._writer.flush()
+        if self.mlflow:
+            self.mlflow.write_epochs(history, _SCALARS)
         self.written = len(history)
         csv = pd.DataFrame(history).to_csv(index=False)
         storage.write_bytes(storage.join(self.folder, "metrics.csv"), csv.encode())
@@ -58,7 +62,9 @@ class RunLog:
             self.write_epochs(artifact.training["history"])
 
     def close(self) -> None:
-        """Ends the event file and, if the run is in an object store, uploads it."""
+        """Ends the event file and, if the run is in an object store, uploads it; ends the run in MLflow."""
+        if self.mlflow:
+            self.mlflow.close(complete=complete_model(self.folder) is not None)
         self._write(self._ended)
         self._writer.close()
         if self._scratch:

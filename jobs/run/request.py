@@ -30,6 +30,7 @@ class RunRequest:
         retries: how often a lost worker is replaced.
         cache: folder on each node for decoded images and frozen features; empty caches nothing.
         leave_out: sources of the data set that the run does not train on.
+        track: URI of an MLflow server or folder that the run is recorded in; empty for none.
     """
 
     name: str
@@ -45,6 +46,7 @@ class RunRequest:
     skip_broken: bool = False
     cache: str = ""
     leave_out: tuple[str, ...] = ()
+    track: str = ""
 
     @property
     def folder(self) -> str:

@@ -17,7 +17,7 @@ from detector_core.networks import factory
 from detector_core.networks.catalog import find_network
 from jobs.common.cli import say
 from jobs.common.cluster import check_resources
-from jobs.run import spec_flags
+from jobs.run import spec_flags, tracking
 from jobs.run.request import RunRequest
 
 FEW_STEPS = 100
@@ -28,6 +28,7 @@ def add_flags(parser: argparse.ArgumentParser, *, workers: str = "--workers", ca
     """Adds --data, --storage, --workers (or the name that a job gives it) and the other flags about resources."""
     parser.add_argument("--data", required=True, metavar="DATASET", help="a data set made by jobs.prepare")
     parser.add_argument("--storage", required=True, metavar="RUNS", help="folder, shared mount or URI for runs")
+    _add_track(parser)
     group = parser.add_argument_group("resources")
     group.add_argument(
         workers,
@@ -68,6 +69,16 @@ def add_flags(parser: argparse.ArgumentParser, *, workers: str = "--workers", ca
     )
 
 
+def _add_track(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--track",
+        default="",
+        metavar="mlflow:URI",
+        help="also record the runs in MLflow, by the log that writes TensorBoard events: mlflow:http://HOST:PORT or "
+        "mlflow:FOLDER; needs the extra mlflow (uv sync --extra mlflow)",
+    )
+
+
 def check(arguments: argparse.Namespace, specs: list[RunSpec], data: manifest.Manifest) -> None:
     """Checks everything that can be checked before Ray starts.
 
@@ -76,6 +87,7 @@ def check(arguments: argparse.Namespace, specs: list[RunSpec], data: manifest.Ma
             malformed.
         BadData: images of the data set are missing.
     """
+    tracking.check(arguments.track)
     rows = {split: data.split(split) for split in ("train", "valid")}
     _, maximum = parse_workers(arguments.workers)
     for model, size in dict.fromkeys((spec.model, spec.preprocess.image_size) for spec in specs):
@@ -139,6 +151,7 @@ def requests(
             skip_broken=arguments.skip_broken,
             cache=cache_folder(arguments.cache, spec),
             leave_out=leave_out,
+            track=tracking.check(arguments.track),
         )
         for name, spec in runs.items()
     ]

@@ -90,5 +90,5 @@ class TrialLogs:
             run_json = read_run_json(folder)
             if run_json is None:
                 raise BrokenArtifact(f"{folder} has no {RUN}: it is not the folder of a trial")
-            self.logs[name] = RunLog(folder, RunSpec.from_dict(run_json["spec"]), self.data)
+            self.logs[name] = RunLog(folder, RunSpec.from_dict(run_json["spec"]), self.data, run_json.get("track", ""))
         self.logs[name].write_epochs(message["history"])
