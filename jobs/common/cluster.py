@@ -19,7 +19,7 @@ import ray
 import ray.exceptions
 
 from detector_core.errors import BadConfig, ClusterLost, DetectorError, InsufficientResources, first_line
-from jobs.common import cli, ray_environment, ray_internals
+from jobs.common import cli, ray_environment, ray_internals, temporary_folder
 from jobs.common.cli import RESUME_HINT, say
 
 OBJECT_STORE_BYTES = 400 * 2**20
@@ -68,7 +68,8 @@ def start(private: PrivateRay) -> Iterator[str]:
 
     Raises:
         InsufficientResources: no Ray cluster answers at ``RAY_ADDRESS``, or a private one does not start.
-        BadConfig: the cluster there runs another version of Ray or Python.
+        BadConfig: the cluster there runs another version of Ray or Python, or a private one cannot use its folder for
+            temporary files.
     """
     shared = bool(os.environ.get("RAY_ADDRESS"))
     if not shared and (address := ray_internals.running_ray_address()):
@@ -76,6 +77,8 @@ def start(private: PrivateRay) -> Iterator[str]:
             "starting a private Ray cluster; to use the one that already runs on this machine, set "
             f"RAY_ADDRESS={address}"
         )
+    if not shared:
+        temporary_folder.check()
     on_term = signal.getsignal(signal.SIGTERM)
     context = _init({} if shared else private.options())
     signal.signal(signal.SIGTERM, on_term)  # ray.init installs a handler that exits without a message

@@ -1,0 +1,66 @@
+"""jobs.common.temporary_folder: what keeps Ray from starting there is one line, before Ray is started."""
+
+import os
+import shutil
+from collections import namedtuple
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from detector_core.errors import BadConfig, InsufficientResources
+from jobs.common import temporary_folder
+
+Usage = namedtuple("Usage", "total used free")
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder that RAY_TMPDIR names, with a path as short as /tmp."""
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    monkeypatch.setattr(temporary_folder, "SOCKET_PATH_BYTES", 107 + len(str(tmp_path)))
+    return tmp_path
+
+
+def test_a_usual_folder_is_fine(folder: Path) -> None:
+    (folder / "ray").mkdir()
+    temporary_folder.check()
+
+
+def test_a_long_path_is_refused_in_one_line_by_every_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run_job: Any, tiny_dataset: Path
+) -> None:
+    long = tmp_path / ("long" * 20)
+    long.mkdir()
+    monkeypatch.setenv("TMPDIR", str(long))
+    for name in ("RAY_TMPDIR", "RAY_ADDRESS"):
+        monkeypatch.delenv(name, raising=False)
+    where = ["--data", tiny_dataset, "--storage", tmp_path / "runs", "--init", "none"]
+    done = run_job("train", "resnet68", *where)
+    assert (done.code, done.result) == (1, {})
+    assert (
+        f"TMPDIR={long} is a path of {len(str(long))} bytes, and the sockets of Ray leave room for" in done.last_message
+    )
+    assert done.last_message.endswith("set RAY_TMPDIR to a shorter folder")
+
+
+def test_a_missing_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_TMPDIR", str(folder / "gone"))
+    with pytest.raises(BadConfig, match=r"RAY_TMPDIR=.*/gone is not a folder"):
+        temporary_folder.check()
+
+
+@pytest.mark.parametrize("name", [".", "ray"])
+def test_a_folder_of_another_user(folder: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """root may write anywhere, so the answer of the system is replaced."""
+    (folder / "ray").mkdir()
+    closed = folder if name == "." else folder / name
+    monkeypatch.setattr(os, "access", lambda path, _: path != closed)
+    with pytest.raises(BadConfig, match=f"this user may not write to {closed}, where Ray"):
+        temporary_folder.check()
+
+
+def test_a_full_disk(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(2**30, 2**30 - 2**20, 2**20))
+    with pytest.raises(InsufficientResources, match=f"RAY_TMPDIR={folder} has 1 MiB free"):
+        temporary_folder.check()
