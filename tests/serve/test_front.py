@@ -7,14 +7,12 @@ import importlib
 import json
 import os
 import re
-import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -25,150 +23,10 @@ from jobs.common.loopback import free_port
 from serve_app import front
 from serve_app.errors import CODES, OTHER_CODES
 from serve_app.front import Front
+from tests.support.front import LIMITS, Echo, Running, start, stop, write_configuration
 
 ROOT = Path(__file__).parents[2]
-LIMITS = Front(
-    bind="0.0.0.0",
-    header_bytes=4096,
-    header_s=1,
-    body_bytes=300_000,
-    body_s=1,
-    connections_per_address=20,
-    trusted_proxies=("127.0.0.9/32",),
-)
-STARTS_S = 20
 BURST = 250 * 2**20
-
-
-class Echo(BaseHTTPRequestHandler):
-    """Answers with the headers and the length of the body that arrived; the first time it may die instead."""
-
-    protocol_version = "HTTP/1.1"
-    paths: list[str]
-
-    def do_GET(self) -> None:
-        length = int(self.headers.get("Content-Length", 0))
-        received = len(self.rfile.read(length))
-        self.paths.append(self.path)
-        if "X-Die-Once" in self.headers and self.paths.count(self.path) == 1:
-            self.close_connection = True
-            self.connection.shutdown(socket.SHUT_RDWR)
-            return
-        body = json.dumps({"headers": list(self.headers.items()), "received": received}).encode()
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    do_POST = do_GET
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
-@dataclass
-class Running:
-    """A running front.
-
-    Attributes:
-        parent: the process that started HAProxy, whose id is ``pid``.
-        paths: the paths of the requests that reached the server behind it.
-    """
-
-    port: int
-    folder: Path
-    parent: "subprocess.Popen[str]"
-    pid: int
-    paths: list[str] = field(default_factory=list)
-
-    def request(
-        self,
-        method: str,
-        path: str,
-        body: bytes = b"",
-        headers: dict[str, str] | None = None,
-        source: str = "127.0.0.1",
-    ) -> tuple[int, dict[str, str], Any]:
-        """Sends a request from an address of this machine: status, headers with lower-case names, and the body."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30, source_address=(source, 0))
-        connection.request(method, path, body, headers or {})
-        response = connection.getresponse()
-        text = response.read().decode()
-        connection.close()
-        is_json = response.headers.get_content_type() == "application/json" or text.startswith("{")
-        answer = json.loads(text) if is_json else text
-        return response.status, {name.lower(): value for name, value in response.getheaders()}, answer
-
-    def connect(self, source: str = "127.0.0.1") -> socket.socket:
-        """A connection on which nothing was sent yet."""
-        return socket.create_connection(("127.0.0.1", self.port), timeout=30, source_address=(source, 0))
-
-
-def write_configuration(folder: Path, port: int, server_ports: list[int] | None) -> Path:
-    """The configuration that Ray writes for an application with so many replicas, or before it knows one (None)."""
-    haproxy: Any = importlib.import_module("ray.serve._private.haproxy")
-    from ray.serve.config import HTTPOptions
-
-    servers = [haproxy.ServerConfig(name="replica", host="127.0.0.1", port=number) for number in server_ports or []]
-    config = haproxy.HAProxyConfig(
-        http_options=HTTPOptions(host="127.0.0.1", port=port),
-        socket_path=str(folder / "admin.sock"),
-        server_state_base=str(folder),
-        server_state_file=str(folder / "server-state"),
-        metrics_port=free_port(),
-        stats_port=free_port(),
-        metrics_enabled=False,
-        maxconn=200,
-        nbthread=1,
-        bufsize=front.BUFFER_BYTES,
-        retry_on=front.VARIABLES["RAY_SERVE_HAPROXY_RETRY_ON"].value,
-        timeout_client_s=LIMITS.body_s,
-        timeout_server_s=30,
-        has_received_routes=True,
-        is_head=True,
-    )
-    backend = haproxy.BackendConfig(name="http-app", path_prefix="/", app_name="app", servers=servers)
-    backends = {} if server_ports is None else {"http-app": backend}
-    path = folder / "haproxy.cfg"
-    haproxy.HAProxyApi(config, backends, config_file_path=str(path))._generate_config_file_internal()
-    return path
-
-
-def start(folder: Path, server_ports: list[int] | None) -> Running:
-    """Starts HAProxy as Ray does, as the child of another process."""
-    port = free_port()
-    configuration = write_configuration(folder, port, server_ports)
-    front.install(folder)
-    environment = os.environ | front.environment(LIMITS, str(folder))
-    command = [environment["RAY_SERVE_HAPROXY_BINARY_PATH"], "-db", "-f", str(configuration), "-dR"]
-    code = "import subprocess, sys; child = subprocess.Popen(sys.argv[1:]); print(child.pid, flush=True); child.wait()"
-    with (folder / "stderr").open("w") as stderr:
-        parent = subprocess.Popen(
-            [sys.executable, "-c", code, *command], env=environment, stdout=subprocess.PIPE, stderr=stderr, text=True
-        )
-    assert parent.stdout
-    running = Running(port, folder, parent, int(parent.stdout.readline()))
-    deadline = time.monotonic() + STARTS_S
-    while not _listens(running):
-        assert time.monotonic() < deadline, (folder / "stderr").read_text()
-        time.sleep(0.05)
-    return running
-
-
-def _listens(running: Running) -> bool:
-    try:
-        running.connect().close()
-    except ConnectionRefusedError:
-        return False
-    return True
-
-
-def stop(running: Running) -> None:
-    """Ends the parent, with which HAProxy ends."""
-    running.parent.kill()
-    running.parent.wait()
-    assert running.parent.stdout
-    running.parent.stdout.close()
 
 
 @pytest.fixture(scope="module")
