@@ -17,7 +17,6 @@ from detector_core.data import manifest
 from detector_core.data.loading import WorkerRank
 from detector_core.errors import BadData, BrokenArtifact, TrainingFailed
 from detector_core.training.loop import EpochReport, fit
-from detector_core.training.optimizer import learning_rate, resolve_compute_dtype
 from detector_core.training.step import StepReport, TrainState
 
 
@@ -264,39 +263,3 @@ def test_patience_stops_early(tiny_dataset: Path, tiny_spec: RunSpec) -> None:
     assert len(epochs) < 50
     assert not epochs[-1].best
     assert state.progress.best_epoch == len(epochs) - 2
-
-
-@pytest.mark.parametrize(
-    ("device", "native", "compute_dtype", "expected"),
-    [
-        ("cuda", {"cuda"}, "auto", "bf16"),
-        ("cuda", {"avx512", "amx"}, "auto", "fp32"),
-        ("cpu", {"avx512"}, "auto", "bf16"),
-        ("cpu", {"amx"}, "auto", "bf16"),
-        ("cpu", {"cuda"}, "auto", "fp32"),
-        ("cpu", set(), "bf16", "bf16"),
-        ("cuda", {"cuda"}, "fp32", "fp32"),
-    ],
-)
-def test_auto_is_bf16_only_on_devices_that_multiply_it_natively(
-    monkeypatch: pytest.MonkeyPatch,
-    tiny_spec: RunSpec,
-    device: str,
-    native: set[str],
-    compute_dtype: str,
-    expected: str,
-) -> None:
-    monkeypatch.setattr(
-        torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation or "cuda" in native
-    )
-    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: "avx512" in native)
-    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: "amx" in native)
-    optim = tiny_spec.replace({"optim.compute_dtype": compute_dtype}).optim
-    assert resolve_compute_dtype(optim, torch.device(device)) == expected
-
-
-def test_learning_rate_schedules(tiny_spec: RunSpec) -> None:
-    constant = tiny_spec.optim
-    cosine = tiny_spec.replace({"optim.schedule": "cosine"}).optim
-    assert [learning_rate(constant, step, 4) for step in (0, 6, 11)] == [0.003] * 3
-    assert [learning_rate(cosine, step, 4) for step in (0, 6, 12)] == pytest.approx([0.003, 0.0015, 0])
