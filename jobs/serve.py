@@ -203,9 +203,9 @@ def _environment(variables: dict[str, str]) -> Iterator[None]:
 def _say_how_requests_arrive(settings: Settings) -> None:
     """On a shared Ray the environment of its nodes decides, not the settings: says so if they differ."""
     wanted = settings.front_limits()
-    found = ray.get(ray.remote(num_cpus=0)(front.of_this_process).remote())
-    if settings.front.proxy == "haproxy" and found != wanted:
-        say(f"{front.difference(found, wanted)} (docs/operate.md#haproxy-on-a-cluster)")
+    actual = ray.get(ray.remote(num_cpus=0)(front.of_this_process).remote())
+    if settings.front.proxy == "haproxy" and actual != wanted:
+        say(f"{front.difference(actual, wanted)} (docs/operate.md#haproxy-on-a-cluster)")
 
 
 def _replica_error() -> str:

@@ -110,13 +110,13 @@ def decide(folder: str | Path, ids: Iterable[str], action: str, *, reviewer: str
     if action not in ACTIONS:
         raise BadConfig(f"action is {action!r}: it must be one of {', '.join(ACTIONS)}")
     reviewer = check_reviewer(reviewer)
-    found = find_ids(folder, ids)
-    for id_ in found if action == UNDO else ():
+    complete = find_ids(folder, ids)
+    for id_ in complete if action == UNDO else ():
         own = [decision for decision in _decisions(folder, id_) if decision.reviewer == reviewer]
         if not own or own[-1].action == UNDO:
             raise OperationRefused(f"{reviewer} has decided nothing about {id_}: there is nothing to undo")
     now = datetime.now(UTC).isoformat(timespec="microseconds")
-    decisions = [Decision(id=id_, action=action, reviewer=reviewer, reason=reason, time=now) for id_ in found]
+    decisions = [Decision(id=id_, action=action, reviewer=reviewer, reason=reason, time=now) for id_ in complete]
     for decision in decisions:
         data = json.dumps(asdict(decision), indent=1).encode()
         storage.write_bytes(Path(folder) / DECISIONS / decision.id / f"{sha256(data).hexdigest()[:32]}.json", data)
@@ -132,9 +132,9 @@ def delete(folder: str | Path, ids: Iterable[str], *, reviewer: str) -> list[str
     Raises:
         BadConfig, BadData: see :func:`decide`.
     """
-    reviewer, found = check_reviewer(reviewer), find_ids(folder, ids)
+    reviewer, complete = check_reviewer(reviewer), find_ids(folder, ids)
     records = {record.id: record for record in feedback.read(folder)}
-    for id_ in found:
+    for id_ in complete:
         deletion = {"id": id_, "reviewer": reviewer, "time": datetime.now(UTC).isoformat(timespec="microseconds")}
         storage.write_bytes(Path(folder) / DELETIONS / f"{id_}.json", json.dumps(deletion, indent=1).encode())
         storage.delete_folder(Path(folder, DECISIONS, id_))
@@ -142,20 +142,20 @@ def delete(folder: str | Path, ids: Iterable[str], *, reviewer: str) -> list[str
         storage.delete_file(Path(folder, feedback.RECORDS, f"{id_}.json"))
         if all(other.image != record.image for other in records.values()):
             storage.delete_file(Path(folder, record.image))
-    return found
+    return complete
 
 
 def find_ids(folder: str | Path, ids: Iterable[str]) -> list[str]:
     """The complete ids of donations, each once, in the given order. Raises BadData for one unknown or ambiguous."""
     known = [path.stem for path in (Path(folder) / feedback.RECORDS).glob("*.json")]
-    found = []
+    complete = []
     for given in ids:
         matches = [id_ for id_ in known if given and id_.startswith(given)]
         if len(matches) != 1:
             what = f"is the beginning of {len(matches)} ids" if matches else "is not the id of a tag"
             raise BadData(f"{given!r} {what} in {folder}: jobs.review list shows them")
-        found += matches
-    return list(dict.fromkeys(found))
+        complete += matches
+    return list(dict.fromkeys(complete))
 
 
 def check_reviewer(reviewer: str) -> str:

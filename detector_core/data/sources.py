@@ -82,9 +82,9 @@ def find_origins(paths: pd.Series, folders: Sequence[str], rules: SourceRules) -
             f"{' and '.join(csvs)}: none of the paths is that of an image, the first is {listed['path'].iloc[0]}: give "
             f"paths as in {frame['path'].iloc[0]}"
         )
-    told = frame[["path"]].merge(listed, on="path", how="left")
+    joined = frame[["path"]].merge(listed, on="path", how="left")
     for column in (SOURCE, GROUP):
-        frame[column] = told[column].where(told[column].notna(), None)
+        frame[column] = joined[column].where(joined[column].notna(), None)
     for column, level, flag in (
         (SOURCE, rules.source_folder, "--source-folder"),
         (GROUP, rules.group_folder, "--group-folder"),
@@ -108,12 +108,12 @@ def _read_csvs(folders: Sequence[str]) -> tuple[pd.DataFrame, list[str]]:
             names.append(where)
     empty = pd.DataFrame(columns=["path", SOURCE, GROUP], dtype=object)
     rows = pd.concat([empty, *tables], ignore_index=True)
-    told = rows.groupby("path", sort=False)[[SOURCE, GROUP]]
-    contradicted = (told.nunique() > 1).any(axis=1)
+    by_path = rows.groupby("path", sort=False)[[SOURCE, GROUP]]
+    contradicted = (by_path.nunique() > 1).any(axis=1)
     if contradicted.any():
         path = contradicted.index[contradicted][0]
         raise BadData(f"{' and '.join(names)}: {path} has rows that differ in source or group: keep one of them")
-    return told.first().reset_index(), names
+    return by_path.first().reset_index(), names
 
 
 def _read_csv(where: str, *, required: bool) -> pd.DataFrame | None:

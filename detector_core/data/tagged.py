@@ -134,7 +134,7 @@ def _apply_caps(
         labels.setdefault(group, set()).add(tag.record.label)
     kept: list[tuple[Tag, bool]] = []
     reasons: dict[str, str] = {}
-    taken: set[int] = set()
+    used_groups: set[int] = set()
     given: Counter[str] = Counter()
     for tag, group in zip(usable, group_T.tolist(), strict=True):
         record = tag.record
@@ -142,12 +142,12 @@ def _apply_caps(
             continue
         if len(labels[group]) > 1:
             reasons[record.id] = "near-duplicates of it are tagged differently"
-        elif group in taken:
+        elif group in used_groups:
             reasons[record.id] = "a near-duplicate of it is used"
         elif given[record.giver] >= per_giver:
             reasons[record.id] = f"its giver has {per_giver} tags in this round already"
         else:
-            taken.add(group)
+            used_groups.add(group)
             given[record.giver] += 1
             kept.append((tag, _is_held_out(record)))
     return kept, reasons
