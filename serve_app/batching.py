@@ -67,8 +67,8 @@ class Batcher(Generic[Item, Result]):
 
     def _start_batch(self, size: int) -> int:
         """Starts a pass with up to ``size`` items, and returns with how many."""
-        taken = [self._waiting.popleft() for _ in range(min(size, self._max_size))]
-        batch = [(item, future) for item, future in taken if not future.done()]
+        waiting = [self._waiting.popleft() for _ in range(min(size, self._max_size))]
+        batch = [(item, future) for item, future in waiting if not future.done()]
         if batch:
             self._computing += 1
             items = [item for item, _ in batch]
