@@ -23,6 +23,19 @@ def image_body(settings: HttpSettings) -> dict[str, Any]:
     return {"required": True, "content": content}
 
 
+def batch_body(settings: HttpSettings) -> dict[str, Any]:
+    """The body of ``POST /v1/batches``."""
+    webhook = {"type": "string", "format": "uri", "description": "an http or https URL on the public internet"}
+    optional = {"webhook": webhook} if settings.allow_url else {}
+    many = {"type": "array", "minItems": 1, "maxItems": settings.batch_files, "items": _FILE}
+    content = _form({FIELD: many, **optional}, [FIELD])
+    if settings.allow_url:
+        urls = {"type": "array", "minItems": 1, "maxItems": settings.batch_files, "items": webhook}
+        schema = {"type": "object", "required": ["urls"], "properties": {"urls": urls, **optional}}
+        content["application/json"] = {"schema": schema}
+    return {"required": True, "content": content}
+
+
 def clip_body() -> dict[str, Any]:
     """The body of ``POST /v1/detect/video``."""
     return {"required": True, "content": {**_form({FIELD: _FILE}, [FIELD]), "video/*": {"schema": _FILE}}}

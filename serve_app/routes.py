@@ -5,7 +5,9 @@ feedback or tags. Not in this module: what the service does (:mod:`serve_app.ser
 (:mod:`serve_app.deployments`).
 """
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,8 +19,10 @@ from fastapi.security import APIKeyHeader, HTTPBearer
 from fastapi.staticfiles import StaticFiles
 
 from detector_core.registry.predictor import ModelInfo
-from serve_app import answers, openapi, uploads, url_fetch
+from serve_app import answers, batch_routes, openapi, uploads, url_fetch
 from serve_app.access import AccessControl, ApiKeys
+from serve_app.batch_store import BatchStore
+from serve_app.batches import BatchRunner
 from serve_app.capacity import Capacity
 from serve_app.deadlines import compute_within, read_within
 from serve_app.errors import error_responses, handle_errors, request_id
@@ -56,13 +60,17 @@ def create_app(
         version="1",
         docs_url=None,
         redoc_url=None,
+        lifespan=_lifespan,
     )
     app.state.service = DetectionService(client, model, settings)
+    if settings.batches_folder:
+        store = BatchStore(settings.batches_folder, settings.batch_files_per_client, settings.batch_keep_s)
+        app.state.batches = BatchRunner(app.state.service, store)
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,
             allow_origins=settings.cors_origins,
-            allow_methods=["GET", "POST"],
+            allow_methods=["GET", "POST", "DELETE"],
             allow_headers=_HEADERS,
             expose_headers=["Retry-After", "X-Request-ID"],
         )
@@ -71,9 +79,22 @@ def create_app(
     keys = ApiKeys(settings.api_keys_file) if settings.api_keys_file else None
     app.state.access = AccessControl(keys, settings.requests_per_minute, settings.trusted_proxies)
     app.include_router(_upload_routes(settings, app.state.access, requires_key=keys is not None))
+    if settings.batches_folder:
+        app.include_router(_batch_routes(settings, app.state.access, requires_key=keys is not None))
     app.include_router(_other_routes())
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
     return app
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    """Works on batches as long as the application runs."""
+    runner: BatchRunner | None = getattr(app.state, "batches", None)
+    task = asyncio.create_task(runner.run()) if runner else None
+    yield
+    if task:
+        task.cancel()
+        await asyncio.wait([task])
 
 
 async def service_of(request: Request) -> DetectionService:
@@ -121,6 +142,28 @@ def _upload_routes(settings: HttpSettings, access: AccessControl, *, requires_ke
         responses={200: {"model": FeedbackAnswer, "description": "given before"}, **error_responses(*statuses, 404)},
         **body(openapi.feedback_body()),
     )(give_feedback)
+    return router
+
+
+def _batch_routes(settings: HttpSettings, access: AccessControl, *, requires_key: bool) -> APIRouter:
+    """The routes of batches."""
+    schemes = (HTTPBearer(auto_error=False), APIKeyHeader(name="X-API-Key", auto_error=False)) if requires_key else ()
+    allowed = [Depends(access), *(Security(scheme) for scheme in schemes)]
+    capacity = Depends(Capacity(settings.max_open, settings.capacity_bytes))
+    refusals = [401] * requires_key + [429] * bool(settings.requests_per_minute)
+    known: dict[str, Any] = {"dependencies": allowed, "responses": error_responses(404, 422, 503, *refusals)}
+    router = APIRouter()
+    router.post(
+        "/v1/batches",
+        status_code=202,
+        summary="Score many files later",
+        responses=error_responses(400, 408, 413, 415, 422, 429, 503, *([401] * requires_key)),
+        dependencies=[*allowed, capacity],
+        openapi_extra={"requestBody": openapi.batch_body(settings)},
+    )(batch_routes.create_batch)
+    router.get("/v1/batches/{id}", summary="Say how far a batch is", **known)(batch_routes.show_batch)
+    router.get("/v1/batches/{id}/results", summary="Return the results of a batch", **known)(batch_routes.show_results)
+    router.delete("/v1/batches/{id}", summary="Cancel a batch", **known)(batch_routes.cancel_batch)
     return router
 
 

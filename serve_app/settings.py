@@ -124,6 +124,20 @@ class HttpSettings(Frozen):
         2**30, gt=0, description="Maximum size of the feedback folder, in bytes; further feedback is answered with 503."
     )
 
+    batches_folder: str | None = Field(
+        None,
+        description="Folder for batches (`POST /v1/batches`), which all replicas share. Without it, there are none.",
+    )
+    batch_files: int = Field(1000, gt=0, description="Maximum number of files in a batch.")
+    batch_files_per_client: int = Field(
+        10_000,
+        gt=0,
+        description="Maximum number of files of one client (key or address) that wait in batches at a time.",
+    )
+    batch_keep_s: float = Field(
+        86_400, gt=0, description="How long the results of a batch are kept after its end, in seconds."
+    )
+
     @property
     def capacity_bytes(self) -> int:
         """``max_open_bytes``, or its default if it is 0."""

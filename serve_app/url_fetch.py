@@ -106,7 +106,32 @@ def _port(url: httpx.URL) -> int:
     return url.port or {"http": 80, "https": 443}[url.scheme]
 
 
-async def _request(client: httpx.AsyncClient, url: httpx.URL) -> httpx.Request:
+async def post(address: str, body: bytes, headers: dict[str, str]) -> int:
+    """Sends JSON to a URL, with the same checks; returns the status. Raises Refusal (422) if that is not possible."""
+    try:
+        async with (
+            asyncio.timeout(TIMEOUT_S),
+            httpx.AsyncClient(
+                trust_env=False, follow_redirects=False, timeout=TIMEOUT_S, verify=_certificates()
+            ) as client,
+        ):
+            request = await _request(client, _parsed(address), "POST", body, headers)
+            response = await client.send(request, stream=True)
+            await response.aclose()
+            return response.status_code
+    except TimeoutError:
+        raise _bad(f"its server did not answer within {TIMEOUT_S:g} s") from None
+    except (httpx.HTTPError, httpx.InvalidURL, OSError, UnicodeError, ValueError) as error:
+        raise _bad(f"it cannot be called ({type(error).__name__})") from None
+
+
+async def _request(
+    client: httpx.AsyncClient,
+    url: httpx.URL,
+    method: str = "GET",
+    body: bytes | None = None,
+    headers: dict[str, str] | None = None,
+) -> httpx.Request:
     """A request to a checked IP address, with the Host header and the certificate check of the host name."""
     host = url.raw_host.decode("ascii").strip("[]")
     try:
@@ -116,13 +141,15 @@ async def _request(client: httpx.AsyncClient, url: httpx.URL) -> httpx.Request:
     if not addresses or not all(is_public(address) for address in addresses):
         raise _bad("its host is not on the public internet")
     return client.build_request(
-        "GET",
+        method,
         url.copy_with(host=addresses[0]),
+        content=body,
         headers={
             "User-Agent": AGENT,
             "Host": url.netloc.decode("ascii"),
-            "Accept": "image/*",
             "Accept-Encoding": "identity",
+            **({"Accept": "image/*"} if body is None else {"Content-Type": "application/json"}),
+            **(headers or {}),
         },
         extensions={"sni_hostname": host},
     )
