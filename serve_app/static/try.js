@@ -41,8 +41,9 @@ export function tryForm(path, method, spec) {
 function field(name, schema, isRequired = false) {
   const id = uniqueId("field");
   const file = schema.format === "binary" || schema.items?.format === "binary";
-  const options = schema.enum ?? (schema.type === "boolean" ? ["true", "false"] : null);
-  const number = [schema, ...(schema.anyOf ?? [])].some(({ type }) => type === "integer");
+  const kinds = [schema, ...(schema.anyOf ?? [])];
+  const options = kinds.find((kind) => kind.enum)?.enum ?? (schema.type === "boolean" ? ["true", "false"] : null);
+  const number = kinds.some(({ type }) => type === "integer");
   let control;
   if (file) control = make("input", { type: "file", multiple: schema.type === "array" });
   else if (options) {

@@ -34,6 +34,7 @@ def test_the_api_documentation_is_rendered(docs: Page) -> None:
 def test_a_request_with_a_file_is_sent_and_its_answer_shown(docs: Page, address: str) -> None:
     form = operation(docs, "POST /v1/detect")
     form.get_by_label("file").set_input_files([{**gray(90), "name": "it's.png"}, gray(3)])  # type: ignore[list-item]
+    expect(form.get_by_label("tag").locator("option")).to_have_text(["(not sent)", "real", "fake"])
     form.get_by_label("explain").select_option("true")
     form.get_by_role("button", name="Send").click()
     expect(form.get_by_role("status")).to_contain_text("200 OK", timeout=20_000)
