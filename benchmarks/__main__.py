@@ -136,6 +136,7 @@ def write(out: Path, machine: str, sections: list[Section]) -> None:
         "# Benchmarks",
         "",
         "Written by `python -m benchmarks`. In each run ours and the peers take turns; figures are medians.",
+        "Why a target was missed: the profile in [measured.md](../docs/measured.md), and CPU time by process below.",
         "",
         *table([]).splitlines(),
         *(row for name in order for row in ratios[name]),

@@ -94,7 +94,7 @@ def sample_frames(data: bytes, count: int, *, max_s: float, deadline: float = ma
     for moment in moments:
         shown.setdefault(timed[bisect.bisect_right(timed, moment) - 1], []).append(moment)
     others = [other for other in container.streams.video if other is not stream and not _is_cover(other)]
-    applied = not others and stream.metadata.get("alpha_mode") != "1"
+    applied = not others and ("alpha_mode", "1") not in ((key.lower(), value) for key, value in stream.metadata.items())
     decoder = Decoder(stream, packets, deadline, start=timed[0], applied=applied)
     return Clip(duration_s=duration_s, frames=decoder.frames(shown))
 

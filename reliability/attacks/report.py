@@ -12,7 +12,8 @@ HEAD = """## What an attack costs
 `python -m reliability.attacks` writes this table. Each attack runs against a fresh service on loopback that accepts
 every format and searches faces, while an ordinary user sends one image after another. "Before" is the service without
 bounds (commit fee5771), on the same machine. CPU-seconds are those of the replicas and their decoders, without what the
-ordinary user costs. Last run on {day}. Machine: {machine}.
+ordinary user costs. Of 10,000 damaged images and 500 damaged clips, none was answered with a 5xx or cost more than
+[a second](measured.md#load). Last run on {day}. Machine: {machine}.
 
 | attack | bytes | CPU-seconds before | CPU-seconds | answers | the ordinary user before | the ordinary user |
 |---|---|---|---|---|---|---|

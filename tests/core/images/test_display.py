@@ -145,6 +145,18 @@ def test_transparent_pixels_are_white() -> None:
     assert frame.image_HWC[10, 50].tolist() == [255, 255, 255]
 
 
+def test_transparency_that_the_decoder_leaves_out_gets_a_warning() -> None:
+    """VP8 and VP9 keep it in a second stream of frames, within the first."""
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format="webm") as output:
+        stream = output.add_stream("libvpx-vp9", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        stream.metadata["alpha_mode"] = "1"
+        output.mux(stream.encode(av.VideoFrame.from_ndarray(quadrants(), format="rgb24")))
+        output.mux(stream.encode())
+    assert first_frame(buffer.getvalue()).warnings == ("not_as_shown",)
+
+
 def two_streams(*, cover: bool) -> bytes:
     """A clip with a dark stream and, before it, a light one, which may be a cover picture."""
     buffer = io.BytesIO()
