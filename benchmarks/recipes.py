@@ -15,7 +15,7 @@ The last line on stdout is one JSON object: rows.
 import argparse
 import dataclasses
 import json
-import resource
+import os
 import shutil
 import statistics
 import subprocess
@@ -31,7 +31,9 @@ from benchmarks import machine
 from detector_core.networks import artifacts
 from detector_core.networks.variants import RECIPES
 from detector_core.registry import model_card, runtime_files, starter, versions
+from tests.support.processes import children
 
+LOOK_EVERY_S = 0.5
 COLUMNS = {
     "auc": "ROC AUC",
     "accuracy": "accuracy",
@@ -72,28 +74,39 @@ def run_seed(arguments: argparse.Namespace, recipe: str, seed: int) -> dict[str,
     where = ["--data", arguments.data, "--storage", arguments.storage, "--name", name]
     if (Path(arguments.storage) / name / "run.json").exists():
         where.append("--resume")
-    before, started = _children_cpu(), time.perf_counter()
-    trained = job("train", recipe, *where, "--seed", str(seed), "--workers", str(arguments.workers))
-    minutes, cpu_minutes = (time.perf_counter() - started) / 60, (_children_cpu() - before) / 60
+    started = time.perf_counter()
+    trained, cpu_s = job("train", recipe, *where, "--seed", str(seed), "--workers", str(arguments.workers))
+    minutes = (time.perf_counter() - started) / 60
     robustness = ["--robustness"] if arguments.robustness else []
-    evaluated = job("evaluate", trained["run"], "--data", arguments.data, *robustness)
+    evaluated, _ = job("evaluate", trained["run"], "--data", arguments.data, *robustness)
     report = json.loads(Path(evaluated["report"]).read_text())
     metrics = {name: value["value"] for name, value in (report["ranking"] | report["metrics"]).items()}
     return {
         "run": trained["run"],
         "val_loss": trained["val_loss"],
         "minutes": minutes,
-        "cpu_minutes": cpu_minutes,
+        "cpu_minutes": cpu_s / 60,
         **{name: metrics[name] for name in COLUMNS},
     }
 
 
-def job(verb: str, *arguments: str) -> dict[str, Any]:
-    """Runs a job and returns its result; its progress goes to stderr."""
+def job(verb: str, *arguments: str) -> tuple[dict[str, Any], float]:
+    """Runs a job; returns its result and the CPU seconds of all its processes. Its progress goes to stderr.
+
+    What a process uses after it was last looked at is missed: half a second at most.
+    """
     command = [sys.executable, "-m", f"jobs.{verb}", *arguments]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return result
+    used: dict[int, float] = {}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        while process.poll() is None:  # it prints one line, which fits the pipe
+            used |= {pid: seconds for pid in (process.pid, *children(process.pid)) if (seconds := _cpu_s(pid))}
+            time.sleep(LOOK_EVERY_S)
+        assert process.stdout is not None
+        output = process.stdout.read()
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, command)
+    result: dict[str, Any] = json.loads(output.splitlines()[-1])
+    return result, sum(used.values())
 
 
 def print_table(rows: dict[str, list[dict[str, Any]]]) -> None:
@@ -135,9 +148,13 @@ def _cell(values: list[float]) -> str:
     return f"{mean:.3f} ({min(values):.3f}-{max(values):.3f})" if len(values) > 1 else f"{mean:.3f}"
 
 
-def _children_cpu() -> float:
-    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return usage.ru_utime + usage.ru_stime
+def _cpu_s(pid: int) -> float:
+    """The CPU seconds of a process so far; 0 if it has ended."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 if __name__ == "__main__":
