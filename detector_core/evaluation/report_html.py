@@ -71,7 +71,7 @@ def render_page(report: dict[str, Any], images: dict[str, bytes]) -> str:
     """The whole report as one HTML page.
 
     Args:
-        images: PNG files by name, embedded in the page; :data:`WORST_IMAGES` has a section of its own.
+        images: files by name. The PNG files are embedded in the page; :data:`WORST_IMAGES` has a section of its own.
     """
     model, data = report["model"], report["data"]
     title = f"{model['run']} on the {report['split']} split of {data['name']}"
@@ -101,7 +101,7 @@ def render_page(report: dict[str, Any], images: dict[str, bytes]) -> str:
         _calibration(report["calibration"]),
         *([_robustness(report["robustness"])] if "robustness" in report else []),
         "<h2>Plots</h2>",
-        *(image(name, png) for name, png in images.items() if name != WORST_IMAGES),
+        *(image(name, png) for name, png in images.items() if name.endswith(".png") and name != WORST_IMAGES),
         *([_run(model)] if "settings" in model else []),
         *([_worst_images(images[WORST_IMAGES])] if WORST_IMAGES in images else []),
     ]

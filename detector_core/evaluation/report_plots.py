@@ -1,4 +1,4 @@
-"""The plots of the report of an evaluation, as PNG files."""
+"""The plots of the report of an evaluation, as PNG and SVG files."""
 
 from collections.abc import Callable
 from typing import Any
@@ -15,17 +15,17 @@ _DET_TICKS = (0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8)
 
 
 def draw_plots(report: dict[str, Any]) -> dict[str, bytes]:
-    """PNG files by name; the ROC and DET curves only if both classes have images."""
-    skipped = () if report["det_curve"]["reals_flagged_rate"] else ("roc", "det")
-    return {f"{name}.png": _png(draw, report) for name, draw in _PLOTS.items() if name not in skipped}
-
-
-def _png(draw: Callable[[Axes, dict[str, Any]], None], report: dict[str, Any]) -> bytes:
-    figure = plotting.new_figure(5, 4.2)
-    axes = figure.add_subplot()
-    draw(axes, report)
-    axes.grid(alpha=0.3)
-    return plotting.png(figure, DPI)
+    """PNG and SVG files by name; the ROC and DET curves only if both classes have images."""
+    skipped = () if report["det_curve"]["reals_flagged_rate"] else ("roc", "roc_log", "det")
+    files = {}
+    for name, draw in _PLOTS.items():
+        if name not in skipped:
+            figure = plotting.new_figure(5, 4.2)
+            axes = figure.add_subplot()
+            draw(axes, report)
+            axes.grid(alpha=0.3)
+            files |= {f"{name}.png": plotting.png(figure, DPI), f"{name}.svg": plotting.svg(figure)}
+    return files
 
 
 def _draw_roc(axes: Axes, report: dict[str, Any]) -> None:
@@ -35,6 +35,25 @@ def _draw_roc(axes: Axes, report: dict[str, Any]) -> None:
     _mark_threshold(axes, *_operating_point(report))
     title = f"ROC curve (positive: fake), AUC {report['ranking']['auc']['value']:.4f}"
     axes.set(title=title, xlabel="reals flagged (FPR)", ylabel="fakes caught (TPR)")
+
+
+def _draw_roc_log(axes: Axes, report: dict[str, Any]) -> None:
+    """The ROC curve where few reals are flagged, down to half of one image: there a detector is used."""
+    lowest = 0.5 / max(report["images"][REAL], 1)
+    flagged = [max(rate, lowest) for rate in report["det_curve"]["reals_flagged_rate"]]
+    caught = [1 - passed for passed in report["det_curve"]["fakes_passed_rate"]]
+    axes.plot(flagged, caught, color="black")
+    chance = [lowest * (1 / lowest) ** (step / 100) for step in range(101)]
+    axes.plot(chance, chance, color="gray", linestyle=":")
+    x, y = _operating_point(report)
+    _mark_threshold(axes, max(x, lowest), y)
+    axes.set(
+        title="ROC curve, few reals flagged",
+        xlabel="reals flagged (FPR), logarithmic; leftmost: none",
+        ylabel="fakes caught (TPR)",
+        xscale="log",
+        xlim=(lowest, 1),
+    )
 
 
 def _operating_point(report: dict[str, Any]) -> tuple[float, float]:
@@ -59,7 +78,13 @@ def _draw_det(axes: Axes, report: dict[str, Any]) -> None:
     axes.set_xticks(positions, labels)
     axes.set_yticks(positions, labels)
     limits = (norm.ppf(lowest), norm.ppf(highest))
-    axes.set(title="DET curve", xlabel="reals flagged, %", ylabel="fakes passed, %", xlim=limits, ylim=limits)
+    axes.set(
+        title="DET curve (normal deviates)",
+        xlabel="reals flagged (FPR), %",
+        ylabel="fakes passed (FNR), %",
+        xlim=limits,
+        ylim=limits,
+    )
 
 
 def _draw_histogram(axes: Axes, report: dict[str, Any]) -> None:
@@ -83,6 +108,7 @@ def _draw_reliability(axes: Axes, report: dict[str, Any]) -> None:
 
 _PLOTS: dict[str, Callable[[Axes, dict[str, Any]], None]] = {
     "roc": _draw_roc,
+    "roc_log": _draw_roc_log,
     "det": _draw_det,
     "histogram": _draw_histogram,
     "reliability": _draw_reliability,

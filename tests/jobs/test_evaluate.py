@@ -24,10 +24,11 @@ FILES = (
     "report.json",
     "report.html",
     "metrics.csv",
-    "roc.png",
-    "det.png",
-    "histogram.png",
-    "reliability.png",
+    *(
+        f"{plot}.{ending}"
+        for plot in ("roc", "roc_log", "det", "histogram", "reliability")
+        for ending in ("png", "svg")
+    ),
     "worst.png",
 )
 

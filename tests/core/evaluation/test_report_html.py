@@ -2,6 +2,7 @@ import io
 import re
 from html.parser import HTMLParser
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pandas as pd
@@ -57,18 +58,23 @@ class ParsedPage(HTMLParser):
 def test_the_page_is_well_formed_and_loads_nothing() -> None:
     report = make_report(["real", "fake"] * 40)
     plots = report_html.draw_plots(report)
-    assert sorted(plots) == ["det.png", "histogram.png", "reliability.png", "roc.png"]
+    names = ("det", "histogram", "reliability", "roc", "roc_log")
+    assert set(plots) == {f"{name}.{ending}" for name in names for ending in ("png", "svg")}
     page = ParsedPage(report_html.render_page(report, plots))
     assert page.open == []
-    assert len(page.loads) == 5
+    assert len(page.loads) == 6
     assert all(load.startswith("data:") for load in page.loads)
     text = " ".join(page.words)
     for words in ("fakes passed", "reals flagged", "Generated demo data", "tiny <b>", "AUC", "%"):
         assert words in text
 
 
-def test_plots_are_png_files_with_content() -> None:
+def test_plots_are_png_and_svg_files_with_content() -> None:
     for name, data in report_html.draw_plots(make_report(["real", "fake"] * 40)).items():
+        if name.endswith(".svg"):
+            texts = [element.text for element in ElementTree.fromstring(data).iter() if element.tag.endswith("}text")]
+            assert len(texts) > 5, "captions are text, which can be searched and edited"
+            continue
         with Image.open(io.BytesIO(data)) as image:
             assert image.format == "PNG", name
             assert np.asarray(image.convert("L")).std() > 5, name
@@ -78,7 +84,7 @@ def test_plots_are_png_files_with_content() -> None:
 def test_with_one_class_the_curves_are_left_out(label: str) -> None:
     report = make_report([label] * 5, calibration=Calibration())
     plots = report_html.draw_plots(report)
-    assert sorted(plots) == ["histogram.png", "reliability.png"]
+    assert sorted(plots) == [f"{name}.{ending}" for name in ("histogram", "reliability") for ending in ("png", "svg")]
     page = report_html.render_page(report, plots)
     assert "undefined: there are no" in page
     assert "nan" not in page.lower().split("<h2>plots")[0]
