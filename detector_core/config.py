@@ -16,6 +16,7 @@ from detector_core.errors import BadConfig
 COMPUTE_DTYPES = ("auto", "fp32", "bf16")
 SCHEDULES = ("constant", "cosine")
 OPTIMIZERS = ("adam", "adamw")
+CLASS_WEIGHTS = ("none", "balanced")
 INTERPOLATIONS = ("bilinear", "bicubic")
 CHANNEL_ORDERS = ("RGB", "BGR")
 MAX_BLOCKS = 100
@@ -216,6 +217,10 @@ class OptimSpec(_Spec):
         head_learning_rate_factor: factor on the learning rate for the classification head, which starts from
             random weights.
         label_smoothing: 0.06 moves the targets from 0 and 1 to 0.03 and 0.97.
+        class_weights: ``none``, or ``balanced``: in the training loss both classes weigh the same, however many images
+            they have. The validation loss is never weighted.
+        freeze: the name of a stage of the network, such as ``layer2`` or ``blocks.3``: it and everything before it keep
+            their initial weights and BatchNorm statistics; empty trains everything.
         ema: decay of an exponential moving average of the weights, which is evaluated and saved in place of the
             weights themselves; 0 for no average.
     """
@@ -234,6 +239,8 @@ class OptimSpec(_Spec):
     head_learning_rate_factor: float = 1.0
     label_smoothing: float = 0.0
     ema: float = 0.0
+    class_weights: str = "none"
+    freeze: str = ""
 
     def __post_init__(self) -> None:
         _require(math.isfinite(self.learning_rate) and self.learning_rate > 0, self, "learning_rate", "> 0")
@@ -244,6 +251,7 @@ class OptimSpec(_Spec):
         for name in ("patience", "warmup_steps", "weight_decay"):
             _require(getattr(self, name) >= 0, self, name, "0 or more")
         _require(self.optimizer in OPTIMIZERS, self, "optimizer", f"one of {', '.join(OPTIMIZERS)}")
+        _require(self.class_weights in CLASS_WEIGHTS, self, "class_weights", f"one of {', '.join(CLASS_WEIGHTS)}")
         _require(self.optimizer == "adamw" or not self.weight_decay, self, "weight_decay", "0 with the optimizer adam")
         _require(self.head_learning_rate_factor > 0, self, "head_learning_rate_factor", "above 0")
         for name in ("label_smoothing", "ema"):

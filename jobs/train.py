@@ -131,7 +131,8 @@ def finished_result(folder: str, spec: RunSpec, data: manifest.Manifest, *, resu
         return None
     if not resume:
         raise OperationRefused(f"{folder} exists: choose another --name, or continue it with --resume")
-    changed = spec_flags.differences(before["spec"], spec.to_dict())
+    started = RunSpec.from_dict(before["spec"])  # fields that are newer than the run have their defaults
+    changed = spec_flags.differences(started.to_dict(), spec.to_dict())
     if before["fingerprint"] != data.fingerprint:
         changed.append(f"data set fingerprint was {before['fingerprint'][:12]}, now {data.fingerprint[:12]}")
     if tuple(before.get("leave_out", ())) != data.left_out:

@@ -17,7 +17,7 @@ _DET_TICKS = (0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8)
 def draw_plots(report: dict[str, Any]) -> dict[str, bytes]:
     """PNG and SVG files by name; the ROC and DET curves only if both classes have images."""
     skipped = () if report["det_curve"]["reals_flagged_rate"] else ("roc", "roc_log", "det")
-    files = {}
+    files: dict[str, bytes] = {}
     for name, draw in _PLOTS.items():
         if name not in skipped:
             figure = plotting.new_figure(5, 4.2)

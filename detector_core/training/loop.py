@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from detector_core import labels
 from detector_core.data.cache import open_split
 from detector_core.data.loading import (
     ImageDataset,
@@ -39,7 +40,7 @@ from detector_core.evaluation import metrics
 from detector_core.networks.frozen import FrozenNetwork, trained_state
 from detector_core.training.distributed import all_gather
 from detector_core.training.features import FeatureReport, frozen_features, standardize
-from detector_core.training.optimizer import resolve_compute_dtype
+from detector_core.training.optimizer import class_weight, resolve_compute_dtype
 from detector_core.training.step import Stepper, StepReport, TrainState, autocast, to_device
 
 
@@ -113,7 +114,8 @@ def fit(
         processes=min(processes, 1),
         pin_memory=pin_memory,
     )
-    stepper = Stepper(state, epoch_plan, worker, skip_broken)
+    weight = class_weight(state.spec.optim, labels.is_fake(data.split("train")["label"]))
+    stepper = Stepper(state, epoch_plan, worker, skip_broken, weight)
     progress = state.progress
     if not state.finished and (current := environment(state)) not in progress.environments:
         progress.environments.append(current)

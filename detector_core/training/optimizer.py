@@ -1,8 +1,10 @@
-"""The optimizer of a run, its learning rate at every step, and the dtype that it computes in."""
+"""The optimizer of a run, its learning rate at every step, the weights of the classes, and the dtype it computes in."""
 
 import math
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from detector_core.config import OptimSpec, RunSpec
@@ -30,6 +32,19 @@ def create_optimizer(network: nn.Module, spec: RunSpec) -> torch.optim.Optimizer
     if spec.optim.optimizer == "adamw":
         return torch.optim.AdamW(groups, weight_decay=spec.optim.weight_decay, fused=True)
     return torch.optim.Adam(groups, fused=True)
+
+
+ClassWeight = tuple[float, float]
+"""The weights of the losses of a real and of a fake image."""
+
+
+def class_weight(optim: OptimSpec, is_fake_N: NDArray[np.bool_]) -> ClassWeight:
+    """The weights with which both classes of a training split weigh the same; their mean over its images is 1."""
+    fakes = int(is_fake_N.sum())
+    counts = len(is_fake_N) - fakes, fakes
+    if optim.class_weights == "none" or not all(counts):
+        return 1.0, 1.0
+    return len(is_fake_N) / (2 * counts[0]), len(is_fake_N) / (2 * counts[1])
 
 
 def resolve_compute_dtype(optim: OptimSpec, device: torch.device) -> str:

@@ -29,7 +29,8 @@ from detector_core.networks.frozen import FrozenNetwork, load_trained_state, tra
 from detector_core.training import checkpoint
 from detector_core.training.checkpoint import Progress
 from detector_core.training.distributed import BatchNormStatistics
-from detector_core.training.optimizer import create_optimizer, learning_rate, resolve_compute_dtype
+from detector_core.training.freezing import freeze
+from detector_core.training.optimizer import ClassWeight, create_optimizer, learning_rate, resolve_compute_dtype
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +65,7 @@ class TrainState:
         self.device = torch.device(device)
         with seeded(spec.seed):
             network = factory.build(spec.model, pretrained=pretrained)
+        self.frozen_norms = freeze(network, spec.optim.freeze)
         self.network = network.to(self.device).to(memory_format=torch.channels_last)
         self.optimizer = create_optimizer(self.network, spec)
         self.average: AveragedModel | None = None
@@ -89,7 +91,7 @@ class TrainState:
         """
         progress = checkpoint.read(folder)
         for name, saved, current in (
-            ("spec", progress.spec, spec.to_dict()),
+            ("spec", RunSpec.from_dict(progress.spec).to_dict(), spec.to_dict()),
             ("data set", progress.fingerprint, fingerprint),
         ):
             if saved != current:
@@ -104,6 +106,12 @@ class TrainState:
         state.progress = progress
         state.best_weights = checkpoint.read_best(folder)
         return state
+
+    def train_mode(self, network: nn.Module) -> None:
+        """Puts a network, perhaps wrapped, into training mode, all but its frozen BatchNorm layers."""
+        network.train()
+        for norm in self.frozen_norms:
+            norm.eval()
 
     @property
     def evaluated(self) -> nn.Module:
@@ -121,8 +129,16 @@ class TrainState:
 class Stepper:
     """Makes optimizer steps: micro-batches, gradient accumulation, all-reduce."""
 
-    def __init__(self, state: TrainState, epoch_plan: EpochPlan, worker: WorkerRank, skip_broken: bool) -> None:
+    def __init__(
+        self,
+        state: TrainState,
+        epoch_plan: EpochPlan,
+        worker: WorkerRank,
+        skip_broken: bool,
+        class_weight: ClassWeight = (1.0, 1.0),
+    ) -> None:
         self.state, self.plan, self.worker, self.skip_broken = state, epoch_plan, worker, skip_broken
+        self.class_weight = class_weight
         self.statistics = BatchNormStatistics(state.network)
         network = torch.compile(state.network) if state.spec.optim.compile else state.network
         self.network: nn.Module = network  # type: ignore[assignment]
@@ -147,7 +163,7 @@ class Stepper:
         for group in state.optimizer.param_groups:
             group["lr"] = lr * group["factor"]
         state.optimizer.zero_grad(set_to_none=True)
-        self.network.train()
+        state.train_mode(self.network)
         with self.statistics.recording():
             passes, tallies = self._passes(batches)
         loss_sum, correct, counted = self.statistics.end_step(passes, tallies).tolist()
@@ -210,6 +226,8 @@ class Stepper:
         smoothing = self.state.spec.optim.label_smoothing
         smooth_BK = (target_B * (1 - smoothing) + smoothing / 2)[:, None].expand_as(logit_BK)
         losses_B = binary_cross_entropy_with_logits(logit_BK, smooth_BK, reduction="none").mean(1)
+        of_real, of_fake = self.class_weight
+        losses_B = losses_B * torch.where(target_B > 0.5, of_fake, of_real)
         (losses_B.sum() * weight).backward()
         self.statistics.record()
         correct = ((logit_BK.detach().mean(1) > 0) == (target_B > 0.5)).sum()
@@ -227,7 +245,7 @@ class Stepper:
         with self.autocast:
             logits = self.network(*inputs)
         (logits.float().sum() * 0).backward()
-        self.network.train()
+        state.train_mode(self.network)
 
     def _record_broken(self, broken: list[str]) -> None:
         if broken and not self.skip_broken:

@@ -15,6 +15,11 @@ _OVERRIDES: dict[str, tuple[str, type, str]] = {
     "--image-size": ("preprocess.image_size", int, "side of the network's square input, pixels"),
     "--batch-size": ("optim.batch_size", int, "global batch of one optimizer step, over all workers"),
     "--micro-batch": ("optim.micro_batch", int, "images per forward pass; lower it if memory runs out"),
+    "--freeze": (
+        "optim.freeze",
+        str,
+        "train only what comes after this stage of the network, such as layer2 or blocks.3; a wrong name lists them",
+    ),
     "--init": (
         "model.init",
         str,
