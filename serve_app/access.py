@@ -22,20 +22,23 @@ _IPV6_PREFIX = 64
 
 
 class ApiKeys:
-    """The API keys in a file: one per line, ``#`` starts a comment. The file is read again when it changes.
+    """The keys in a file: one per line, ``#`` starts a comment. The file is read again when it changes.
+
+    Args:
+        setting: the name of the setting that names the file, for messages.
 
     Raises:
         BadConfig: the file cannot be read, or holds no key, when the service starts.
     """
 
-    def __init__(self, path: str) -> None:
-        self._path = Path(path)
+    def __init__(self, path: str, setting: str = "api_keys_file") -> None:
+        self._path, self._setting = Path(path), setting
         self._stamp: tuple[int, int] | None = None
         self._hashes: list[bytes] = []
         self._checked = -math.inf
         self._read()
         if not self._hashes:
-            raise BadConfig(f"api_keys_file {path} holds no key: write one key per line")
+            raise BadConfig(f"{setting} {path} holds no key: write one key per line")
 
     def accepts(self, key: str) -> bool:
         """Whether a key is valid. The comparison takes the same time for a wrong key as for a valid one."""
@@ -53,7 +56,7 @@ class ApiKeys:
             lines = self._path.read_text().splitlines()
         except (OSError, UnicodeDecodeError) as error:
             if self._stamp is None:
-                raise BadConfig(f"api_keys_file {self._path} cannot be read: {error}") from None
+                raise BadConfig(f"{self._setting} {self._path} cannot be read: {error}") from None
             return  # the file may be in the middle of being replaced: keep the previous keys
         self._stamp = status.st_mtime_ns, status.st_size
         keys = [line.partition("#")[0].strip() for line in lines]

@@ -19,7 +19,7 @@ from fastapi.security import APIKeyHeader, HTTPBearer
 from fastapi.staticfiles import StaticFiles
 
 from detector_core.registry.predictor import ModelInfo
-from serve_app import answers, batch_routes, openapi, uploads, url_fetch
+from serve_app import answers, batch_routes, openapi, review_routes, uploads, url_fetch
 from serve_app.access import AccessControl, ApiKeys
 from serve_app.batch_store import BatchStore
 from serve_app.batches import BatchRunner
@@ -82,6 +82,9 @@ def create_app(
     if settings.batches_folder:
         app.include_router(_batch_routes(settings, app.state.access, requires_key=keys is not None))
     app.include_router(_other_routes())
+    if settings.operator_keys_file:
+        app.include_router(review_routes.router(settings))
+        app.get("/review", include_in_schema=False)(partial(_page, "review.html"))
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
     return app
 

@@ -123,7 +123,12 @@ class HttpSettings(Frozen):
     feedback_bytes: int = Field(
         2**30, gt=0, description="Maximum size of the feedback folder, in bytes; further feedback is answered with 503."
     )
-
+    operator_keys_file: str | None = Field(
+        None,
+        description="File with the keys of those who may review tagged images at `/review`, one per line, as in "
+        "`api_keys_file`. Needs `feedback_folder`. Without it, there is no such page. On a cluster the file must exist "
+        "at this path on every node.",
+    )
     batches_folder: str | None = Field(
         None,
         description="Folder for batches (`POST /v1/batches`), which all replicas share. Without it, there are none.",
@@ -142,6 +147,12 @@ class HttpSettings(Frozen):
     def capacity_bytes(self) -> int:
         """``max_open_bytes``, or its default if it is 0."""
         return self.max_open_bytes or LARGEST_REQUESTS * self.limits.largest
+
+    @model_validator(mode="after")
+    def _reviews_what_is_stored(self) -> Self:
+        if self.operator_keys_file and not self.feedback_folder:
+            raise ValueError("operator_keys_file is for the review of feedback: set feedback_folder, too")
+        return self
 
     @model_validator(mode="after")
     def _fits_the_largest_request(self) -> Self:

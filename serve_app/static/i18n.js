@@ -3,6 +3,7 @@
 import { LANGUAGES, TEXTS } from "./texts.js";
 import { MORE } from "./texts_more.js";
 import { ORIGIN } from "./texts_origin.js";
+import { REVIEW } from "./texts_review.js";
 
 const CHOICE = "language"; // remembered for this tab only
 const bound = new WeakMap(); // element -> { attribute or "": [key, values] }
@@ -15,7 +16,7 @@ export const currentLanguage = () => language;
 
 /** The text of a key. Values may be functions, which are called each time, so that numbers follow the language. */
 export function text(key, values = {}) {
-  const template = (TEXTS[key] ?? MORE[key] ?? ORIGIN[key])?.[LANGUAGES.indexOf(language)] ?? key;
+  const template = (TEXTS[key] ?? MORE[key] ?? ORIGIN[key] ?? REVIEW[key])?.[LANGUAGES.indexOf(language)] ?? key;
   return template.replace(/\{(\w+)\}/g, (_, name) => (typeof values[name] === "function" ? values[name]() : values[name]));
 }
 
@@ -40,7 +41,7 @@ export function setLanguage(chosen) {
   language = chosen;
   sessionStorage.setItem(CHOICE, chosen);
   document.documentElement.lang = chosen;
-  document.title = text("page.title");
+  document.title = text(document.documentElement.dataset.title ?? "page.title");
   document.querySelectorAll("[data-translated]").forEach(write);
 }
 

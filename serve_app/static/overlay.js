@@ -95,7 +95,7 @@ export class Overlay {
 }
 
 // Strength sets color and opacity: the picture is unchanged where there is no evidence.
-async function colored(base64) {
+export async function colored(base64) {
   const bytes = Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0));
   const bitmap = await createImageBitmap(new Blob([bytes], { type: "image/png" }));
   const canvas = make("canvas", { width: bitmap.width, height: bitmap.height });

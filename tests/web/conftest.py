@@ -77,7 +77,7 @@ def open_page(browser: Any) -> Iterator[Any]:
     """Opens pages; fails if one logs anything but error answers of the service, or contacts another host."""
     contexts, messages, hosts, own = [], [], set(), set()
 
-    def open_(address: str, **options: Any) -> Any:
+    def open_(address: str, path: str = "/", **options: Any) -> Any:
         context = browser.new_context(**{"locale": "en-GB", "viewport": {"width": 375, "height": 800}, **options})
         contexts.append(context)
         page = context.new_page()
@@ -86,7 +86,7 @@ def open_page(browser: Any) -> Iterator[Any]:
         page.on("pageerror", lambda error: messages.append(str(error)))
         page.on("request", lambda sent: hosts.add(sent.url.removeprefix("blob:").split("/")[2]))
         own.add(address.removeprefix("http://"))
-        page.goto(f"{address}/")
+        page.goto(f"{address}{path}")
         page.wait_for_selector("body.ready")
         return page
 
