@@ -9,8 +9,9 @@ import pytest
 from PIL import Image
 
 from detector_core.config import ModelSpec, PreprocessSpec
-from detector_core.data import manifest
+from detector_core.data import manifest, seen
 from detector_core.evaluation import explain, report_html, scoring
+from detector_core.evaluation.baselines import MODEL, evaluate_baselines, fit_baselines
 from detector_core.evaluation.calibration import choose
 from detector_core.evaluation.report import build_report
 from detector_core.evaluation.robustness import evaluate_grid, score_grid
@@ -36,7 +37,12 @@ def page_file(tiny_dataset: Path, tmp_path: Path) -> Path:
     chosen = choose(is_fake(scores["label"]), scores["logit"].to_numpy(), chosen_on=chosen_on)
     scores["p_fake"] = chosen.p_fake(scores["logit"])
     model = {"run": "untrained", "variant": "timm:test_resnet", "weights_sha256": "w" * 64, "data": data.describe()}
-    report = build_report(scores, chosen, model=model, data=data.describe(), split="valid")
+    overlap = seen.overlap(seen.of_images(data.frame), rows)
+    fitted = fit_baselines(data, rows, data.name)
+    above = evaluate_baselines(fitted, rows, {MODEL: scores["logit"].to_numpy()})
+    report = build_report(
+        scores, chosen, model=model, data=data.describe(), split="valid", overlap=overlap, baselines=above
+    )
     report["robustness"] = evaluate_grid(score_grid(network, rows, data.root, PREPROCESS), chosen)
     worst = explain.draw_worst_images(network, PREPROCESS, scores, data.root, chosen.fake_above)
     path = tmp_path / "report.html"
@@ -62,7 +68,7 @@ def test_the_page_opens_without_a_network_and_without_errors(page_file: Path, tm
         browser.close()
     assert errors == []
     assert [url for url in requests if not url.startswith(("data:", "file:"))] == []
-    assert len(sizes) == 5
+    assert len(sizes) == 6, "five plots and the worst images"
     assert all(complete and width > 100 and alt for complete, width, alt in sizes)
     assert not wide, "the page does not scroll sideways"
     assert font_size >= 20, "warnings are in large letters"
