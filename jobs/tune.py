@@ -1,13 +1,17 @@
-"""Search for the best learning rate of a variant with Ray Tune.
+"""Search for the best learning rate of a variant, or more of its settings, with Ray Tune.
 
   python -m jobs.tune resnet68-cutout --data data/faces --storage runs --name rates
   python -m jobs.tune all --data data/faces --storage runs --epochs 3 --scheduler asha --gpu
   python -m jobs.tune vggface2 --data data/faces --storage runs --search loguniform --samples 20 --workers-per-trial 4
+  python -m jobs.tune lite0 --data data/faces --storage runs --learning-rates 1e-3,3e-4 \\
+      --vary optim.weight_decay=0,0.05 --vary optim.freeze=blocks.2,blocks.4
 
 VARIANT is a variant of jobs.train, or "all" for the six of Table II, one search after the other. By default the search
 tries the three learning rates that occur in the paper's Table II. With --search loguniform Optuna chooses values around
-them, starting with the variant's own. Each trial is the same training as that of jobs.train. Trials are compared on the
-validation split alone, by --objective at the epoch whose weights are kept.
+them, starting with the variant's own. --vary adds any other field of the specification: a grid then tries every
+combination of its values with every learning rate, and Optuna chooses among them. Each trial is the same training as
+that of jobs.train. Trials are compared on the validation split alone, by --objective at the epoch whose weights are
+kept.
 
 RUNS/NAME (with all, RUNS/NAME-VARIANT for each) receives best.json (the spec with the best learning rate, for
 jobs.train VARIANT --spec best.json), trials.csv (every epoch of every trial, with its spec, status and time),
@@ -15,8 +19,9 @@ objective.png and search.json. RUNS/NAME/trials/ID is the folder of a trial, wit
 tensorboard shows them). A failed trial is tried once more and then listed as failed; the search continues. After a
 crash, run the same command with --resume: finished trials are not repeated.
 
-The last line on stdout is one JSON object: search, variant, objective, best (learning_rate, the value of the
-objective, spec: its file), table_2_learning_rate, trials, failed; with "all" a list of these under "searches".
+The last line on stdout is one JSON object: search, variant, objective, best (learning_rate, settings: the values of
+--vary, the value of the objective, spec: its file), table_2_learning_rate, trials, failed; with "all" a list of these
+under "searches".
 """
 
 import argparse
@@ -62,6 +67,14 @@ def main(argv: list[str] | None = None) -> NoReturn:
         choices=[*lr_search.OBJECTIVES],
         default="val_loss",
         help="the metric by which trials are compared [%(default)s]",
+    )
+    group.add_argument(
+        "--vary",
+        action="append",
+        default=[],
+        metavar="FIELD=VALUE,VALUE,...",
+        help="another field of the specification to search, with its values, e.g. optim.weight_decay=0,0.05; may be "
+        "repeated",
     )
     group.add_argument(
         "--scheduler", choices=["asha", "none"], default="none", help="asha stops unpromising trials early [none]"
@@ -133,6 +146,7 @@ def _plan(arguments: argparse.Namespace, spec: RunSpec, data: Manifest) -> Searc
         objective=arguments.objective,
         scheduler=arguments.scheduler,
         workers=resource_flags.parse_workers(arguments.workers)[0],
+        vary=lr_search.parse_vary(arguments.vary, spec),
     )
 
 

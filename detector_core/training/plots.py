@@ -51,7 +51,9 @@ def contact_sheet(data: Manifest, spec: RunSpec) -> bytes:
 
 
 def search_results(trials: list[Trial], objective: str, title: str, table_2_learning_rate: float | None) -> bytes:
-    """A PNG of a learning-rate search: the objective of each trial over its learning rate, with the best one circled.
+    """A PNG of a search: the objective of each trial over its learning rate, with the best one circled.
+
+    Trials with the same other settings are on one line.
 
     Args:
         table_2_learning_rate: drawn as a vertical line; None for a variant that Table II does not have.
@@ -66,6 +68,13 @@ def search_results(trials: list[Trial], objective: str, title: str, table_2_lear
         ]
         if points:
             axes.scatter(*zip(*points, strict=True), marker=marker, color=color, label=status, zorder=3)
+    for text in dict.fromkeys(trial.settings_text for trial in trials if trial.settings):
+        line = sorted(
+            (trial.learning_rate, score)
+            for trial in trials
+            if trial.settings_text == text and (score := trial.score(objective)) is not None
+        )
+        axes.plot([rate for rate, _ in line], [score for _, score in line], linewidth=1, alpha=0.6, label=text)
     best = lr_search.best(trials, objective)
     best_score = best.score(objective) if best else None
     if best is not None and best_score is not None:

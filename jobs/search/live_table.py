@@ -15,7 +15,7 @@ from detector_core.training import lr_search
 from detector_core.training.lr_search import Trial
 from jobs.run.log import RunLog
 from jobs.run.request import RUN, read_run_json
-from jobs.search.plan import LEARNING_RATE
+from jobs.search.plan import LEARNING_RATE, varied
 
 LOG_EVERY_S = 15.0
 _STATUS = {"PENDING": "waiting", "RUNNING": "running", "PAUSED": "waiting", "ERROR": lr_search.FAILED}
@@ -65,6 +65,7 @@ def to_trial(trial: Any, history: list[dict[str, Any]]) -> Trial:
         status=_STATUS.get(trial.status, ended),
         seconds=sum(row["seconds"] for row in history),
         history=history,
+        settings=varied(trial.config),
     )
 
 

@@ -4,7 +4,8 @@
 """
 
 import json
-from dataclasses import asdict, dataclass
+import math
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from detector_core import storage
@@ -30,6 +31,7 @@ class SearchPlan:
         fingerprint: of the data set.
         learning_rates: the values of a grid search; None for ``loguniform``.
         samples: the number of trials of ``loguniform``; None for a grid search.
+        vary: other fields of the RunSpec, by dotted name, and the values to try of each.
         workers: Ray Train workers of each trial.
     """
 
@@ -42,6 +44,7 @@ class SearchPlan:
     objective: str
     scheduler: str
     workers: int
+    vary: dict[str, list[Any]] = field(default_factory=dict)
 
     @property
     def folder(self) -> str:
@@ -51,7 +54,14 @@ class SearchPlan:
     @property
     def trials(self) -> int:
         """The number of trials."""
-        return len(self.learning_rates) if self.learning_rates else int(self.samples or 0)
+        if not self.learning_rates:
+            return int(self.samples or 0)
+        return len(self.learning_rates) * math.prod(map(len, self.vary.values()))
+
+
+def varied(config: dict[str, Any]) -> dict[str, Any]:
+    """The other fields in the configuration of a trial, without its learning rate."""
+    return {name: value for name, value in config.items() if name != LEARNING_RATE}
 
 
 def claim(plan: SearchPlan, *, resume: bool) -> None:
@@ -70,7 +80,11 @@ def claim(plan: SearchPlan, *, resume: bool) -> None:
         return
     if not resume:
         raise OperationRefused(f"{plan.folder} exists: choose another --name, or continue it with --resume")
-    before = {**json.loads(storage.read_bytes(path))["plan"], "storage": plan.storage}  # the folder may have moved
+    before = {
+        "vary": {},
+        **json.loads(storage.read_bytes(path))["plan"],
+        "storage": plan.storage,
+    }  # the folder may have moved
     changed = spec_flags.differences(before, asdict(plan))
     if changed:
         raise OperationRefused(
@@ -110,7 +124,9 @@ def write(plan: SearchPlan, trials: list[Trial], data_name: str, *, cpus: int, c
             f"{plan.folder}: none of {len(trials)} trials finished an epoch with a {plan.objective}: see {TRIALS}"
         )
     # With the compute dtype that "auto" was in the trials, so that training from this file repeats the best trial.
-    best_spec = spec.replace({"optim.learning_rate": best.learning_rate, "optim.compute_dtype": compute_dtype})
+    best_spec = spec.replace(
+        {"optim.learning_rate": best.learning_rate, **best.settings, "optim.compute_dtype": compute_dtype}
+    )
     best_path = storage.join(plan.folder, BEST)
     content = {**best_spec.to_dict(), spec_flags.CPUS_PER_WORKER: cpus}
     storage.write_bytes(best_path, json.dumps(content, indent=2).encode())
@@ -118,7 +134,12 @@ def write(plan: SearchPlan, trials: list[Trial], data_name: str, *, cpus: int, c
         "search": plan.folder,
         "variant": spec.variant,
         "objective": plan.objective,
-        "best": {"learning_rate": best.learning_rate, plan.objective: best.score(plan.objective), "spec": best_path},
+        "best": {
+            "learning_rate": best.learning_rate,
+            **({"settings": best.settings} if plan.vary else {}),
+            plan.objective: best.score(plan.objective),
+            "spec": best_path,
+        },
         "table_2_learning_rate": table_2_learning_rate,
         "trials": len(trials),
         "failed": len(failed),
@@ -132,8 +153,9 @@ def format_result(result: dict[str, Any]) -> str:
     """The best learning rate next to that of Table II, as text for a terminal."""
     best, table_2_learning_rate = result["best"], result["table_2_learning_rate"]
     paper = f"{table_2_learning_rate:g}" if table_2_learning_rate else "-"
+    settings = "".join(f", {name} {value}" for name, value in best.get("settings", {}).items())
     return (
-        f"{result['variant']}: best learning rate {best['learning_rate']:.3g} ({result['objective']} "
+        f"{result['variant']}: best learning rate {best['learning_rate']:.3g}{settings} ({result['objective']} "
         f"{best[result['objective']]:.4f} on the validation split), Table II {paper}\n"
         f"to train with it: python -m jobs.train {result['variant']} --spec {best['spec']} ..."
     )

@@ -31,7 +31,7 @@ from jobs.run.board import ProgressBoard, driver_node_options
 from jobs.run.progress import Watcher
 from jobs.run.request import RunRequest, complete_model, write_request
 from jobs.search.live_table import TrialLogs, TrialTable
-from jobs.search.plan import LEARNING_RATE, SearchPlan, write
+from jobs.search.plan import LEARNING_RATE, SearchPlan, varied, write
 
 TUNE_FOLDER, TRIAL_FOLDER = "tune", "trials"
 TRIAL_RETRIES = 1
@@ -89,14 +89,8 @@ def _tuner(plan: SearchPlan, request: RunRequest, board: Any, concurrent: int) -
         )
     mode = lr_search.OBJECTIVES[plan.objective]
     metric = f"{lr_search.KEPT_PREFIX}{plan.objective}"
-    seed = plan.spec["seed"]
     asha = ASHAScheduler(time_attr="epoch", max_t=plan.spec["optim"]["epochs"] + 1, grace_period=1, reduction_factor=3)
-    if plan.learning_rates:
-        space, algorithm = {LEARNING_RATE: ray.tune.grid_search(plan.learning_rates)}, None
-    else:
-        first = [{LEARNING_RATE: plan.spec["optim"]["learning_rate"]}]
-        space = {LEARNING_RATE: ray.tune.loguniform(*lr_search.loguniform_bounds())}
-        algorithm = OptunaSearch(seed=seed, points_to_evaluate=first)
+    space, algorithm = _search_space(plan)
     return ray.tune.Tuner(
         trainable,
         param_space=space,
@@ -118,6 +112,20 @@ def _tuner(plan: SearchPlan, request: RunRequest, board: Any, concurrent: int) -
             verbose=0,
         ),
     )
+
+
+def _search_space(plan: SearchPlan) -> tuple[dict[str, Any], OptunaSearch | None]:
+    """What Tune varies: the learning rate and the fields of ``plan.vary``; and Optuna, unless it is a grid."""
+    if plan.learning_rates:
+        values: dict[str, list[Any]] = {LEARNING_RATE: plan.learning_rates, **plan.vary}
+        return {name: ray.tune.grid_search(of) for name, of in values.items()}, None
+    spec = RunSpec.from_dict(plan.spec)
+    used = {name: spec.flat()[name] for name in plan.vary}
+    first = {name: used[name] if used[name] in values else values[0] for name, values in plan.vary.items()}
+    space = {LEARNING_RATE: ray.tune.loguniform(*lr_search.loguniform_bounds())}
+    space |= {name: ray.tune.choice(values) for name, values in plan.vary.items()}
+    points = [{LEARNING_RATE: spec.optim.learning_rate, **first}]
+    return space, OptunaSearch(seed=spec.seed, points_to_evaluate=points)
 
 
 def _trial_name(trial: Any) -> str:
@@ -162,11 +170,12 @@ class _EpochsToTune(TuneReportCallback):
 
 
 def _trial(config: dict[str, Any], request: dict[str, Any], fingerprint: str, board: Any) -> None:
-    """A trial: the same run as that of ``jobs.train``, with another learning rate.
+    """A trial: the same run as that of ``jobs.train``, with another learning rate and other settings.
 
     If the trial finished before the search was resumed, its history is reported to Tune again.
     """
-    spec = RunSpec.from_dict(request["spec"]).replace({"optim.learning_rate": config[LEARNING_RATE]})
+    changes = {"optim.learning_rate": config[LEARNING_RATE], **varied(config)}
+    spec = RunSpec.from_dict(request["spec"]).replace(changes)
     name = ray.tune.get_context().get_trial_id()
     run = RunRequest(**{**request, "name": name, "spec": spec.to_dict()})
     for epoch, row in enumerate(history := _finished_history(run)):
@@ -216,4 +225,5 @@ def to_trial(result: Any, request: RunRequest) -> Trial:
         seconds=round(sum(row["seconds"] for row in history), 1),
         history=history,
         error=error,
+        settings=varied(result.config),
     )

@@ -110,6 +110,7 @@ def test_asha_stops_trials_early_and_optuna_starts_with_the_learning_rate_of_the
     """Only one trial fits at a time, so a stopped one must release its cores, and its reservation of them, for which an
     elastic run would wait."""
     how = ["--search", "loguniform", "--samples", "3", "--scheduler", "asha", "--epochs", "4", "--objective", "val_auc"]
+    how += ["--vary", "optim.label_smoothing=0.1,0.0"]
     result = tune(*flags(spec_file, tiny_dataset, tmp_path, "asha", *how, "--cpus", "2"))
     trials = pd.read_csv(tmp_path / "runs" / "asha" / "trials.csv")
     status = trials.groupby("trial")["status"].first()
@@ -121,6 +122,10 @@ def test_asha_stops_trials_early_and_optuna_starts_with_the_learning_rate_of_the
     assert all(1e-5 <= rate <= 1e-2 for rate in learning_rates)
     aucs = trials.groupby("optim.learning_rate")["val_auc"].max()
     assert aucs[result["best"]["learning_rate"]] == aucs.max()
+    first = trials[trials["optim.learning_rate"] == 0.003]
+    assert set(first["optim.label_smoothing"]) == {0.0}, "the value of the spec is tried first"
+    best = json.loads((tmp_path / "runs" / "asha" / "best.json").read_text())
+    assert result["best"]["settings"] == {"optim.label_smoothing": best["optim"]["label_smoothing"]}
 
     with connect():
         coordinator = get_or_create_autoscaling_coordinator()
@@ -139,6 +144,8 @@ def test_asha_stops_trials_early_and_optuna_starts_with_the_learning_rate_of_the
         (["--max-concurrent", "0"], "--max-concurrent is 0"),
         (["--workers-per-trial", "1:2"], "--workers-per-trial 1:2"),
         (["--resume"], "--resume needs --name"),
+        (["--vary", "optim.weight_decay=0.1"], "give FIELD=VALUE,VALUE,..."),
+        (["--vary", "seed=1,2"], "the best of several seeds is the luckiest"),
     ],
 )
 def test_invalid_flags_are_refused_before_ray_starts(

@@ -1,6 +1,7 @@
 """detector_core.training.lr_search: the search space, the choice of the best trial, and its tables."""
 
 import math
+import re
 
 import pytest
 from hypothesis import given
@@ -51,6 +52,36 @@ def test_each_objective_is_minimized_or_maximized(objective: str, learning_rate:
     best = lr_search.best(trials, objective)
     assert best is not None
     assert best.learning_rate == learning_rate
+
+
+def test_other_fields_vary_only_with_values_that_are_valid() -> None:
+    spec = spec_for("lite0")
+    assert lr_search.parse_vary(["optim.weight_decay=0,0.05", "optim.freeze=blocks.2,blocks.3"], spec) == {
+        "optim.weight_decay": [0, 0.05],
+        "optim.freeze": ["blocks.2", "blocks.3"],
+    }
+    assert lr_search.parse_vary([], spec) == {}
+    for items, message in (
+        (["optim.weight_decay"], "give FIELD=VALUE,VALUE"),
+        (["optim.weight_decay=0,0"], "with distinct values"),
+        (["optim.weight_decay=0,-1"], "weight_decay is -1.0: it must be 0 or more"),
+        (["optim.speed=1,2"], "RunSpec has no field 'optim.speed'"),
+        (["optim.ema=0,0.9", "optim.ema=0,0.5"], "the field is given twice"),
+        (["optim.learning_rate=0.1,0.2"], "--learning-rates or --search loguniform"),
+    ):
+        with pytest.raises(BadConfig, match=re.escape(message)):
+            lr_search.parse_vary(items, spec)
+
+
+def test_settings_are_in_both_tables() -> None:
+    trials = [
+        Trial(name=f"t{decay:g}", learning_rate=1e-3, status=COMPLETED, seconds=1.0, history=[epoch(1, 0.5 - decay)],
+              settings={"optim.weight_decay": decay}) for decay in (0.0, 0.05)
+    ]  # fmt: skip
+    assert "weight_decay=0.05" in lr_search.format_table(trials, "val_loss")
+    frame = lr_search.to_frame(trials, spec_for("lite0").to_dict())
+    assert frame["optim.weight_decay"].tolist() == [0.0, 0.05]
+    assert "settings" not in lr_search.format_table([trial(1e-3)], "val_loss")
 
 
 def test_a_trial_without_the_objective_is_never_the_best() -> None:
