@@ -91,13 +91,16 @@ def read(folder: str) -> pd.DataFrame | None:
         raise BrokenArtifact(f"{where} cannot be read ({error}): copy the model again, or delete the file") from None
 
 
-def with_tags(seen: pd.DataFrame | None, tags: pd.DataFrame) -> bytes | None:
-    """The content of :data:`SEEN` of a model that also learnt from tags; None if what it learnt before is not known.
+def extended(seen: pd.DataFrame | None, *more: pd.DataFrame) -> bytes | None:
+    """The content of :data:`SEEN` of a model that learnt from more images; None if what it learnt before is not known.
 
     Args:
-        tags: columns sha256 and phash.
+        more: columns sha256, phash and, unless they are tags, split.
     """
-    return None if seen is None else _to_bytes(pd.concat([seen, tags[["sha256", "phash"]].assign(use=TAGS)]))
+    if seen is None:
+        return None
+    tables = [rows.assign(use=rows.get("split", TAGS))[["sha256", "phash", "use"]] for rows in more]
+    return _to_bytes(pd.concat([seen, *tables]).drop_duplicates("sha256"))
 
 
 def overlap(seen: pd.DataFrame | None, rows: pd.DataFrame) -> Overlap:

@@ -219,8 +219,8 @@ def save(
         "conditions": [condition.to_dict() for condition in candidate.conditions],
     }
     training = {**before.training, artifacts.LINEAGE: lineage}
-    tags = pd.concat([images.tags.rows, images.held_out.rows])
-    known = seen.with_tags(seen.read(str(parent_folder)), tags)
+    learnt = (images.train.rows, images.valid.rows, images.tags.rows, images.held_out.rows)
+    known = seen.extended(seen.read(str(parent_folder)), *learnt)
     artifact = artifacts.save(
         where,
         weights,

@@ -59,14 +59,15 @@ def test_copies_and_near_copies_are_counted_and_named(tmp_path: Path) -> None:
 
 def test_tags_are_remembered_with_what_was_learnt_before(tmp_path: Path) -> None:
     before, tags = seen.of_images(frame({"train": 2})), frame({"test": 2}, seed=3)
-    content = seen.with_tags(before, tags)
+    replayed = frame({"train": 2, "valid": 1})
+    content = seen.extended(before, replayed, tags.drop(columns="split"))
     assert content is not None
     (tmp_path / seen.SEEN).write_bytes(content)
     known = seen.read(str(tmp_path))
     assert known is not None
-    assert known["use"].tolist() == ["train", "train", "tags", "tags"]
+    assert known["use"].tolist() == ["train", "train", "valid", "tags", "tags"]
     assert seen.overlap(known, tags).exact == 2
-    assert seen.with_tags(None, tags) is None, "half of it would look like all of it"
+    assert seen.extended(None, tags) is None, "half of it would look like all of it"
 
 
 def test_what_is_not_known_is_none_with_the_reason(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from detector_core.data import manifest, review, tagged
+from detector_core.data import manifest, review, seen, tagged
 from detector_core.data.manifest import Manifest
 from detector_core.evaluation import calibration, scoring
 from detector_core.evaluation.gate import Condition
@@ -36,7 +36,8 @@ def setting(tmp_path_factory: pytest.TempPathFactory) -> Setting:
     dataset = hashed_dataset(folder, {"train": 24, "valid": 12, "test": 12})
     live = live_model(folder / "live", dataset)
     half = {k: v.half() for k, v in safetensors.torch.load_file(live / artifacts.WEIGHTS).items()}  # as the starter
-    artifacts.save(live, half, artifacts.read(live))
+    known = seen.record(manifest.load(str(dataset)).frame)
+    artifacts.save(live, half, artifacts.read(live), {seen.SEEN: known})
     give_accepted(folder / "feedback", 30)
     data, work = manifest.load(str(dataset)), folder / "work"
     work.mkdir()
@@ -80,6 +81,13 @@ def test_the_lineage_names_parent_tags_and_what_changed(setting: Setting, tmp_pa
     assert lineage["tags"] == sorted(setting.images.tags.rows["id"])
     assert not set(lineage["tags"]) & set(lineage["held_out_tags"])
     assert artifact.training["complete"] is True
+    known = seen.read(str(tmp_path / "first"))
+    assert known is not None
+    assert set(known.loc[known["use"] == seen.TAGS, "sha256"]) == {
+        *setting.images.tags.rows["sha256"],
+        *setting.images.held_out.rows["sha256"],
+    }
+    assert (known["use"] == "train").sum() == len(setting.images.train.rows), "each image once"
     head = try_rung(setting, rounds.HEAD)
     second = rounds.save(head, setting.trunk, "r1-v1", tmp_path / "first", setting.images, tmp_path / "second")
     assert second.run == "live-r2"
