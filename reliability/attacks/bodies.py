@@ -37,3 +37,8 @@ def crowd() -> list[bytes]:
 def long_clips() -> list[bytes]:
     """Two clips of 41 s, in which 10,000 of the largest frames depend on one another."""
     return [heavy_clip(10_000)] * 2
+
+
+def clips_within_the_limit() -> list[bytes]:
+    """Two clips like those, with just few enough pixels to be decoded."""
+    return [heavy_clip(640)] * 2

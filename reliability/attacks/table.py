@@ -34,4 +34,12 @@ ATTACKS: Final = (
         max_cpu_s=3,
         before=Outcome(answers="2 x 503", cpu_s=25.9, asked=8, refused=1, slowest_s=30.0),
     ),
+    Attack(
+        name="2 clips of 640 large frames, just within the limit",
+        make=bodies.clips_within_the_limit,
+        path="/v1/detect/video",
+        content_type="video/mp4",
+        max_cpu_s=15,
+        before=Outcome(answers="2 x 200", cpu_s=10.3, asked=8, refused=0, slowest_s=19.2),
+    ),
 )
