@@ -1,23 +1,48 @@
 """The routes of batches: many files in one request, scored later."""
 
 import json
-from typing import Annotated
+from typing import Annotated, Any
 
-from fastapi import Depends, Header, Query, Request
+from fastapi import APIRouter, Depends, Header, Query, Request, Security
+from fastapi.security import APIKeyHeader, HTTPBearer
 
-from serve_app import uploads
+from serve_app import openapi, uploads
 from serve_app.access import AccessControl
 from serve_app.batch_schemas import BatchAnswer, BatchResult, BatchResults
 from serve_app.batch_store import Batch
 from serve_app.batches import BatchRunner
+from serve_app.capacity import Capacity
 from serve_app.deadlines import read_within
-from serve_app.errors import Refusal, request_id
+from serve_app.errors import Refusal, error_responses, request_id
 from serve_app.middleware import timings_of
 from serve_app.settings import HttpSettings
 
 PAGE = 1000
 """Maximum number of results in an answer."""
 _LONGEST_KEY = 255
+
+
+def router(settings: HttpSettings, access: AccessControl, *, requires_key: bool) -> APIRouter:
+    """The routes of batches. Access is checked before a body is read."""
+    schemes = (HTTPBearer(auto_error=False), APIKeyHeader(name="X-API-Key", auto_error=False)) if requires_key else ()
+    allowed = [Depends(access), *(Security(scheme) for scheme in schemes)]
+    capacity = Depends(Capacity(settings.max_open, settings.capacity_bytes))
+    refusals = [401] * requires_key + [429] * bool(settings.requests_per_minute)
+    known: dict[str, Any] = {"dependencies": allowed, "responses": error_responses(404, 422, 503, *refusals)}
+    routes = APIRouter()
+    routes.post(
+        "/v1/batches",
+        status_code=202,
+        summary="Score many files later",
+        responses=error_responses(400, 408, 413, 415, 422, 429, 503, *([401] * requires_key)),
+        dependencies=[*allowed, capacity],
+        openapi_extra={"requestBody": openapi.batch_body(settings)},
+    )(create_batch)
+    one = "/v1/batches/{id}"
+    routes.get(one, summary="Say how far a batch is", **known)(show_batch)
+    routes.get(f"{one}/results", summary="Return the results of a batch", **known)(show_results)
+    routes.delete(one, summary="Cancel a batch", **known)(cancel_batch)
+    return routes
 
 
 async def runner_of(request: Request) -> BatchRunner:

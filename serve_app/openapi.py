@@ -1,12 +1,42 @@
-"""OpenAPI schemas of the request bodies: FastAPI cannot derive them, because uploads are streamed by hand."""
+"""What FastAPI cannot derive for the OpenAPI document: request bodies, which are streamed by hand, and examples.
 
+The examples are real answers of the starter model; ``python -m serve_app.openapi_examples`` asks it again.
+"""
+
+import json
+from functools import cache
+from pathlib import Path
 from typing import Any
+
+from fastapi import FastAPI
 
 from serve_app.feedback_form import LABELS
 from serve_app.settings import HttpSettings
 from serve_app.uploads import FIELD
 
+EXAMPLES = Path(__file__).with_name("openapi_examples.json")
 _FILE = {"type": "string", "format": "binary"}
+
+
+@cache
+def examples() -> dict[str, Any]:
+    """Answers by the path of their route."""
+    answers: dict[str, Any] = json.loads(EXAMPLES.read_text())
+    return answers
+
+
+def document(app: FastAPI) -> dict[str, Any]:
+    """The OpenAPI document of an application, with an example for each route that has one.
+
+    They are added to the finished document, because FastAPI would drop their nulls.
+    """
+    if app.openapi_schema is None:
+        schema = FastAPI.openapi(app)
+        for path, answer in examples().items():
+            for operation in schema["paths"].get(path, {}).values():
+                response = next(operation["responses"][s] for s in ("200", "202") if s in operation["responses"])
+                response["content"]["application/json"]["example"] = answer
+    return FastAPI.openapi(app)
 
 
 def _form(properties: dict[str, Any], required: list[str]) -> dict[str, Any]:

@@ -62,6 +62,7 @@ def create_app(
         redoc_url=None,
         lifespan=_lifespan,
     )
+    app.openapi = partial(openapi.document, app)  # type: ignore[method-assign]
     app.state.service = DetectionService(client, model, settings)
     if settings.batches_folder:
         store = BatchStore(settings.batches_folder, settings.batch_files_per_client, settings.batch_keep_s)
@@ -80,7 +81,7 @@ def create_app(
     app.state.access = AccessControl(keys, settings.requests_per_minute, settings.trusted_proxies)
     app.include_router(_upload_routes(settings, app.state.access, requires_key=keys is not None))
     if settings.batches_folder:
-        app.include_router(_batch_routes(settings, app.state.access, requires_key=keys is not None))
+        app.include_router(batch_routes.router(settings, app.state.access, requires_key=keys is not None))
     app.include_router(_other_routes())
     if settings.operator_keys_file:
         app.include_router(review_routes.router(settings))
@@ -145,28 +146,6 @@ def _upload_routes(settings: HttpSettings, access: AccessControl, *, requires_ke
         responses={200: {"model": FeedbackAnswer, "description": "given before"}, **error_responses(*statuses, 404)},
         **body(openapi.feedback_body()),
     )(give_feedback)
-    return router
-
-
-def _batch_routes(settings: HttpSettings, access: AccessControl, *, requires_key: bool) -> APIRouter:
-    """The routes of batches."""
-    schemes = (HTTPBearer(auto_error=False), APIKeyHeader(name="X-API-Key", auto_error=False)) if requires_key else ()
-    allowed = [Depends(access), *(Security(scheme) for scheme in schemes)]
-    capacity = Depends(Capacity(settings.max_open, settings.capacity_bytes))
-    refusals = [401] * requires_key + [429] * bool(settings.requests_per_minute)
-    known: dict[str, Any] = {"dependencies": allowed, "responses": error_responses(404, 422, 503, *refusals)}
-    router = APIRouter()
-    router.post(
-        "/v1/batches",
-        status_code=202,
-        summary="Score many files later",
-        responses=error_responses(400, 408, 413, 415, 422, 429, 503, *([401] * requires_key)),
-        dependencies=[*allowed, capacity],
-        openapi_extra={"requestBody": openapi.batch_body(settings)},
-    )(batch_routes.create_batch)
-    router.get("/v1/batches/{id}", summary="Say how far a batch is", **known)(batch_routes.show_batch)
-    router.get("/v1/batches/{id}/results", summary="Return the results of a batch", **known)(batch_routes.show_results)
-    router.delete("/v1/batches/{id}", summary="Cancel a batch", **known)(batch_routes.cancel_batch)
     return router
 
 
