@@ -13,6 +13,8 @@ from serve_app.middleware import RequestTimings
 from serve_app.service import DetectionService
 from serve_app.settings import Faces, Format, HttpSettings
 
+PATIENCE_S = 3600
+"""Nobody else waits for a clip, so only its CPU time is limited."""
 OF_A_REQUEST = {"index", "request_id", "retained", "receipt", "tag"}
 """Fields of an answer over HTTP that mean nothing for a file."""
 
@@ -47,7 +49,7 @@ class LocalService:
     """
 
     def __init__(self, predictor: Predictor, faces: Faces = "auto", signers_file: str | None = None) -> None:
-        settings = HttpSettings(formats=list(get_args(Format)), signers_file=signers_file)
+        settings = HttpSettings(formats=list(get_args(Format)), signers_file=signers_file, timeout_s=PATIENCE_S)
         self._service = DetectionService(LocalModel(predictor), lambda: predictor.info, settings)
         self._faces = faces
 
