@@ -34,6 +34,7 @@ TABLE, PAGE = "runs.csv", "runs.html"
 TRIALS = "trials"
 FINISHED, STOPPED, UNFINISHED = "finished", "failed, kept its best", "unfinished"
 SPLIT = "test"
+_BOUNDS = ("test_auc_low", "test_auc_high")
 _RATES = ("accuracy", "fakes_passed_rate", "reals_flagged_rate")
 COLUMNS = {
     "run": "run",
@@ -47,7 +48,7 @@ COLUMNS = {
     "val_loss": "validation loss",
     "val_auc": "validation ROC AUC",
     "test_auc": "test ROC AUC",
-    "test_auc_low": "from",
+    "test_auc_low": "its interval from",
     "test_auc_high": "to",
     "accuracy": "test accuracy",
     "fakes_passed_rate": "fakes passed",
@@ -73,12 +74,13 @@ def job(arguments: argparse.Namespace) -> dict[str, Any]:
     rows = sorted(read_runs(root), key=_order)
     if not rows:
         raise BadConfig(f"{arguments.storage} has no runs: give the --storage of jobs.train")
-    cells = [[_cell(name, row[name]) for name in COLUMNS] for row in rows]
-    frame = pd.DataFrame(cells, columns=list(COLUMNS.values()))
+    shown = [name for name in COLUMNS if name not in _BOUNDS]
+    cells = [[_cell(name, row) for name in shown] for row in rows]
+    frame = pd.DataFrame(cells, columns=[COLUMNS[name] for name in shown])
     cli.say(frame.loc[:, (frame != "").any()].to_string(index=False))
     if arguments.out:
         title = f"{len(rows)} run{'s' * (len(rows) > 1)} of {root.rpartition('/')[2]}"
-        body = [f"<h1>{escape(title)}</h1>", table(tuple(COLUMNS.values()), cells)]
+        body = [f"<h1>{escape(title)}</h1>", table(tuple(frame.columns), cells)]
         files = {TABLE: pd.DataFrame(rows).to_csv(index=False).encode(), PAGE: page(title, body).encode()}
         for name, content in files.items():
             storage.write_bytes(storage.join(storage.absolute(arguments.out), name), content)
@@ -155,9 +157,12 @@ def _order(row: dict[str, Any]) -> tuple[Any, ...]:
     return auc is None, -(auc or 0), loss is None, loss or 0, row["run"]
 
 
-def _cell(name: str, value: Any) -> str:
+def _cell(name: str, row: dict[str, Any]) -> str:
+    value = row[name]
     if value is None:
         return ""
+    if name == "test_auc" and None not in (low_high := [row[bound] for bound in _BOUNDS]):
+        return f"{value:.4f} ({low_high[0]:.4f}-{low_high[1]:.4f})"
     if name in _RATES:
         return f"{100 * value:.2f}%"
     if name == "git_commit":

@@ -93,8 +93,8 @@ def _pair_text(compared: dict[str, Any]) -> str:
             "to vary as much as the other. Over seeds alone: Welch's t-test of the ROC AUC on these images."
         )
     return (
-        f"Pairs of models: {tests} p-values are adjusted for {len(compared['pairs'])} pairs (Holm); above "
-        f"{SIGNIFICANCE:g} a difference may be chance."
+        f"Pairs of models: {tests} p-values are adjusted for the number of pairs, {len(compared['pairs'])} (Holm); "
+        f"above {SIGNIFICANCE:g} a difference may be chance."
     )
 
 
@@ -195,13 +195,14 @@ def _seed_table(compared: dict[str, Any]) -> tuple[tuple[str, ...], list[tuple[s
 def _pair_table(compared: dict[str, Any]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     header = (
         *("models", "difference in ROC AUC", "p (DeLong)"),
-        *("difference in fakes passed, matched", "p (matched)", "p over seeds alone"),
+        *("fakes passed, matched", "p (matched)", "p over seeds alone"),
     )
     rows: list[tuple[str, ...]] = []
     for pair in compared["pairs"]:
         auc, matched, seeds = pair["auc"], pair["matched"], pair["seeds"]
         if "only_first_correct" in matched:
-            passed = f"{matched['only_second_correct']:,} and {matched['only_first_correct']:,} only passed by one"
+            first, second = matched["only_second_correct"], matched["only_first_correct"]
+            passed = f"{first:,} only by the first, {second:,} only by the second"
         else:
             passed = format_difference(matched, percent=True)
         cells = (
@@ -213,24 +214,20 @@ def _pair_table(compared: dict[str, Any]) -> tuple[tuple[str, ...], list[tuple[s
 
 
 def _baseline_table(compared: dict[str, Any]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """One row per baseline: its ROC AUC, and the difference of each model's, those trained on its data set."""
-    models = [model["model"] for model in compared["models"]]
-    rows: list[tuple[str, ...]] = []
-    for baseline in compared["baselines"]:
-        above = [format_difference(baseline["above"].get(model, {})) for model in models]
-        name = f"{BASELINES[baseline['name']]} of {baseline['trained_on']}"
-        rows.append((name, format_number(baseline["auc"]), *above))
-    return ("baseline", "ROC AUC", *(f"{model}, minus that" for model in models)), rows
+    """One column per baseline: its ROC AUC, then the difference of each model's, those trained on its data set."""
+    baselines = compared["baselines"]
+    rows: list[tuple[str, ...]] = [("the baseline alone", *(format_number(baseline["auc"]) for baseline in baselines))]
+    for model in compared["models"]:
+        above = (format_difference(baseline["above"].get(model["model"], {})) for baseline in baselines)
+        rows.append((f"{model['model']}, minus the baseline", *above))
+    return ("ROC AUC", *(f"{BASELINES[baseline['name']]} of {baseline['trained_on']}" for baseline in baselines)), rows
 
 
 def _run(row: dict[str, Any], compared: dict[str, Any]) -> str:
     """The name of a run, with the number of images that it has seen before."""
     overlap = row["overlap"]
-    counts = [
-        f"{overlap[kind]:,} {text}"
-        for kind, text in (("exact", "of these images"), ("near", "near-duplicates"))
-        if overlap[kind]
-    ]
+    near = f"{overlap['near']:,} near-duplicate{'s' * (overlap['near'] != 1)}" if overlap["near"] else ""
+    counts = [*([f"{overlap['exact']:,} of these images"] if overlap["exact"] else []), *([near] if near else [])]
     seen = f" (has seen {', '.join(counts)})" if counts else ""
     seen = " (may have seen these images: nothing tells)" if overlap["exact"] is None else seen
     several = sum(other["model"] == row["model"] for other in compared["rows"]) > 1

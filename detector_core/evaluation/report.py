@@ -173,10 +173,14 @@ def without_sources(images: "pd.DataFrame", left_out: Sequence[str]) -> "pd.Data
 
 
 def _overlap_warning(overlap: Overlap) -> str:
-    near = f", and {overlap.near:,} are near-duplicates of such images" if overlap.near else ""
+    counts = {
+        f"{overlap.exact:,} of them": overlap.exact,
+        f"near-duplicates of {overlap.near or 0:,} of them": overlap.near,
+    }
+    known = " and ".join(text for text, count in counts.items() if count)
     return (
-        f"Not all images are new to the model: it was trained or chosen on {overlap.exact:,} of these "
-        f"{overlap.images:,}{near} (overlap in {REPORT} has examples): the metrics may be too optimistic"
+        f"Not all of these {overlap.images:,} images are new to the model: it was trained or chosen on {known} "
+        f"(overlap in {REPORT} has examples): the metrics may be too optimistic"
     )
 
 

@@ -79,7 +79,7 @@ def _draw_det(axes: Axes, report: dict[str, Any]) -> None:
     axes.set_yticks(positions, labels)
     limits = (norm.ppf(lowest), norm.ppf(highest))
     axes.set(
-        title="DET curve (normal deviates)",
+        title="DET curve, normal deviates (positive: fake)",
         xlabel="reals flagged (FPR), %",
         ylabel="fakes passed (FNR), %",
         xlim=limits,

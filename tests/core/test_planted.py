@@ -98,7 +98,7 @@ def test_the_report_says_it_and_tells_the_generators_apart(prepared: tuple[Manif
     passed = {row["source"]: row["fakes_passed_rate"]["value"] for row in report["sources"]["rows"]}
     assert passed["easy"] < 0.1 < passed["hard"]
     for text in (report_text.format_report(report), report_html.render_page(report, {})):
-        assert "it was trained or chosen on 1 of these 80" in text
+        assert "it was trained or chosen on 1 of them (overlap in report.json" in text
         assert "groups (of a person, video or seed) across splits: 1" in text
         assert "fakes passed, worst source" in text
     json.dumps(report, allow_nan=False)
