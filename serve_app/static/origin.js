@@ -5,7 +5,7 @@ import { make } from "./dom.js";
 const SIGNED = new Set(["listed_signer", "signed"]);
 
 /** The claims of a picture or clip in words; says so if there is none, and that this says nothing. */
-export function originPart(claims) {
+export function originPart(claims = []) {
   const words = claims.length
     ? make("ul", {}, ...claims.map(claimItem))
     : make("p", { textKey: "origin.none" });

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -57,6 +58,7 @@ def test_a_child_reads_the_same_and_is_used_again() -> None:
     pids = [idle.pid for idle in provenance.CHILDREN.idle]
     assert read(data, signers=files.signers()) == tuple(read_here(data, files.signers()))
     assert read(data)[0].says == "camera"
+    assert read(plain("JPEG")) == ()
     exif = Image.Exif()
     exif.get_ifd(0x8769)[0x9286] = b"UNICODE\0" + files.STABLE_DIFFUSION.encode("utf-16-be")
     for unsigned in (
@@ -148,6 +150,22 @@ def test_damaged_parts_say_nothing(data: bytes) -> None:
     assert read_here(data) == []
 
 
+def test_a_manifest_that_is_none_is_broken() -> None:
+    segment = b"JP\0\1\0\0\0\1" + b"\0\0\0\x40jumb" + bytes(56)
+    data = encode(noise(), "JPEG")
+    claims = read_here(data[:2] + b"\xff\xeb" + (len(segment) + 2).to_bytes(2, "big") + segment + data[2:])
+    assert [(claim.kind, claim.standing) for claim in claims] == [("c2pa", "broken")]
+    assert claims[0].problem
+
+
+def test_too_many_parts_or_too_large_ones_say_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = files.png_with({"parameters": files.STABLE_DIFFUSION})
+    large = png_chunk(b"tEXt", b"parameters\0" + files.STABLE_DIFFUSION.encode() + bytes(2**20))
+    assert read_here(encode(noise())[:33] + large + encode(noise())[33:]) == []
+    monkeypatch.setattr("detector_core.images.png.MAX_PARTS", 2)
+    assert read_here(data) == []
+
+
 def test_a_hostile_file_costs_no_more_than_its_bound() -> None:
     budget = CpuBudget(5)
     data = files.signed(plain("PNG"), "image/png", padding=4 * 2**20)
@@ -172,15 +190,16 @@ def test_without_time_or_when_the_reader_dies_the_claim_is_broken(monkeypatch: p
     assert (claim.kind, claim.standing) == ("c2pa", "broken")
     assert "CPU time" in str(claim.problem)
 
-    def dies(self: child.Child) -> dict[str, object]:
-        os.kill(self.pid, signal.SIGKILL)
-        return original(self)
+    original = child.Child.write
 
-    provenance.CHILDREN.warm_up()
-    original = child.Child.read
-    monkeypatch.setattr(child.Child, "read", dies)
+    def dies(self: child.Child, data: bytes) -> None:
+        os.kill(self.pid, signal.SIGKILL)
+        while not self.has_ended():
+            time.sleep(0.001)
+        original(self, data)
+
+    monkeypatch.setattr(child.Child, "write", dies)
     for exif_or_xmp, kind in (({"exif": files.camera_exif()}, "camera"), ({"xmp": files.xmp()}, "iptc")):
-        monkeypatch.setattr(provenance.CHILDREN, "_start", lambda: child.Child(provenance.__name__))
         (claim,) = read(encode(noise(), "JPEG", **exif_or_xmp))
         assert (claim.kind, claim.standing, claim.problem) == (kind, "broken", "reading it failed (SIGKILL)")
 
