@@ -9,6 +9,7 @@ which name other files and addresses. Sound is ignored, and endless streams are 
 import bisect
 import io
 import math
+import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -28,6 +29,8 @@ PROBE_BYTES: Final = 5_000_000
 MAX_UNPACKED_RATIO, MIN_UNPACKED_BYTES = 4, 2**24
 """Limit on the bytes of all packets, which Matroska may compress with zlib: a multiple of the file's size, or the fixed
 number if that is larger."""
+_CLEAN_APERTURE: Final = b"\0\0\0\x28clap"
+"""The beginning of a box that has always 40 bytes, and that chance does not write."""
 CONTAINERS: Final = "MP4, MOV, WebM, Matroska and AVI"
 
 if TYPE_CHECKING:
@@ -94,7 +97,10 @@ def sample_frames(data: bytes, count: int, *, max_s: float, deadline: float = ma
     for moment in moments:
         shown.setdefault(timed[bisect.bisect_right(timed, moment) - 1], []).append(moment)
     others = [other for other in container.streams.video if other is not stream and not _is_cover(other)]
-    applied = not others and ("alpha_mode", "1") not in ((key.lower(), value) for key, value in stream.metadata.items())
+    cropped = name == "mov" and _is_cropped(data, stream.codec_context.width, stream.codec_context.height)
+    applied = not (others or cropped) and ("alpha_mode", "1") not in (
+        (key.lower(), value) for key, value in stream.metadata.items()
+    )
     decoder = Decoder(stream, packets, deadline, start=timed[0], applied=applied)
     return Clip(duration_s=duration_s, frames=decoder.frames(shown))
 
@@ -115,6 +121,16 @@ def _shown_stream(container: InputContainer) -> VideoStream:
 def _is_cover(stream: VideoStream) -> bool:
     """Whether a stream is a cover picture, which is not part of the clip."""
     return bool(stream.disposition & Disposition.attached_pic)
+
+
+def _is_cropped(data: bytes, width: int, height: int) -> bool:
+    """Whether an MP4 says that only a part of its frames is shown (the box `clap`), which few players obey."""
+    at = data.find(_CLEAN_APERTURE)
+    if at < 0 or len(data) < at + 40:
+        return False
+    fractions = struct.unpack_from(">8i", data, at + 8)  # width, height and offset of the center, x and y
+    shown = [part / whole if whole else 0 for part, whole in zip(fractions[::2], fractions[1::2], strict=True)]
+    return shown != [width, height, 0, 0]
 
 
 def _end(packets: list["VideoPacket"]) -> float:

@@ -1,6 +1,7 @@
 """Clips made in memory, in which the mean gray level of a frame tells its number."""
 
 import io
+import struct
 import zlib
 from fractions import Fraction
 from typing import Any
@@ -91,6 +92,19 @@ def with_display_matrix(data: bytes, a: float, b: float, c: float, d: float) -> 
     for number, value in enumerate((a, b, 0, c, d)):
         changed[start + 4 * number : start + 4 * number + 4] = (round(value * 2**16) % 2**32).to_bytes(4, "big")
     return bytes(changed)
+
+
+def with_clean_aperture(data: bytes, width: int, height: int) -> bytes:
+    """The MP4 of H.264, which says that only its middle is shown."""
+    changed, box = bytearray(data), struct.pack(">I4s8i", 40, b"clap", width, 1, height, 1, 0, 1, 0, 1)
+    starts = [0]
+    for name in (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"stsd", b"avc1"):  # each within the one before
+        starts.append(changed.index(name, starts[-1] + 8) - 4)
+    end = starts[-1] + int.from_bytes(changed[starts[-1] : starts[-1] + 4], "big")
+    for start in starts[1:]:
+        size = int.from_bytes(changed[start : start + 4], "big") + len(box)
+        changed[start : start + 4] = size.to_bytes(4, "big")
+    return bytes(changed[:end]) + box + bytes(changed[end:])
 
 
 def sound_only() -> bytes:

@@ -11,7 +11,7 @@ from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTr
 
 from detector_core.images import video, video_decoder
 from detector_core.images.video import Frame
-from tests.support.clips import gray, held_frames, make_clip, quadrants, with_display_matrix
+from tests.support.clips import gray, held_frames, make_clip, quadrants, with_clean_aperture, with_display_matrix
 
 
 def first_frame(data: bytes) -> Frame:
@@ -62,6 +62,13 @@ def test_pixels_that_are_not_square_are_stretched(
     assert (frame.image_HWC.shape, frame.warnings) == (shape, warnings)
     corners = frame.image_HWC[np.ix_([4, -4], [4, -4], [0])][..., 0].astype(int)
     assert np.abs(corners - [[0, 85], [170, 255]]).max() < 12
+
+
+@pytest.mark.parametrize(("shown", "warnings"), [((64, 48), ()), ((32, 24), ("not_as_shown",))])
+def test_a_clip_of_which_a_part_is_shown_gets_a_warning(shown: tuple[int, int], warnings: tuple[str, ...]) -> None:
+    frame = first_frame(with_clean_aperture(make_clip(3), *shown))
+    assert frame.image_HWC.shape == (48, 64, 3)
+    assert frame.warnings == warnings
 
 
 def test_pixels_are_not_stretched_beyond_the_largest_frame(monkeypatch: pytest.MonkeyPatch) -> None:
