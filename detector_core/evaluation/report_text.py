@@ -83,7 +83,10 @@ BASELINE_HEADER = ("baseline", "ROC AUC", "ROC AUC of the model, minus that", "p
 def _baseline_lines(report: dict[str, Any]) -> list[str]:
     if "baselines" not in report:
         return []
-    lines = [f"    {name:18}{auc}; the model has {above} more, p {p}" for name, auc, above, p in baseline_cells(report)]
+    lines = []
+    for name, auc, above, p_value in baseline_cells(report):
+        tested = f"; the model has {above} more, p {p_value if p_value[0] == '<' else f'= {p_value}'}"
+        lines.append(f"    {name:18}{auc}{'' if above == '-' else tested}")
     return ["  baselines, without a network (ROC AUC):", *lines]
 
 

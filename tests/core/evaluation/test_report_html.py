@@ -99,6 +99,43 @@ def test_the_run_is_described() -> None:
         assert words in page
 
 
+@pytest.mark.parametrize(
+    ("overlap", "text"),
+    [
+        ({"exact": 0, "near": 1}, "0 of 20, and 1 near-duplicate"),
+        ({"exact": 2, "near": 0}, "2 of 20, and 0 near-duplicates"),
+        ({"exact": 2, "near": None, "reason": "other hashes"}, "2 of 20, and near-duplicates not known: other hashes"),
+        ({"exact": None, "near": None, "reason": "no record"}, "not known: no record"),
+    ],
+)
+def test_how_many_images_the_model_has_seen_is_in_the_headline(overlap: dict[str, Any], text: str) -> None:
+    report = make_report(["real", "fake"] * 10) | {"overlap": {"images": 20, **overlap}}
+    row = f"<td>images the model was trained or chosen on</td><td>{text}</td>"
+    assert row in report_html.render_page(report, {})
+    assert text in format_report(report)
+
+
+def test_baselines_stand_next_to_the_model() -> None:
+    above = {"model": {"difference": 0.2, "low": 0.1, "high": 0.3, "p_value": 0.00001}}
+    auc = {"value": 0.7, "low": 0.6, "high": 0.8}
+    entries = [
+        {"name": "file_facts", "trained_on": "d", "auc": auc, "above": above},
+        {"name": "radial_spectrum", "trained_on": "d", "auc": {"value": None, "reason": "it is old"}, "above": {}},
+    ]
+    report = make_report(["real", "fake"] * 10) | {"baselines": entries}
+    page = report_html.render_page(report, {})
+    for words in (
+        "<td>+0.2000 (+0.1000 to +0.3000)</td><td>&lt; 0.0001</td>",
+        "<td>undefined: it is old</td><td>-</td>",
+    ):
+        assert words in page
+    text = format_report(report)
+    assert "0.7000 (0.6000-0.8000); the model has +0.2000 (+0.1000 to +0.3000) more, p < 0.0001\n" in text
+    assert text.endswith("undefined: it is old")
+    above["model"]["p_value"] = 0.04
+    assert "more, p = 0.0400\n" in format_report(report)
+
+
 def test_a_seen_split_is_a_warning() -> None:
     page = report_html.render_page(make_report(["real", "fake"] * 10, split="train"), {})
     assert '<p class="warning">The model was trained on these images' in page

@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,19 @@ def test_the_plot_of_a_search_marks_each_trial_by_its_status(figures: list[Figur
     }
     assert [list(line.get_xdata()) for line in axes.get_lines()] == [[2e-4, 2e-4]]
     assert axes.get_ylabel() == "val_loss on validation (lower is better)"
+
+
+def test_trials_with_the_same_other_settings_are_on_one_line(figures: list[Figure]) -> None:
+    trials = [
+        replace(trial(rate, COMPLETED, val_loss=loss), settings={"optim.weight_decay": decay})
+        for rate, decay, loss in ((1e-3, 0.05, 0.5), (1e-4, 0.05, 0.4), (1e-3, 0, 0.6))
+    ]
+    plots.search_results([*trials, replace(trials[0], history=[])], "val_loss", "lite0 on faces", None)
+    (axes,) = figures[0].axes
+    assert {line.get_label(): np.asarray(line.get_xydata()).tolist() for line in axes.get_lines()} == {
+        "weight_decay=0.05": [[1e-4, 0.4], [1e-3, 0.5]],
+        "weight_decay=0": [[1e-3, 0.6]],
+    }
 
 
 def test_the_plot_of_a_search_without_any_score_has_empty_axes(figures: list[Figure]) -> None:
