@@ -87,8 +87,8 @@ VARIABLES = {
     "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": Variable("1", False, "a dead HAProxy is noticed after three of these"),
     "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": Variable("0.5", False, "Serve's controller takes less of a core"),
 }
-"""What Ray 2.60 is told. All but the documented ones are read by ``ray.serve._private.constants`` only; a test says which
-of them an upgrade of Ray has removed."""
+"""What Ray 2.60 is told. All but the documented ones are read by ``ray.serve._private.constants`` only; a test says
+which of them an upgrade of Ray has removed."""
 
 PORTS = (
     "RAY_SERVE_HAPROXY_METRICS_PORT",
