@@ -47,7 +47,7 @@ from typing import Any, NoReturn, get_args
 
 from detector_core import storage
 from detector_core.errors import BadConfig
-from detector_core.images import provenance
+from detector_core.images import claims
 from detector_core.networks import artifacts
 from detector_core.registry import starter, versions
 from jobs.common import cli
@@ -106,7 +106,7 @@ def job(arguments: argparse.Namespace) -> dict[str, Any] | Iterator[dict[str, An
             faces=arguments.faces,
             per_face=arguments.per_face,
             sheet=arguments.sheet,
-            signers=provenance.read_signers(arguments.signers) if arguments.signers else "",
+            signers=claims.read_signers(arguments.signers) if arguments.signers else "",
         )
     from jobs.scoring.single import predict_each  # FastAPI and the runtime of the model
 

@@ -9,8 +9,8 @@ from detector_core.errors import BadVideo, TooCostly, VideoTooCostly, VideoTooLa
 from detector_core.evaluation import calibration
 from detector_core.evaluation.calibration import NO_FACE, UNCERTAIN
 from detector_core.images import provenance, sandbox, video_decoder
+from detector_core.images.claims import Claim
 from detector_core.images.decoder import BYTES_PER_PIXEL
-from detector_core.images.provenance import Claim
 from detector_core.labels import FAKE, REAL
 from detector_core.registry.predictor import ModelInfo
 from serve_app.decode_pool import Job

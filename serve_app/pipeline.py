@@ -18,10 +18,10 @@ from detector_core.data.inspect import perceptual_hash
 from detector_core.errors import BadConfig
 from detector_core.evaluation.calibration import NO_FACE, UNCERTAIN
 from detector_core.images import align, faces, provenance, quality
+from detector_core.images.claims import Claim
 from detector_core.images.decode import Heat, Pixels
 from detector_core.images.faces import Box, Face, Search
 from detector_core.images.preprocess import square
-from detector_core.images.provenance import Claim
 from detector_core.labels import FAKE, REAL
 from detector_core.registry.predictor import ModelInfo, Prediction
 from serve_app.decode_pool import Job, gather

@@ -7,8 +7,8 @@ from typing import Any, Literal, Self, get_args
 from pydantic import BaseModel, Field
 
 from detector_core.data import feedback
+from detector_core.images.claims import Claim, Kind, Says, Standing
 from detector_core.images.faces import Box
-from detector_core.images.provenance import Claim, Kind, Says, Standing
 from detector_core.registry.predictor import ModelInfo
 
 Label = Literal["real", "fake"]

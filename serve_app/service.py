@@ -19,7 +19,7 @@ from detector_core.errors import (
     TooManyPixels,
     UnsupportedFormat,
 )
-from detector_core.images import decoder, provenance
+from detector_core.images import claims, decoder, provenance
 from detector_core.images import faces as face_search
 from detector_core.images.budget import CpuBudget
 from detector_core.registry.predictor import ModelInfo, blank_image
@@ -56,7 +56,7 @@ class DetectionService:
     def __init__(self, client: ModelClient, model: Callable[[], ModelInfo], settings: HttpSettings) -> None:
         self.settings, self._model = settings, model
         self._client = HealthTracked(client)
-        self._signers = provenance.read_signers(settings.signers_file) if settings.signers_file else ""
+        self._signers = claims.read_signers(settings.signers_file) if settings.signers_file else ""
         self._image_pool, self._clip_pool = DecodePool(), DecodePool()
         self._readiness = Readiness(self._client, self._warm_up)
         self._store: feedback.Store | None = None

@@ -16,7 +16,7 @@ from detector_core.data import image_files
 from detector_core.errors import BadImage, NotAnImage
 from detector_core.images import formats
 from detector_core.images.budget import CpuBudget
-from detector_core.images.provenance import Claim
+from detector_core.images.claims import Claim
 from detector_core.registry import versions
 from detector_core.registry.predictor import ModelInfo, Prediction, Predictor
 from serve_app import clips

@@ -6,7 +6,7 @@ from typing import Any, get_args
 
 import pytest
 
-from detector_core.images.provenance import Kind, Says, Standing
+from detector_core.images.claims import Kind, Says, Standing
 from serve_app.routes import STATIC
 from serve_app.schemas import ImageWarning, Quality
 

@@ -8,9 +8,9 @@ import pytest
 
 from detector_core.errors import BadImage, UnsupportedFormat
 from detector_core.images import decoder, formats, metadata, structure
+from detector_core.images.claims import read_here
 from detector_core.images.decode import decode_file
 from detector_core.images.decoder import opened_in_child
-from detector_core.images.provenance import read_here
 from tests.support.images import HEIC, SECRET
 
 pytest.importorskip("pi_heif")

@@ -14,7 +14,8 @@ from detector_core.errors import BadConfig
 from detector_core.images import child, provenance, statements
 from detector_core.images.budget import CpuBudget
 from detector_core.images.child import Cancellation, Cancelled
-from detector_core.images.provenance import Claim, read, read_here, read_signers
+from detector_core.images.claims import Claim, read_here, read_signers
+from detector_core.images.provenance import read
 from tests.support import provenance as files
 from tests.support.clips import make_clip
 from tests.support.images import encode, noise, png_chunk
