@@ -104,7 +104,7 @@ def read_signers(file: str) -> str:
 
 
 def read_here(data: bytes, signers: str = "") -> list[Claim]:
-    """The claims of an image or a clip; of a stranger's file only in a child (:mod:`detector_core.images.provenance`)."""
+    """The claims of an image or a clip; of a stranger's file in a child: :mod:`detector_core.images.provenance`."""
     found = statements.find(data)
     texts = [_text(name, content) for name, content in found.texts]
     xmp = found.xmp or next((text.encode() for keyword, text in texts if keyword == _XMP_KEYWORD), b"")
