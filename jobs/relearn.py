@@ -29,7 +29,6 @@ null), round, model (null if not passed), tags, held_out, left_out (numbers), se
 import argparse
 import datetime
 import json
-import tempfile
 import time
 from functools import partial
 from pathlib import Path
@@ -92,9 +91,9 @@ def job(arguments: argparse.Namespace) -> dict[str, Any]:
     tags = review.read(feedback)
     data = _data_of(live, manifest.load(storage.absolute(arguments.data)))
     busy = f"another round is running on {feedback}: wait until it has ended"
-    with storage.locked(feedback / LOCK, busy=busy), tempfile.TemporaryDirectory(prefix="detector-") as work:
-        selection = tagged.select(feedback, tags, data, Path(work), per_giver=arguments.per_giver)
-        result = _run_round(arguments, live, models, data, selection, Path(work))
+    with storage.locked(feedback / LOCK, busy=busy), tagged.round_images(feedback) as work:
+        selection = tagged.select(feedback, tags, data, work, per_giver=arguments.per_giver)
+        result = _run_round(arguments, live, models, data, selection, work)
     result["seconds"] = round(time.monotonic() - started, 1)
     if not result["passed"]:
         raise cli.NegativeResult(result)
@@ -138,6 +137,7 @@ def _run_round(
         candidates.append(candidate)
         cli.say("\n".join([f"{rung}:", *(f"  {condition}" for condition in candidate.conditions)]))
     best = rounds.choose(candidates)
+    tagged.check_unchanged(arguments.feedback, selection)
     folder = Path(arguments.feedback) / ROUNDS / f"{datetime.datetime.now(datetime.UTC):%Y%m%d-%H%M%S}-{live.name}"
     model, version = None, None
     if best.passed:
@@ -145,8 +145,9 @@ def _run_round(
         rounds.save(best, trunk, live.name, live, images, model)
         with connect(), ScoringWorkers(workers=None, gpu=False) as scoring_workers:
             evaluate_model(model, data, scoring_workers)
-        version = _promote(model, models, data) if arguments.promote else None
     _write_round(folder, live.name, best, candidates, selection)
+    if model and arguments.promote:
+        version = _promote(model, models, data)
     failed = [condition.name for condition in best.conditions if not condition.passed]
     cli.say(_summary(arguments, best, failed, version, folder))
     return {

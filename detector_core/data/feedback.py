@@ -33,6 +33,8 @@ READABLE: Final = (1, FORMAT)
 """Format 1 had neither ``p_fake`` nor ``giver``."""
 IMAGES: Final = "images"
 RECORDS: Final = "records"
+ROUND_IMAGES: Final = "round-images"
+"""Where a round of relearning keeps the images that networks read, while it runs (:mod:`detector_core.data.tagged`)."""
 FREE_BYTES: Final = 10**9
 """Free disk space below which the store accepts no more donations."""
 _RECOUNT_S: Final = 60.0

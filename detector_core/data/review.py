@@ -126,6 +126,8 @@ def decide(folder: str | Path, ids: Iterable[str], action: str, *, reviewer: str
 def delete(folder: str | Path, ids: Iterable[str], *, reviewer: str) -> list[str]:
     """Deletes donations: records, decisions, and images that no other record refers to. Only the deletion is logged.
 
+    A round of relearning that is using one of them ends without a new version (:func:`.tagged.check_unchanged`).
+
     Returns:
         The ids that were deleted.
 
@@ -142,6 +144,8 @@ def delete(folder: str | Path, ids: Iterable[str], *, reviewer: str) -> list[str
         storage.delete_file(Path(folder, feedback.RECORDS, f"{id_}.json"))
         if all(other.image != record.image for other in records.values()):
             storage.delete_file(Path(folder, record.image))
+        for path in Path(folder, feedback.ROUND_IMAGES).glob(f"{id_}.*"):
+            storage.delete_file(path)
     return complete
 
 

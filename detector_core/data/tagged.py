@@ -10,7 +10,8 @@ What protects a round from tags that are wrong, planted, or would make its own t
 
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -19,11 +20,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from detector_core.data import duplicates, feedback
+from detector_core import storage
+from detector_core.data import duplicates, feedback, review
 from detector_core.data.inspect import perceptual_hash
 from detector_core.data.manifest import Manifest
 from detector_core.data.review import ACCEPTED, Tag, count_states
-from detector_core.errors import BadData, BadImage
+from detector_core.errors import BadData, BadImage, OperationRefused
 from detector_core.images import align
 from detector_core.images.decode import decode
 from detector_core.labels import LABELS
@@ -50,6 +52,35 @@ class Selection:
 
     frame: pd.DataFrame
     left_out: dict[str, str]
+
+
+@contextmanager
+def round_images(folder: str | Path) -> Iterator[Path]:
+    """The folder for the images of a round, below the feedback folder, so that a deletion reaches it; empty at first.
+
+    It is deleted after the round. What a round that was killed has left is deleted by the next one.
+    """
+    work = Path(folder) / feedback.ROUND_IMAGES
+    storage.delete_folder(work)
+    work.mkdir(mode=0o700)
+    try:
+        yield work
+    finally:
+        storage.delete_folder(work)
+
+
+def check_unchanged(folder: str | Path, selection: Selection) -> None:
+    """Returns if all tags of a round are still accepted.
+
+    Raises:
+        OperationRefused: some were deleted or decided otherwise while the round was running.
+    """
+    accepted = {tag.record.id for tag in review.read(folder) if tag.state == ACCEPTED}
+    gone = sorted({*selection.frame["id"]} - accepted)
+    if gone:
+        raise OperationRefused(
+            f"{len(gone)} tags of this round were deleted or are no longer accepted, such as {gone[0]}: start it again"
+        )
 
 
 def select(

@@ -46,7 +46,7 @@ def arguments(models: Path, folder: Path, dataset: Path, *more: object) -> list[
 def test_a_killed_round_is_started_again_promoted_rolled_back_and_names_its_tags(
     weak_models: Path, dataset: Path, tmp_path: Path, run_job: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The first round is killed while it computes features; it leaves nothing but those, and no lock."""
+    """The first round is killed while it computes features; what it leaves is no lock, and images for the next one."""
     monkeypatch.setattr(relearn.rounds.relearn, "LEARNING_RATE", 0.01)  # the live last layer is random
     models = weak_models
     folder, before = tmp_path / "feedback", versions.history(models)[0]
@@ -59,6 +59,7 @@ def test_a_killed_round_is_started_again_promoted_rolled_back_and_names_its_tags
     process.finish()
     assert versions.history(models) == [before]
     assert not (folder / relearn.ROUNDS).exists()
+    assert len([*(folder / feedback.ROUND_IMAGES).iterdir()]) == 60  # here, and nowhere else, deletion reaches them
 
     done = run_job("relearn", *command)
     assert done.code == 0, done.messages
@@ -78,8 +79,8 @@ def test_a_killed_round_is_started_again_promoted_rolled_back_and_names_its_tags
     assert (kept["passed"], kept["tags"]) == (True, recorded["tags"])
     back = run_job("promote", "--rollback", "--to", models)
     assert (back.result["version"], versions.history(models)[0]) == (before, before)
-    pixels = [path for path in folder.rglob("*") if path.suffix in (".png", ".jpg") and path.parent.name == "images"]
-    assert len(pixels) == 61  # no copy of a tagged image is kept
+    shutil.rmtree(result["round"])  # its report has plots
+    assert len([path for path in folder.rglob("*") if path.suffix in (".png", ".jpg")]) == 61  # no copy is kept
 
 
 def test_a_round_that_flags_more_reals_promotes_nothing_and_says_so(
@@ -95,6 +96,25 @@ def test_a_round_that_flags_more_reals_promotes_nothing_and_says_so(
     assert versions.history(models) == before
     assert done.result["model"] is None
     assert [path.name for path in Path(done.result["round"]).iterdir()] == [relearn.ROUND]
+
+
+def test_a_tag_that_is_deleted_while_a_round_runs_ends_it(
+    models: Path, dataset: Path, tmp_path: Path, run_job: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, before = tmp_path / "feedback", versions.history(models)
+    ids = give_accepted(folder, 12)
+
+    def choose(candidates: Any) -> Any:
+        review.delete(folder, ids[:1], reviewer="ben")
+        return candidates[0]
+
+    monkeypatch.setattr(relearn.rounds, "choose", choose)
+    done = run_job("relearn", *arguments(models, folder, dataset, "--promote", "--rung", "thresholds"))
+    assert done.code == 1
+    assert f"1 tags of this round were deleted or are no longer accepted, such as {ids[0]}" in done.last_message
+    assert versions.history(models) == before
+    assert not (folder / relearn.ROUNDS).exists()
+    assert not (folder / feedback.ROUND_IMAGES).exists()
 
 
 def test_what_stops_a_round_is_one_line(models: Path, dataset: Path, tmp_path: Path, run_job: Any) -> None:

@@ -102,7 +102,11 @@ def test_deletion_leaves_only_the_log_of_it(tmp_path: Path) -> None:
     real, fake, other = give(tmp_path, 0, "real"), give(tmp_path, 0, "fake"), give(tmp_path, 1)
     review.decide(tmp_path, [real, fake, other], "accept", reviewer="anna", reason="private")
     image = next(tag.record.image for tag in review.read(tmp_path) if tag.record.id == fake)
+    of_a_round = tmp_path / "round-images" / f"{fake}.png"
+    of_a_round.parent.mkdir()
+    of_a_round.touch()
     assert review.delete(tmp_path, [fake], reviewer="ben") == [fake]
+    assert not of_a_round.exists()
     assert set(states(tmp_path)) == {real, other}
     assert (tmp_path / image).exists()  # the other tag is about the same image
     assert review.delete(tmp_path, [real, other], reviewer="ben") == [real, other]
