@@ -12,6 +12,7 @@ kind, and one JSON object as the last line. Exits with 1 if anything differs.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import signal
@@ -116,10 +117,13 @@ def predict(folder: Path, models: Path, out: Path) -> dict[str, Any]:
 def killed_and_continued(folder: Path, models: Path, out: Path) -> dict[str, Any]:
     """Kills the job and all its processes once a chunk is kept, and runs it again; returns the second result."""
     job = subprocess.Popen(command(folder, models, out), stdout=subprocess.DEVNULL, start_new_session=True)
-    while job.poll() is None and not any(chunks(out)):
-        time.sleep(0.02)
-    os.killpg(job.pid, signal.SIGKILL)
-    job.wait()
+    try:
+        while job.poll() is None and not any(chunks(out)):
+            time.sleep(0.02)
+    finally:  # also when this run is interrupted
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(job.pid, signal.SIGKILL)
+        job.wait()
     return predict(folder, models, out)
 
 
