@@ -14,7 +14,6 @@ from scipy.special import expit
 
 from detector_core import labels, storage
 from detector_core.config import INIT_KEYWORDS
-from detector_core.data.seen import Overlap
 from detector_core.evaluation import flag_value
 from detector_core.evaluation.by_source import evaluate_sources
 from detector_core.evaluation.calibration import VERDICTS, Calibration, bound_warning, verdicts
@@ -37,6 +36,8 @@ from detector_core.networks.artifacts import Artifact
 
 if TYPE_CHECKING:
     import pandas as pd  # serving reads reports and does not need it
+
+    from detector_core.data.seen import Overlap
 
 FORMAT = 2
 REPORT = "report.json"
@@ -123,7 +124,7 @@ def build_report(
     data: dict[str, Any],
     split: str,
     data_warnings: Sequence[str] = (),
-    overlap: Overlap | None = None,
+    overlap: "Overlap | None" = None,
     baselines: Sequence[dict[str, Any]] = (),
 ) -> dict[str, Any]:
     """``report.json``: what was evaluated, what a reader must know first, and the metrics of :func:`summarize`.
@@ -172,7 +173,7 @@ def without_sources(images: "pd.DataFrame", left_out: Sequence[str]) -> "pd.Data
     return images if kept.empty else kept.reset_index(drop=True)
 
 
-def _overlap_warning(overlap: Overlap) -> str:
+def _overlap_warning(overlap: "Overlap") -> str:
     counts = {
         f"{overlap.exact:,} of them": overlap.exact,
         f"near-duplicates of {overlap.near or 0:,} of them": overlap.near,

@@ -56,7 +56,8 @@ def test_tags_are_decided_with_the_keyboard_and_the_decisions_stay(open_page: An
     expect(first).to_contain_text("Tagged: AI-generated")
     expect(first).to_contain_text("Answer then: photograph, 30%")
     expect(first).to_be_focused()
-    page.wait_for_function("[...document.querySelectorAll('.review img')].every((one) => one.naturalWidth > 0)")
+    for index in range(2):
+        expect(cards.nth(index).locator("img")).to_have_js_property("naturalWidth", 64)
     page.keyboard.press("h")
     expect(first.locator("canvas")).to_be_visible()
     assert_accessible(page)
