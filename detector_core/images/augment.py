@@ -22,12 +22,16 @@ The changes of each image depend only on (seed, epoch, index of the image), not 
 workers, or where a run was resumed.
 """
 
-import albumentations as A
+from typing import TYPE_CHECKING
+
 import cv2
 import numpy as np
 
 from detector_core.config import AugmentSpec
 from detector_core.images.decode import Pixels
+
+if TYPE_CHECKING:
+    import albumentations as A
 
 DOWNSCALE = (0.45, 0.95)
 """Minimum and maximum scale to which delivery reduces an image before it is enlarged again."""
@@ -41,8 +45,10 @@ FRAMING_ZOOM, FRAMING_SHIFT = (1.0, 1.25), (-0.05, 0.05)
 """Ranges of imprecise framing: zoom, and shift as a fraction of the side."""
 
 
-def delivery(probability: float) -> list[A.BasicTransform]:
+def delivery(probability: float) -> "list[A.BasicTransform]":
     """The changes of images between sender and recipient, in order; ``probability`` scales that of each change."""
+    import albumentations as A  # takes most of a second, and of all processes only training workers augment
+
     return [
         A.Affine(
             scale=FRAMING_ZOOM,
@@ -70,6 +76,8 @@ class Augment:
     """
 
     def __init__(self, spec: AugmentSpec) -> None:
+        import albumentations as A
+
         geometry = A.Affine(
             rotate=(-spec.rotate_degrees, spec.rotate_degrees),
             translate_percent=(-spec.shift, spec.shift),

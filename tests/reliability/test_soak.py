@@ -11,7 +11,7 @@ LIMIT_S = 600
 
 
 def test_under_a_mixed_load_with_promotions_nothing_fails_and_nothing_leaks() -> None:
-    command = [sys.executable, "-m", "reliability.soak", "--minutes", "0.2", "--small"]
+    command = [sys.executable, "-m", "reliability.soak", "--minutes", "0.12", "--small"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S)
     assert done.returncode == 0, done.stdout + done.stderr[-3000:]
     result = json.loads(done.stdout.splitlines()[-1])

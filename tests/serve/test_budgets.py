@@ -1,5 +1,6 @@
 """What a request may cost: CPU time, bytes and time, and what others notice when one is expensive."""
 
+import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,7 +31,7 @@ from tests.support.http_service import (
     make_app,
     status_and_code,
 )
-from tests.support.processes import wait_until_gone
+from tests.support.processes import children, wait_until_gone
 
 LARGE = Limits(max_pixels=50_000_000)
 MP4 = {"Content-Type": "video/mp4"}
@@ -182,11 +183,7 @@ def test_images_of_one_request_share_its_face_search(predictor: Predictor, monke
 def test_a_child_for_clips_gives_way_to_others() -> None:
     with sandbox.sample_frames(make_clip(40, size=(640, 480)), 16, max_s=60) as clip:
         next(clip.frames)
-        (pid,) = [
-            int(folder.name)
-            for folder in Path("/proc").glob("[0-9]*")
-            if sandbox.__name__.encode() in (folder / "cmdline").read_bytes()
-        ]
+        (pid,) = [pid for pid, line in children(os.getpid()).items() if sandbox.__name__ in line]
         assert int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[16]) >= sandbox.NICENESS
 
 

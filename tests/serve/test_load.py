@@ -121,7 +121,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 
 
 def test_overload_is_refused_with_503_and_the_service_recovers(service: Service) -> None:
-    answers = asyncio.run(load_for(6, service, OVERLOAD))
+    answers = asyncio.run(load_for(3, service, OVERLOAD))
     assert answers.malformed == []
     assert set(answers.statuses) == {200, 503}
     started = time.monotonic()
@@ -149,7 +149,7 @@ def test_the_number_of_replicas_follows_the_load_and_no_request_fails_when_one_i
 
 def test_no_request_fails_when_a_replica_is_killed(service: Service) -> None:
     before = replicas(service)
-    answers = asyncio.run(load_for(6, service, LIGHT, lambda: os.kill(before[0], signal.SIGKILL)))
+    answers = asyncio.run(load_for(4, service, LIGHT, lambda: os.kill(before[0], signal.SIGKILL)))
     assert answers.malformed == []
     assert set(answers.statuses) == {200}
     assert wait_until(lambda: len(replicas(service)) == 2 and before[0] not in replicas(service), 60)
