@@ -9,6 +9,7 @@ which name other files and addresses. Sound is ignored, and endless streams are 
 import bisect
 import io
 import math
+import re
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -31,6 +32,10 @@ MAX_UNPACKED_RATIO, MIN_UNPACKED_BYTES = 4, 2**24
 number if that is larger."""
 _CLEAN_APERTURE: Final = b"\0\0\0\x28clap"
 """The beginning of a box that has always 40 bytes, and that chance does not write."""
+_CLUSTER: Final = b"\x1f\x43\xb6\x75"
+"""Where the frames of a Matroska file begin; what describes the tracks comes before."""
+_PIXEL_CROP: Final = re.compile(rb"\x54[\xaa\xbb\xcc\xdd](?:\x81[^\0]|\x82(?!\0\0)..)", re.DOTALL)
+"""Matroska's PixelCropBottom, -Top, -Left or -Right of one or two bytes, if it is not zero."""
 CONTAINERS: Final = "MP4, MOV, WebM, Matroska and AVI"
 
 if TYPE_CHECKING:
@@ -97,7 +102,7 @@ def sample_frames(data: bytes, count: int, *, max_s: float, deadline: float = ma
     for moment in moments:
         shown.setdefault(timed[bisect.bisect_right(timed, moment) - 1], []).append(moment)
     others = [other for other in container.streams.video if other is not stream and not _is_cover(other)]
-    cropped = name == "mov" and _is_cropped(data, stream.codec_context.width, stream.codec_context.height)
+    cropped = _is_cropped(name, data, stream.codec_context.width, stream.codec_context.height)
     applied = not (others or cropped) and ("alpha_mode", "1") not in (
         (key.lower(), value) for key, value in stream.metadata.items()
     )
@@ -123,8 +128,13 @@ def _is_cover(stream: VideoStream) -> bool:
     return bool(stream.disposition & Disposition.attached_pic)
 
 
-def _is_cropped(data: bytes, width: int, height: int) -> bool:
-    """Whether an MP4 says that only a part of its frames is shown (the box `clap`), which few players obey."""
+def _is_cropped(container: str, data: bytes, width: int, height: int) -> bool:
+    """Whether a clip says that only a part of its frames is shown, which few players obey.
+
+    MP4 has a box `clap` for that, Matroska the elements PixelCrop.
+    """
+    if container != "mov":
+        return _PIXEL_CROP.search(data, 0, max(0, data.find(_CLUSTER))) is not None
     at = data.find(_CLEAN_APERTURE)
     if at < 0 or len(data) < at + 40:
         return False

@@ -71,6 +71,19 @@ def test_a_clip_of_which_a_part_is_shown_gets_a_warning(shown: tuple[int, int], 
     assert frame.warnings == warnings
 
 
+@pytest.mark.parametrize("element", [b"\x54\xaa", b"\x54\xbb", b"\x54\xcc", b"\x54\xdd"])
+@pytest.mark.parametrize(("pixels", "warnings"), [(b"\0", ()), (b"\x10", ("not_as_shown",))])
+def test_a_matroska_clip_of_which_a_part_is_shown_gets_a_warning(
+    element: bytes, pixels: bytes, warnings: tuple[str, ...]
+) -> None:
+    clip = make_clip(3, container="matroska")
+    display_unit = b"\x54\xb2\x81\x04"  # as long as the element that takes its place
+    assert clip.count(display_unit) == 1
+    frame = first_frame(clip.replace(display_unit, element + b"\x81" + pixels))
+    assert frame.image_HWC.shape == (48, 64, 3)
+    assert frame.warnings == warnings
+
+
 def test_pixels_are_not_stretched_beyond_the_largest_frame(monkeypatch: pytest.MonkeyPatch) -> None:
     data = held_frames([(0, quadrants())], 1000, sample_aspect_ratio=Fraction(2))
     monkeypatch.setattr(video_decoder, "MAX_PIXELS", 64 * 48)
