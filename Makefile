@@ -15,7 +15,7 @@ PORT ?= 8000
 RUNS ?= .demo/runs
 DATA ?=
 
-.PHONY: help demo test coverage hosts faults soak settings lint serve tensorboard dashboards clean
+.PHONY: help demo test short coverage hosts faults soak settings lint serve tensorboard dashboards clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -25,6 +25,10 @@ demo: $(STAMP)  ## train, evaluate, promote and serve a small model, and send it
 
 test: $(STAMP)  ## every test, in under 12 minutes on two cores; the last line says what failed
 	@$(RUN) -m tests
+
+short: $(STAMP)  ## short forms of the soak and of the attacks, which CI runs after the tests; a minute
+	@$(RUN) -m reliability.soak --minutes 0.2 --small
+	@$(RUN) -m reliability.attacks --only MPO
 
 coverage: $(STAMP)  ## the lines of detector_core that its tests do not run; fails below 100%
 	@$(RUN) -m coverage erase

@@ -202,7 +202,7 @@ def _result(
         "models_that_answered": len(responses.versions),
         "memory_mib": [round(warm.memory_mib), round(end.memory_mib)],
         "open_files": [warm.open_files.total(), end.open_files.total()],
-        "held": wrong == 0 and flat and promotions > 0,
+        "held": wrong == 0 and flat and promotions > 0 and len(responses.versions) == promotions + 1,
     }
 
 
