@@ -17,8 +17,7 @@ COMPUTE_DTYPES = ("auto", "fp32", "bf16")
 SCHEDULES = ("constant", "cosine")
 OPTIMIZERS = ("adam", "adamw")
 CLASS_WEIGHTS = ("none", "balanced")
-INTERPOLATIONS = ("bilinear", "bicubic")
-CHANNEL_ORDERS = ("RGB", "BGR")
+INTERPOLATIONS, CHANNEL_ORDERS = ("bilinear", "bicubic"), ("RGB", "BGR")
 MAX_BLOCKS = 100
 """Maximum number of blocks in a stage of a network; Resnet-152 has 36. A model from elsewhere may declare any."""
 SHOWN_LENGTH = 200

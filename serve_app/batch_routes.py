@@ -1,5 +1,9 @@
-"""The routes of batches: many files in one request, scored later."""
+"""The routes of batches: many files in one request, scored later.
 
+Those that are no coroutines run in a thread, because they read files.
+"""
+
+import asyncio
 import json
 from typing import Annotated, Any
 
@@ -85,9 +89,9 @@ async def create_batch(
         raise Refusal(422, f"the batch has no file: send form fields named {uploads.FIELD!r}")
     if webhook is not None and not settings.allow_url:
         raise Refusal(422, "this service calls no webhooks: leave it out, and ask for the status", "bad_parameter")
-    batch = runner.store.create(contents, _owner(request, runner), idempotency_key, webhook)
+    batch = await asyncio.to_thread(runner.store.create, contents, _owner(request, runner), idempotency_key, webhook)
     runner.wake()
-    return _answer(runner, batch, request, with_secret=True)
+    return await asyncio.to_thread(_answer, runner, batch, request, with_secret=True)
 
 
 async def _read(request: Request, settings: HttpSettings) -> tuple[list[bytes] | list[str], str | None]:
@@ -116,19 +120,19 @@ def _urls(body: bytes, max_files: int) -> tuple[list[str], str | None]:
     return urls, webhook
 
 
-async def show_batch(request: Request, runner: Runner, id: str) -> BatchAnswer:
+def show_batch(request: Request, runner: Runner, id: str) -> BatchAnswer:
     """Says how far a batch is."""
     return _answer(runner, runner.store.get(id, _owner(request, runner)), request)
 
 
-async def cancel_batch(request: Request, runner: Runner, id: str) -> BatchAnswer:
+def cancel_batch(request: Request, runner: Runner, id: str) -> BatchAnswer:
     """Ends a batch; the results that it has stay."""
     batch = runner.store.get(id, _owner(request, runner))
     runner.store.cancel(batch)
     return _answer(runner, batch, request)
 
 
-async def show_results(
+def show_results(
     request: Request,
     runner: Runner,
     id: str,

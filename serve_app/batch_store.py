@@ -9,6 +9,7 @@ import fcntl
 import hashlib
 import hmac
 import json
+import logging
 import os
 import re
 import secrets
@@ -16,20 +17,22 @@ import shutil
 import time
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
+from detector_core.data.feedback import FREE_BYTES
 from detector_core.errors import BadConfig
 from detector_core.storage import replacing
-from serve_app.errors import Refusal
+from serve_app.errors import Refusal, Unavailable
 
 Status = Literal["queued", "running", "done", "canceled"]
 MAX_ATTEMPTS: Final = 3
 """How often a file is begun: one that ends the process each time is given up."""
 RETRY_AFTER_S: Final = 60
 _ID: Final = re.compile(r"[0-9a-f]{32}")
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,6 +100,7 @@ class BatchStore:
 
         Raises:
             Refusal: 422 if another request had the key, 429 if too many files of the client wait.
+            Unavailable: the disk is full or fails.
         """
         digest = hashlib.sha256(repr(webhook).encode())
         for content in contents:
@@ -146,8 +150,8 @@ class BatchStore:
 
     def results(self, batch: Batch, start: int, count: int) -> list[dict[str, Any]]:
         """The results that exist, of the files from ``start`` on."""
-        paths = (self._result(batch, index) for index in range(start, min(batch.files, start + count)))
-        return [json.loads(path.read_bytes()) for path in paths if path]
+        numbers = range(start, min(batch.files, start + count))
+        return [json.loads(path.read_bytes()) for number in numbers if (path := self._result(batch, number))]
 
     def cancel(self, batch: Batch) -> None:
         """Ends a batch after the file that is being scored; its results stay."""
@@ -165,10 +169,9 @@ class BatchStore:
     def unreported(self) -> Iterator[Batch]:
         """The batches whose end has not been reported to their webhook."""
         for path in self._folder.iterdir():
-            if (path / "ended.json").exists() and not (path / "reported.json").exists():
-                batch = self._read(path.name)
-                if batch and batch.webhook:
-                    yield batch
+            batch = self._read(path.name) if (path / "ended.json").exists() else None
+            if batch and batch.webhook and not self.is_reported(batch):
+                yield batch
 
     @contextmanager
     def claimed(self, batch: Batch) -> Iterator[bool]:
@@ -217,6 +220,10 @@ class BatchStore:
         shutil.rmtree(self._folder / batch.id / "files", ignore_errors=True)
         _write_json(self._folder / batch.id / "ended.json", {"status": status, "time": time.time()})
 
+    def is_reported(self, batch: Batch) -> bool:
+        """Whether the webhook was called, or given up."""
+        return (self._folder / batch.id / "reported.json").exists()
+
     def reported(self, batch: Batch, *, delivered: bool) -> None:
         """Records that the webhook was called."""
         _write_json(self._folder / batch.id / "reported.json", {"delivered": delivered})
@@ -224,16 +231,18 @@ class BatchStore:
     def sweep(self) -> None:
         """Deletes batches whose time is over, and what a killed process has left."""
         for path in self._folder.iterdir():
-            ended = _read_json(path / "ended.json")
-            is_over = ended is not None and time.time() > ended["time"] + self.keep_s
-            is_left = path.name.startswith(".new-") and time.time() > path.stat().st_mtime + self.keep_s
-            if is_over or is_left:
-                shutil.rmtree(path, ignore_errors=True)
+            with suppress(FileNotFoundError):  # another replica was faster
+                ended = _read_json(path / "ended.json")
+                since = ended["time"] if ended else path.stat().st_mtime if path.name.startswith(".new-") else None
+                if since is not None and time.time() > since + self.keep_s:
+                    shutil.rmtree(path, ignore_errors=True)
 
     def _add(self, batch: Batch, contents: Sequence[bytes | str]) -> Batch:
         new = self._folder / f".new-{uuid.uuid4().hex}"
-        (new / "files").mkdir(parents=True)
         try:
+            if shutil.disk_usage(self._folder).free < FREE_BYTES:
+                raise OSError(f"less than {FREE_BYTES:,} bytes are free")
+            (new / "files").mkdir(parents=True)
             for index, content in enumerate(contents):
                 if isinstance(content, str):
                     (new / "files" / f"{index}.url").write_text(content)
@@ -245,7 +254,8 @@ class BatchStore:
             shutil.rmtree(new, ignore_errors=True)
             if known := self._known(batch.id, batch.digest):  # the same request came twice at the same time
                 return known
-            raise
+            _log.exception("a batch of %d files was not stored", batch.files)
+            raise Unavailable("the batch cannot be stored now: send it again later", RETRY_AFTER_S) from None
         return batch
 
     def _known(self, identifier: str, digest: str) -> Batch | None:

@@ -17,6 +17,8 @@ from serve_app.service import DetectionService
 
 POLL_S: Final = 1.0
 """How often a replica looks for batches that others have received or left."""
+FAILED_S: Final = 30.0
+"""Pause after the folder of batches could not be used."""
 REPORT_DELAYS_S: Final = (0, 2, 10, 60)
 """Pauses before each attempt to call a webhook."""
 _log = logging.getLogger(__name__)
@@ -44,19 +46,27 @@ class BatchRunner:
         try:
             while True:
                 self._added.clear()
-                for batch in await asyncio.to_thread(lambda: list(self.store.pending())):
-                    with self.store.claimed(batch) as is_mine:
-                        if is_mine:
-                            await self._work(batch)
-                for batch in await asyncio.to_thread(lambda: list(self.store.unreported())):
-                    if batch.id not in self._reports:
-                        self._reports[batch.id] = asyncio.create_task(self._report(batch))
-                await asyncio.to_thread(self.store.sweep)
+                pause_s = POLL_S
+                try:
+                    await self._run_once()
+                except OSError:
+                    _log.exception("the folder of batches cannot be used, the next attempt is in %g s", FAILED_S)
+                    pause_s = FAILED_S
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(self._added.wait(), POLL_S)
+                    await asyncio.wait_for(self._added.wait(), pause_s)
         finally:
             for task in self._reports.values():
                 task.cancel()
+
+    async def _run_once(self) -> None:
+        for batch in await asyncio.to_thread(lambda: list(self.store.pending())):
+            with self.store.claimed(batch) as is_mine:
+                if is_mine:
+                    await self._work(batch)
+        for batch in await asyncio.to_thread(lambda: list(self.store.unreported())):
+            if batch.id not in self._reports:
+                self._reports[batch.id] = asyncio.create_task(self._report(batch))
+        await asyncio.to_thread(self.store.sweep)
 
     async def _work(self, batch: Batch) -> None:
         for index in range(batch.files):
@@ -98,20 +108,28 @@ class BatchRunner:
         return {"image": answers.image_result(0, image, decided, "", None).model_dump(mode="json")}
 
     async def _report(self, batch: Batch) -> None:
-        """Calls the webhook of a batch that has ended, with a signature; gives up after a few attempts."""
+        """Calls the webhook of a batch that has ended, unless another runner does; gives up after a few attempts."""
+        try:
+            with self.store.claimed(batch) as is_mine:
+                if is_mine and not self.store.is_reported(batch):
+                    self.store.reported(batch, delivered=await self._call_webhook(batch))
+        except OSError:
+            _log.exception("the end of batch %s is reported later", batch.id)
+        finally:
+            del self._reports[batch.id]
+
+    async def _call_webhook(self, batch: Batch) -> bool:
+        """Whether the receiver has taken the signed report."""
         progress = self.store.progress(batch)
         body = json.dumps({"id": batch.id, "status": progress.status, "files": batch.files, "failed": progress.failed})
-        delivered = False
         for delay_s in REPORT_DELAYS_S:
             await asyncio.sleep(delay_s)
             try:
-                delivered = await url_fetch.post(str(batch.webhook), body.encode(), signature(batch, body)) < 300
+                if await url_fetch.post(str(batch.webhook), body.encode(), signature(batch, body)) < 300:
+                    return True
             except Refusal as refusal:
                 _log.warning("webhook of batch %s: %s", batch.id, refusal.detail)
-            if delivered:
-                break
-        self.store.reported(batch, delivered=delivered)
-        del self._reports[batch.id]
+        return False
 
 
 def signature(batch: Batch, body: str) -> dict[str, str]:

@@ -54,14 +54,14 @@ async def list_tags(
     limit: Annotated[int, Query(ge=1, le=PAGE, description="maximum number of tags")] = 50,
 ) -> ReviewTags:
     """Returns tags with the most informative first: those that contradict the verdict, then the score, most."""
-    tags = await _read(request, review.read)
+    tags = await _in_folder(request, review.read)
     chosen = [ReviewTag.of(tag) for tag in tags if tag.state == state][:limit]
     return ReviewTags(tags=chosen, counts=review.count_states(tags), request_id=request_id(request))
 
 
 async def show_image(request: Request, id: str) -> FileResponse:
     """Returns the image as it was stored: without date, location and other metadata."""
-    tag = await _read(request, lambda folder: _tag(folder, id))
+    tag = await _in_folder(request, lambda folder: _tag(folder, id))
     path = Path(_folder(request), tag.record.image)
     if not path.is_file():
         raise Refusal(404, f"the image of {id} was deleted")
@@ -76,12 +76,12 @@ async def decide(request: Request, id: str, decision: NewDecision) -> ReviewAnsw
         review.decide(folder, [full], decision.action, reviewer=decision.reviewer, reason=decision.reason)
         return _tag(folder, full)
 
-    tag = await _read(request, record)
+    tag = await _in_folder(request, record)
     return ReviewAnswer(tag=ReviewTag.of(tag), request_id=request_id(request))
 
 
 def _tag(folder: str, id_: str) -> Tag:
-    tag = next((tag for tag in review.read(folder) if tag.record.id == id_), None)
+    tag = review.read_one(folder, id_)
     if tag is None:
         raise Refusal(404, f"there is no tag {id_}, or it was deleted")
     return tag
@@ -92,7 +92,7 @@ def _folder(request: Request) -> str:
     return folder
 
 
-async def _read(request: Request, work: Callable[[str], T]) -> T:
+async def _in_folder(request: Request, work: Callable[[str], T]) -> T:
     """Reads or writes the feedback folder in a thread; an error of the folder is the operator's, and says so."""
     try:
         return await asyncio.to_thread(work, _folder(request))

@@ -149,13 +149,9 @@ class HttpSettings(Frozen):
         return self.max_open_bytes or LARGEST_REQUESTS * self.limits.largest
 
     @model_validator(mode="after")
-    def _reviews_what_is_stored(self) -> Self:
+    def _is_consistent(self) -> Self:
         if self.operator_keys_file and not self.feedback_folder:
             raise ValueError("operator_keys_file is for the review of feedback: set feedback_folder, too")
-        return self
-
-    @model_validator(mode="after")
-    def _fits_the_largest_request(self) -> Self:
         if self.capacity_bytes < self.limits.largest:
             raise ValueError(
                 f"max_open_bytes is {self.max_open_bytes}: it must be 0 or at least {self.limits.largest}, the size of "
@@ -237,8 +233,7 @@ class Settings(Frozen):
     threads: int = Field(
         0,
         ge=0,
-        description="CPU threads of the model's forward pass. 0 means `detector_cpus`, or all cores if that is below "
-        "1.",
+        description="CPU threads of a forward pass. 0 means `detector_cpus`, or all cores if that is below 1.",
     )
     ingresses: Scale = Field(
         Scale(max_replicas=2, target_ongoing_requests=32),

@@ -8,9 +8,11 @@ is checked in the same way. Size and time are limited.
 import asyncio
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from functools import cache
 from ipaddress import IPv6Network, ip_address, ip_network
+from typing import Any
 
 import httpx
 
@@ -68,26 +70,16 @@ async def fetch(address: str, max_bytes: int, on_bytes: Callable[[int], None] = 
     Raises:
         Refusal: 422 ``bad_url`` for a URL that is not allowed or does not work, 413 for too many bytes.
     """
-    try:
-        async with (
-            asyncio.timeout(TIMEOUT_S),
-            httpx.AsyncClient(
-                trust_env=False, follow_redirects=False, timeout=TIMEOUT_S, verify=_certificates()
-            ) as client,
-        ):
-            for _ in range(MAX_REDIRECTS + 1):
-                url = _parsed(address)
-                response = await client.send(await _request(client, url), stream=True)
-                try:
-                    if not response.has_redirect_location:
-                        return await _body(response, max_bytes, on_bytes)
-                    address = str(url.join(response.headers["location"]))
-                finally:
-                    await response.aclose()
-    except TimeoutError:
-        raise _bad(f"its server did not answer within {TIMEOUT_S:g} s") from None
-    except (httpx.HTTPError, httpx.InvalidURL, OSError, UnicodeError, ValueError) as error:
-        raise _bad(f"it cannot be downloaded ({type(error).__name__})") from None
+    async with _exchange("downloaded") as client:
+        for _ in range(MAX_REDIRECTS + 1):
+            url = _parsed(address)
+            response = await client.send(await _request(client, url), stream=True)
+            try:
+                if not response.has_redirect_location:
+                    return await _body(response, max_bytes, on_bytes)
+                address = str(url.join(response.headers["location"]))
+            finally:
+                await response.aclose()
     raise _bad(f"it redirects more than {MAX_REDIRECTS} times")
 
 
@@ -108,21 +100,24 @@ def _port(url: httpx.URL) -> int:
 
 async def post(address: str, body: bytes, headers: dict[str, str]) -> int:
     """Sends JSON to a URL, with the same checks; returns the status. Raises Refusal (422) if that is not possible."""
+    async with _exchange("called") as client:
+        request = await _request(client, _parsed(address), "POST", body, headers)
+        response = await client.send(request, stream=True)
+        await response.aclose()
+        return response.status_code
+
+
+@asynccontextmanager
+async def _exchange(done: str) -> AsyncIterator[httpx.AsyncClient]:
+    """A client for what is to be ``done`` with a URL in TIMEOUT_S; errors of the network and of the URL are refused."""
+    options: dict[str, Any] = {"trust_env": False, "follow_redirects": False, "timeout": TIMEOUT_S}
     try:
-        async with (
-            asyncio.timeout(TIMEOUT_S),
-            httpx.AsyncClient(
-                trust_env=False, follow_redirects=False, timeout=TIMEOUT_S, verify=_certificates()
-            ) as client,
-        ):
-            request = await _request(client, _parsed(address), "POST", body, headers)
-            response = await client.send(request, stream=True)
-            await response.aclose()
-            return response.status_code
+        async with asyncio.timeout(TIMEOUT_S), httpx.AsyncClient(**options, verify=_certificates()) as client:
+            yield client
     except TimeoutError:
         raise _bad(f"its server did not answer within {TIMEOUT_S:g} s") from None
     except (httpx.HTTPError, httpx.InvalidURL, OSError, UnicodeError, ValueError) as error:
-        raise _bad(f"it cannot be called ({type(error).__name__})") from None
+        raise _bad(f"it cannot be {done} ({type(error).__name__})") from None
 
 
 async def _request(

@@ -12,6 +12,7 @@ it before it was reviewed (:mod:`detector_core.data.review`, which also deletes 
 
 import json
 import os
+import re
 import shutil
 import tempfile
 import threading
@@ -31,6 +32,7 @@ from detector_core.labels import LABELS
 FORMAT: Final = 2
 READABLE: Final = (1, FORMAT)
 """Format 1 had neither ``p_fake`` nor ``giver``."""
+_ID: Final = re.compile(r"[0-9a-f]+-(?:real|fake)")
 IMAGES: Final = "images"
 RECORDS: Final = "records"
 ROUND_IMAGES: Final = "round-images"
@@ -191,16 +193,23 @@ def read(folder: str | Path) -> list[Record]:
     Raises:
         BadData: a file is not a valid record.
     """
-    records = []
-    for path in (Path(folder) / RECORDS).glob("*.json"):
-        try:
-            fields: dict[str, Any] = json.loads(path.read_bytes())
-            record = Record(**fields)
-        except FileNotFoundError:
-            continue
-        except (ValueError, TypeError) as error:
-            raise BadData(f"{path} is not a feedback record: {error}") from None
-        if record.format not in READABLE:
-            raise BadData(f"{path} has format {record.format}, this version reads {READABLE[0]} to {FORMAT}")
-        records.append(record)
-    return sorted(records, key=lambda record: (record.time, record.id))
+    records = (_read(path) for path in (Path(folder) / RECORDS).glob("*.json"))
+    return sorted((record for record in records if record), key=lambda record: (record.time, record.id))
+
+
+def read_one(folder: str | Path, id_: str) -> Record | None:
+    """The donation with an id, which may come from a stranger; None if there is none. Raises BadData: see read."""
+    return _read(Path(folder) / RECORDS / f"{id_}.json") if _ID.fullmatch(id_) else None
+
+
+def _read(path: Path) -> Record | None:
+    try:
+        fields: dict[str, Any] = json.loads(path.read_bytes())
+        record = Record(**fields)
+    except FileNotFoundError:
+        return None
+    except (ValueError, TypeError) as error:
+        raise BadData(f"{path} is not a feedback record: {error}") from None
+    if record.format not in READABLE:
+        raise BadData(f"{path} has format {record.format}, this version reads {READABLE[0]} to {FORMAT}")
+    return record

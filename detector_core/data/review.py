@@ -83,6 +83,12 @@ def read(folder: str | Path) -> list[Tag]:
     return sorted(tags, key=lambda tag: (-informativeness(tag.record), tag.record.time, tag.record.id))
 
 
+def read_one(folder: str | Path, id_: str) -> Tag | None:
+    """The tag with an id, which may come from a stranger; None if there is none. Raises BadData: see :func:`read`."""
+    record = feedback.read_one(folder, id_)
+    return Tag(record=record, decisions=_decisions(folder, id_)) if record else None
+
+
 def informativeness(record: Record) -> float:
     """How much a tag would teach, from 0 to 2: 1 more if the verdict contradicts it, and the error of the score.
 

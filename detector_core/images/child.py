@@ -231,7 +231,7 @@ def raise_reported(fields: dict[str, Any]) -> None:
         raise kind(fields["message"])
 
 
-def limit_cpu(seconds: float) -> None:
+def limit_cpu(seconds: float) -> None:  # pragma: no cover - in a child, which cannot write a coverage file
     """In a child: ends it after so many more seconds of CPU time of all its threads; infinity ends no child."""
     signal.setitimer(signal.ITIMER_PROF, 0 if math.isinf(seconds) else max(seconds, 1e-3))
 

@@ -134,7 +134,7 @@ class Decoder:
         damaged = False
         decoded = (pair for group in plan for pair in self._group(group.start, group.stop, deque(group.wanted)))
         for time_s, frame in decoded:
-            if frame is not None and frame is not held:
+            if frame is not None and (held is None or frame[0] != held[0]):
                 if held:
                     yield self._frame(held[1], moments_s, damaged)
                     moments_s, damaged = [], False

@@ -173,7 +173,7 @@ class TorchEngine:
         import torch
 
         self.preprocess, self.device = preprocess, torch.device(device)
-        if self.device.type == "cuda":
+        if self.device.type == "cuda":  # pragma: no cover - needs a CUDA GPU
             from detector_core import gpu  # imports torch
 
             gpu.check()

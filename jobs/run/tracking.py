@@ -17,6 +17,8 @@ from jobs.common.cli import say
 
 PREFIX: Final = "mlflow:"
 FOLDER_TAG: Final = "folder"
+MAX_METRICS: Final = 1000
+"""The most that a server of MLflow takes in one request; a long run that is resumed has more."""
 _DEFAULTS: Final = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",  # MLflow's own 7 wait for four minutes
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "15",
@@ -98,7 +100,8 @@ class MlflowRun:
             if row[name] is not None
         ]
         try:
-            self.client.log_batch(self.run_id, metrics=metrics)
+            for start in range(0, len(metrics), MAX_METRICS):
+                self.client.log_batch(self.run_id, metrics=metrics[start : start + MAX_METRICS])
             self.sent = len(history)
         except self.failure as error:
             say(f"MLflow at {self.uri} did not take the last epochs, they are sent again: {first_line(error)}")

@@ -37,12 +37,25 @@ function write(element) {
 }
 
 /** Changes the language of everything that setText() wrote. */
-export function setLanguage(chosen) {
+function setLanguage(chosen) {
   language = chosen;
   sessionStorage.setItem(CHOICE, chosen);
   document.documentElement.lang = chosen;
   document.title = text(document.documentElement.dataset.title ?? "page.title");
   document.querySelectorAll("[data-translated]").forEach(write);
+}
+
+/** Writes the texts of a page and wires the buttons that choose its language. */
+export function wireLanguage() {
+  document.querySelectorAll("[data-text]").forEach((node) => setText(node, node.dataset.text));
+  setText(document.getElementById("languages"), "page.language", {}, "aria-label");
+  const buttons = document.querySelectorAll("#languages button");
+  const choose = (chosen) => {
+    setLanguage(chosen);
+    buttons.forEach((button) => button.setAttribute("aria-pressed", button.lang === chosen));
+  };
+  buttons.forEach((button) => button.addEventListener("click", () => choose(button.lang)));
+  choose(language);
 }
 
 export const number = (value, options) => new Intl.NumberFormat(language, options).format(value);

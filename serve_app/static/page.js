@@ -2,7 +2,7 @@
 
 import * as api from "./api.js";
 import { announceText, element, focusOn, make } from "./dom.js";
-import { currentLanguage, exactPercent, number, setLanguage, setText } from "./i18n.js";
+import { exactPercent, number, setText, wireLanguage } from "./i18n.js";
 import { kindOf, takeExample, takeIn, takeLinks } from "./intake.js";
 import { watchKey } from "./key.js";
 import { Picture } from "./picture.js";
@@ -11,18 +11,6 @@ import { Video } from "./video.js";
 
 const cards = [];
 const counted = { picture: 0, video: 0 };
-
-function wireLanguage() {
-  document.querySelectorAll("[data-text]").forEach((node) => setText(node, node.dataset.text));
-  for (const [id, key] of [["languages", "page.language"], ["intake", "intake.label"]]) setText(element(id), key, {}, "aria-label");
-  const buttons = document.querySelectorAll("#languages button");
-  const choose = (language) => {
-    setLanguage(language);
-    buttons.forEach((button) => button.setAttribute("aria-pressed", button.lang === language));
-  };
-  buttons.forEach((button) => button.addEventListener("click", () => choose(button.lang)));
-  choose(currentLanguage());
-}
 
 /** Adds a card for each file. */
 function add(files, service, name) {
@@ -102,6 +90,7 @@ function flagsWorth(test) {
 const ofHundred = (fraction) => number(100 * fraction, { maximumFractionDigits: fraction < 0.0995 || fraction > 0.9895 ? 1 : 0 });
 
 wireLanguage();
+setText(element("intake"), "intake.label", {}, "aria-label");
 const asking = api.model();
 takeIn(async (files) => add(files, await asking));
 takeExample(async (file) => add([file], await asking, { key: "example.name" }));

@@ -2,7 +2,7 @@
 
 import { detect } from "./api.js";
 import { announceText, button, element, make, uniqueId } from "./dom.js";
-import { currentLanguage, exactPercent, setLanguage, setText, text } from "./i18n.js";
+import { exactPercent, setText, text, wireLanguage } from "./i18n.js";
 import { colored } from "./overlay.js";
 
 const STATES = ["waiting", "accepted", "rejected", "disputed"];
@@ -130,27 +130,20 @@ function card(tag) {
   );
   made.addEventListener("keydown", (event) => {
     if (event.target.matches("input") || event.ctrlKey || event.metaKey || event.altKey) return;
-    const neighbor = { ArrowRight: made.nextElementSibling, ArrowDown: made.nextElementSibling, ArrowLeft: made.previousElementSibling, ArrowUp: made.previousElementSibling }[event.key];
-    const action = KEYS[event.key.toLowerCase()];
-    if (!neighbor && !action && event.key.toLowerCase() !== "h") return;
+    const { nextElementSibling: next, previousElementSibling: previous } = made;
+    const neighbor = { ArrowRight: next, ArrowDown: next, ArrowLeft: previous, ArrowUp: previous }[event.key];
+    const key = event.key.toLowerCase();
+    if (!neighbor && !KEYS[key] && key !== "h") return;
     event.preventDefault();
     if (neighbor) neighbor.focus();
-    else if (action) decide(action);
+    else if (KEYS[key]) decide(KEYS[key]);
     else heat();
   });
   show(tag);
   return made;
 }
 
-document.querySelectorAll("[data-text]").forEach((node) => setText(node, node.dataset.text));
-setText(element("languages"), "page.language", {}, "aria-label");
-const languages = document.querySelectorAll("#languages button");
-const choose = (language) => {
-  setLanguage(language);
-  languages.forEach((one) => one.setAttribute("aria-pressed", one.lang === language));
-};
-languages.forEach((one) => one.addEventListener("click", () => choose(one.lang)));
-choose(currentLanguage());
+wireLanguage();
 element("state").append(...STATES.map((value) => make("option", { value, textKey: `review.state.${value}`, values: { count: 0 } })));
 element("state").addEventListener("change", load);
 element("sign-in").addEventListener("submit", (event) => {

@@ -1,5 +1,6 @@
 """detector_core.data.manifest: errors name a data set that cannot be used, and say what to do."""
 
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 
 from detector_core.data import manifest
 from detector_core.data.manifest import DATASET, MANIFEST
-from detector_core.errors import BadManifest
+from detector_core.errors import BadConfig, BadManifest
 
 
 def edit_json(dataset: Path, **values: Any) -> None:
@@ -87,3 +88,17 @@ def test_a_manifest_without_sources_has_one_and_its_fingerprint_does_not_depend_
     assert old.frame["group"].isna().all()
     assert old.fingerprint == before.fingerprint
     assert "left_out" not in old.describe()
+
+
+def test_sources_can_be_left_out_once(tiny_dataset: Path) -> None:
+    data = manifest.load(str(tiny_dataset))
+    frame = data.frame.assign(source=[f"camera {number % 2}" for number in range(len(data.frame))])
+    data = dataclasses.replace(data, frame=frame)
+    less = data.without(["camera 1"])
+    assert set(less.frame["source"]) == {"camera 0"}
+    assert (less.left_out, less.fingerprint) == (("camera 1",), data.fingerprint)
+    assert less.without(["camera 1"]) is less
+    with pytest.raises(BadConfig, match=r"--leave-out phone: the sources of tiny are camera 0, camera 1"):
+        data.without(["phone"])
+    with pytest.raises(BadConfig, match=r"--leave-out camera 0, camera 1: no real image is left in the train split"):
+        data.without(["camera 0", "camera 1"])

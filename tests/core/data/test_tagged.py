@@ -11,7 +11,7 @@ from PIL import Image
 
 from detector_core.data import feedback, manifest, review, tagged
 from detector_core.data.manifest import Manifest
-from detector_core.errors import BadData
+from detector_core.errors import BadData, OperationRefused
 from detector_core.images import align, faces
 from tests.support.images import encode
 from tests.support.tagged import MODEL, give_accepted, hashed_dataset, tagged_bytes
@@ -142,3 +142,22 @@ def test_a_data_set_with_other_hashes_is_refused(tmp_path: Path, work: Path, tin
     give_accepted(tmp_path, 6)
     with pytest.raises(BadData, match="the data set tiny has perceptual hashes of another length: prepare it again"):
         select(tmp_path, manifest.load(str(tiny_dataset)), work)
+
+
+def test_the_images_of_a_round_do_not_outlive_it_and_its_tags_must_stay(tmp_path: Path, data: Manifest) -> None:
+    give_accepted(tmp_path, 30)
+    with tagged.round_images(tmp_path) as images:
+        selection = select(tmp_path, data, images)
+        assert any(images.iterdir())
+        killed = images / "left.png"
+        killed.touch()
+    assert not images.exists()
+    images.mkdir()
+    killed.touch()
+    with tagged.round_images(tmp_path) as images:
+        assert list(images.iterdir()) == []
+    tagged.check_unchanged(tmp_path, selection)
+    first = selection.frame["id"].iloc[0]
+    review.decide(tmp_path, [first], "reject", reviewer="anna")
+    with pytest.raises(OperationRefused, match=f"1 tags of this round were deleted .* such as {first}: start it again"):
+        tagged.check_unchanged(tmp_path, selection)

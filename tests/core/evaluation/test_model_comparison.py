@@ -260,3 +260,10 @@ def test_the_page_the_text_and_the_csv_have_every_run() -> None:
         ("other", "strong-0", "150"),
     ]
     assert float(rows[0]["auc_low"]) < float(rows[0]["auc"]) < float(rows[0]["auc_high"])
+
+
+def test_without_fakes_there_is_no_threshold_to_match() -> None:
+    runs = [scored(name, 1.0) for name in ("one", "two")]
+    compared = compare(*(ScoredRun(**{**vars(run), "scores": run.scores[:150]}) for run in runs))
+    assert compared["images"] == {"real": 150, "fake": 0}
+    assert compared["pairs"][0]["matched"]["reason"] == "there are no fakes"

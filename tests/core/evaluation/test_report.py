@@ -1,28 +1,27 @@
 import io
 import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from detector_core.config import INIT_KEYWORDS
 from detector_core.evaluation.calibration import UNCALIBRATED, Calibration
 from detector_core.evaluation.metrics import ERROR_RATES, METRICS, RANKING_METRICS
-from detector_core.evaluation.report import build_report, summarize
+from detector_core.evaluation.report import build_report, describe_model, report_folder, summarize
 from detector_core.evaluation.report_text import format_report, headline, to_csv
+from detector_core.networks import artifacts
+from tests.support.models import save_model
+from tests.support.scores import of_sources, scores_of
 
 DATA = {"name": "tiny", "generated": False, "fingerprint": "a" * 64, "counts": {}}
 MODEL = {"run": "run", "variant": "resnet68", "weights_sha256": "w", "data": DATA}
 CHOSEN = Calibration(
     temperature=2.0, real_below=0.25, fake_above=0.75, chosen_on={"fingerprint": "a" * 64, "name": "tiny"}
 )
-
-
-def scores_of(real: list[float], fake: list[float]) -> pd.DataFrame:
-    logit = np.array(real + fake, dtype=np.float32)
-    label = ["real"] * len(real) + ["fake"] * len(fake)
-    return pd.DataFrame({"path": [f"{i}.jpg" for i in range(len(label))], "label": label, "logit": logit})
 
 
 def test_metrics_counted_by_hand() -> None:
@@ -135,11 +134,6 @@ def test_the_text_table_shows_percent_with_intervals() -> None:
     assert any(line[:3] == ["called", "real", "9"] for line in lines)
 
 
-def of_sources(**sources: tuple[list[float], list[float]]) -> pd.DataFrame:
-    """Scores of reals and fakes, by source."""
-    return pd.concat([scores_of(*scores).assign(source=name) for name, scores in sources.items()], ignore_index=True)
-
-
 PLANTED = {
     "camera": ([-4.0, -4.0, -4.0, 2.5], []),
     "scans": ([-4.0, -4.0], []),
@@ -232,3 +226,14 @@ def test_a_source_left_out_of_training_is_reported_apart() -> None:
 def test_one_source_is_not_a_table() -> None:
     scores = of_sources(all=([-1.0], [1.0]))
     assert "sources" not in build_report(scores, CHOSEN, model=MODEL, data=DATA, split="test")
+
+
+def test_a_model_is_described_without_the_paths_of_its_machine(tmp_path: Path) -> None:
+    artifact = artifacts.read(save_model(tmp_path / "model"))
+    described = describe_model("runs/tiny/model", artifact)
+    assert described["settings"]["model.init"] in INIT_KEYWORDS
+    spec = artifact.spec.replace({"model.init": str(tmp_path / "weights.safetensors")})
+    described = describe_model("runs/tiny/model", replace(artifact, spec=spec))
+    assert described["settings"]["model.init"] == "a file"
+    assert report_folder("runs/tiny/model", "test") == "runs/tiny/model/evaluation/test"
+    assert report_folder("runs/tiny/model", "test", "a" * 64) == f"runs/tiny/model/evaluation/test-{'a' * 12}"

@@ -3,13 +3,15 @@
 import io
 from collections.abc import Callable
 from fractions import Fraction
+from types import SimpleNamespace
+from typing import Any
 
 import av
 import numpy as np
 import pytest
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc
 
-from detector_core.images import video, video_decoder
+from detector_core.images import display, video, video_decoder
 from detector_core.images.video import Frame
 from tests.support.clips import gray, held_frames, make_clip, quadrants, with_clean_aperture, with_display_matrix
 
@@ -175,6 +177,17 @@ def test_transparency_that_the_decoder_leaves_out_gets_a_warning() -> None:
         output.mux(stream.encode(av.VideoFrame.from_ndarray(quadrants(), format="rgb24")))
         output.mux(stream.encode())
     assert first_frame(buffer.getvalue()).warnings == ("not_as_shown",)
+
+
+def test_side_data_of_a_kind_that_pyav_does_not_know_is_left_out() -> None:
+    class Unknown:
+        @property
+        def type(self) -> None:
+            raise ValueError("99 is not a valid Type")
+
+    known = SimpleNamespace(type=SimpleNamespace(name="DISPLAYMATRIX"))
+    frame: Any = SimpleNamespace(side_data=[Unknown(), known])
+    assert display._side_data(frame) == {"DISPLAYMATRIX": known}
 
 
 def two_streams(*, cover: bool) -> bytes:

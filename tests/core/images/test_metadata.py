@@ -109,6 +109,16 @@ def test_an_image_that_would_grow_many_times_as_png_is_rejected(monkeypatch: pyt
         metadata.strip(data)
 
 
+def test_an_image_whose_stripped_form_cannot_be_decoded_is_stored_as_png(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = personal_image("JPEG", 6)
+    image = decode(data)
+    monkeypatch.setitem(metadata._TURN, "JPEG", lambda jpeg, _orientation: jpeg[:40])
+    stripped, suffix = metadata.strip(data)
+    assert suffix == ".png"
+    assert np.array_equal(decode(stripped), image)
+    assert SECRET not in stripped
+
+
 def test_a_scan_without_an_end_of_image_marker_gets_one() -> None:
     plain = encode(noise(), "JPEG")
     stripped, suffix = metadata.strip(plain[:-1] + b"\xd0")

@@ -220,6 +220,18 @@ def test_a_group_that_cannot_be_decoded_costs_only_its_own_frames(groups: list[i
     assert [frame.warnings for frame in frames].count(("damaged_frames",)) == 1
 
 
+def test_if_the_first_frames_of_a_group_cannot_be_decoded_the_one_before_stays_as_long(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    decode = Decoder._decode
+    lost = [1.2, 1.3, 1.4, 1.5]
+    monkeypatch.setattr(Decoder, "_decode", lambda *args: (pair for pair in decode(*args) if pair[0] not in lost))
+    frames = list(video.sample_frames(make_clip(25, gop=12), 12, max_s=60).frames)
+    shown = {moment: round(frame.image_HWC.mean() / STEP) for frame in frames for moment in frame.moments_s}
+    assert list(shown.values()) == [1, 3, 5, 7, 9, 11, 11, 11, 17, 19, 21, 23]
+    assert [frame.moments_s for frame in frames if frame.warnings] == [(1.146, 1.354, 1.562)]
+
+
 def test_frames_without_a_time_are_skipped() -> None:
     data = laced_matroska([50, 100, 150, 200])
     with av.open(io.BytesIO(data)) as opened:

@@ -122,3 +122,8 @@ def test_the_error_for_a_timm_network_without_pretrained_weights_says_what_to_do
     spec = ModelSpec(architecture="timm:ghostnet_050", init="hub")
     with pytest.raises(WeightsUnavailable, match=r"timm has no pretrained weights for ghostnet_050: .*--init none"):
         build(spec)
+
+
+def test_the_error_for_a_network_without_a_package_says_what_to_do() -> None:
+    with pytest.raises(WeightsUnavailable, match=r"no package ships weights of resnet68: start with --init hub, FILE"):
+        build(ModelSpec(architecture="resnet68", init="package"))

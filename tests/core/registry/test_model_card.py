@@ -1,10 +1,13 @@
 import json
 from pathlib import Path
 
+from detector_core.evaluation.by_source import evaluate_sources
+from detector_core.evaluation.calibration import UNCALIBRATED
 from detector_core.evaluation.metrics import ROBUSTNESS_METRICS
 from detector_core.labels import SPLITS
 from detector_core.registry.model_card import render_card
 from tests.support.models import save_model
+from tests.support.scores import of_sources
 
 
 def estimate(value: float | None) -> dict[str, float | None]:
@@ -30,6 +33,7 @@ def test_the_card_of_a_model_of_photographs(tmp_path: Path) -> None:
         ],
     }
     report["metrics"]["fakes_passed_rate"] = estimate(0.3)
+    report["sources"] = evaluate_sources(of_sources(camera=([-1.0], []), stylegan=([], [1.0])), UNCALIBRATED)
     where.write_text(json.dumps(report))
     text = render_card(model)
     assert text.startswith("# faces\n")
@@ -43,6 +47,7 @@ def test_the_card_of_a_model_of_photographs(tmp_path: Path) -> None:
         f"| blur sigma 3 | 0.7500 |{3 * ' 30.00% (20.00-40.00) |'} undefined: no reals |",
         "- blur sigma 3: ROC AUC 0.750, compared with 0.950 on unchanged images.",
         "| 1 image in 2 is fake | 90 (81-96) of 100 flags |",
+        "| stylegan | 0 | 1 |",
         "## Intended use",
         "50 real and 50 fake images",
     ):

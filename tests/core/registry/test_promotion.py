@@ -291,27 +291,6 @@ def test_torch_serves_bf16_instead_of_int8_if_it_passed_the_gate(
     assert bool(distance > 1e-4) is (served == "bf16")
 
 
-@pytest.mark.parametrize(
-    ("cpuinfo", "model"),
-    [
-        ("processor\t: 0\nmodel name\t: Fast 3000\nmodel name\t: Fast 3000\n", "Fast 3000"),
-        ("processor\t: 0\nCPU part\t: 0xd40\n", "aarch64"),
-        (None, "aarch64"),
-    ],
-    ids=["named", "ARM", "no such file"],
-)
-def test_machine_names_the_processor_and_the_cores(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, cpuinfo: str | None, model: str
-) -> None:
-    if cpuinfo is not None:
-        (tmp_path / "cpuinfo").write_text(cpuinfo)
-    monkeypatch.setattr(promotion, "Path", lambda _: tmp_path / "cpuinfo")
-    monkeypatch.setattr("platform.processor", lambda: "")
-    monkeypatch.setattr("platform.machine", lambda: "aarch64")
-    monkeypatch.setattr("os.cpu_count", lambda: 8)
-    assert promotion.machine() == f"{model}, 8 cores"
-
-
 def test_the_record_holds_the_compute_dtypes_of_the_gate(version: Path) -> None:
     record = runtime_files.read(version, artifacts.read(version).weights_sha256)
     assert record

@@ -29,6 +29,10 @@ def test_parent_folders_are_created_in_other_filesystems(tmp_path: Path, monkeyp
         assert storage.read_bytes(where) == content
     assert storage.names("hdfs://host/runs/one") == ["metrics.csv"]
     assert (tmp_path / "runs" / "one" / "metrics.csv").read_bytes() == b"second"
+    storage.put_file(tmp_path / "runs" / "one" / "metrics.csv", "hdfs://host/copies/metrics.csv")
+    storage.put_file(tmp_path / "runs" / "one" / "metrics.csv", tmp_path / "deep" / "metrics.csv")
+    assert (tmp_path / "copies" / "metrics.csv").read_bytes() == b"second"
+    assert (tmp_path / "deep" / "metrics.csv").read_bytes() == b"second"
 
 
 def test_a_file_does_not_replace_a_folder(tmp_path: Path) -> None:

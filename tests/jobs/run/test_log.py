@@ -1,6 +1,8 @@
 """The files that show how a run went."""
 
 import re
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -61,15 +63,24 @@ def test_mlflow_gets_the_figures_of_the_same_log_and_a_resumed_run_continues(
     again = RunLog(str(folder), tiny_spec, data, uri)
     assert again.mlflow is not None
     assert again.mlflow.run_id == log.mlflow.run_id
-    again.write_epochs(history)
-    again.close()
     client = again.mlflow.client
+    with monkeypatch.context() as patch:
+        patch.setattr(tracking, "MAX_METRICS", 3)  # fewer than one epoch has
+        patch.setattr(client, "log_batch", partial(_at_most, client.log_batch))
+        again.write_epochs(history)
+    again.close()
     losses = client.get_metric_history(again.mlflow.run_id, "val_loss")
     assert [(metric.step, metric.value) for metric in losses] == [(1, 0.6), (2, 0.5)]
     run = client.get_run(again.mlflow.run_id)
     assert (run.info.run_name, run.info.status) == ("it's a run", "KILLED")
     assert run.data.params["optim.learning_rate"] == "0.003"
     assert run.data.tags["fingerprint"] == data.fingerprint
+
+
+def _at_most(log_batch: Callable[..., None], run_id: str, metrics: list[Any]) -> None:
+    """As a server does that takes a limited number of metrics in a request."""
+    assert len(metrics) <= tracking.MAX_METRICS
+    log_batch(run_id, metrics=metrics)
 
 
 def _refuse(*_: object, **__: object) -> None:
