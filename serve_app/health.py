@@ -19,20 +19,32 @@ FRESH_S = 5.0
 """An answer to any request shows for this long that the model is ready."""
 GRACE_S = 5.0
 """How long decoding may go on after the time of its request is up."""
+MOST_UNANSWERED = 4
+"""After as many images in a row without an answer, a model is no longer considered merely busy."""
 STUCK_S = 120.0
 """A forward pass that takes longer is considered stuck."""
 
 
 class HealthTracked:
-    """A model client that remembers when the model last answered."""
+    """A model client that remembers when the model last answered, and how many images it has failed since then."""
 
     def __init__(self, client: ModelClient) -> None:
-        self._client, self.answered_at = client, -math.inf
+        self._client, self.answered_at, self.unanswered = client, -math.inf, 0
 
     async def predict(self, image_SSC: Pixels) -> Prediction:
-        """As :meth:`serve_app.pipeline.ModelClient.predict`; records the time of the answer."""
-        prediction = await self._client.predict(image_SSC)
-        self.answered_at = time.monotonic()
+        """As :meth:`serve_app.pipeline.ModelClient.predict`; records the answer, or that there was none."""
+        started = time.monotonic()
+        try:
+            prediction = await self._client.predict(image_SSC)
+        except Busy:  # the image was not even sent: under a load that the model can barely bear, most are not
+            raise
+        except asyncio.CancelledError:  # at the time limit of its request, or because the client disconnected early
+            self.unanswered += time.monotonic() - started > ANSWER_S
+            raise
+        except Exception:
+            self.unanswered += 1
+            raise
+        self.answered_at, self.unanswered = time.monotonic(), 0
         return prediction
 
     async def explain(self, image_SSC: Pixels, toward: str) -> Heat:
@@ -45,7 +57,9 @@ class HealthTracked:
 
 
 class Readiness:
-    """Probes the model if it has not answered for FRESH_S. Concurrent callers wait for the same probe.
+    """Probes the model if it has not answered for FRESH_S, or left MOST_UNANSWERED images in a row without an answer.
+
+    Concurrent callers wait for the same probe.
 
     Args:
         probe: asks for one prediction through ``client``, and warms up everything else that a request needs.
@@ -58,19 +72,22 @@ class Readiness:
 
     async def check(self) -> None:
         """Raises Unavailable if the model does not answer."""
-        if self._ready_once and time.monotonic() - self._client.answered_at < FRESH_S:
+        if self._is_trusted() and time.monotonic() - self._client.answered_at < FRESH_S:
             return
         if self._probing is None:
             self._probing = asyncio.create_task(self._run_probe())
             self._probing.add_done_callback(self._finish)
         await asyncio.shield(self._probing)
 
+    def _is_trusted(self) -> bool:
+        return self._ready_once and self._client.unanswered < MOST_UNANSWERED
+
     async def _run_probe(self) -> None:
         try:
             async with asyncio.timeout(ANSWER_S):
                 await self._probe()
-        except Busy:  # a busy model is ready, but only once it has answered at all
-            if not self._ready_once:
+        except Busy:  # a busy model is ready, but only while it answers
+            if not self._is_trusted():
                 raise
         except TimeoutError:
             raise Unavailable(f"the model did not answer within {ANSWER_S:g} s") from None

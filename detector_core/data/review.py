@@ -10,10 +10,12 @@ on several machines cannot overwrite each other. Each reviewer's latest decision
 A tag is accepted once one reviewer accepts it and nobody rejects it; if they contradict each other it is disputed.
 """
 
+import io
 import json
+import zipfile
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final
@@ -152,6 +154,38 @@ def delete(folder: str | Path, ids: Iterable[str], *, reviewer: str) -> list[str
             storage.delete_file(Path(folder, record.image))
         for path in Path(folder, feedback.ROUND_IMAGES).glob(f"{id_}.*"):
             storage.delete_file(path)
+    return complete
+
+
+def older_than(folder: str | Path, days: float) -> list[str]:
+    """The ids of the donations that were given more than ``days`` ago, the oldest first."""
+    until = (datetime.now(UTC) - timedelta(days=days)).isoformat(timespec="microseconds")
+    return [record.id for record in feedback.read(folder) if record.time < until]
+
+
+def export(folder: str | Path, ids: Iterable[str], path: str | Path) -> list[str]:
+    """Writes a ZIP file with the images of donations, and a ``tags.json`` of their records and decisions.
+
+    Returns:
+        The complete ids.
+
+    Raises:
+        BadData: an id is unknown or ambiguous, or an image was deleted meanwhile.
+    """
+    complete = find_ids(folder, ids)
+    records = {record.id: record for record in feedback.read(folder)}
+    tags = [Tag(record=records[id_], decisions=_decisions(folder, id_)) for id_ in complete]
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:  # images are compressed already
+        archive.writestr("tags.json", json.dumps([asdict(tag) for tag in tags], indent=1))
+        for name in dict.fromkeys(tag.record.image for tag in tags):
+            try:
+                archive.writestr(name, Path(folder, name).read_bytes())
+            except FileNotFoundError:
+                raise BadData(
+                    f"{Path(folder, name)} is gone: the tag was deleted, or its backup is incomplete"
+                ) from None
+    storage.write_bytes(path, buffer.getvalue())
     return complete
 
 

@@ -6,8 +6,9 @@
 #
 # When its dashboard starts, Ray writes what both need: scrape targets and panels. Our panels (docs/grafana/*.json) are
 # copied next to them, and our alert rules (alerts.yml) are added to the configuration of Prometheus, which shows them
-# under /alerts; it sends them to nobody, as no Alertmanager is configured. PROMETHEUS_PORT and GRAFANA_PORT choose other ports than 9090 and 3000; Ray must then be started
-# with RAY_PROMETHEUS_HOST and RAY_GRAFANA_HOST, or its own dashboard shows no charts. Both listen only on 127.0.0.1.
+# under /alerts. They are sent to the Alertmanager at ALERTMANAGER=HOST:PORT, without it to nobody. PROMETHEUS_PORT and
+# GRAFANA_PORT choose other ports than 9090 and 3000; Ray must then be started with RAY_PROMETHEUS_HOST and
+# RAY_GRAFANA_HOST, or its own dashboard shows no charts. Both listen only on 127.0.0.1.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 metrics=${1:-${RAY_TMPDIR:-/tmp}/ray/session_latest/metrics}
@@ -29,12 +30,18 @@ stop() {
 trap stop EXIT
 trap 'exit 0' INT TERM
 
-{ cat "$metrics/prometheus/prometheus.yml"; printf '\nrule_files: ["%s"]\n' "$here/alerts.yml"; } > "$kept/prometheus.yml"
+{
+    cat "$metrics/prometheus/prometheus.yml"
+    printf '\nrule_files: ["%s"]\n' "$here/alerts.yml"
+    [ -z "${ALERTMANAGER:-}" ] ||
+        printf 'alerting: {alertmanagers: [{static_configs: [{targets: ["%s"]}]}]}\n' "$ALERTMANAGER"
+} > "$kept/prometheus.yml"
 prometheus --config.file="$kept/prometheus.yml" --storage.tsdb.path="$kept/prometheus" \
     --web.listen-address="127.0.0.1:$prometheus_port" --log.level=warn &
 children+=($!)
 echo "Prometheus  http://127.0.0.1:$prometheus_port   (alerts: /alerts, what is scraped: /targets)"
 targets=$(dirname "$metrics")/prom_metrics_service_discovery.json
+echo "alerts go to ${ALERTMANAGER:-nobody: set ALERTMANAGER=HOST:PORT}"
 [ ! -f "$targets" ] || echo "it scrapes   $(grep -oE '[0-9a-fA-F.:]+:[0-9]+' "$targets" | sort -u | tr '\n' ' ')"
 
 home=$(for folder in "${GRAFANA_HOME:-}" /usr/share/grafana /opt/homebrew/share/grafana; do

@@ -129,7 +129,8 @@ def test_a_working_directory_that_is_too_large_is_refused(client: Client, tmp_pa
 def test_prometheus_scrapes_the_nodes_and_knows_the_alerts(client: Client) -> None:
     port = free_port()
     command = ["bash", str(ROOT / "docs/monitoring/start.sh"), str(client.head.folder / "ray/session_latest/metrics")]
-    env = {**os.environ, "PROMETHEUS_PORT": str(port), "GRAFANA_PORT": str(free_port())}
+    ports = {"PROMETHEUS_PORT": str(port), "GRAFANA_PORT": str(free_port())}
+    env = {**os.environ, **ports, "ALERTMANAGER": "127.0.0.1:9"}
     script = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     try:
         question = f"http://127.0.0.1:{port}/api/v1/query?query=ray_node_cpu_count"
@@ -143,6 +144,9 @@ def test_prometheus_scrapes_the_nodes_and_knows_the_alerts(client: Client) -> No
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/v1/rules") as answer:
             (group,) = json.load(answer)["data"]["groups"]
         assert "DetectorAnswersNobody" in [rule["name"] for rule in group["rules"]]
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/v1/alertmanagers") as answer:
+            (alertmanager,) = json.load(answer)["data"]["activeAlertmanagers"]
+        assert alertmanager["url"].startswith("http://127.0.0.1:9/")
     finally:
         script.terminate()
         script.communicate(timeout=30)

@@ -3,7 +3,9 @@
 import importlib
 import json
 import os
+import shutil
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -144,3 +146,22 @@ def test_a_job_says_in_one_line_that_the_store_is_down(
     assert out == ""
     assert err.splitlines()[-1].startswith(f"error: {TOP} does not answer at {url} (")
     assert "Traceback" not in err
+
+
+@pytest.mark.skipif(shutil.which("rclone") is None, reason="rclone is not installed (Debian: rclone)")
+def test_rclone_copies_a_bucket_and_sees_a_difference(images: str) -> None:
+    """As docs/operate.md backs a bucket up; the other commands of the page are run by tests/docs/test_backup.py."""
+    variables = {"TYPE": "s3", "PROVIDER": "Other", "ENV_AUTH": "true", "ENDPOINT": os.environ["AWS_ENDPOINT_URL"]}
+    env = os.environ | {f"RCLONE_CONFIG_STORE_{name}": value for name, value in variables.items()}
+    env.pop("AWS_CA_BUNDLE", None)  # with it, rclone refuses every S3 store
+    source, copy = images.replace("s3://", "store:"), f"store:{BUCKET}/backup"
+
+    def rclone(*words: str) -> int:
+        return subprocess.run(["rclone", *words, source, copy], env=env, capture_output=True).returncode
+
+    assert rclone("sync", "--checksum") == 0
+    assert rclone("check", "--download") == 0
+    store, path = storage.locate(f"{TOP}/backup")
+    first = next(file.path for file in store.get_file_info(fs.FileSelector(path, recursive=True)) if file.size)
+    storage.write_bytes(f"s3://{first}", b"another")
+    assert rclone("check", "--download") != 0

@@ -1,5 +1,7 @@
-"""jobs.review: list, sheet, decide, undo and delete; each wrong command is one line."""
+"""jobs.review: list, sheet, decide, undo, export and delete; each wrong command is one line."""
 
+import json
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +50,22 @@ def test_a_review_from_the_list_to_a_deletion(folder: Path, tmp_path: Path, run_
     assert run_job("review", "list", folder).result["ids"] == [right]
 
 
+def test_old_tags_are_exported_and_deleted(folder: Path, tmp_path: Path, run_job: Any) -> None:
+    old, new = feedback.read(folder)
+    path = folder / feedback.RECORDS / f"{old.id}.json"
+    given = (datetime.now(UTC) - timedelta(days=100)).isoformat(timespec="microseconds")
+    path.write_text(json.dumps({**json.loads(path.read_text()), "time": given}))
+    run_job("review", "accept", folder, old.id, "--reviewer", "anna")
+    exported = run_job("review", "export", folder, "--older-than", "99", "--out", tmp_path / "tags.zip")
+    assert (exported.result["ids"], exported.result["export"]) == ([old.id], str(tmp_path / "tags.zip"))
+    assert (tmp_path / "tags.zip").exists()
+    expire = ("review", "delete", folder, "--older-than", "99", "--reviewer", "retention")
+    assert run_job(*expire).result["ids"] == [old.id]
+    assert not (folder / old.image).exists()
+    assert run_job(*expire).result["ids"] == []
+    assert [record.id for record in feedback.read(folder)] == [new.id]
+
+
 def test_a_wrong_command_is_one_line(folder: Path, tmp_path: Path, run_job: Any) -> None:
     wrong = {
         ("list", tmp_path / "nowhere"): "is not a feedback folder",
@@ -55,9 +73,14 @@ def test_a_wrong_command_is_one_line(folder: Path, tmp_path: Path, run_job: Any)
         ("accept", folder): "accept needs the ID of a tag",
         ("accept", folder, "zz", "--reviewer", "anna"): "'zz' is not the id of a tag",
         ("accept", folder, "zz"): "the reviewer has no name",
-        ("sheet", folder): "sheet needs it",
+        ("sheet", folder): "which need it",
         ("list", folder, "--out", "x.html"): "--out FILE is for sheet",
         ("list", folder, "--models", "models"): "is for delete",
+        ("list", folder, "--older-than", "3"): "--older-than 3 is for export and delete",
+        ("delete", folder, "ab", "--older-than", "3"): "takes IDs or --older-than 3, not both",
+        ("delete", folder, "--older-than", "0", "--reviewer", "a"): "it must be a number of days above 0",
+        ("delete", folder, "--older-than", "3"): "the reviewer has no name",
+        ("export", folder, "ab"): "--out FILE is for sheet and export",
         ("sheet", folder, "--out", folder / "records"): "a folder is where a file should be",
     }
     for arguments, part in wrong.items():

@@ -3,6 +3,7 @@
 import asyncio
 
 import httpx
+import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
@@ -10,8 +11,10 @@ from detector_core.images.decode import Pixels
 from detector_core.registry.predictor import Prediction, Predictor
 from serve_app import health
 from serve_app.errors import Busy, Unavailable
-from serve_app.health import ForwardPassMonitor
+from serve_app.health import ForwardPassMonitor, HealthTracked, Readiness
 from tests.support.http_service import JPEG, PredictorClient, image_bytes, make_app, status_and_code
+
+PIXELS = np.zeros((32, 32, 3), np.uint8)
 
 
 class ScriptedClient(PredictorClient):
@@ -81,6 +84,51 @@ def test_a_model_that_hangs_is_not_ready(
     monkeypatch.setattr(health, "ANSWER_S", 0.1)
     model_client.seconds = 60
     assert status_and_code(client.get("/readyz")) == (503, "unavailable")
+
+
+@pytest.mark.parametrize("way", ["error", "time limit"])
+def test_a_full_queue_is_no_excuse_once_four_images_in_a_row_had_no_answer(
+    model_client: ScriptedClient, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    tracked = HealthTracked(model_client)
+    readiness = Readiness(tracked, lambda: tracked.predict(PIXELS))
+
+    async def fail_one() -> None:
+        model_client.error, model_client.seconds = (RuntimeError("CUDA"), 0) if way == "error" else (None, 60)
+        with pytest.raises((RuntimeError, TimeoutError)):
+            async with asyncio.timeout(0.05):
+                await tracked.predict(PIXELS)
+        model_client.error, model_client.seconds = Busy(), 0
+
+    async def play() -> None:
+        await readiness.check()
+        monkeypatch.setattr(health, "ANSWER_S", 0.01)
+        for _ in range(3):
+            await fail_one()
+            await readiness.check()
+        await fail_one()
+        monkeypatch.setattr(health, "ANSWER_S", 5)
+        with pytest.raises(Busy):
+            await readiness.check()
+        model_client.error = None
+        await readiness.check()
+
+    asyncio.run(play())
+
+
+def test_clients_that_leave_early_do_not_make_a_model_look_broken(
+    model_client: ScriptedClient,
+) -> None:
+    tracked = HealthTracked(model_client)
+
+    async def leave_early() -> None:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.01):
+                await tracked.predict(PIXELS)
+
+    model_client.seconds = 60
+    asyncio.run(leave_early())
+    assert tracked.unanswered == 0
 
 
 @pytest.mark.parametrize("error", [None, Unavailable("restarting")])

@@ -10,6 +10,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from reliability.alerts.causes import CAUSES
+from reliability.alerts.monitoring import shortened_rules
+
 ROOT = Path(__file__).parents[2]
 MONITORING = ROOT / "docs" / "monitoring"
 RULE_TESTS = sorted(MONITORING.glob("alerts*.test.yml"))
@@ -38,6 +41,25 @@ def test_every_alert_uses_exported_metrics_and_fires_in_a_test_of_the_rules() ->
         assert metrics_in([rule["expr"]])
         name, severity = rule["alert"], rule["labels"]["severity"]
         assert re.search(rf"{name}.{{0,40}}firing.{{0,20}}{severity}", expected), name
+
+
+def test_the_runbook_has_every_alert_with_its_severity() -> None:
+    rules = yaml.safe_load((MONITORING / "alerts.yml").read_text())["groups"][0]["rules"]
+    runbook = (ROOT / "docs" / "operate.md").read_text().partition("### Runbook")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| `(\w+)` \| (\w+) \| [^|]+ \| [^|]+ \| [^|]+ \|$", runbook, flags=re.MULTILINE)
+    assert sorted(rows) == sorted((rule["alert"], rule["labels"]["severity"]) for rule in rules)
+    assert {cause.alert for cause in CAUSES} == {rule["alert"] for rule in rules}
+    assert shortened_rules()
+
+
+@pytest.mark.skipif(shutil.which("amtool") is None, reason="amtool is not installed (Debian: prometheus-alertmanager)")
+@pytest.mark.parametrize(("severity", "receiver"), [("page", "pager"), ("ticket", "tickets")])
+def test_alertmanager_accepts_its_configuration_and_sends_each_severity_elsewhere(severity: str, receiver: str) -> None:
+    config = f"--config.file={MONITORING / 'alertmanager.yml'}"
+    routed = subprocess.run(
+        ["amtool", "config", "routes", "test", config, f"severity={severity}"], capture_output=True, text=True
+    )
+    assert (routed.returncode, routed.stdout.split()) == (0, [receiver]), routed.stderr
 
 
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed (Debian: prometheus)")

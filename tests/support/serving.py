@@ -92,8 +92,13 @@ def with_descendants(pids: Iterable[int]) -> list[int]:
     return family
 
 
-def start(models: Path, home: Path, log: Path, *more: str) -> Service:
-    """Starts the service and waits until it prints that it is ready, or ends."""
+def start(models: Path, home: Path, log: Path, *more: str, **variables: str) -> Service:
+    """Starts the service and waits until it prints that it is ready, or ends.
+
+    Args:
+        more: further words of its command line.
+        variables: further variables of its environment, which has none of Ray otherwise.
+    """
     port, mark = free_port(), uuid.uuid4().hex
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     with log.open("w") as stderr:
@@ -102,7 +107,7 @@ def start(models: Path, home: Path, log: Path, *more: str) -> Service:
             stdout=subprocess.PIPE,
             stderr=stderr,
             text=True,
-            env={**environment, MARK: mark, "HOME": str(home)},
+            env={**environment, MARK: mark, "HOME": str(home), **variables},
         )
     output, limit = "", threading.Timer(START_S, process.kill)
     limit.start()
@@ -127,12 +132,12 @@ def stop(service: Service) -> None:
 
 
 @contextlib.contextmanager
-def running(models: Path, home: Path, log: Path, *more: str) -> Iterator[Service]:
+def running(models: Path, home: Path, log: Path, *more: str, **variables: str) -> Iterator[Service]:
     """The service for the duration of a ``with`` block; started a second time if the machine was too busy."""
-    service = start(models, home, log, *more)
+    service = start(models, home, log, *more, **variables)
     if "too busy" in log.read_text():
         stop(service)
-        service = start(models, home, log, *more)
+        service = start(models, home, log, *more, **variables)
     try:
         assert "Ctrl-C" in service.output, log.read_text()
         yield service

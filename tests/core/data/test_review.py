@@ -2,6 +2,8 @@
 
 import json
 import threading
+import zipfile
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -133,3 +135,25 @@ def test_a_folder_that_does_not_exist_and_a_damaged_decision_are_named(tmp_path:
     path.unlink()
     path.symlink_to(tmp_path / "nowhere")  # deleted by another process after it was listed
     assert states(tmp_path) == {id_: "waiting"}
+
+
+def test_an_export_has_the_records_images_and_decisions_and_age_selects_tags(tmp_path: Path) -> None:
+    folder = tmp_path / "feedback"
+    old, new = give(folder, 0, "real"), give(folder, 1)
+    path = folder / feedback.RECORDS / f"{old}.json"
+    given = (datetime.now(UTC) - timedelta(days=100)).isoformat(timespec="microseconds")
+    path.write_text(json.dumps({**json.loads(path.read_text()), "time": given}))
+    assert (review.older_than(folder, 99), review.older_than(folder, 101)) == ([old], [])
+    review.decide(folder, [old], "accept", reviewer="anna")
+    assert review.export(folder, [old[:9]], tmp_path / "tags.zip") == [old]
+    with zipfile.ZipFile(tmp_path / "tags.zip") as archive:
+        (tag,) = json.loads(archive.read("tags.json"))
+        image = tag["record"]["image"]
+        assert sorted(archive.namelist()) == [image, "tags.json"]
+        assert archive.read(image) == (folder / image).read_bytes()
+    assert (tag["record"]["time"], tag["decisions"][0]["reviewer"]) == (given, "anna")
+    (record,) = (record for record in feedback.read(folder) if record.id == new)
+    (folder / record.image).unlink()
+    with pytest.raises(BadData, match="is gone: the tag was deleted"):
+        review.export(folder, [new], tmp_path / "lost.zip")
+    assert not (tmp_path / "lost.zip").exists()
