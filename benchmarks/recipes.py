@@ -28,6 +28,7 @@ from typing import Any
 import safetensors.torch
 
 from benchmarks import machine
+from detector_core.data import manifest, seen
 from detector_core.networks import artifacts
 from detector_core.networks.variants import RECIPES
 from detector_core.registry import model_card, runtime_files, starter, versions
@@ -126,7 +127,8 @@ def write_starter(run: str, data: str, folder: Path) -> None:
         copy, models = Path(scratch) / "model", Path(scratch) / "models"
         weights = {name: value.half() for name, value in safetensors.torch.load_file(model / artifacts.WEIGHTS).items()}
         artifact = dataclasses.replace(artifacts.read(model), run=starter.NAME)
-        artifacts.save(copy, weights, artifact)
+        seen_file = {seen.SEEN: seen.record(manifest.load(data).frame)}
+        artifacts.save(copy, weights, artifact, seen_file)
         job("evaluate", str(copy), "--data", data, "--robustness")
         job("promote", str(copy), "--to", str(models), "--data", data)
         promoted = versions.live(models)

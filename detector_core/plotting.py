@@ -41,6 +41,11 @@ def svg(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
+def files(name: str, figure: Figure, dpi: int = DPI) -> dict[str, bytes]:
+    """The figure as ``NAME.png``, for screens, and ``NAME.svg``, for print, by name."""
+    return {f"{name}.png": png(figure, dpi), f"{name}.svg": svg(figure)}
+
+
 def draw_learning_curves(axes: Axes, history: list[dict[str, Any]], *, title: str, kept_epoch: int) -> None:
     """Draws loss and accuracy of both splits over the epochs and marks the epoch whose weights were kept.
 

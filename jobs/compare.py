@@ -143,7 +143,7 @@ def compare_on_sets(
     for name, data in zip(names, sets, strict=True):
         runs = []
         for candidate in candidates:
-            report, scores = _scores(candidate, data, SPLIT, scoring_workers)
+            report, scores = report_and_scores(candidate, data, SPLIT, scoring_workers)
             limit, reason = limits[candidate.folder]
             runs.append(
                 ScoredRun(
@@ -197,7 +197,7 @@ def candidate_of(run: str, data: Manifest) -> Candidate:
     return _candidate(run, [data])
 
 
-def _scores(
+def report_and_scores(
     candidate: Candidate, data: Manifest, split: str, scoring_workers: ScoringWorkers
 ) -> tuple[dict[str, Any], pd.DataFrame]:
     """The report and the scores of a run on a split, evaluated if that was not done with its present thresholds."""
@@ -231,7 +231,7 @@ def _matched_limit(
         rows = candidate.own.split(CALIBRATION_SPLIT)
     except BadManifest as error:
         return None, str(error)
-    _, scores = _scores(candidate, candidate.own, CALIBRATION_SPLIT, scoring_workers)
+    _, scores = report_and_scores(candidate, candidate.own, CALIBRATION_SPLIT, scoring_workers)
     seen = without_sources(rows, candidate.artifact.data.get("left_out", ()))
     scores = scores[scores["path"].isin(seen["path"])]
     return limit_at(scores["logit"][~labels.is_fake(scores["label"])].to_numpy(), share)

@@ -17,7 +17,7 @@ After an interruption, run the same command again to continue: finished runs and
 RUNS/NAME-VARIANT-SEED is the folder of a run, evaluated as by jobs.evaluate. RUNS/NAME receives comparison.html
 (the comparison of jobs.compare, with intervals and paired tests; Tables III, IV and V next to the paper's figures, with
 its misprints marked; McNemar's tests between the variants at their own thresholds; cost; it opens offline),
-comparison.json, table5.csv and curves.png (like the paper's Figs. 5-7).
+comparison.json, table5.csv and curves.png and .svg (like the paper's Figs. 5-7).
 
 A variant wins as in jobs.compare: by a significantly higher ROC AUC. The paper's rule, the fewest fakes passed (on a
 tie, the higher accuracy), has a row of its own: each variant stands at its own threshold, so by this rule a model that
@@ -55,10 +55,10 @@ from jobs.common.scoring_workers import ScoringWorkers
 from jobs.compare import candidate_of, compare_on_sets
 from jobs.evaluate import evaluate_model
 from jobs.run import resource_flags, spec_flags
-from jobs.run.request import model_folder, read_run_json
-from jobs.train import finished_result, train
+from jobs.run.request import model_folder
+from jobs.train import is_trained, train
 
-COMPARISON, PAGE, TABLE, CURVES = "comparison.json", "comparison.html", "table5.csv", "curves.png"
+COMPARISON, PAGE, TABLE = "comparison.json", "comparison.html", "table5.csv"
 SPLIT = "test"
 NETWORKS = tuple(dict.fromkeys(variant.removesuffix(CUTOUT_SUFFIX) for variant in VARIANTS))
 
@@ -117,7 +117,7 @@ def job(arguments: argparse.Namespace) -> dict[str, Any]:
     runs = specs(arguments)
     resource_flags.check(arguments, list(runs.values()), data)
     root = storage.absolute(arguments.storage)
-    todo = {name: spec for name, spec in runs.items() if not _is_trained(storage.join(root, name), spec, data)}
+    todo = {name: spec for name, spec in runs.items() if not is_trained(storage.join(root, name), spec, data)}
     cli.say(f"{len(runs)} runs, {len(todo)} to train: {', '.join(todo) or 'none'}; checking the initial weights")
     for model in dict.fromkeys(spec.model for spec in todo.values()):
         factory.build(model)  # missing initial weights are reported now, not after the first variant
@@ -179,11 +179,6 @@ def _init_of(items: list[str]) -> dict[str, str]:
     return init_of
 
 
-def _is_trained(folder: str, spec: RunSpec, data: Manifest) -> bool:
-    """Whether a run has finished. Raises OperationRefused if it was started with different settings."""
-    return read_run_json(folder) is not None and finished_result(folder, spec, data, resume=True) is not None
-
-
 def _evaluate(run: str, data: Manifest, scoring_workers: ScoringWorkers, *, robustness: bool) -> None:
     """Evaluates the model of a run, unless that has been done."""
     report = _report(run)
@@ -234,9 +229,9 @@ def write_comparison(
     result = comparison.compare(runs) | {"models": models, "matched": matched}
     curves = comparison_html.draw_learning_curves(runs)
     files = {
-        CURVES: curves,
+        **curves,
         TABLE: comparison.table_5(result["means"]).to_csv(index=False).encode(),
-        PAGE: comparison_html.render_page(result, runs, {CURVES: curves}).encode(),
+        PAGE: comparison_html.render_page(result, runs, curves).encode(),
         COMPARISON: json.dumps(result, indent=2, allow_nan=False).encode(),
     }
     for name, content in files.items():

@@ -12,9 +12,9 @@ timm:NAME-cutout) for any network of timm; or "all" for the paper's six, as many
 global batch size does not depend on the number of workers.
 
 The run's folder, RUNS/NAME (with all, RUNS/NAME-VARIANT for each), receives model/ (the weights of the epoch with the
-lowest validation loss), metrics.csv, curves.png, samples.png (what the network sees) and tensorboard/. A lost worker is
-replaced automatically. Ctrl-C finishes the current step and writes a checkpoint. To continue after that, or after a
-crash of this job or of the machine, run the same command with --name NAME --resume.
+lowest validation loss), metrics.csv, curves.png and .svg, samples.png (what the network sees) and tensorboard/. A lost
+worker is replaced automatically. Ctrl-C finishes the current step and writes a checkpoint. To continue after that, or
+after a crash of this job or of the machine, run the same command with --name NAME --resume.
 
 The last line on stdout is one JSON object: run, model, variant, epochs, best_epoch, val_loss, val_auc, ...
 """
@@ -148,6 +148,11 @@ def finished_result(folder: str, spec: RunSpec, data: manifest.Manifest, *, resu
     return summary(folder, artifact)
 
 
+def is_trained(folder: str, spec: RunSpec, data: manifest.Manifest) -> bool:
+    """Whether a run has finished. Raises OperationRefused if it was started with different settings."""
+    return read_run_json(folder) is not None and finished_result(folder, spec, data, resume=True) is not None
+
+
 def _listed(names: Iterable[str]) -> str:
     return ", ".join(names) or "nothing"
 
@@ -237,7 +242,9 @@ def _stopped_by_signal(board: Any) -> Iterator[None]:
 def _progress_board(requests: list[RunRequest], data: manifest.Manifest) -> Iterator[Any]:
     """A board whose messages are shown and logged for the duration of the ``with`` block."""
     logs = {
-        request.name: RunLog(request.folder, RunSpec.from_dict(request.spec), data, request.track)
+        request.name: RunLog(
+            request.folder, RunSpec.from_dict(request.spec), data.without(request.leave_out), request.track
+        )
         for request in requests
     }
     board = ProgressBoard.options(**driver_node_options()).remote()  # type: ignore[attr-defined]

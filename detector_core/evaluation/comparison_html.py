@@ -32,8 +32,8 @@ _MATCHED = (
 _COUNTS = ("reals_passed", "fakes_passed", "reals_flagged", "fakes_caught")
 
 
-def draw_learning_curves(runs: list[EvaluatedRun]) -> bytes:
-    """A PNG file: loss and accuracy of each run over its epochs, as in the paper's Figs. 5-7."""
+def draw_learning_curves(runs: list[EvaluatedRun]) -> dict[str, bytes]:
+    """PNG and SVG files by name: loss and accuracy of each run over its epochs, as in the paper's Figs. 5-7."""
     rows = math.ceil(len(runs) / COLUMNS)
     figure = plotting.new_figure(5 * COLUMNS, 3.4 * rows)
     axes = list(figure.subplots(rows, COLUMNS, squeeze=False).flat)
@@ -45,14 +45,14 @@ def draw_learning_curves(runs: list[EvaluatedRun]) -> bytes:
     labels = [label for _, label in plotting.LEARNING_CURVES.values()]
     lines = axes[0].get_lines()[: len(labels)]
     figure.legend(lines, labels, loc="outside lower center", ncols=len(labels))
-    return plotting.png(figure, DPI)
+    return plotting.files("curves", figure, DPI)
 
 
-def render_page(comparison: dict[str, Any], runs: list[EvaluatedRun], images: dict[str, bytes]) -> str:
+def render_page(comparison: dict[str, Any], runs: list[EvaluatedRun], files: dict[str, bytes]) -> str:
     """The whole comparison as one HTML page.
 
     Args:
-        images: PNG files by name, embedded in the page.
+        files: images by name; the PNG files are embedded in the page.
     """
     name = runs[0].report["data"]["name"]
     title = f"The paper's comparison on {name}"
@@ -89,7 +89,7 @@ def render_page(comparison: dict[str, Any], runs: list[EvaluatedRun], images: di
         "<h2>Cost</h2>",
         _table(_cost(comparison["rows"])),
         "<h2>Learning curves</h2>",
-        *(image(name, png, width="100%") for name, png in images.items()),
+        *(image(name, png, width="100%") for name, png in files.items() if name.endswith(".png")),
     ]
     return page(title, parts)
 

@@ -24,7 +24,7 @@ def draw_plots(report: dict[str, Any]) -> dict[str, bytes]:
             axes = figure.add_subplot()
             draw(axes, report)
             axes.grid(alpha=0.3)
-            files |= {f"{name}.png": plotting.png(figure, DPI), f"{name}.svg": plotting.svg(figure)}
+            files |= plotting.files(name, figure, DPI)
     return files
 
 

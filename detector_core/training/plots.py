@@ -19,14 +19,14 @@ SHEET_COLUMNS, SHEET_ROWS, SHEET_GAP = 8, 5, 4
 _MARKERS = {COMPLETED: ("o", "tab:blue"), STOPPED: ("x", "tab:gray"), FAILED: ("v", "tab:red")}
 
 
-def learning_curves(history: list[dict[str, Any]], title: str) -> bytes:
-    """A PNG of loss and accuracy of both splits over the epochs of one run."""
+def learning_curves(history: list[dict[str, Any]], title: str) -> dict[str, bytes]:
+    """PNG and SVG files by name: loss and accuracy of both splits over the epochs of one run."""
     figure = plotting.new_figure(8, 4.5)
     axes = figure.add_subplot()
     kept = min(history, key=lambda row: row["val_loss"])
     plotting.draw_learning_curves(axes, history, title=title, kept_epoch=kept["epoch"])
     axes.legend()
-    return plotting.png(figure)
+    return plotting.files("curves", figure)
 
 
 def contact_sheet(data: Manifest, spec: RunSpec) -> bytes:

@@ -53,7 +53,8 @@ class RunLog:
         self.written = len(history)
         csv = pd.DataFrame(history).to_csv(index=False)
         storage.write_bytes(storage.join(self.folder, "metrics.csv"), csv.encode())
-        storage.write_bytes(storage.join(self.folder, "curves.png"), plots.learning_curves(history, self.title))
+        for name, content in plots.learning_curves(history, self.title).items():
+            storage.write_bytes(storage.join(self.folder, name), content)
 
     def add_lost_epochs(self) -> None:
         """Adds the epochs of a finished run whose messages were lost with a process of Ray; its model has them all."""

@@ -82,7 +82,9 @@ def test_every_job_works_on_an_object_store(
     assert (trained["run"], trained["epochs"], trained["steps"]) == (RUN, 4, 16)
     assert lines(f"{RUN}/metrics.csv") == 1 + 4
     assert not [name for name in storage.names(RUN) if name.startswith("checkpoint_2")]
-    assert {"model", "run.json", "metrics.csv", "curves.png", "samples.png", "tensorboard"} <= set(storage.names(RUN))
+    assert {"model", "run.json", "metrics.csv", "curves.png", "curves.svg", "samples.png", "tensorboard"} <= set(
+        storage.names(RUN)
+    )
 
     evaluated = job("evaluate", RUN, "--data", made["dataset"], "--workers", "1")
     assert evaluated["report"] == f"{RUN}/model/evaluation/test/report.json"

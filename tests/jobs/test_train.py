@@ -1,6 +1,5 @@
 """The training job on a real Ray: the files it writes, and the faults it survives."""
 
-import json
 import os
 import re
 import shutil
@@ -12,7 +11,7 @@ import pytest
 import torch
 
 from detector_core.config import RunSpec
-from detector_core.data import manifest, seen
+from detector_core.data import manifest
 from detector_core.images.preprocess import to_input
 from detector_core.networks import artifacts
 from detector_core.training import checkpoint
@@ -30,7 +29,7 @@ from tests.support.training import (
     wait_for_epochs,
 )
 
-FILES = {"model", "run.json", "metrics.csv", "curves.png", "samples.png", "tensorboard"}
+FILES = {"model", "run.json", "metrics.csv", "curves.png", "curves.svg", "samples.png", "tensorboard"}
 
 
 @pytest.fixture(scope="module")
@@ -73,45 +72,6 @@ def test_a_finished_run_has_a_model_that_loads(
     other = run_job("train", *command, "--resume", "--seed", "4")
     assert other.code == 1
     assert "was started with different settings (seed was 0, now 4)" in other.last_message
-
-
-@pytest.mark.usefixtures("shared_ray")
-def test_a_source_is_left_out_of_training_and_reported_apart(
-    spec_file: Path, writable_dataset: Path, tmp_path: Path, run_job: Any
-) -> None:
-    data = manifest.load(str(writable_dataset))
-    sources = [f"{label}s-{number % 2}" for number, label in enumerate(data.frame["label"])]
-    described = {"root": data.root, "name": data.name, "generated": True}
-    manifest.save(str(writable_dataset), data.frame.assign(source=sources), **described, audit={})
-
-    command = arguments(spec_file, writable_dataset, tmp_path, "without", "--epochs", "1")
-    unknown = run_job("train", *command, "--leave-out", "gan")
-    assert unknown.last_message == (
-        "error: --leave-out gan: the sources of tiny are fakes-0, fakes-1, reals-0, reals-1"
-    )
-    emptied = run_job("train", *command, "--leave-out", "fakes-0", "--leave-out", "fakes-1")
-    assert emptied.last_message == "error: --leave-out fakes-0, fakes-1: no fake image is left in the train split"
-    trained = run_job("train", *command, "--leave-out", "fakes-1")
-    assert trained.code == 0, trained.messages
-    artifact = artifacts.read(tmp_path / "without" / "model")
-    assert artifact.data["left_out"] == ["fakes-1"]
-    assert artifact.data["counts"]["train"] == {"real": 8, "fake": 4}
-    known = seen.read(str(tmp_path / "without" / "model"))
-    assert known is not None
-    assert known["use"].value_counts().to_dict() == {
-        split: sum(n.values()) for split, n in artifact.data["counts"].items() if split != "test"
-    }
-    resumed = run_job("train", *command, "--resume")
-    assert "--leave-out was fakes-1, now nothing" in resumed.last_message
-
-    evaluated = run_job("evaluate", tmp_path / "without", "--data", writable_dataset, "--workers", 1)
-    assert evaluated.code == 0, evaluated.messages
-    report = json.loads(Path(evaluated.result["report"]).read_text())
-    assert report["images"] == {"real": 4, "fake": 2}
-    assert report["calibration"]["chosen_on"]["n"] == 6
-    apart = next(row for row in report["sources"]["rows"] if row["left_out"])
-    assert (apart["source"], apart["images"]) == ("fakes-1", {"real": 0, "fake": 2})
-    assert "fakes-1, left out of training" in evaluated.messages
 
 
 def test_a_killed_worker_and_a_killed_driver_do_not_change_the_result(

@@ -29,4 +29,5 @@ def scores_of(real: list[float], fake: list[float]) -> pd.DataFrame:
 
 def of_sources(**sources: tuple[list[float], list[float]]) -> pd.DataFrame:
     """A table of scores from the logits of reals and fakes, by source."""
-    return pd.concat([scores_of(*scores).assign(source=name) for name, scores in sources.items()], ignore_index=True)
+    tables = [scores_of(*scores).assign(source=name) for name, scores in sources.items()]
+    return pd.concat(tables, ignore_index=True).assign(path=lambda table: table["source"] + "/" + table["path"])

@@ -135,9 +135,7 @@ class Links(HTMLParser):
 
 
 def test_the_page_marks_every_misprint_and_needs_no_network(paper: list[EvaluatedRun]) -> None:
-    page = Links(
-        comparison_html.render_page(compare(paper), paper, {"curves.png": comparison_html.draw_learning_curves(paper)})
-    )
+    page = Links(comparison_html.render_page(compare(paper), paper, comparison_html.draw_learning_curves(paper)))
     assert len(page.loads) == 2
     assert all(load.startswith("data:") for load in page.loads)
     for row in comparison.PAPER["misprints"]:
@@ -161,7 +159,9 @@ def test_settings_that_differ_from_the_paper_come_first(paper: list[EvaluatedRun
 
 @pytest.mark.parametrize("runs", [1, 2, 3])
 def test_a_cell_without_a_run_is_blank(paper: list[EvaluatedRun], runs: int) -> None:
-    pixels = np.asarray(Image.open(io.BytesIO(comparison_html.draw_learning_curves(paper[:runs]))).convert("L"))
+    pixels = np.asarray(
+        Image.open(io.BytesIO(comparison_html.draw_learning_curves(paper[:runs])["curves.png"])).convert("L")
+    )
     upper = pixels[: pixels.shape[0] * 3 // 4]  # the legend is below
     middles = [np.array_split(third, 3, axis=1)[1] for third in np.array_split(upper, 3, axis=1)]
     assert [bool((middle < 255).any()) for middle in middles] == [number < runs for number in range(3)]

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from detector_core import storage
+from detector_core.data import seen
 from detector_core.errors import BrokenArtifact
 from detector_core.evaluation.calibration import load as load_calibration
 from detector_core.evaluation.robustness import CHANGES, UNCHANGED
@@ -36,7 +37,7 @@ def test_it_is_small_and_shows_nobody() -> None:
     paths = [path for path in FOLDER.rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in paths) < MOST_BYTES
     assert {path.name for path in paths} == {
-        *("artifact.json", "calibration.json", "model.safetensors", "parity_gate.json", "report.json"),
+        *("artifact.json", "calibration.json", "model.safetensors", "parity_gate.json", "report.json", "seen.parquet"),
         *("MODEL_CARD.md", "curves.png"),  # the only image: loss and accuracy over the epochs
     }
     assert "/" not in json.loads((FOLDER / "evaluation" / "test" / "report.json").read_text())["model"]["folder"]
@@ -49,6 +50,11 @@ def test_it_is_a_complete_model_with_thresholds_and_a_test_report() -> None:
     (report,) = versions.read_test_reports(FOLDER).values()
     assert report["ranking"]["auc"]["value"] > 0.98
     assert {row["change"] for row in report["robustness"]} == {UNCHANGED, *CHANGES}
+    known = seen.read(str(FOLDER))
+    assert known is not None
+    assert known["use"].value_counts().to_dict() == {
+        split: sum(artifact.data["counts"][split].values()) for split in ("train", "valid")
+    }
 
 
 def test_it_is_promoted_where_nothing_was(models: Path) -> None:

@@ -38,7 +38,7 @@ def figures(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
     """The figures that are turned into PNG files during the test."""
     drawn: list[Figure] = []
     original = plotting.png
-    monkeypatch.setattr(plotting, "png", lambda figure: drawn.append(figure) or original(figure))
+    monkeypatch.setattr(plotting, "png", lambda figure, *dpi: drawn.append(figure) or original(figure, *dpi))
     return drawn
 
 
@@ -48,7 +48,7 @@ def test_learning_curves_show_both_splits_and_mark_the_kept_epoch(figures: list[
     history: list[dict[str, Any]] = [
         {"epoch": number + 1, **dict(zip(columns, row, strict=True))} for number, row in enumerate(values)
     ]
-    with Image.open(io.BytesIO(plots.learning_curves(history, "tiny on faces"))) as image:
+    with Image.open(io.BytesIO(plots.learning_curves(history, "tiny on faces")["curves.png"])) as image:
         assert (image.format, image.size) == ("PNG", (960, 540))
     (axes,) = figures[0].axes
     *curves, kept = axes.get_lines()
