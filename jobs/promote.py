@@ -2,6 +2,8 @@
 
   python -m jobs.promote runs/resnet68-cutout-20260101-120000 --to models
   python -m jobs.promote downloads/model --to models --data data/faces --precision int8
+  python -m jobs.promote runs/second --to models --canary 0.1
+  python -m jobs.promote --canary-finish --to models
   python -m jobs.promote --list --to models
   python -m jobs.promote --rollback --to models
   python -m jobs.promote --prune 3 --to models
@@ -23,8 +25,16 @@ VERSION/MODEL_CARD.md describes the model and its error rates.
 
 A running service switches to the new live version within seconds, without a restart.
 
+--canary SHARE does not make the model live. It becomes the candidate: a running service answers about that share of
+the images with it, always the same ones, scores them with the live version too, and compares the verdicts. If they
+differ on more than --max-disagreement of the images (the 95% interval lies above it, with at least 30 images), or a
+replica cannot load the candidate, the live version answers everything again by itself. --list shows how it does; once
+it "agrees" (the whole interval lies below), --canary-finish makes it live. --canary-stop ends it, or clears the note of
+one that failed. A promotion or a rollback ends it, too.
+
 The last line on stdout is one JSON object: live, version, previous (what was live before this call, or null),
-precision; with --list live and versions, newest promotion first; with --prune live, versions and removed.
+precision; with --list, --canary and --canary-stop live, versions, newest promotion first, and canary (the latest one
+and what it has compared, or null); with --prune also removed.
 """
 
 import argparse
@@ -37,7 +47,8 @@ from tqdm import tqdm
 from detector_core import storage
 from detector_core.data import manifest
 from detector_core.errors import BadConfig
-from detector_core.registry import versions
+from detector_core.registry import canaries, versions
+from detector_core.registry.canary import MAX_DISAGREEMENT
 from detector_core.registry.engines import PRECISIONS
 from detector_core.registry.predictor import describe
 from jobs.common import cli
@@ -58,7 +69,21 @@ def main(argv: list[str] | None = None) -> NoReturn:
         action="store_true",
         help="promote even a model worse than the live one, or a precision that does not pass",
     )
+    parser.add_argument(
+        "--canary",
+        type=float,
+        metavar="SHARE",
+        help="do not make the model live: let it answer about this share of the images, at most 0.5, as a candidate",
+    )
+    parser.add_argument(
+        "--max-disagreement",
+        type=float,
+        metavar="FRACTION",
+        help=f"with --canary: most images on which its verdicts may differ from the live ones [{MAX_DISAGREEMENT}]",
+    )
     instead = parser.add_mutually_exclusive_group()
+    instead.add_argument("--canary-finish", action="store_true", help="make the candidate live if it agrees")
+    instead.add_argument("--canary-stop", action="store_true", help="end the canary; the live version stays")
     instead.add_argument("--rollback", action="store_true", help="return to the version that was live before")
     instead.add_argument("--list", action="store_true", help="list the versions and change nothing")
     instead.add_argument(
@@ -68,37 +93,91 @@ def main(argv: list[str] | None = None) -> NoReturn:
 
 
 def job(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Lists versions, rolls back, prunes or promotes."""
-    without_model = arguments.rollback or arguments.list or arguments.prune is not None
-    if bool(arguments.model) == without_model:
-        raise BadConfig("give a RUN_OR_MODEL to promote, or one of --rollback, --list and --prune without it")
+    """Does what the flags say."""
     models = storage.absolute(arguments.to)
+    _check(arguments)
     previous = next(iter(versions.history(models)), None)
     if arguments.prune is not None:
-        removed = versions.prune(models, arguments.prune)
+        removed = _prune(models, arguments.prune)
         cli.say(f"removed from {models}: {', '.join(removed) or 'nothing'}")
         return {**_listed(models, previous), "removed": removed}
     if arguments.list:
-        listed = _listed(models, previous)
-        for version in listed["versions"]:
-            cli.say(f"{'live' if version == previous else '':6}{version}")
-        return listed
+        return _list(models, previous)
+    if arguments.canary_stop:
+        stopped = canaries.stop(models)
+        cli.say(f"no canary runs in {models}; {stopped.candidate}: {stopped.outcome} ({stopped.reason})")
+        return _listed(models, previous)
+    if arguments.canary is not None:
+        return _start_canary(arguments, models)
     if arguments.rollback:
         version = versions.rollback(models)
+    elif arguments.canary_finish:
+        version = canaries.finish(models, force=arguments.force).canary.candidate
     else:
-        version = _promote(arguments, models)
+        version = _stage(arguments, models)
+        versions.make_live(models, version)
         if previous not in (None, version):
             _compare_with_previous(models, version, str(previous))
+    canaries.settle(models)  # a canary that was compared with the previous version ends
     precision = describe(versions.live(models)).precision
     cli.say(f"live in {models}: {version} in {precision} (before: {previous or 'none'})")
     return {"live": versions.live_location(models), "version": version, "previous": previous, "precision": precision}
 
 
+def _check(arguments: argparse.Namespace) -> None:
+    """Checks the flags against each other. Raises BadConfig."""
+    without_model = arguments.prune is not None or any(
+        (arguments.rollback, arguments.list, arguments.canary_finish, arguments.canary_stop)
+    )
+    if bool(arguments.model) == without_model:
+        raise BadConfig(
+            "give a RUN_OR_MODEL to promote, or one of --rollback, --list, --prune, --canary-finish and --canary-stop "
+            "without it"
+        )
+    if arguments.canary is not None and without_model:
+        raise BadConfig("--canary needs the RUN_OR_MODEL that is to answer about a share of the images")
+    if arguments.max_disagreement is not None and arguments.canary is None:
+        raise BadConfig("--max-disagreement belongs to --canary SHARE")
+
+
+def _prune(models: str, keep: int) -> list[str]:
+    status = canaries.settle(models)
+    running = [status.canary.candidate] if status and not status.canary.outcome else []
+    return versions.prune(models, keep, spared=running)
+
+
+def _list(models: str, live: str | None) -> dict[str, Any]:
+    listed, status = _listed(models, live), canaries.settle(models)
+    for version in listed["versions"]:
+        cli.say(f"{'live' if version == live else '':6}{version}")
+    if status:
+        canary = status.canary
+        cli.say(f"canary of {canary.candidate} on {canary.share:g} of the images: {status.state}; {status}")
+    return listed
+
+
 def _listed(models: str, live: str | None) -> dict[str, Any]:
-    return {"live": live and storage.join(models, live), "versions": versions.list_versions(models)}
+    status = canaries.settle(models)
+    return {
+        "live": live and storage.join(models, live),
+        "versions": versions.list_versions(models),
+        "canary": status.to_dict() if status else None,
+    }
 
 
-def _promote(arguments: argparse.Namespace, models: str) -> str:
+def _start_canary(arguments: argparse.Namespace, models: str) -> dict[str, Any]:
+    limit = MAX_DISAGREEMENT if arguments.max_disagreement is None else arguments.max_disagreement
+    canaries.check(models, arguments.canary, limit)
+    candidate = _stage(arguments, models)
+    canary = canaries.start(models, candidate, share=arguments.canary, max_disagreement=limit)
+    cli.say(
+        f"{candidate} answers about {canary.share:g} of the images that {canary.live} is asked about; it goes back by "
+        f"itself if the verdicts differ on more than {limit:.1%}; --list shows how it does"
+    )
+    return _listed(models, canary.live)
+
+
+def _stage(arguments: argparse.Namespace, models: str) -> str:
     from detector_core.registry import promotion  # imports torch, which the other actions do not need
 
     data = manifest.load(storage.absolute(arguments.data)) if arguments.data else data_of_run(arguments.model)
@@ -113,7 +192,7 @@ def _promote(arguments: argparse.Namespace, models: str) -> str:
     )
     # A forced promotion makes another version, so that without --force the model must pass the gate.
     key = f"{arguments.precision} {data.fingerprint if data else ''}{' forced' if arguments.force else ''}"
-    return versions.promote(arguments.model, models, force=arguments.force, add_files=add_runtime, key=key)
+    return versions.stage(arguments.model, models, force=arguments.force, add_files=add_runtime, key=key)
 
 
 def _bar(title: str, images: int) -> Callable[[int], object]:

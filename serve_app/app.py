@@ -54,10 +54,11 @@ def _detector(settings: Settings) -> serve.Application:
     return Detector.options(
         **_deployment_options(settings.detectors),
         ray_actor_options=_model_resources(settings),
-        # All images that the ingresses may send at a time, plus one request for the model's description from each:
-        # batches are filled from a queue in the replica. With a lower limit images would wait in Serve's router, which
-        # looks for a free replica at growing intervals.
-        max_ongoing_requests=(max(settings.max_queued, settings.max_batch_size) + 1) * settings.ingresses.max_replicas,
+        # All images that the ingresses may send at a time, to the live version and to a candidate, plus one request for
+        # the model's description from each: batches are filled from a queue in the replica. With a lower limit images
+        # would wait in Serve's router, which looks for a free replica at growing intervals.
+        max_ongoing_requests=(2 * max(settings.max_queued, settings.max_batch_size) + 1)
+        * settings.ingresses.max_replicas,
     ).bind(settings)
 
 

@@ -11,6 +11,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, cast
 
 from fastapi import FastAPI
@@ -26,10 +27,11 @@ from detector_core.images.decode import Heat, Pixels
 from detector_core.registry.predictor import ModelInfo, Prediction, Predictor, blank_image, describe
 from serve_app import front
 from serve_app.batching import Batcher
+from serve_app.canary import CanaryRouter, Candidate, CandidatePredictor, NotLoaded
 from serve_app.errors import Busy, Unavailable
 from serve_app.health import ForwardPassMonitor
-from serve_app.live_model import LiveModel
-from serve_app.metrics import ModelMetrics, RequestMetrics
+from serve_app.live_model import LiveModel, poll
+from serve_app.metrics import CanaryMetrics, ModelMetrics, RequestMetrics
 from serve_app.model_schemas import searches_faces
 from serve_app.routes import create_app
 from serve_app.service import DetectionService
@@ -49,14 +51,16 @@ class Model:
     def __init__(self, settings: Settings) -> None:
         threads = settings.threads or int(settings.detector_cpus) or (os.cpu_count() or 1)
         device = "cuda" if settings.detector_gpus else "cpu"
+
+        def load(folder: Path) -> Predictor:
+            return Predictor(folder, batch_size=settings.max_batch_size, device=device, threads=threads, passes=threads)
+
         self._metrics, self._passes = ModelMetrics(), ForwardPassMonitor()
-        self._live = LiveModel(
-            settings,
-            lambda folder: Predictor(
-                folder, batch_size=settings.max_batch_size, device=device, threads=threads, passes=threads
-            ),
-            lambda loaded: self._metrics.behind.set(0 if loaded else 1),
-        )
+        self._live = LiveModel(settings, load, lambda loaded: self._metrics.behind.set(0 if loaded else 1))
+        self._candidate: Candidate[CandidatePredictor] | None = None
+        if settings.models:
+            self._candidate = Candidate(settings.models, lambda folder: CandidatePredictor(load(folder), settings))
+            poll(self._candidate.update, settings.poll_s)
         self._explaining = asyncio.Semaphore(CONCURRENT_EXPLANATIONS)
         self._drift_of, self._drift = "", ScoreDrift(None)
         self._batcher = Batcher(
@@ -98,6 +102,19 @@ class Model:
         """Returns heat_SS: the evidence in an image for a label."""
         async with self._explaining:
             return await asyncio.to_thread(self._live.current.explain, image_SSC, toward)
+
+    async def predict_as_candidate(self, image_SSC: Pixels) -> Prediction | None:
+        """As :meth:`predict`, by the candidate of a canary; None if none is loaded here."""
+        candidate = self._candidate and self._candidate.current
+        return await candidate.batcher.run(image_SSC) if candidate else None
+
+    async def explain_as_candidate(self, image_SSC: Pixels, toward: str) -> Heat | None:
+        """As :meth:`explain`, by the candidate of a canary; None if none is loaded here."""
+        candidate = self._candidate and self._candidate.current
+        if not candidate:
+            return None
+        async with self._explaining:
+            return await asyncio.to_thread(candidate.predictor.explain, image_SSC, toward)
 
 
 Detector = cast("serve.Deployment", serve.deployment(Model, name="Detector"))  # its type hints cover decorators only
@@ -198,6 +215,24 @@ class BoundedModelClient:
         self._on_change(self._waiting)
 
 
+class CandidateClient(BoundedModelClient):
+    """Asks the candidate of a canary, whose images wait apart from those of the live version. Raises NotLoaded, too."""
+
+    async def predict(self, image_SSC: Pixels) -> Prediction:
+        """Predicts one image of the model's size."""
+        prediction: Prediction | None = await self._call_counted("predict_as_candidate", image_SSC)
+        if prediction is None:
+            raise NotLoaded
+        return prediction
+
+    async def explain(self, image_SSC: Pixels, toward: str) -> Heat:
+        """Returns heat_SS. Raises BadConfig if the network has no feature maps."""
+        heat: Heat | None = await self._call_counted("explain_as_candidate", image_SSC, toward)
+        if heat is None:
+            raise NotLoaded
+        return heat
+
+
 @serve.deployment
 @serve.ingress()
 class Ingress:
@@ -209,6 +244,7 @@ class Ingress:
         if settings.front.proxy == "haproxy" and here != wanted:
             _log.warning("%s (docs/operate.md#haproxy-on-a-cluster)", front.difference(here, wanted))
         self._model: DeploymentHandle[Any] | Model = detector or Model(settings)
+        self._canary_metrics: CanaryMetrics | None = None
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         live = LiveModel(self._settings, describe)
@@ -216,14 +252,29 @@ class Ingress:
             faces.warm_up()  # takes seconds: the first request should not wait for it
         self._metrics = RequestMetrics()
         client = BoundedModelClient(self._model, self._settings, self._metrics.waiting.set)
-        app = create_app(client, lambda: live.current, self._settings.http, self._metrics.observe)
+        app = create_app(client, lambda: live.current, self._settings.http, self._metrics.observe, self._route_canary())
         self._service: DetectionService = app.state.service
         app.add_middleware(ServeAdapter)
         return app
 
+    def _route_canary(self) -> CanaryRouter | None:
+        if not self._settings.models:
+            return None
+        self._canary_metrics = CanaryMetrics()
+        router = CanaryRouter(
+            self._settings.models,
+            CandidateClient(self._model, self._settings, lambda _: None),
+            self._canary_metrics.compared,
+            self._canary_metrics.follow,
+        )
+        poll(router.update, self._settings.poll_s)
+        return router
+
     async def check_health(self) -> None:
         """Called by Ray Serve, which replaces a replica that is stuck; checks the model if it is in this process."""
         self._metrics.waiting.refresh()
+        if self._canary_metrics:
+            self._canary_metrics.failed.refresh()
         self._service.check_decoding()
         if isinstance(self._model, Model):
             await self._model.check_health()

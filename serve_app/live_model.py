@@ -21,6 +21,18 @@ T = TypeVar("T")
 _log = logging.getLogger("ray.serve")
 
 
+def poll(update: Callable[[], None], every_s: float) -> threading.Event:
+    """Calls ``update`` again and again in a thread, until the event that is returned is set."""
+    stopped = threading.Event()
+
+    def run() -> None:
+        while not stopped.wait(every_s):
+            update()
+
+    threading.Thread(target=run, name="poll models", daemon=True).start()
+    return stopped
+
+
 class LiveModel(Generic[T]):
     """Follows the live model: ``current`` is the result of ``load`` for its folder.
 
@@ -43,17 +55,11 @@ class LiveModel(Generic[T]):
             self.current = load(folder)
         except OSError as error:
             raise DetectorError(f"the model cannot be read: {os_errors.explain(error)}") from None
-        self._stopped = threading.Event()
-        if self._models:
-            threading.Thread(target=self._poll, args=(settings.poll_s,), name="poll live model", daemon=True).start()
+        self._stopped = poll(self.update, settings.poll_s) if self._models else threading.Event()
 
     def stop(self) -> None:
         """Stops polling."""
         self._stopped.set()
-
-    def _poll(self, every_s: float) -> None:
-        while not self._stopped.wait(every_s):
-            self.update()
 
     def update(self) -> None:
         """Loads the live version if it has changed. A broken version is tried once, an unreachable store again."""

@@ -7,6 +7,8 @@ import logging
 
 from ray.serve import metrics
 
+from detector_core.registry.canary import FAILURES, Status
+from serve_app.canary import Comparison
 from serve_app.middleware import RequestEvent
 
 SECONDS = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30]
@@ -21,6 +23,10 @@ MODEL_SECONDS = "detector_model_seconds"
 WAITING = "detector_images_waiting"
 BEHIND = "detector_model_behind"
 DRIFT = "detector_score_drift"
+CANARY_IMAGES = "detector_canary_images"
+CANARY_SECONDS = "detector_canary_seconds"
+CANARY_SCORES = "detector_canary_p_fake"
+CANARY_FAILED = "detector_canary_failed"
 _log = logging.getLogger("ray.serve")
 
 
@@ -93,3 +99,31 @@ class ModelMetrics:
         """Counts one forward pass."""
         self._size.observe(images)
         self._seconds.observe(max(seconds, 1e-6))
+
+
+class CanaryMetrics:
+    """The metrics of a canary on an ingress: each image that both versions have scored, by version."""
+
+    def __init__(self) -> None:
+        by_version = ("version",)
+        tags = ("version", "outcome")
+        self._images = metrics.Counter(CANARY_IMAGES, "images that a candidate was compared on", tags)  # type: ignore[arg-type]  # as above
+        self._seconds = metrics.Histogram(CANARY_SECONDS, "seconds per compared image", SECONDS, by_version)
+        self._scores = metrics.Histogram(CANARY_SCORES, "calibrated p_fake of compared images", TENTHS, by_version)
+        self.failed = PersistentGauge(
+            CANARY_FAILED, "1 after a candidate disagreed too often or could not be loaded, until the next canary"
+        )
+
+    def compared(self, comparison: Comparison) -> None:
+        """Counts one image."""
+        canary, candidate = comparison.canary, comparison.candidate
+        outcome = "error" if candidate is None else "disagrees" if comparison.disagrees else "agrees"
+        self._images.inc(1, {"version": canary.candidate, "outcome": outcome})
+        for version, prediction in ((canary.live, comparison.live), (canary.candidate, candidate)):
+            if prediction:
+                self._seconds.observe(max(prediction.detect_s, 1e-6), {"version": version})
+                self._scores.observe(max(prediction.p_fake or 0.0, 1e-9), {"version": version})
+
+    def follow(self, status: Status | None) -> None:
+        """Shows whether the latest canary failed."""
+        self.failed.set(1 if status and status.state in FAILURES else 0)

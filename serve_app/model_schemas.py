@@ -5,6 +5,7 @@ from typing import Literal, Self
 from pydantic import BaseModel, Field
 
 from detector_core.registry import starter
+from detector_core.registry.canary import State, Status
 from detector_core.registry.predictor import ModelInfo
 from serve_app.schemas import ModelRef, Thresholds
 from serve_app.settings import Faces, HttpSettings, Limits
@@ -48,6 +49,60 @@ class Features(BaseModel):
     key: bool = Field(description="whether an API key is required")
 
 
+class CanaryAnswer(BaseModel):
+    """A candidate that answers about a share of the images, or how the last one ended."""
+
+    version: str = Field(description="the candidate")
+    live: str = Field(description="the version that it is compared with")
+    share: float = Field(description="proportion of the images that the candidate answers about while it runs")
+    state: State = Field(
+        description="comparing: not decided; agrees: ready to be promoted; went_back: the verdicts differed too often, "
+        "so the live version answers everything again; not_loaded: a replica could not load the candidate; promoted, "
+        "live_changed, stopped: ended by a promotion, a rollback or an operator"
+    )
+    images: int = Field(description="number of images that both versions have scored, on all replicas")
+    disagreements: int = Field(description="how many of them got another verdict from the candidate, or none")
+    errors: int = Field(description="how many of them got none")
+    low: float = Field(description="95% interval of the proportion of disagreements; it holds at every look")
+    high: float
+    max_disagreement: float = Field(description="the largest proportion that is allowed")
+    p_fake_difference: float | None = Field(description="mean of the candidate's p_fake minus that of the live version")
+    p_fake_absolute_difference: float | None = Field(description="mean of the absolute differences of p_fake")
+    live_ms: float | None = Field(description="mean duration of a prediction, in milliseconds")
+    candidate_ms: float | None
+    started: str
+    ended: str | None
+    reason: str | None = Field(description="why it ended")
+
+    @classmethod
+    def of(cls, status: Status) -> Self:
+        """The schema of a status."""
+        canary, counts, scored = status.canary, status.counts, status.counts.images - status.counts.errors
+
+        def mean(total: float, of: int, scale: float = 1.0) -> float | None:
+            return round(scale * total / of, 4) if of else None
+
+        return cls(
+            version=canary.candidate,
+            live=canary.live,
+            share=canary.share,
+            state=status.state,
+            images=counts.images,
+            disagreements=counts.disagreements,
+            errors=counts.errors,
+            low=round(status.low, 4),
+            high=round(status.high, 4),
+            max_disagreement=canary.max_disagreement,
+            p_fake_difference=mean(counts.difference, scored),
+            p_fake_absolute_difference=mean(counts.absolute_difference, scored),
+            live_ms=mean(counts.live_s, counts.images, 1000),
+            candidate_ms=mean(counts.candidate_s, scored, 1000),
+            started=canary.started,
+            ended=canary.ended or None,
+            reason=canary.reason or None,
+        )
+
+
 class ModelAnswer(ModelRef):
     """The answer to ``GET /v1/model``."""
 
@@ -67,9 +122,10 @@ class ModelAnswer(ModelRef):
     test: list[TestMetrics]
     features: Features
     limits: Limits
+    canary: CanaryAnswer | None = Field(None, description="the latest canary; null without one")
 
     @classmethod
-    def describe(cls, info: ModelInfo, settings: HttpSettings) -> Self:
+    def describe(cls, info: ModelInfo, settings: HttpSettings, canary: Status | None = None) -> Self:
         """The description of a model on a service."""
         return cls(
             name=info.name,
@@ -92,6 +148,7 @@ class ModelAnswer(ModelRef):
                 key=settings.api_keys_file is not None,
             ),
             limits=settings.limits,
+            canary=CanaryAnswer.of(canary) if canary else None,
         )
 
 

@@ -241,11 +241,14 @@ async def predict_image(
     started = time.perf_counter()
     predictions = await gather(client.predict(crop.image_SSC) for crop in image.crops)
     decided = replace(decide(image, predictions, model), detect_s=time.perf_counter() - started)
-    if not explain:
-        return decided
+    return await add_heatmap(client, decided) if explain else decided
+
+
+async def add_heatmap(client: ModelClient, prediction: ImagePrediction) -> ImagePrediction:
+    """Adds the heat map of the evidence in the decisive crop. Raises Unavailable."""
     started = time.perf_counter()
-    heatmap = await _heatmap(client, decided.crop, decided.verdict) if decided.crop else None
-    return replace(decided, heatmap=heatmap, explain_s=time.perf_counter() - started)
+    heatmap = await _heatmap(client, prediction.crop, prediction.verdict) if prediction.crop else None
+    return replace(prediction, heatmap=heatmap, explain_s=time.perf_counter() - started)
 
 
 def decide(image: DecodedImage, predictions: Sequence[Prediction], model: ModelInfo) -> ImagePrediction:

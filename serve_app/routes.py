@@ -23,6 +23,7 @@ from serve_app import answers, batch_routes, openapi, review_routes, uploads, ur
 from serve_app.access import AccessControl, ApiKeys
 from serve_app.batch_store import BatchStore
 from serve_app.batches import BatchRunner
+from serve_app.canary import CanaryRouter
 from serve_app.capacity import Capacity
 from serve_app.deadlines import compute_within, read_within
 from serve_app.errors import error_responses, handle_errors, request_id
@@ -42,11 +43,12 @@ def create_app(
     model: Callable[[], ModelInfo],
     settings: HttpSettings | None = None,
     observe: Callable[[RequestEvent], None] = lambda _: None,
+    canary: CanaryRouter | None = None,
 ) -> FastAPI:
     """Builds the application.
 
     Args:
-        client, model: see :class:`serve_app.service.DetectionService`.
+        client, model, canary: see :class:`serve_app.service.DetectionService`.
         settings: the operator's settings; None for the defaults.
         observe: called with each answered request.
 
@@ -63,7 +65,7 @@ def create_app(
         lifespan=_lifespan,
     )
     app.openapi = partial(openapi.document, app)  # type: ignore[method-assign]
-    app.state.service = DetectionService(client, model, settings)
+    app.state.service = DetectionService(client, model, settings, canary)
     if settings.batches_folder:
         store = BatchStore(settings.batches_folder, settings.batch_files_per_client, settings.batch_keep_s)
         app.state.batches = BatchRunner(app.state.service, store)

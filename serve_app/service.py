@@ -24,6 +24,7 @@ from detector_core.images import faces as face_search
 from detector_core.images.budget import CpuBudget
 from detector_core.registry.predictor import ModelInfo, blank_image
 from serve_app import clips
+from serve_app.canary import CanaryRouter
 from serve_app.clips import ClipPrediction, DecodedClip
 from serve_app.decode_pool import DecodePool, gather
 from serve_app.errors import Refusal, Unavailable
@@ -48,13 +49,20 @@ class DetectionService:
         model: returns a description of the live model; its preprocessing is applied here, so only small crops are sent
             to the client.
         settings: how the operator runs the service.
+        canary: lets a candidate answer about some images; None if there can be none.
 
     Raises:
         BadConfig: the feedback folder cannot be written to, or ``signers_file`` cannot be read.
     """
 
-    def __init__(self, client: ModelClient, model: Callable[[], ModelInfo], settings: HttpSettings) -> None:
-        self.settings, self._model = settings, model
+    def __init__(
+        self,
+        client: ModelClient,
+        model: Callable[[], ModelInfo],
+        settings: HttpSettings,
+        canary: CanaryRouter | None = None,
+    ) -> None:
+        self.settings, self._model, self._canary = settings, model, canary
         self._client = HealthTracked(client)
         self._signers = claims.read_signers(settings.signers_file) if settings.signers_file else ""
         self._image_pool, self._clip_pool = DecodePool(), DecodePool()
@@ -86,7 +94,14 @@ class DetectionService:
             images = await gather(decode(data, index) for index, data in enumerate(files))
         finally:
             timings.cpu_s += budget.used
-        predictions = await gather(predict_image(self._client, image, model, explain=explain) for image in images)
+        canary = self._canary
+        if canary and canary.is_running:
+            pairs = zip(files, images, strict=True)
+            predictions = await gather(
+                canary.predict(data, self._client, image, model, explain=explain) for data, image in pairs
+            )
+        else:
+            predictions = await gather(predict_image(self._client, image, model, explain=explain) for image in images)
         for image, prediction in zip(images, predictions, strict=True):
             record(timings, image, prediction)
         return list(zip(images, predictions, strict=True))
@@ -185,7 +200,8 @@ class DetectionService:
 
     async def describe_model(self) -> ModelAnswer:
         """Describes the model that answers and what this service offers. Raises Unavailable."""
-        return ModelAnswer.describe(await self._client.model_info(), self.settings)
+        status = self._canary.status if self._canary else None
+        return ModelAnswer.describe(await self._client.model_info(), self.settings, status)
 
     async def check_ready(self) -> None:
         """Raises Unavailable unless the model answers and decoding goes on."""

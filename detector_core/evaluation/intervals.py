@@ -1,6 +1,7 @@
 """95% confidence intervals and a paired test that hold where metrics of a detector come from few images.
 
-* Proportions: Wilson.
+* Proportions: Wilson; while they are still being counted, the mixture of Robbins, which may be looked at after every
+  image.
 * ROC AUC: DeLong, on the logit scale so that the interval stays within 0 to 1; Newcombe's method 5 where DeLong's
   variance is 0 or cannot be estimated (perfectly separated classes, a class of one image).
 * Two ROC AUCs of the same images: DeLong's paired test; of several seeds, with the variance between them.
@@ -39,6 +40,33 @@ def wilson_interval(count: int, of: int) -> Interval:
 
     interval = binomtest(count, of).proportion_ci(CONFIDENCE, method="wilson")
     return float(interval.low), float(interval.high)
+
+
+def anytime_interval(count: int, of: int) -> Interval:
+    """The interval of the proportion ``count / of`` while both are growing; (0, 1) without an image.
+
+    It holds for all looks together: the true proportion is in every interval that is computed along the way with a
+    probability of 95%. Wilson's interval holds for one look, and would sooner or later exclude any proportion.
+
+    Source: H. Robbins, "Statistical methods related to the law of the iterated logarithm", 1970, section 3, with a
+    uniform mixture over the proportion.
+    """
+    from scipy.optimize import brentq
+    from scipy.special import betaln
+
+    if not of:
+        return 0.0, 1.0
+    least, most = np.finfo(float).tiny, 1 - np.finfo(float).eps
+    observed = min(max(count / of, least), most)
+    mixture = betaln(count + 1, of - count + 1) + np.log(1 - CONFIDENCE)
+
+    def excess(proportion: float) -> float:
+        """Above 0 for a proportion that the counts exclude."""
+        return float(mixture - count * np.log(proportion) - (of - count) * np.log1p(-proportion))
+
+    low = brentq(excess, least, observed) if count else 0.0
+    high = brentq(excess, observed, most) if count < of else 1.0
+    return float(low), float(high)
 
 
 def images_to_bound(share: float) -> int:

@@ -5,6 +5,7 @@
     MODELS/
       VERSION/      a complete copy of a model folder with what promotion added; jobs.evaluate may add reports to it
       live          the live version; below it, newest first, the versions that were live before
+      canary        a version that answers about a share of the images (:mod:`detector_core.registry.canaries`)
 
 ``live`` is replaced by an atomic rename, and a version appears completely or not at all, so whoever reads MODELS at any
 time finds a complete model. On an object store, ``live`` is one small object, and a version exists once its
@@ -16,7 +17,7 @@ import hashlib
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,8 @@ from detector_core.networks import artifacts
 from detector_core.registry import runtime_files
 
 LIVE = "live"
+NOT_VERSIONS = (LIVE, "canary", "canaries")
+"""What MODELS contains besides versions; the latter two belong to :mod:`detector_core.registry.canaries`."""
 TEST_SPLIT = "test"
 CACHE = "deepfake-detector-models"
 """Folder of the copies of versions from object stores, among each machine's temporary files; may be deleted."""
@@ -54,7 +57,27 @@ def promote(
         key: what ``add_files`` depends on; another key makes another version.
 
     Returns:
-        The version: the run's name and a checksum of everything that determines the predictions.
+        The version, see :func:`stage`.
+
+    Raises:
+        BrokenArtifact, OperationRefused: see :func:`stage`.
+    """
+    version = stage(run_or_model, models, force=force, add_files=add_files, key=key)
+    make_live(models, version)
+    return version
+
+
+def stage(
+    run_or_model: str | Path,
+    models: str | Path,
+    *,
+    force: bool = False,
+    add_files: Callable[[Path], object] | None = None,
+    key: str = "",
+) -> str:
+    """Copies a model into MODELS as a version that may become live, and returns it; arguments as for :func:`promote`.
+
+    The name of the version is that of the run and a checksum of everything that determines the predictions.
 
     Raises:
         BrokenArtifact: a file of the model is missing, was changed, or belongs to other weights.
@@ -62,7 +85,7 @@ def promote(
     """
     source = artifacts.find(run_or_model)
     with storage.local_copy(source) as local:
-        _verify(local)
+        verify(local)
         reports = read_test_reports(local)
         if not reports:
             raise OperationRefused(
@@ -77,10 +100,15 @@ def promote(
                 shutil.copytree(local, copy)
                 if add_files:
                     add_files(copy)
-                _verify(copy)
+                verify(copy)
+    return version
+
+
+def make_live(models: str | Path, version: str) -> None:
+    """Makes a version of MODELS the live one; the one that is live already stays as it is."""
+    before = history(models)
     if before[:1] != [version]:
         _write_history(models, [version, *(name for name in before if name != version)])
-    return version
 
 
 def live(models: str | Path) -> Path:
@@ -98,10 +126,15 @@ def live_location(models: str | Path) -> str:
     names = history(models)
     if not names:
         raise BadConfig(f"{models} has no live model: promote one with python -m jobs.promote RUN --to {models}")
-    location = storage.join(models, names[0])
+    return locate(models, names[0], LIVE)
+
+
+def locate(models: str | Path, version: str, named_by: str) -> str:
+    """The folder or URI of a version that a file of MODELS names. Raises BrokenArtifact if it does not exist."""
+    location = storage.join(models, version)
     if not _exists(location):
         raise BrokenArtifact(
-            f"{storage.join(models, LIVE)} names {names[0]}, which does not exist: promote a model again, "
+            f"{storage.join(models, named_by)} names {version}, which does not exist: promote a model again, "
             f"or use --rollback"
         )
     return location
@@ -121,7 +154,7 @@ def fetch(location: str | Path) -> Path:
     with storage.locked(cached.with_name(f".{version}.lock")):
         if not _exists(cached):
             with storage.local_copy(location) as local, storage.replacing(cached) as copy:
-                _verify(local)
+                verify(local)
                 shutil.copytree(local, copy)
     return cached
 
@@ -140,7 +173,7 @@ def list_versions(models: str | Path) -> list[str]:
 
 
 def _list_versions(models: str | Path, ever_live: list[str]) -> list[str]:
-    names = [name for name in storage.names(models) if not name.startswith(".") and name != LIVE]
+    names = [name for name in storage.names(models) if not name.startswith(".") and name not in NOT_VERSIONS]
     complete = [name for name in names if _exists(storage.join(models, name))]
     first = [name for name in ever_live if name in complete]
     return [*first, *(name for name in complete if name not in first)]
@@ -157,13 +190,16 @@ def rollback(models: str | Path) -> str:
     if not earlier:
         raise OperationRefused(f"{models} has no version that was live before: there is nothing to roll back to")
     with storage.local_copy(storage.join(models, earlier[0])) as local:
-        _verify(local)
+        verify(local)
     _write_history(models, earlier)
     return earlier[0]
 
 
-def prune(models: str | Path, keep: int) -> list[str]:
+def prune(models: str | Path, keep: int, spared: Collection[str] = ()) -> list[str]:
     """Removes all but the first ``keep`` of :func:`list_versions`, never the live one, and returns what it removed.
+
+    Args:
+        spared: versions that are kept, too.
 
     Raises:
         BadConfig: ``keep`` is below 1.
@@ -171,7 +207,7 @@ def prune(models: str | Path, keep: int) -> list[str]:
     if keep < 1:
         raise BadConfig(f"--prune is {keep}: it must be 1 or more, the live version is always kept")
     ever_live = history(models)
-    removed = [name for name in _list_versions(models, ever_live)[keep:] if name not in ever_live[:1]]
+    removed = [name for name in _list_versions(models, ever_live)[keep:] if name not in {*ever_live[:1], *spared}]
     if removed:
         _write_history(models, [name for name in ever_live if name not in removed])
     for name in removed:
@@ -228,7 +264,7 @@ def version_name(folder: Path, key: str = "") -> str:
     return f"{run}-{digest.hexdigest()[:8]}"
 
 
-def _verify(folder: Path) -> None:
+def verify(folder: Path) -> None:
     """Raises BrokenArtifact unless everything that serving reads exists, is unchanged and belongs together."""
     _, artifact = artifacts.load(folder)
     calibration.load(str(folder), artifact.weights_sha256)
@@ -267,7 +303,7 @@ def _exists(location: str | Path) -> bool:
 def _is_intact(location: str) -> bool:
     try:
         with storage.local_copy(location) as local:
-            _verify(local)
+            verify(local)
     except (BrokenArtifact, FileNotFoundError):
         return False
     return True

@@ -31,6 +31,7 @@ def save_model(
     data: str = "d1",
     generated: bool = True,
     spec: RunSpec | None = None,
+    thresholds: tuple[float, float] = (0.3, 0.7),
 ) -> Path:
     """Writes a model folder with random weights, a calibration and a report of the test split (if ``auc`` is given)."""
     spec = spec or tiny_spec()
@@ -44,8 +45,8 @@ def save_model(
         str(folder),
         Calibration(
             temperature=2.0,
-            real_below=0.3,
-            fake_above=0.7,
+            real_below=thresholds[0],
+            fake_above=thresholds[1],
             max_fakes_passed=0.01,
             chosen_on={"fingerprint": data, "split": "valid", "weights_sha256": artifact.weights_sha256},
         ),

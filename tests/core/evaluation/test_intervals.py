@@ -11,6 +11,7 @@ from sklearn import metrics as sk
 from detector_core.evaluation.intervals import (
     Flags,
     Scores,
+    anytime_interval,
     auc,
     auc_interval,
     bootstrap_intervals,
@@ -225,3 +226,26 @@ def test_intervals_do_not_depend_on_the_order_of_the_images(reals: int, fakes: i
     order = np.random.default_rng(seed).permutation(len(score))
     assert auc_interval(is_fake, score) == pytest.approx(auc_interval(is_fake[order], score[order]))
     assert bootstrap_intervals(is_fake, score, (0.1,)) == bootstrap_intervals(is_fake[order], score[order], (0.1,))
+
+
+def test_the_interval_of_a_growing_count_is_wider_than_that_of_one_look_and_known_where_there_is_a_formula() -> None:
+    assert anytime_interval(0, 0) == (0, 1)
+    for images in (1, 30, 500):
+        bound = 1 - (0.05 / (images + 1)) ** (1 / images)  # (1 - bound)^n = 0.05 B(1, n + 1)
+        assert anytime_interval(0, images) == pytest.approx((0, bound))
+        assert anytime_interval(images, images) == pytest.approx((1 - bound, 1))
+    low, high = anytime_interval(25, 500)
+    once_low, once_high = wilson_interval(25, 500)
+    assert 0 < low < once_low < 0.05 < once_high < high < 0.12
+
+
+def test_looking_again_and_again_does_not_make_a_canary_go_back() -> None:
+    """Wilson's interval excludes the true proportion sooner or later; the other one holds in 95% of the streams."""
+    rng, true, looks = np.random.default_rng(0), 0.05, range(30, 600, 20)
+    streams = [np.cumsum(rng.random(600) < true) for _ in range(40)]
+    excluded = {
+        interval: sum(any(interval(int(stream[n - 1]), n)[0] > true for n in looks) for stream in streams)
+        for interval in (anytime_interval, wilson_interval)
+    }
+    assert excluded[anytime_interval] <= 0.05 * len(streams)
+    assert excluded[wilson_interval] > 0.05 * len(streams)

@@ -1,0 +1,298 @@
+"""A canary on a service, without Ray: who answers, what is counted, and how the candidate goes back."""
+
+import asyncio
+import logging
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+
+from detector_core.images.decode import Heat, Pixels
+from detector_core.networks import artifacts
+from detector_core.registry import canaries, versions
+from detector_core.registry.canary import Status
+from detector_core.registry.predictor import Prediction, Predictor, blank_image
+from serve_app import canary as canary_module
+from serve_app.canary import CanaryRouter, Candidate, CandidatePredictor, Comparison, NotLoaded
+from serve_app.errors import Busy
+from serve_app.middleware import RequestTimings
+from serve_app.routes import create_app
+from serve_app.settings import HttpSettings, Settings
+from tests.support.http_service import PredictorClient, image_bytes
+from tests.support.models import save_model
+
+IMAGES = [image_bytes(seed=seed) for seed in range(80)]
+PER_REQUEST = 10
+AGREES, DISAGREES = (0.31, 0.7), (0.5, 0.501)
+"""Thresholds at which the tiny model calls every image uncertain, as the live one does, and fake."""
+
+
+class CandidateStub(PredictorClient):
+    """A candidate that can be told to fail."""
+
+    def __init__(self, predictor: Predictor) -> None:
+        super().__init__(predictor)
+        self.error: Exception | None = None
+        self.seconds, self.asked = 0.0, 0
+
+    async def predict(self, image_SSC: Pixels) -> Prediction:
+        self.asked += 1
+        await asyncio.sleep(self.seconds)
+        if self.error:
+            raise self.error
+        return await super().predict(image_SSC)
+
+    async def explain(self, image_SSC: Pixels, toward: str) -> Heat:
+        if self.error:
+            raise self.error
+        return await super().explain(image_SSC, toward)
+
+
+@dataclass(frozen=True)
+class Registry:
+    """A registry with a live version, and two that agree and disagree with it."""
+
+    folder: Path
+    live: Predictor
+    others: dict[tuple[float, float], Predictor]
+
+
+@pytest.fixture(scope="module")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Registry:
+    folder = tmp_path_factory.mktemp("registry")
+    models = folder / "models"
+    live = versions.promote(save_model(folder / "live", run="live"), models)
+    others = {
+        thresholds: versions.stage(save_model(folder / name, run=name, thresholds=thresholds), models)
+        for name, thresholds in (("agrees", AGREES), ("disagrees", DISAGREES))
+    }
+    loaded = {thresholds: Predictor(models / version) for thresholds, version in others.items()}
+    return Registry(models, Predictor(models / live), loaded)
+
+
+class Trial:
+    """A service with a canary on half of the images."""
+
+    def __init__(self, registry: Registry, folder: Path, thresholds: tuple[float, float]) -> None:
+        self.models = Path(shutil.copytree(registry.folder, folder / "models"))
+        self.live, self.new = registry.live.info.version, registry.others[thresholds].info.version
+        self.live_client, self.candidate = PredictorClient(registry.live), CandidateStub(registry.others[thresholds])
+        self.canary = canaries.start(self.models, self.new, share=0.5)
+        self.comparisons: list[Comparison] = []
+        self.statuses: list[Status | None] = []
+        self.router = CanaryRouter(str(self.models), self.candidate, self.comparisons.append, self.statuses.append)
+        settings = HttpSettings(faces="off")
+        self.http = TestClient(create_app(self.live_client, lambda: registry.live.info, settings, canary=self.router))
+        self.router.update()
+
+    def ask(self, *images: bytes, query: str = "") -> list[dict[str, Any]]:
+        files = [("file", ("image.jpg", data, "image/jpeg")) for data in images]
+        answer = self.http.post(f"/v1/detect{query}", files=files)
+        assert answer.status_code == 200, answer.text
+        return list(answer.json()["results"])
+
+    def ask_all(self) -> list[str]:
+        """Which version answers about each image."""
+        groups = (IMAGES[start : start + PER_REQUEST] for start in range(0, len(IMAGES), PER_REQUEST))
+        return [result["model"]["version"] for group in groups for result in self.ask(*group)]
+
+    def shown(self) -> dict[str, Any]:
+        """What /v1/model says after another look at the registry."""
+        self.router.update()
+        return dict(self.http.get("/v1/model").json()["canary"])
+
+    @property
+    def taken(self) -> list[bytes]:
+        return [data for data in IMAGES if self.canary.takes(self.canary.digest(data))]
+
+
+@pytest.fixture
+def agreeing(registry: Registry, tmp_path: Path) -> Trial:
+    return Trial(registry, tmp_path, AGREES)
+
+
+@pytest.fixture
+def disagreeing(registry: Registry, tmp_path: Path) -> Trial:
+    return Trial(registry, tmp_path, DISAGREES)
+
+
+def test_the_same_images_are_answered_by_the_candidate_each_time_and_counted_once(agreeing: Trial) -> None:
+    answered = agreeing.ask_all()
+    expected = [agreeing.new if data in agreeing.taken else agreeing.live for data in IMAGES]
+    assert answered == expected == agreeing.ask_all()
+    shown = agreeing.shown()
+    count = len(agreeing.taken)
+    assert 25 < count < 55
+    assert shown == {
+        **shown, "version": agreeing.new, "live": agreeing.live, "state": "comparing", "images": count, "errors": 0,
+        "disagreements": 0, "low": 0, "p_fake_difference": 0, "share": 0.5, "ended": None, "reason": None,
+    }  # fmt: skip
+    assert shown["candidate_ms"] > 0 < shown["live_ms"]
+    assert len(agreeing.comparisons) == count
+    assert not any(comparison.disagrees for comparison in agreeing.comparisons)
+
+
+def test_a_candidate_that_disagrees_goes_back_by_itself(disagreeing: Trial, caplog: pytest.LogCaptureFixture) -> None:
+    assert {result["verdict"] for result in disagreeing.ask(*disagreeing.taken[:10])} == {"fake"}
+    disagreeing.ask_all()
+    with caplog.at_level(logging.INFO, "ray.serve"):
+        shown = disagreeing.shown()
+    assert (shown["state"], shown["disagreements"]) == ("went_back", len(disagreeing.taken))
+    assert "the verdicts differ on" in shown["reason"]
+    assert [record.levelname for record in caplog.records] == ["ERROR"]
+    asked = disagreeing.candidate.asked
+    assert set(disagreeing.ask_all()) == {disagreeing.live}
+    assert disagreeing.candidate.asked == asked
+    assert versions.live(disagreeing.models).name == disagreeing.live
+    last = disagreeing.statuses[-1]
+    assert last
+    assert last.state == "went_back"
+
+
+def test_several_ingresses_decide_together(disagreeing: Trial) -> None:
+    """None of them has compared enough images, and one of them has died."""
+    other = CanaryRouter(str(disagreeing.models), disagreeing.candidate)
+    other.update()
+    disagreeing.ask(*disagreeing.taken[:10])
+    disagreeing.ask(*disagreeing.taken[10:20])
+    assert disagreeing.shown()["state"] == "comparing"
+    live = disagreeing.live_client
+    service = disagreeing.http.app.state.service  # type: ignore[attr-defined]
+
+    async def compare() -> None:
+        for data in disagreeing.taken[:15]:
+            ((image, _),) = await service.detect([data], "off", False, RequestTimings())
+            await other.predict(data, live, image, live.predictor.info)
+
+    asyncio.run(compare())
+    other.update()
+    assert disagreeing.shown()["state"] == "went_back"
+    other.update()
+    assert not other.is_running
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError("broken engine"), None])
+def test_the_live_version_answers_for_a_candidate_that_fails_or_is_late(
+    agreeing: Trial, monkeypatch: pytest.MonkeyPatch, error: Exception | None
+) -> None:
+    agreeing.candidate.error = error
+    if error is None:
+        agreeing.candidate.seconds = 60
+        monkeypatch.setattr(canary_module, "LATE_S", 0.01)
+    assert set(agreeing.ask_all()) == {agreeing.live}
+    shown = agreeing.shown()
+    assert (shown["state"], shown["errors"], shown["disagreements"]) == ("went_back", *2 * [len(agreeing.taken)])
+    assert shown["candidate_ms"] is None
+
+
+@pytest.mark.parametrize("error", [NotLoaded(), Busy()])
+def test_one_that_is_not_loaded_or_has_too_much_to_do_is_not_counted(agreeing: Trial, error: Exception) -> None:
+    agreeing.candidate.error = error
+    assert set(agreeing.ask_all()) == {agreeing.live}
+    assert agreeing.shown()["images"] == 0
+
+
+def test_the_heat_map_is_that_of_the_version_that_answers(agreeing: Trial) -> None:
+    data = agreeing.taken[0]
+    (result,) = agreeing.ask(data, query="?explain=true")
+    assert (result["model"]["version"], result["heatmap"]["toward"]) == (agreeing.new, "fake")
+    predict = agreeing.candidate.explain
+
+    async def gone(image_SSC: Pixels, toward: str) -> Heat:
+        agreeing.candidate.error = NotLoaded()
+        return await predict(image_SSC, toward)
+
+    agreeing.candidate.explain = gone  # type: ignore[method-assign]
+    (result,) = agreeing.ask(data, query="?explain=true")
+    assert result["model"]["version"] == agreeing.live
+    assert result["heatmap"]
+
+
+def test_a_rollback_ends_it_even_before_anybody_looks(agreeing: Trial, registry: Registry) -> None:
+    agreeing.live_client.predictor = registry.others[DISAGREES]
+    assert set(agreeing.ask_all()) == {registry.others[DISAGREES].info.version}
+    versions.make_live(agreeing.models, registry.others[DISAGREES].info.version)
+    shown = agreeing.shown()
+    assert (shown["state"], shown["images"]) == ("live_changed", 0)
+
+
+def test_without_a_canary_the_service_says_so(agreeing: Trial) -> None:
+    canaries.stop(agreeing.models)
+    agreeing.router.update()
+    assert not agreeing.router.is_running
+    assert agreeing.http.get("/v1/model").json()["canary"] is None
+    assert agreeing.statuses[-1] is None
+
+
+def test_a_damaged_record_ends_it_and_an_unreachable_one_does_not(
+    agreeing: Trial, caplog: pytest.LogCaptureFixture
+) -> None:
+    record = agreeing.models / canaries.CANARY
+    kept = record.read_text()
+    record.unlink()
+    record.mkdir()  # reading it fails with an OSError
+    agreeing.router.update()
+    assert agreeing.router.is_running
+    record.rmdir()
+    record.write_text(kept[:50])
+    agreeing.router.update()
+    assert not agreeing.router.is_running
+    assert [entry.levelname for entry in caplog.records] == ["WARNING", "ERROR"]
+
+
+def test_a_process_holds_the_candidate_only_while_the_canary_runs(agreeing: Trial) -> None:
+    loading: list[Path] = []
+    settings = Settings(models=str(agreeing.models))
+
+    def load(folder: Path) -> CandidatePredictor:
+        loading.append(folder)
+        return CandidatePredictor(agreeing.candidate.predictor, settings)
+
+    candidate = Candidate(str(agreeing.models), load)
+    for _ in range(3):
+        candidate.update()
+    assert loading == [agreeing.models / agreeing.new]
+    loaded = candidate.current
+    assert loaded
+    blank = blank_image(loaded.predictor.info)
+    assert asyncio.run(loaded.batcher.run(blank)) == loaded.predictor.predict([blank])[0]
+    canaries.stop(agreeing.models)
+    candidate.update()
+    assert candidate.current is None
+
+
+@pytest.mark.parametrize("damage", ["weights", "folder"])
+def test_a_candidate_that_cannot_be_loaded_ends_the_canary(
+    agreeing: Trial, damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = agreeing.models / agreeing.new
+    if damage == "weights":
+        (folder / artifacts.WEIGHTS).write_bytes(b"damaged")
+    else:
+        shutil.rmtree(folder)
+    candidate = Candidate(str(agreeing.models), Predictor)
+    candidate.update()
+    candidate.update()
+    assert candidate.current is None
+    assert [entry.levelname for entry in caplog.records] == ["ERROR"]
+    shown = agreeing.shown()
+    assert shown["state"] == "not_loaded"
+    assert shown["reason"].startswith("BrokenArtifact: ")
+    assert set(agreeing.ask_all()) == {agreeing.live}
+
+
+def test_a_store_that_cannot_be_reached_is_tried_again(agreeing: Trial, caplog: pytest.LogCaptureFixture) -> None:
+    def load(_: Path) -> str:
+        if not caplog.records:
+            raise OSError("the disk is away")
+        return "loaded"
+
+    candidate = Candidate(str(agreeing.models), load)
+    candidate.update()
+    assert candidate.current is None
+    candidate.update()
+    assert candidate.current == "loaded"
+    assert agreeing.shown()["state"] == "comparing"
