@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import itertools
+import json
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -33,6 +35,8 @@ ingress_cpus: 0.1
 """
 ANSWERED, REJECTED, DISCONNECTED = "answered", "rejected with 503 and Retry-After", "disconnected"
 OTHER = "other responses"
+IMAGES = 500
+"""How many different images the load consists of: a canary counts each once."""
 
 
 @dataclass
@@ -43,11 +47,13 @@ class Responses:
         counts: how many were answered, rejected, and so on.
         failed_at: when each request that was not answered failed, on the monotonic clock.
         other: the first response of an unexpected kind.
+        versions: how many requests each version of the model answered.
     """
 
     counts: Counter[str] = field(default_factory=Counter)
     failed_at: list[float] = field(default_factory=list)
     other: str = ""
+    versions: Counter[str] = field(default_factory=Counter)
 
     def add(self, kind: str) -> None:
         """Counts one request."""
@@ -67,12 +73,13 @@ async def send_requests(
     service: Service, responses: Responses, stop: Callable[[], bool], clients: int = CLIENTS
 ) -> None:
     """Each of some clients sends one request after another until ``stop`` returns true."""
-    url, data = f"http://127.0.0.1:{service.port}/v1/detect", image_bytes()
+    url = f"http://127.0.0.1:{service.port}/v1/detect"
+    images = itertools.cycle([image_bytes(seed=seed) for seed in range(IMAGES)])
 
     async def client(session: aiohttp.ClientSession) -> None:
         while not stop():
             try:
-                async with session.post(url, data=data, headers=JPEG) as response:
+                async with session.post(url, data=next(images), headers=JPEG) as response:
                     body = await response.text()
             except (aiohttp.ClientError, TimeoutError):
                 responses.add(DISCONNECTED)
@@ -80,7 +87,9 @@ async def send_requests(
                 continue
             kind = _kind(response, body)
             responses.add(kind)
-            if kind == REJECTED:
+            if kind == ANSWERED:
+                responses.versions[json.loads(body)["results"][0]["model"]["version"]] += 1
+            elif kind == REJECTED:
                 await asyncio.sleep(RETRY_S)
             elif kind == OTHER:
                 responses.other = responses.other or f"{response.status} {body[:300]}"

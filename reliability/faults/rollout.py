@@ -2,13 +2,18 @@
 
 import asyncio
 import json
+import os
 import re
+import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
-from detector_core.registry import versions
+from detector_core import storage
+from detector_core.networks import artifacts
+from detector_core.registry import canaries, versions
+from detector_core.registry.canary import Canary, Status
 from reliability.faults import load
 from reliability.faults.fault import Fault, Workspace, ensure
 from reliability.faults.load import (
@@ -22,6 +27,7 @@ from reliability.faults.load import (
     serving,
     wait_until,
 )
+from tests.support.http_service import image_bytes
 from tests.support.models import save_model
 from tests.support.serving import Service
 
@@ -40,6 +46,8 @@ serve.run(build(Settings(**yaml.safe_load(config), models=models)), name="detect
 ANOTHER = TWO_REPLICAS.replace("max_batch_size: 2", "max_batch_size: 4")
 FOLLOWS_S = 60
 """Every replica must answer with a model that was promoted within this time."""
+SHARE, CALLS_ALL_FAKE = 0.5, (0.5, 0.501)
+"""The share of a candidate, and thresholds at which the tiny model calls every image fake, instead of uncertain."""
 MAX_REPLICAS, CROWD, BUSY_S, SCALED_S = 3, 12, 10, 180
 """Replicas and clients at the most, how long all replicas are then kept busy, and the time limit of scaling."""
 ELASTIC = ONE_REPLICA.replace(
@@ -106,6 +114,80 @@ def promote_and_roll_back_on(service: Service, better: Path) -> str:
     return responses.summary()
 
 
+def canary_goes_back(workspace: Workspace) -> str:
+    """Under load: a candidate that no replica can load, then one whose verdicts differ from the live ones."""
+    with serving(workspace, TWO_REPLICAS) as service:
+        folder, models = workspace.new_folder(), service.models
+        live = versions.live(models).name
+        broken, other = (
+            versions.stage(save_model(folder / name, run=name, thresholds=CALLS_ALL_FAKE), models)
+            for name in ("broken", "other")
+        )
+        (models / broken / artifacts.WEIGHTS).write_bytes(b"damaged")
+        taken: dict[str, float] = {}
+
+        def try_candidates() -> None:
+            for candidate, outcome in ((broken, "not_loaded"), (other, "went_back")):
+                started = time.monotonic()
+                canary = canaries.start(models, candidate, share=SHARE)
+                ensure(wait_until(lambda: bool(_latest(models).outcome), FOLLOWS_S), f"{candidate} did not go back")
+                ended = _latest(models)
+                ensure((ended.id, ended.outcome) == (canary.id, outcome), f"{candidate} ended as {ended.outcome}")
+                taken[outcome] = time.monotonic() - started
+
+        responses = asyncio.run(disturb_under_load(service, try_candidates))
+        ensure(set(responses.counts) == {ANSWERED}, f"{responses.summary()} {responses.other}")
+        ensure(set(responses.versions) == {live, other}, f"the versions {set(responses.versions)} answered")
+        ensure(_answering(service) == {live}, f"{_answering(service)} still answer")
+    return (
+        f"{responses.summary()}; the damaged candidate was gone after {taken['not_loaded']:.1f} s and answered none, "
+        f"the other one answered {responses.versions[other]} and was gone after {taken['went_back']:.1f} s "
+        f"({_latest(models).counts.images} images compared)"
+    )
+
+
+def canary_agrees(workspace: Workspace) -> str:
+    """Under load: a candidate that agrees, a replica that is killed meanwhile, and the end of the canary."""
+    with serving(workspace, TWO_REPLICAS) as service:
+        models, before = service.models, versions.live(service.models).name
+        model = save_model(workspace.new_folder() / "agrees", run="agrees", thresholds=(0.31, 0.7))
+        candidate = versions.stage(model, models)
+
+        def finish() -> None:
+            canaries.start(models, candidate, share=SHARE)
+            ensure(wait_until(lambda: _compared(models).counts.images > 0, FOLLOWS_S), "nothing is compared")
+            os.kill(service.pids(REPLICA)[0], signal.SIGKILL)
+            ensure(wait_until(lambda: _compared(models).state == "agrees", FOLLOWS_S), f"{_compared(models)}")
+            ensure(canaries.finish(models).state == "promoted", "the candidate is not live")
+            ensure(wait_until(lambda: _answering(service) == {candidate}, FOLLOWS_S), "the candidate does not answer")
+
+        responses = asyncio.run(disturb_under_load(service, finish))
+        ensure(set(responses.counts) == {ANSWERED}, f"{responses.summary()} {responses.other}")
+        images = _latest(models).counts.images
+        versions.rollback(models)
+        ensure(wait_until(lambda: _answering(service) == {before}, FOLLOWS_S), f"{before} does not answer again")
+        replicas = len(storage.names(storage.join(models, canaries.CANARIES, _latest(models).id))) - 1
+    return f"{responses.summary()}; {images} images were compared, by {replicas} replicas"
+
+
+def _latest(models: Path) -> Canary:
+    canary = canaries.latest(models)
+    ensure(canary, "there is no canary")
+    assert canary
+    return canary
+
+
+def _compared(models: Path) -> Status:
+    canary = _latest(models)
+    return Status.of(canary, canaries.totals(models, canary))
+
+
+def _answering(service: Service) -> set[str]:
+    """The versions that answer about some images."""
+    answers = (service.request("POST", "/v1/detect", image_bytes(seed=seed), "image/jpeg")[1] for seed in range(20))
+    return {json.loads(answer)["results"][0]["model"]["version"] for answer in answers}
+
+
 def scale(workspace: Workspace) -> str:
     """Loads a service of one replica until it has MAX_REPLICAS, and then less until it has one again."""
     with serving(workspace, ELASTIC) as service:
@@ -153,6 +235,21 @@ ROLLOUT = (
         checks="every response, and which model answers",
         run=promote_and_roll_back,
         tested_by="tests/serve/test_load.py",
+    ),
+    Fault(
+        name="a candidate that cannot be loaded, or disagrees, gets half of the images",
+        promise="no response is lost, and the live version answers everything again by itself",
+        cause="two canaries on half of the images: damaged weights, then thresholds that call everything fake",
+        checks="every response, which version answers, and how the canaries ended",
+        run=canary_goes_back,
+        tested_by="tests/serve/test_load.py",
+    ),
+    Fault(
+        name="a replica is killed while a candidate that agrees gets half of the images",
+        promise="no response is lost, the canary goes on, and the candidate is promoted once it agrees",
+        cause="a canary on half of the images, SIGKILL to one of two replicas, then the end of the canary",
+        checks="every response, which version answers, and what was compared",
+        run=canary_agrees,
     ),
     Fault(
         name="the load grows and falls again",

@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 
 from detector_core.data import manifest
+from detector_core.registry import canaries, versions
+from detector_core.registry.canary import Counts
 from jobs import promote
 from jobs.run import request
 from tests.support.models import save_model
@@ -47,15 +49,58 @@ def test_promote_list_and_roll_back(tmp_path: Path, run: Any) -> None:
     assert f"0.9500, {first['version']} had 0.9000" in err
 
     code, listed, err = run("--list", "--to", models)
-    assert listed == {"live": str(models / second["version"]), "versions": [second["version"], first["version"]]}
+    expected = {"live": str(models / second["version"]), "versions": [second["version"], first["version"]]}
+    assert listed == {**expected, "canary": None}
     assert f"live  {second['version']}" in err
 
     code, back, _ = run("--rollback", "--to", models)
     assert (code, back["version"], back["previous"]) == (0, first["version"], second["version"])
 
     code, pruned, err = run("--prune", 1, "--to", models)
-    assert pruned == {"live": live, "versions": [first["version"]], "removed": [second["version"]]}
+    expected = {"live": live, "versions": [first["version"]], "canary": None}
+    assert pruned == {**expected, "removed": [second["version"]]}
     assert second["version"] in err
+
+
+def test_a_canary_from_its_start_to_its_end(tmp_path: Path, run: Any) -> None:
+    models, second = tmp_path / "models", save_model(tmp_path / "b", run="b", seed=1, auc=0.95)
+    live = run(save_model(tmp_path / "a", run="a"), "--to", models)[1]["version"]
+    code, started, err = run(second, "--to", models, "--canary", 0.1, "--max-disagreement", 0.2)
+    candidate = started["canary"]["candidate"]
+    assert (code, started["live"]) == (0, str(models / live))
+    assert candidate.startswith("b-")
+    assert f"{candidate} answers about 0.1 of the images that {live} is asked about" in err
+    assert run("--prune", 1, "--to", models)[1]["removed"] == []
+
+    code, _, err = run("--canary-finish", "--to", models)
+    assert code == 1
+    assert "the verdicts differ on 0 of 0 images" in err
+    canary = canaries.latest(models)
+    assert canary
+    canaries.record(models, canary, "replica", Counts(images=100, disagreements=3))
+    listed, err = run("--list", "--to", models)[1:]
+    assert (listed["canary"]["state"], listed["canary"]["counts"]["disagreements"]) == ("agrees", 3)
+    assert f"canary of {candidate} on 0.1 of the images: agrees; the verdicts differ on 3 of 100 images" in err
+    code, finished, _ = run("--canary-finish", "--to", models)
+    assert (code, finished["version"], finished["previous"]) == (0, candidate, live)
+
+    assert run("--rollback", "--to", models)[1]["version"] == live
+    assert run(second, "--to", models, "--canary", 0.1)[0] == 0
+    assert run(second, "--to", models)[1]["version"] == candidate
+    code, stopped, err = run("--canary-stop", "--to", models)
+    assert (code, stopped["canary"]) == (0, None)
+    assert f"{candidate}: promoted (the candidate became the live version)" in err
+
+
+def test_a_rollback_ends_a_canary_at_once(tmp_path: Path, run: Any) -> None:
+    models = tmp_path / "models"
+    for name, auc in (("a", 0.9), ("b", 0.91)):
+        versions.promote(save_model(tmp_path / name, run=name, auc=auc), models)
+    canaries.start(models, versions.stage(save_model(tmp_path / "c", run="c", auc=0.92), models), share=0.5)
+    assert run("--rollback", "--to", models)[0] == 0
+    canary = canaries.latest(models)
+    assert canary
+    assert canary.outcome == "live_changed"
 
 
 def test_refusals_are_reported_in_one_line_with_exit_code_1(tmp_path: Path, run: Any) -> None:
@@ -73,6 +118,16 @@ def test_refusals_are_reported_in_one_line_with_exit_code_1(tmp_path: Path, run:
         ("--prune", 0, "--to", models): "always kept",
         (good, "--to", models, "--precision", "int8"): "--data DATASET",
         (good, "--to", models, "--data", tmp_path / "nowhere"): "jobs.prepare",
+        (worse, "--to", models, "--canary", 0.1): "--force",
+        (good, "--to", models, "--canary", 0.1): "is live in",
+        (good, "--to", models, "--canary", 0.6): "--canary is 0.6",
+        (good, "--to", tmp_path / "empty", "--canary", 0.1): "no live model",
+        (tmp_path / "nowhere", "--to", models, "--canary", 0.1): "artifact.json",
+        (good, "--to", models, "--max-disagreement", 0.1): "--max-disagreement belongs to --canary",
+        ("--list", "--to", models, "--canary", 0.1): "--canary needs the RUN_OR_MODEL",
+        (good, "--canary-finish", "--to", models): "RUN_OR_MODEL",
+        ("--canary-finish", "--to", models): "no canary is running",
+        ("--canary-stop", "--to", models): "there is no canary",
     }
     for arguments, part in lines.items():
         code, result, err = run(*arguments)
@@ -121,7 +176,7 @@ def test_promotion_writes_nothing_to_the_home_folder(tmp_path: Path, tiny_datase
 
 
 def test_without_a_promotion_the_list_is_empty(tmp_path: Path, run: Any) -> None:
-    assert run("--list", "--to", tmp_path / "models")[:2] == (0, {"live": None, "versions": []})
+    assert run("--list", "--to", tmp_path / "models")[:2] == (0, {"live": None, "versions": [], "canary": None})
 
 
 def test_the_help_explains_the_files_and_promotion_does_not_import_ray() -> None:

@@ -4,6 +4,7 @@
 """
 
 import asyncio
+import itertools
 import json
 import os
 import signal
@@ -19,10 +20,10 @@ from typing import Any
 import aiohttp
 import pytest
 
-from detector_core.registry import versions
+from detector_core.registry import canaries, versions
 from reliability.faults import load as faults_load
 from reliability.faults.load import DISCONNECTED, REJECTED, REPLICA, wait_until
-from reliability.faults.rollout import promote_and_roll_back_on
+from reliability.faults.rollout import CALLS_ALL_FAKE, promote_and_roll_back_on
 from reliability.faults.serving import HAPROXY, kill_process_of
 from tests.support.http_service import JPEG, image_bytes
 from tests.support.models import save_model
@@ -31,14 +32,15 @@ from tests.support.serving import Service, marked, running
 pytestmark = pytest.mark.serial
 OVERLOAD, LIGHT = 96, 4
 """Connections that send requests without a pause: about ten times what SETTINGS allow at a time, and well within it."""
-SETTINGS = """
+POLL_S = 0.5
+SETTINGS = f"""
 max_batch_size: 2
 max_queued: 4
-poll_s: 0.5
+poll_s: {POLL_S}
 detector_cpus: 0.2
 threads: 1
-detectors: {min_replicas: 2, max_replicas: 3, target_ongoing_requests: 1, upscale_delay_s: 1, downscale_delay_s: 3}
-http: {limits: {max_files: 1, max_faces: 1}}
+detectors: {{min_replicas: 2, max_replicas: 3, target_ongoing_requests: 1, upscale_delay_s: 1, downscale_delay_s: 3}}
+http: {{limits: {{max_files: 1, max_faces: 1}}}}
 """
 RECOVERY_S = 5
 
@@ -161,6 +163,37 @@ def test_no_request_fails_during_a_promotion_and_a_rollback(
     quicken(monkeypatch)
     better = save_model(tmp_path / "second", run="second", seed=1, auc=0.95)
     print(promote_and_roll_back_on(service, better))
+
+
+def test_a_candidate_that_disagrees_answers_its_share_and_goes_back_by_itself(service: Service, tmp_path: Path) -> None:
+    live = versions.live(service.models).name
+    candidate = versions.stage(save_model(tmp_path / "other", run="other", thresholds=CALLS_ALL_FAKE), service.models)
+    canary = canaries.start(service.models, candidate, share=0.5)
+    answered, seeds = Counter[str](), itertools.count()
+
+    def ask() -> None:
+        data = image_bytes((32, 32), seed=next(seeds))
+        status, body = service.request("POST", "/v1/detect", data, "image/jpeg")
+        assert status == 200
+        model = json.loads(body)["results"][0]["model"]["version"]
+        assert model == live or canary.takes(canary.digest(data))
+        answered[model] += 1
+
+    def ask_until_it_ends() -> bool:
+        for _ in range(10):
+            ask()
+        latest = canaries.latest(service.models)
+        return latest is not None and latest.outcome == "went_back"
+
+    assert wait_until(ask_until_it_ends, 60)
+    assert set(answered) == {live, candidate}
+    time.sleep(3 * POLL_S)  # until the other replica has looked, too
+    before = answered[candidate]
+    ask_until_it_ends()
+    assert answered[candidate] == before
+    shown = json.loads(service.request("GET", "/v1/model")[1])["canary"]
+    assert (shown["version"], shown["state"]) == (candidate, "went_back")
+    assert shown["disagreements"] == shown["images"] >= 30
 
 
 def quicken(monkeypatch: pytest.MonkeyPatch) -> None:
