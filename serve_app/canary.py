@@ -16,7 +16,7 @@ from typing import Final, Generic, TypeVar
 
 from detector_core.errors import DetectorError, StorageUnavailable
 from detector_core.registry import canaries, versions
-from detector_core.registry.canary import FAILURES, Canary, Counts, Status
+from detector_core.registry.canary import FAILURES, Answer, Canary, Comparison, Counts, Status
 from detector_core.registry.predictor import ModelInfo, Predictor
 from serve_app.batching import Batcher
 from serve_app.errors import Unavailable
@@ -90,34 +90,6 @@ class CandidatePredictor:
             passes=lambda: predictor.passes,
             max_size=settings.max_batch_size,
             wait_s=settings.batch_wait_s,
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Comparison:
-    """What two versions said about one image, for the metrics; ``candidate`` is None if it failed."""
-
-    canary: Canary
-    live: ImagePrediction
-    candidate: ImagePrediction | None
-
-    @property
-    def disagrees(self) -> bool:
-        """Whether the candidate has another verdict, or none."""
-        return self.candidate is None or self.candidate.verdict != self.live.verdict
-
-    def counts(self) -> Counts:
-        """This image as counts."""
-        if self.candidate is None:
-            return Counts(images=1, disagreements=1, errors=1, live_s=self.live.detect_s)
-        difference = (self.candidate.p_fake or 0.0) - (self.live.p_fake or 0.0)
-        return Counts(
-            images=1,
-            disagreements=int(self.disagrees),
-            difference=difference,
-            absolute_difference=abs(difference),
-            live_s=self.live.detect_s,
-            candidate_s=self.candidate.detect_s,
         )
 
 
@@ -202,7 +174,8 @@ class CanaryRouter:
             if len(run.seen) >= REMEMBERED:
                 run.seen.clear()
             run.seen.add(digest)
-            comparison = Comparison(canary=canary, live=live, candidate=candidate)
+            answer = _answer(candidate) if candidate else None
+            comparison = Comparison(canary=canary, live=_answer(live), candidate=answer)
             run.counts += comparison.counts()
             self._on_comparison(comparison)
         return candidate or live
@@ -235,6 +208,10 @@ class CanaryRouter:
             level = logging.ERROR if status.state in FAILURES else logging.INFO
             reason = f": {status.canary.reason}" if status.canary.reason else f": {status}"
             _log.log(level, "canary of %s: %s%s", status.canary.candidate, status.state, reason)
+
+
+def _answer(prediction: ImagePrediction) -> Answer:
+    return Answer(verdict=prediction.verdict, p_fake=prediction.p_fake or 0.0, seconds=prediction.detect_s)
 
 
 def _named(status: Status | None) -> tuple[str, str] | None:

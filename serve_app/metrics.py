@@ -7,8 +7,7 @@ import logging
 
 from ray.serve import metrics
 
-from detector_core.registry.canary import FAILURES, Status
-from serve_app.canary import Comparison
+from detector_core.registry.canary import FAILURES, Comparison, Status
 from serve_app.middleware import RequestEvent
 
 SECONDS = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30]
@@ -119,10 +118,10 @@ class CanaryMetrics:
         canary, candidate = comparison.canary, comparison.candidate
         outcome = "error" if candidate is None else "disagrees" if comparison.disagrees else "agrees"
         self._images.inc(1, {"version": canary.candidate, "outcome": outcome})
-        for version, prediction in ((canary.live, comparison.live), (canary.candidate, candidate)):
-            if prediction:
-                self._seconds.observe(max(prediction.detect_s, 1e-6), {"version": version})
-                self._scores.observe(max(prediction.p_fake or 0.0, 1e-9), {"version": version})
+        for version, answer in ((canary.live, comparison.live), (canary.candidate, candidate)):
+            if answer:
+                self._seconds.observe(max(answer.seconds, 1e-6), {"version": version})
+                self._scores.observe(max(answer.p_fake, 1e-9), {"version": version})
 
     def follow(self, status: Status | None) -> None:
         """Shows whether the latest canary failed."""

@@ -91,6 +91,43 @@ class Canary:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What a version said about an image, and how many seconds that took."""
+
+    verdict: str
+    p_fake: float
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """What both versions said about one image; ``candidate`` is None if it failed or was late."""
+
+    canary: Canary
+    live: Answer
+    candidate: Answer | None
+
+    @property
+    def disagrees(self) -> bool:
+        """Whether the candidate has another verdict, or none."""
+        return self.candidate is None or self.candidate.verdict != self.live.verdict
+
+    def counts(self) -> Counts:
+        """This image as counts."""
+        if self.candidate is None:
+            return Counts(images=1, disagreements=1, errors=1, live_s=self.live.seconds)
+        difference = self.candidate.p_fake - self.live.p_fake
+        return Counts(
+            images=1,
+            disagreements=int(self.disagrees),
+            difference=difference,
+            absolute_difference=abs(difference),
+            live_s=self.live.seconds,
+            candidate_s=self.candidate.seconds,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
 class Status:
     """A canary and what was compared so far.
 

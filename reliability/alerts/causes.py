@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from detector_core.networks import artifacts
-from detector_core.registry import versions
+from detector_core.registry import canaries, versions
 from tests.support.serving import Service, marked
 
 CLIENTS, PAUSE_S = 4, 0.15
@@ -155,6 +155,18 @@ def _damaged_model(scene: Scene) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def _damaged_candidate(scene: Scene) -> Iterator[None]:
+    models = scene.service.models
+    shutil.copytree(models / versions.history(models)[0], models / "candidate")
+    (models / "candidate" / artifacts.WEIGHTS).write_bytes(b"cut off")
+    canaries.start(models, "candidate", share=0.1)
+    try:
+        yield
+    finally:
+        canaries.stop(models)
+
+
+@contextlib.contextmanager
 def _fakes_only(scene: Scene) -> Iterator[None]:
     real, scene.traffic.body = scene.traffic.body, scene.fake
     try:
@@ -191,6 +203,11 @@ CAUSES = (
         alert="DetectorKeepsAnOldModel",
         what="a model whose weights are cut off is made live",
         disturb=_damaged_model,
+    ),
+    Cause(
+        alert="DetectorCanaryFailed",
+        what="a canary of a candidate whose weights are cut off",
+        disturb=_damaged_candidate,
     ),
     Cause(
         alert="DetectorSlow",

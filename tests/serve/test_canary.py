@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,11 @@ from fastapi.testclient import TestClient
 from detector_core.images.decode import Heat, Pixels
 from detector_core.networks import artifacts
 from detector_core.registry import canaries, versions
-from detector_core.registry.canary import Status
+from detector_core.registry.canary import Answer, Comparison, Counts, Status
 from detector_core.registry.predictor import Prediction, Predictor, blank_image
 from serve_app import canary as canary_module
-from serve_app.canary import CanaryRouter, Candidate, CandidatePredictor, Comparison, NotLoaded
+from serve_app import metrics
+from serve_app.canary import CanaryRouter, Candidate, CandidatePredictor, NotLoaded
 from serve_app.errors import Busy
 from serve_app.middleware import RequestTimings
 from serve_app.routes import create_app
@@ -296,3 +297,39 @@ def test_a_store_that_cannot_be_reached_is_tried_again(agreeing: Trial, caplog: 
     candidate.update()
     assert candidate.current == "loaded"
     assert agreeing.shown()["state"] == "comparing"
+
+
+def test_the_metrics_count_by_version(agreeing: Trial, monkeypatch: pytest.MonkeyPatch) -> None:
+    recorded: list[tuple[str, float, dict[str, str]]] = []
+
+    class Recorder:
+        def __init__(self, name: str, *_: object) -> None:
+            self.name = name
+
+        def inc(self, value: float, tags: dict[str, str]) -> None:
+            recorded.append((self.name, value, tags))
+
+        observe = inc
+
+        def set(self, value: float) -> None:
+            recorded.append((self.name, value, {}))
+
+    for kind in ("Counter", "Gauge", "Histogram"):
+        monkeypatch.setattr(metrics.metrics, kind, Recorder)
+    shown = metrics.CanaryMetrics()
+    real, fake = Answer(verdict="real", p_fake=0.1, seconds=0.2), Answer(verdict="fake", p_fake=0.9, seconds=0.3)
+    recorded.clear()
+    for answer in (real, fake, None):
+        shown.compared(Comparison(canary=agreeing.canary, live=real, candidate=answer))
+    live, new = ({"version": version} for version in (agreeing.live, agreeing.new))
+    outcomes = [{**new, "outcome": outcome} for outcome in ("agrees", "disagrees", "error")]
+    assert [tags for name, _, tags in recorded if name == metrics.CANARY_IMAGES] == outcomes
+    for name, of_real, of_fake in ((metrics.CANARY_SECONDS, 0.2, 0.3), (metrics.CANARY_SCORES, 0.1, 0.9)):
+        expected = [(of_real, live), (of_real, new), (of_real, live), (of_fake, new), (of_real, live)]
+        assert [(value, tags) for recorded_name, value, tags in recorded if recorded_name == name] == expected
+    recorded.clear()
+    status = Status.of(agreeing.canary, Counts())
+    shown.follow(status)
+    shown.follow(Status.of(replace(agreeing.canary, outcome="not_loaded"), Counts()))
+    shown.follow(None)
+    assert recorded == [(metrics.CANARY_FAILED, value, {}) for value in (0, 1, 0)]
