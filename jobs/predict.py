@@ -86,6 +86,12 @@ def main(argv: list[str] | None = None) -> NoReturn:
         metavar="N",
         help="with --out: how many files suspicious.html shows; 0 writes none [%(default)s]",
     )
+    parser.add_argument(
+        "--pipeline",
+        choices=("tasks", "data"),
+        help="with --out: decode and predict on the same core, or on cores and GPUs apart with Ray Data; the rows are "
+        "the same [data with --gpu, otherwise tasks]",
+    )
     parser.add_argument("--explain", action="store_true", help="of single files: write FILE.heatmap.png")
     cli.run(job, parser.parse_args(argv))
 
@@ -107,6 +113,7 @@ def job(arguments: argparse.Namespace) -> dict[str, Any] | Iterator[dict[str, An
             per_face=arguments.per_face,
             sheet=arguments.sheet,
             signers=claims.read_signers(arguments.signers) if arguments.signers else "",
+            pipeline=arguments.pipeline,
         )
     from jobs.scoring.single import predict_each  # FastAPI and the runtime of the model
 
@@ -134,6 +141,8 @@ def _check(arguments: argparse.Namespace) -> None:
         raise BadConfig(f"--sheet is {arguments.sheet}: it must be 0 or more, the number of files on the sheet")
     if arguments.per_face and not arguments.out:
         raise BadConfig("--per-face is for a folder with --out: the answer about a file has its faces")
+    if arguments.pipeline and not arguments.out:
+        raise BadConfig("--pipeline is for a folder with --out: single files take neither")
     if not arguments.out and (folders := [source for source in arguments.sources if Path(source).is_dir()]):
         raise BadConfig(f"{folders[0]} is a folder: add --out OUT, which receives a table of its images")
 

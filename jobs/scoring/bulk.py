@@ -1,6 +1,5 @@
 """Scoring of whole folders on Ray: what was scored before, under whatever name, is not scored again."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import pandas as pd
@@ -17,14 +16,23 @@ from detector_core.registry.predictor import ModelInfo, describe
 from jobs.common import cli
 from jobs.common.chunks import CHUNK_IMAGES, map_chunks, near_duplicate_groups
 from jobs.common.cluster import check_resources, connect
-from jobs.scoring import tables
+from jobs.scoring import pipelines, tables
 from jobs.scoring.results import FILE_COLUMNS, MAX_COMPARED, SCORE_COLUMNS, Results, Store, database, key_of
-from jobs.scoring.rows import FORMAT, Task, hash_files, predict_files
+from jobs.scoring.rows import FORMAT, Task, hash_files
 from serve_app.settings import Faces
 
 
 def predict_folder(
-    source: str, location: str, out: str, device: str, *, faces: Faces, per_face: bool, sheet: int, signers: str = ""
+    source: str,
+    location: str,
+    out: str,
+    device: str,
+    *,
+    faces: Faces,
+    per_face: bool,
+    sheet: int,
+    signers: str = "",
+    pipeline: pipelines.Name | None = None,
 ) -> dict[str, Any]:
     """Lists the files, scores those whose content is new, and writes the tables; returns the result of the job.
 
@@ -35,6 +43,7 @@ def predict_folder(
         per_face: also write a table with a row for every scored face.
         sheet: how many of the most suspicious images the contact sheet shows.
         signers: certificates of trusted signers, as PEM.
+        pipeline: None means the faster one, see :func:`jobs.scoring.pipelines.choose`.
     """
     model = describe(versions.fetch(location))
     source = storage.absolute(source)
@@ -49,10 +58,9 @@ def predict_folder(
         for known in scores.frames():
             results.add_scores(known)
         with connect():
-            gpus = int(device != "cpu")
-            check_resources(cpus=1, gpus=gpus, purpose="jobs.predict")
+            check_resources(cpus=1, gpus=pipelines.gpus_of(device), purpose="jobs.predict")
             _read(results, task, files)
-            scored = _score(results, task, scores, gpus)
+            scored = _score(results, task, scores, pipeline or pipelines.choose(device))
             grouped = results.group(near_duplicate_groups)
         if not grouped:
             cli.say(f"more than {MAX_COMPARED:,} different images: they are not compared, the column group is empty")
@@ -75,21 +83,12 @@ def _read(results: Results, task: Task, files: Store) -> None:
         files.replace(results.frames(", ".join(FILE_COLUMNS), "WHERE content NOT NULL", of="files"))
 
 
-def _score(results: Results, task: Task, scores: Store, gpus: int) -> int:
+def _score(results: Results, task: Task, scores: Store, pipeline: pipelines.Name) -> int:
     """Scores every content that has no score, and keeps each chunk for a later call; returns how many there were."""
     new = results.count("content NOT NULL AND content NOT IN (SELECT content FROM scores)", of="files")
-    predicting = ray.remote(num_cpus=1, num_gpus=gpus)(predict_files)
-    sent: dict[int, list[str]] = {}
-
-    def calls() -> Iterator[tuple[Task, list[str]]]:
-        for number, chunk in enumerate(results.unscored(CHUNK_IMAGES)):
-            sent[number] = [content for content, _ in chunk]
-            yield task, [path for _, path in chunk]
-
     scored = 0
     with tqdm(total=new, desc="scoring", unit=" files", disable=not new) as bar:
-        for number, rows in map_chunks(predicting, calls()):
-            frame = rows.drop(columns="path").assign(content=sent.pop(number))[SCORE_COLUMNS]
+        for frame in pipelines.PIPELINES[pipeline](task, results.unscored(CHUNK_IMAGES)):
             scores.add(frame)
             results.add_scores(frame)
             scored += len(frame)

@@ -18,7 +18,7 @@ from detector_core.images import formats
 from detector_core.images.budget import CpuBudget
 from detector_core.images.claims import Claim
 from detector_core.registry import versions
-from detector_core.registry.predictor import ModelInfo, Prediction, Predictor
+from detector_core.registry.predictor import ModelInfo, Prediction, Predictor, describe
 from serve_app import clips
 from serve_app.clips import DecodedClip
 from serve_app.decode_pool import DecodePool, Job
@@ -68,6 +68,10 @@ class Task:
     signers: str = ""
 
 
+Decoded = DecodedImage | DecodedClip | BadImage
+"""What is kept of a file once its pixels are dropped, or why it cannot be read."""
+
+
 def predict_files(task: Task, paths: list[str]) -> pd.DataFrame:
     """Predicts images and clips as the service does; a file that cannot be read gets an error instead of a verdict.
 
@@ -83,11 +87,12 @@ def predict_files(task: Task, paths: list[str]) -> pd.DataFrame:
         BrokenArtifact: the model is incomplete or damaged.
         BadData: the storage fails.
     """
-    predictor = _load_predictor(task.version, task.device)
+    predictor = load_predictor(task)
     rows: list[dict[str, Any]] = []
     for start in range(0, len(paths), BATCH):
-        rows += _predict_batch(predictor, task, paths[start : start + BATCH])
-    return pd.DataFrame(rows, columns=list(COLUMNS)).astype(COLUMNS)
+        batch = paths[start : start + BATCH]
+        rows += predict_decoded(task, predictor, batch, [decode_file(task, path, predictor.info) for path in batch])
+    return as_table(rows)
 
 
 def hash_files(root: str, paths: list[str]) -> list[tuple[str, str | None, str | None, str | None]]:
@@ -107,14 +112,15 @@ def hash_files(root: str, paths: list[str]) -> list[tuple[str, str | None, str |
     return rows
 
 
-def _predict_batch(predictor: Predictor, task: Task, paths: list[str]) -> list[dict[str, Any]]:
-    """The rows of a few files, whose crops take the same forward passes. Raises BadData."""
+def predict_decoded(
+    task: Task, predictor: Predictor, paths: list[str], decoded_files: list[Decoded]
+) -> list[dict[str, Any]]:
+    """The rows of a few decoded files, whose crops take the same forward passes."""
     search_faces = searches_faces(task.faces, predictor.info)
-    read = [_read(task, path, predictor.info, search_faces) for path in paths]
-    crops = [crop.image_SSC for decoded in read for image in _images(decoded) for crop in image.crops]
+    crops = [crop.image_SSC for decoded in decoded_files for image in _images(decoded) for crop in image.crops]
     predictions = iter(predictor.predict(crops))
     rows = []
-    for path, decoded in zip(paths, read, strict=True):
+    for path, decoded in zip(paths, decoded_files, strict=True):
         row: dict[str, Any] = {"path": path}
         scored = [[next(predictions) for _ in image.crops] for image in _images(decoded)]
         if isinstance(decoded, DecodedImage):
@@ -127,8 +133,9 @@ def _predict_batch(predictor: Predictor, task: Task, paths: list[str]) -> list[d
     return rows
 
 
-def _read(task: Task, path: str, model: ModelInfo, search_faces: bool) -> DecodedImage | DecodedClip | BadImage:
-    """The crops of an image or a clip, or why it cannot be read. Raises BadData."""
+def decode_file(task: Task, path: str, model: ModelInfo) -> Decoded:
+    """The crops of an image or a clip, or why it cannot be read. Raises BadData: the storage fails."""
+    search_faces = searches_faces(task.faces, model)
     try:
         data = image_files.read(task.root, path, clips=True)
         if data and formats.identify(data[: formats.HEAD_BYTES]) is None:
@@ -143,7 +150,12 @@ def _read(task: Task, path: str, model: ModelInfo, search_faces: bool) -> Decode
         return error
 
 
-def _images(decoded: DecodedImage | DecodedClip | BadImage) -> tuple[DecodedImage, ...]:
+def as_table(rows: list[dict[str, Any]]) -> pd.DataFrame:
+    """Rows of :func:`predict_decoded` with all COLUMNS and their types."""
+    return pd.DataFrame(rows, columns=list(COLUMNS)).astype(COLUMNS)
+
+
+def _images(decoded: Decoded) -> tuple[DecodedImage, ...]:
     """The image, or the frames of a clip."""
     if isinstance(decoded, DecodedClip):
         return decoded.frames
@@ -189,6 +201,12 @@ def _pool() -> DecodePool:
 
 
 @functools.lru_cache(maxsize=1)
-def _load_predictor(version: str, device: str) -> Predictor:
-    """Loaded once per process, which predicts many chunks of files."""
-    return Predictor(versions.fetch(version), batch_size=BATCH, device=device, threads=1)
+def describe_model(task: Task) -> ModelInfo:
+    """What decoding has to know of the model of a task. Raises BrokenArtifact."""
+    return describe(versions.fetch(task.version))
+
+
+@functools.lru_cache(maxsize=1)
+def load_predictor(task: Task) -> Predictor:
+    """The model of a task, loaded once per process, which predicts many files. Raises BrokenArtifact."""
+    return Predictor(versions.fetch(task.version), batch_size=BATCH, device=task.device, threads=1)

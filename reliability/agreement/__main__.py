@@ -5,7 +5,7 @@
 
 Starts a real ``python -m jobs.serve`` with the starter model, sends it portraits, groups, pictures without a face,
 clips, signed and damaged files, and runs ``python -m jobs.predict FOLDER --out`` on the same files. Then adds one file,
-which alone may be scored; and kills another job after its first chunk, which must go on where it was.
+which alone may be scored; and kills a job of each pipeline after its first chunk, which must go on where it was.
 
 Without --portraits (a folder of aligned portraits, searched at any depth) the faces are painted ones. Prints a table by
 kind, and one JSON object as the last line. Exits with 1 if anything differs.
@@ -29,6 +29,7 @@ from benchmarks.machine import describe
 from detector_core.images import formats
 from detector_core.registry import starter
 from jobs.common.chunks import CHUNK_IMAGES
+from jobs.scoring.pipelines import PIPELINES
 from jobs.scoring.results import STORE
 from reliability.agreement.files import make_files, one_more
 from tests.support.serving import Service, running
@@ -72,20 +73,20 @@ def run(scratch: Path, count: int, portraits: Path | None) -> dict[str, Any]:
     print(summary(answers, rows, differing).to_string())
     one_more(folder / "new.png", portraits)
     second = predict(folder, models, out)
-    resumed = killed_and_continued(folder, models, scratch / "again")
-    again = read_table(scratch / "again")
+    resumed = {name: killed_and_continued(folder, models, scratch / name, name) for name in PIPELINES}
     before = read_table(out)
-    same = again.keys() == before.keys() and all(is_same(again[path], row) for path, row in before.items())
+    same = all(is_same_table(read_table(scratch / name), before) for name in PIPELINES)
     result = {
         "files": len(answers),
         "answered": sum(status == 200 for status, _ in answers.values()),
         "differing": len(differing),
         "scored": first["scored"],
         "scored_after_one_more": second["scored"],
-        "scored_after_a_kill": resumed["scored"],
+        "scored_after_a_kill": {name: result["scored"] for name, result in resumed.items()},
         "same_table_after_a_kill": same,
     }
-    resumes = first["scored"] <= CHUNK_IMAGES or 0 < resumed["scored"] < first["scored"]
+    was_kept = (0 < result["scored"] < first["scored"] for result in resumed.values())
+    resumes = first["scored"] <= CHUNK_IMAGES or all(was_kept)
     held = not differing and second["scored"] == 1 and resumes and same
     return {**result, "held": held}
 
@@ -107,16 +108,18 @@ def command(folder: Path, models: Path, out: Path) -> list[str]:
     return [*job, "--faces", "on", "--sheet", "0"]
 
 
-def predict(folder: Path, models: Path, out: Path) -> dict[str, Any]:
+def predict(folder: Path, models: Path, out: Path, *flags: str) -> dict[str, Any]:
     """Runs the job; returns its result."""
-    done = subprocess.run(command(folder, models, out), stdout=subprocess.PIPE, check=True)
+    done = subprocess.run([*command(folder, models, out), *flags], stdout=subprocess.PIPE, check=True)
     result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return result
 
 
-def killed_and_continued(folder: Path, models: Path, out: Path) -> dict[str, Any]:
+def killed_and_continued(folder: Path, models: Path, out: Path, pipeline: str) -> dict[str, Any]:
     """Kills the job and all its processes once a chunk is kept, and runs it again; returns the second result."""
-    job = subprocess.Popen(command(folder, models, out), stdout=subprocess.DEVNULL, start_new_session=True)
+    job = subprocess.Popen(
+        [*command(folder, models, out), "--pipeline", pipeline], stdout=subprocess.DEVNULL, start_new_session=True
+    )
     try:
         while job.poll() is None and not any(chunks(out)):
             time.sleep(0.02)
@@ -124,7 +127,7 @@ def killed_and_continued(folder: Path, models: Path, out: Path) -> dict[str, Any
         with contextlib.suppress(ProcessLookupError):
             os.killpg(job.pid, signal.SIGKILL)
         job.wait()
-    return predict(folder, models, out)
+    return predict(folder, models, out, "--pipeline", pipeline)
 
 
 def chunks(out: Path) -> list[Path]:
@@ -167,6 +170,11 @@ def difference(asked: tuple[int, dict[str, Any]], row: dict[str, Any] | None) ->
     if (p_fake is None) != (answer["p_fake"] is None) or (p_fake and abs(p_fake - answer["p_fake"]) > TOLERANCE):
         return f"p_fake is {answer['p_fake']} in the service and {p_fake} in the job"
     return ""
+
+
+def is_same_table(table: dict[str, dict[str, Any]], other: dict[str, dict[str, Any]]) -> bool:
+    """Whether two jobs say the same about all files."""
+    return table.keys() == other.keys() and all(is_same(table[path], row) for path, row in other.items())
 
 
 def is_same(row: dict[str, Any], other: dict[str, Any]) -> bool:
