@@ -4,6 +4,7 @@
 #   bash reliability/cluster/run.sh             the whole scenario (reliability/cluster/scenario.py), with times
 #   bash reliability/cluster/run.sh short       without the host that is cut off, a search and rejected jobs
 #   bash reliability/cluster/run.sh scaling     training throughput on one host and on two
+#   bash reliability/cluster/run.sh head        a service whose head is killed under load, with Redis behind it
 #
 # Each host is a set of Linux namespaces with its own address, name, processes, /tmp and sshd. All hosts live inside one
 # outer set of namespaces, which ends with this command: the kernel then removes every process, link and mount.
@@ -17,6 +18,7 @@ skip() { echo "skipped: $1" >&2; exit 77; }
 for tool in unshare ip ssh ssh-keygen rsync curl pgrep; do
     command -v "$tool" >/dev/null || skip "$tool is not installed (Debian: util-linux iproute2 openssh-client rsync curl procps)"
 done
+[ "${1:-}" != head ] || command -v redis-server >/dev/null || skip "redis-server is not installed (Debian: redis-server)"
 [ -x /usr/sbin/sshd ] || skip "sshd is not installed (Debian: openssh-server)"
 [ -e .venv/bin/ray ] || skip "there is no .venv with Ray: run make test, or uv sync --locked"
 OUTER=(unshare --net --mount --pid --uts --ipc --fork --kill-child --mount-proc)

@@ -20,7 +20,7 @@ import yaml
 
 from detector_core.data import demo
 from detector_core.networks.variants import spec_for
-from reliability.cluster import scaling
+from reliability.cluster import head, scaling
 from reliability.cluster.hosts import PROJECT, SHARED, Hosts
 from reliability.cluster.laptop import DASHBOARD, ENDED, HEAD, LAPTOP, ONE, TWO, Laptop, raylet_pid, wait_until
 
@@ -229,13 +229,16 @@ def play(hosts: Hosts, steps: dict[str, Step]) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Plays the scenario, or measures scaling, in the folder that run.sh made; prints a table and one JSON line."""
+    """Plays what the words ask for in the folder that run.sh made; prints a table and one JSON line."""
     folder, *words = sys.argv[1:]
     with Hosts(Path(folder), [LAPTOP, HEAD, ONE, TWO]) as hosts:
         if words == ["scaling"]:
             print(json.dumps(scaling.measure(hosts)))
             return
         try:
+            if words == ["head"]:
+                print(json.dumps(head.measure(hosts)))
+                return
             result = play(hosts, SHORT if words == ["short"] else WHOLE)
         except (AssertionError, subprocess.SubprocessError) as error:
             _print_diagnosis(error, hosts)

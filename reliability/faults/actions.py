@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -162,15 +163,31 @@ def use_memory(_: Run) -> None:
 
 def cut_network(_: Workspace) -> str:
     """Runs the scenario of a cluster of hosts, in which a host is cut off during a training run."""
-    script = Path(__file__).parents[1] / "cluster" / "run.sh"
-    done = subprocess.run(["bash", script], capture_output=True, text=True)
-    if done.returncode == CANNOT_MAKE_HOSTS:
-        raise CannotCause(last_line(done.stderr).removeprefix("skipped: "))
-    ensure(done.returncode == 0, done.stderr[-3000:])
-    result = json.loads(last_line(done.stdout))
+    result = _play_hosts()
     epoch, step = result["went_on_at"]
     return (
         f"no epoch lost; the lost host was noticed after {result['seconds_until_noticed']:.0f} s (with Ray's health "
         f"check shortened to 1 s; its defaults take about a minute); after {result['seconds_until_went_on']:.0f} s the "
         f"run resumed without it at epoch {epoch}, step {step}"
     )
+
+
+def kill_head_node(_: Workspace) -> str:
+    """Runs the scenario of a service on two hosts whose head is killed under load."""
+    result = _play_hosts("head")
+    return (
+        f"of {result['requests']} requests: none, and the slowest took {result['longest_s']:.1f} s; the head was away "
+        f"for {result['away_s']:.0f} s, in which a model was promoted, and obeyed again {result['back_s']:.0f} s after "
+        "its start"
+    )
+
+
+def _play_hosts(*words: str) -> dict[str, Any]:
+    """The result of a scenario of reliability/cluster."""
+    script = Path(__file__).parents[1] / "cluster" / "run.sh"
+    done = subprocess.run(["bash", script, *words], capture_output=True, text=True)
+    if done.returncode == CANNOT_MAKE_HOSTS:
+        raise CannotCause(last_line(done.stderr).removeprefix("skipped: "))
+    ensure(done.returncode == 0, done.stderr[-3000:])
+    result: dict[str, Any] = json.loads(last_line(done.stdout))
+    return result

@@ -8,6 +8,7 @@ import time
 from functools import partial
 from pathlib import Path
 
+from reliability.faults.actions import kill_head_node
 from reliability.faults.fault import Fault, Workspace, ensure
 from reliability.faults.load import (
     ANSWERED,
@@ -141,6 +142,13 @@ SERVING = (
         cause="SIGKILL to gcs_server",
         checks="the exit code, its processes and its port",
         run=kill_head,
+    ),
+    Fault(
+        name="the head node of a cluster is killed under load, with its state in Redis",
+        promise="the replicas on other hosts go on: no response is lost, and a new head takes over from Redis",
+        cause="SIGKILL to every process of the head, one of three simulated hosts; clients send to the other two",
+        checks="every response, that the replicas stay, follow a promotion without a head, and obey the new one",
+        run=kill_head_node,
     ),
     Fault(
         name="the service's driver is killed",
