@@ -47,7 +47,7 @@ from tqdm import tqdm
 from detector_core import storage
 from detector_core.data import manifest
 from detector_core.errors import BadConfig
-from detector_core.registry import canaries, versions
+from detector_core.registry import canaries, test_reports, versions
 from detector_core.registry.canary import MAX_DISAGREEMENT
 from detector_core.registry.engines import PRECISIONS
 from detector_core.registry.predictor import describe
@@ -210,8 +210,8 @@ def _compare_with_previous(models: str, version: str, previous: str) -> None:
     """Prints the AUC of both versions on every data set that both were evaluated on."""
     if previous not in versions.list_versions(models):
         return
-    new, old = (versions.read_test_reports(versions.fetch(storage.join(models, name))) for name in (version, previous))
-    comparisons = list(versions.compare_auc(new, old))
+    new, old = (test_reports.read(versions.fetch(storage.join(models, name))) for name in (version, previous))
+    comparisons = list(test_reports.compare_auc(new, old))
     for data_name, auc, previous_auc in comparisons:
         cli.say(f"AUC on the test split of {data_name}: {auc:.4f}, {previous} had {previous_auc:.4f}")
     if not comparisons:

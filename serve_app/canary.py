@@ -8,6 +8,7 @@ rule to all of them (:mod:`detector_core.registry.canaries`). Without a canary n
 
 import asyncio
 import logging
+import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -24,7 +25,9 @@ from serve_app.pipeline import DecodedImage, ImagePrediction, ModelClient, add_h
 from serve_app.settings import Settings
 
 LATE_S: Final = 5.0
-"""How much longer than the live version the candidate may take for an image before the live answer is given."""
+"""How much longer than the live version the candidate may take for an image, before the live answer is given."""
+LATE_PART: Final = 0.5
+"""The same, as a part of what is then left of the request's time."""
 REMEMBERED: Final = 50_000
 """How many images an ingress remembers, so that the same image counts once."""
 T = TypeVar("T")
@@ -135,10 +138,21 @@ class CanaryRouter:
         return self._run is not None
 
     async def predict(
-        self, data: bytes, live_client: ModelClient, image: DecodedImage, model: ModelInfo, *, explain: bool = False
+        self,
+        data: bytes,
+        live_client: ModelClient,
+        image: DecodedImage,
+        model: ModelInfo,
+        *,
+        left_s: float,
+        explain: bool = False,
     ) -> ImagePrediction:
-        """Predicts an image with the version that its file ``data`` belongs to, see :func:`predict_image`."""
-        run = self._run
+        """Predicts an image with the version that its file ``data`` belongs to, see :func:`predict_image`.
+
+        Args:
+            left_s: seconds until the request must be answered.
+        """
+        run, until = self._run, time.monotonic() + left_s
         digest = await asyncio.to_thread(run.canary.digest, data) if run and image.crops else b""
         if not run or not digest or not run.canary.takes(digest):
             return await predict_image(live_client, image, model, explain=explain)
@@ -146,7 +160,8 @@ class CanaryRouter:
         asked.add_done_callback(_retrieve)
         try:
             live = await predict_image(live_client, image, model)
-            chosen = await self._compare(run, digest, live, asked)
+            late_s = min(LATE_S, LATE_PART * (until - time.monotonic()))
+            chosen = await self._compare(run, digest, live, asked, late_s)
         finally:
             asked.cancel()
         if explain and chosen is not live:
@@ -157,12 +172,12 @@ class CanaryRouter:
         return await add_heatmap(live_client, live) if explain else chosen
 
     async def _compare(
-        self, run: _Run, digest: bytes, live: ImagePrediction, asked: "asyncio.Task[ImagePrediction]"
+        self, run: _Run, digest: bytes, live: ImagePrediction, asked: "asyncio.Task[ImagePrediction]", late_s: float
     ) -> ImagePrediction:
         """The answer of the candidate, or that of the live version where the candidate has none; counts the pair."""
         canary, candidate = run.canary, None
         try:
-            async with asyncio.timeout(live.detect_s + LATE_S):
+            async with asyncio.timeout(late_s):
                 candidate = await asked
         except Unavailable:  # not loaded, or too many images are waiting: this says nothing about the candidate
             return live

@@ -96,9 +96,10 @@ class DetectionService:
             timings.cpu_s += budget.used
         canary = self._canary
         if canary and canary.is_running:
-            pairs = zip(files, images, strict=True)
+            left_s = self.settings.timeout_s - timings.total
             predictions = await gather(
-                canary.predict(data, self._client, image, model, explain=explain) for data, image in pairs
+                canary.predict(data, self._client, image, model, left_s=left_s, explain=explain)
+                for data, image in zip(files, images, strict=True)
             )
         else:
             predictions = await gather(predict_image(self._client, image, model, explain=explain) for image in images)

@@ -8,7 +8,7 @@ kept (:mod:`detector_core.registry.canaries`), and which replica scores what (:m
 import dataclasses
 import hashlib
 from dataclasses import dataclass
-from typing import Any, Final, Literal, Self
+from typing import Any, Final, Literal, Self, get_args
 
 from detector_core.evaluation import intervals
 
@@ -76,9 +76,15 @@ class Canary:
     reason: str = ""
     counts: Counts = Counts()
 
+    def __post_init__(self) -> None:
+        if not 0 < self.share <= MAX_SHARE:
+            raise ValueError(f"share is {self.share}: it must be above 0 and at most {MAX_SHARE}")
+        if self.outcome not in get_args(Outcome):
+            raise ValueError(f"outcome is {self.outcome!r}: it must be one of {', '.join(get_args(Outcome)[1:])}")
+
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
-        """The inverse of :func:`dataclasses.asdict`."""
+        """The inverse of :func:`dataclasses.asdict`. Raises ValueError, TypeError, KeyError."""
         return cls(**{**values, "counts": Counts(**values["counts"])})
 
     def digest(self, data: bytes) -> bytes:

@@ -19,7 +19,7 @@ from detector_core.evaluation.report_text import (
 from detector_core.labels import FAKE, REAL, SPLITS
 from detector_core.networks import artifacts
 from detector_core.networks.artifacts import Artifact
-from detector_core.registry import parity_gate, runtime_files, versions
+from detector_core.registry import parity_gate, runtime_files, test_reports
 from detector_core.registry.parity_gate import PrecisionResult
 from detector_core.registry.runtime_files import RuntimeRecord
 
@@ -59,7 +59,7 @@ def render_card(folder: Path) -> str:
     artifact = artifacts.read(folder)
     model_calibration = calibration.load(str(folder), artifact.weights_sha256)
     record = runtime_files.read(folder, artifact.weights_sha256)
-    reports = list(versions.read_test_reports(folder).values())
+    reports = list(test_reports.read(folder).values())
     generated = artifact.data["generated"] or any(report["data"]["generated"] for report in reports)
     parts = [
         f"# {artifact.run}\n",

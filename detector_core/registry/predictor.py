@@ -22,7 +22,7 @@ from detector_core.images.decode import Pixels
 from detector_core.images.preprocess import square
 from detector_core.labels import FAKE, REAL
 from detector_core.networks import artifacts
-from detector_core.registry import runtime_files, versions
+from detector_core.registry import runtime_files, test_reports, versions
 from detector_core.registry.engines import FLOAT32, OpenVinoEngine, TorchEngine
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def describe(model_folder: str | Path) -> ModelInfo:
     folder = Path(model_folder)
     artifact = artifacts.read(folder)
     record = runtime_files.read(folder, artifact.weights_sha256)
-    reports = versions.read_test_reports(folder)
+    reports = test_reports.read(folder)
     return ModelInfo(
         name=artifact.run,
         version=versions.version_name(folder) if folder.name == artifacts.MODEL_IN_RUN else folder.name,

@@ -20,23 +20,18 @@ import tempfile
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from detector_core import storage
 from detector_core.errors import BadConfig, BrokenArtifact, OperationRefused
-from detector_core.evaluation import calibration, report
+from detector_core.evaluation import calibration
 from detector_core.networks import artifacts
-from detector_core.registry import runtime_files
+from detector_core.registry import runtime_files, test_reports
 
 LIVE = "live"
 NOT_VERSIONS = (LIVE, "canary", "canaries")
 """What MODELS contains besides versions; the latter two belong to :mod:`detector_core.registry.canaries`."""
-TEST_SPLIT = "test"
 CACHE = "deepfake-detector-models"
 """Folder of the copies of versions from object stores, among each machine's temporary files; may be deleted."""
-
-Reports = dict[str, dict[str, Any]]
-"""Reports on test splits by the fingerprint of their data set."""
 
 
 def promote(
@@ -86,7 +81,7 @@ def stage(
     source = artifacts.find(run_or_model)
     with storage.local_copy(source) as local:
         verify(local)
-        reports = read_test_reports(local)
+        reports = test_reports.read(local)
         if not reports:
             raise OperationRefused(
                 f"{source} was never evaluated on a test split: run "
@@ -94,7 +89,8 @@ def stage(
             )
         version, before = version_name(local, key), history(models)
         if not force and before and before[0] != version and _exists(storage.join(models, before[0])):
-            _refuse_if_worse(version, reports, before[0], read_test_reports(fetch(storage.join(models, before[0]))))
+            live_reports = test_reports.read(fetch(storage.join(models, before[0])))
+            test_reports.refuse_if_worse(version, reports, before[0], live_reports)
         if not _is_intact(storage.join(models, version)):
             with _new_version(storage.join(models, version)) as copy:
                 shutil.copytree(local, copy)
@@ -213,45 +209,6 @@ def prune(models: str | Path, keep: int, spared: Collection[str] = ()) -> list[s
     for name in removed:
         _remove(storage.join(models, name))
     return removed
-
-
-def read_test_reports(model_folder: Path) -> Reports:
-    """The reports of a local model on test splits; reports about other weights are ignored.
-
-    Raises:
-        BrokenArtifact: a report is damaged or has another format.
-    """
-    sha256 = artifacts.read(model_folder).weights_sha256
-    reports = {}
-    for path in report.report_paths(model_folder, TEST_SPLIT):
-        try:
-            values = storage.read_json(path)
-            if values["split"] != TEST_SPLIT or values["model"]["weights_sha256"] != sha256:
-                continue
-            if values["format"] != report.FORMAT:
-                raise ValueError(f"format is {values['format']!r}, {report.FORMAT} was expected")
-            reports[values["data"]["fingerprint"]] = values
-        except (ValueError, TypeError, KeyError) as error:
-            raise BrokenArtifact(f"{path} cannot be used ({error!r}): evaluate the model again") from None
-    return reports
-
-
-def compare_auc(reports: Reports, others: Reports) -> Iterator[tuple[str, float, float]]:
-    """Yields the name and both ROC AUCs for each data set on which two models were evaluated."""
-    for fingerprint in reports:
-        if fingerprint in others:
-            auc, other_auc = (side[fingerprint]["ranking"]["auc"]["value"] for side in (reports, others))
-            if auc is not None and other_auc is not None:
-                yield reports[fingerprint]["data"]["name"], auc, other_auc
-
-
-def _refuse_if_worse(version: str, reports: Reports, live_version: str, live_reports: Reports) -> None:
-    for name, auc, live_auc in compare_auc(reports, live_reports):
-        if auc < live_auc:
-            raise OperationRefused(
-                f"{version} is worse than the live {live_version} on the test split of {name} "
-                f"(AUC {auc:.4f} against {live_auc:.4f}): --force promotes it anyway"
-            )
 
 
 def version_name(folder: Path, key: str = "") -> str:

@@ -12,7 +12,7 @@ import pytest
 from detector_core import storage
 from detector_core.data import feedback, review
 from detector_core.networks import artifacts
-from detector_core.registry import lineage, versions
+from detector_core.registry import lineage, test_reports, versions
 from jobs import relearn
 from tests.support.progress import Process
 from tests.support.tagged import MODEL, give_accepted, hashed_dataset, live_model, tagged_bytes
@@ -73,7 +73,7 @@ def test_a_killed_round_is_started_again_promoted_rolled_back_and_names_its_tags
     assert sorted(recorded["tags"] + recorded["held_out_tags"]) == sorted(ids)
     assert waiting not in recorded["tags"]
     assert lineage.versions_using(models, recorded["tags"][:1]) == [result["promoted"]]
-    (report,) = versions.read_test_reports(version).values()
+    (report,) = test_reports.read(version).values()
     assert report["split"] == "test"
     kept = json.loads((Path(result["round"]) / relearn.ROUND).read_text())
     assert (kept["passed"], kept["tags"]) == (True, recorded["tags"])

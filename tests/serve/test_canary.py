@@ -77,7 +77,7 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Registry:
 class Trial:
     """A service with a canary on half of the images."""
 
-    def __init__(self, registry: Registry, folder: Path, thresholds: tuple[float, float]) -> None:
+    def __init__(self, registry: Registry, folder: Path, thresholds: tuple[float, float], **settings: Any) -> None:
         self.models = Path(shutil.copytree(registry.folder, folder / "models"))
         self.live, self.new = registry.live.info.version, registry.others[thresholds].info.version
         self.live_client, self.candidate = PredictorClient(registry.live), CandidateStub(registry.others[thresholds])
@@ -85,7 +85,7 @@ class Trial:
         self.comparisons: list[Comparison] = []
         self.statuses: list[Status | None] = []
         self.router = CanaryRouter(str(self.models), self.candidate, self.comparisons.append, self.statuses.append)
-        settings = HttpSettings(faces="off")
+        settings = HttpSettings(faces="off", **settings)
         self.http = TestClient(create_app(self.live_client, lambda: registry.live.info, settings, canary=self.router))
         self.router.update()
 
@@ -166,7 +166,7 @@ def test_several_ingresses_decide_together(disagreeing: Trial) -> None:
     async def compare() -> None:
         for data in disagreeing.taken[:15]:
             ((image, _),) = await service.detect([data], "off", False, RequestTimings())
-            await other.predict(data, live, image, live.predictor.info)
+            await other.predict(data, live, image, live.predictor.info, left_s=30)
 
     asyncio.run(compare())
     other.update()
@@ -187,6 +187,14 @@ def test_the_live_version_answers_for_a_candidate_that_fails_or_is_late(
     shown = agreeing.shown()
     assert (shown["state"], shown["errors"], shown["disagreements"]) == ("went_back", *2 * [len(agreeing.taken)])
     assert shown["candidate_ms"] is None
+
+
+def test_waiting_for_the_candidate_costs_no_request_its_time(registry: Registry, tmp_path: Path) -> None:
+    trial = Trial(registry, tmp_path, AGREES, timeout_s=2)
+    trial.candidate.seconds = 60
+    (result,) = trial.ask(trial.taken[0])
+    assert result["model"]["version"] == trial.live
+    assert trial.shown()["errors"] == 1
 
 
 @pytest.mark.parametrize("error", [NotLoaded(), Busy()])

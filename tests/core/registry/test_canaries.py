@@ -168,9 +168,12 @@ def test_damaged_files_are_named(models: Path, canary: Canary) -> None:
     counts.write_text('{"images": 5, "other": 1}')
     with pytest.raises(BrokenArtifact, match=f"{counts} is damaged"):
         canaries.settle(models)
-    (models / canaries.CANARY).write_text("{}")
-    with pytest.raises(BrokenArtifact, match=f"{models / canaries.CANARY} is damaged"):
-        canaries.latest(models)
+    kept = json.loads((models / canaries.CANARY).read_text())
+    damaged = ({"share": 2}, {"share": "a"}, {"outcome": "?"}, {"counts": [1]})
+    for text in ("{}", "[]", *(json.dumps({**kept, **values}) for values in damaged)):
+        (models / canaries.CANARY).write_text(text)
+        with pytest.raises(BrokenArtifact, match=f"{models / canaries.CANARY} is damaged"):
+            canaries.latest(models)
 
 
 def test_a_status_in_words_and_as_values(canary: Canary) -> None:

@@ -17,7 +17,7 @@ from detector_core.evaluation import calibration, report, report_html
 from detector_core.evaluation.calibration import Calibration
 from detector_core.evaluation.intervals import images_to_bound
 from detector_core.networks import artifacts
-from detector_core.registry import predictor, recalibration, versions
+from detector_core.registry import predictor, recalibration, test_reports, versions
 from detector_core.registry.recalibration import choose_for_place
 from tests.support.models import save_model
 from tests.support.scores import few
@@ -119,7 +119,7 @@ def test_a_new_version_has_its_figures_at_the_new_threshold_and_can_be_rolled_ba
     live = predictor.describe(versions.live(models))
     assert live.sha256 == info.sha256
     assert live.calibration == chosen.calibration
-    reports = {values["data"]["name"]: values for values in versions.read_test_reports(versions.live(models)).values()}
+    reports = {values["data"]["name"]: values for values in test_reports.read(versions.live(models)).values()}
     own = reports["data d1"]
     assert own["threshold"] == chosen.calibration.fake_above
     flagged = int((chosen.calibration.p_fake(np.linspace(-4, 2, 50)) >= chosen.calibration.fake_above).sum())

@@ -16,7 +16,7 @@ from detector_core.evaluation.robustness import CHANGES, UNCHANGED
 from detector_core.images.decode import decode
 from detector_core.images.preprocess import square
 from detector_core.networks import artifacts
-from detector_core.registry import starter, versions
+from detector_core.registry import starter, test_reports, versions
 from detector_core.registry.predictor import Predictor, describe
 
 FOLDER = Path(str(files("detector_core"))) / starter.NAME
@@ -47,7 +47,7 @@ def test_it_is_a_complete_model_with_thresholds_and_a_test_report() -> None:
     artifact = artifacts.read(FOLDER)
     assert artifact.weights_sha256 == artifacts.sha256_of(FOLDER / artifacts.WEIGHTS)
     assert load_calibration(str(FOLDER), artifact.weights_sha256).chosen_on["split"] == "valid"
-    (report,) = versions.read_test_reports(FOLDER).values()
+    (report,) = test_reports.read(FOLDER).values()
     assert report["ranking"]["auc"]["value"] > 0.98
     assert {row["change"] for row in report["robustness"]} == {UNCHANGED, *CHANGES}
     known = seen.read(str(FOLDER))
