@@ -2,12 +2,16 @@
 
   python -m benchmarks.relearn --data data/faces
   python -m benchmarks.relearn --data data/faces --model runs/lite-frozen --out docs/images/relearn.png
+  python -m benchmarks.relearn --data data/faces --slow network "network without replay" --slow-tags 30 100
 
 The new generator is an encoder-decoder (benchmarks/second_generator.py) fitted on training photographs. Tagged fakes
 repaint training photographs, tagged reals are other training photographs, both saved as JPEG files of the same quality;
 a third of the tags is held out for the gate, as in jobs.relearn. What is reported is measured on images that no tag
 shows: repainted test photographs, and the old test split. Then 20 % of the tags are flipped, as one giver within its
-cap could do, and 30 %, as many givers could.
+cap could do, and 30 %, as many givers could; with and without the search for label errors.
+
+--slow adds ways that train for minutes or longer, in this process: the rung network, with and without replay, and full
+retraining, which is the recipe of the model from its own beginning on the training split and the tags.
 
 Without --model it is the starter model. The last line on stdout is one JSON object: rows.
 """
@@ -31,16 +35,18 @@ from benchmarks.second_generator import SecondGenerator
 from detector_core import plotting, storage
 from detector_core.data import manifest
 from detector_core.data.manifest import Manifest
-from detector_core.evaluation import calibration
-from detector_core.evaluation.calibration import Calibration
-from detector_core.evaluation.gate import Paired
+from detector_core.data.sources import GROUP, SOURCE
 from detector_core.images.decode import Pixels, decode
 from detector_core.labels import FAKE, REAL
 from detector_core.networks import artifacts
+from detector_core.networks.catalog import find_network
 from detector_core.registry import starter
-from detector_core.training import rounds
-from detector_core.training.relearn import LastLayerInputs, Trunk
-from detector_core.training.rounds import Candidate, Images, RoundImages
+from detector_core.training import fine_tuning, rounds
+from detector_core.training.loop import fit
+from detector_core.training.relearn import Trunk
+from detector_core.training.round_inputs import Images, LiveModel, RoundImages
+from detector_core.training.rounds import Candidate, Learned
+from detector_core.training.step import TrainState
 
 TAGS = (12, 30, 60, 100, 200)
 FLIPPED = {"20% flipped": 0.2, "30% flipped": 0.3}
@@ -48,12 +54,8 @@ FLIPPED_TAGS = 100
 HELD_OUT_ONE_IN = 3
 FITTED_ON = 60
 QUALITY = 92
-WAYS = {
-    "thresholds": (rounds.THRESHOLDS, True),
-    "head": (rounds.HEAD, True),
-    "head without replay": (rounds.HEAD, False),
-}
-"""Name -> rung, and whether the training split is replayed."""
+FAST = ("thresholds", "head", "head without replay")
+SLOW = ("network", "network without replay", "full retraining")
 SHOWN = {
     "new_fakes_passed": "fakes passed, new generator",
     "fakes_passed": "fakes passed, old test",
@@ -65,11 +67,10 @@ SHOWN = {
 class Setting:
     """The model, the images of the data set, and those of the new generator."""
 
-    trunk: Trunk
-    live: Calibration
-    model: Path
+    live: LiveModel
     data: Manifest
     images: dict[str, Images]
+    cache: Path | None
 
 
 def main() -> None:
@@ -78,19 +79,20 @@ def main() -> None:
     parser.add_argument("--data", required=True, metavar="DATASET", help="a data set made by jobs.prepare")
     parser.add_argument("--model", metavar="RUN_OR_MODEL", help="a run's folder or a model folder [the starter model]")
     parser.add_argument("--cache", type=Path, metavar="FOLDER", help="keeps features for another run [none]")
+    parser.add_argument("--slow", nargs="+", default=[], choices=SLOW, metavar="WAY", help=f"one of {', '.join(SLOW)}")
+    parser.add_argument(
+        "--slow-tags", nargs="+", type=int, default=[100], metavar="N", help="numbers of tags for --slow [100]"
+    )
     parser.add_argument("--out", type=Path, metavar="FILE", help="where to write the plot [none]")
     arguments = parser.parse_args()
     print(machine.describe(), flush=True)
     model = Path(artifacts.find(arguments.model or Path(starter.__file__).parents[1] / starter.NAME))
-    network, artifact = artifacts.load(model)
-    live = calibration.load(str(model), artifact.weights_sha256)
-    data = manifest.load(storage.absolute(arguments.data))
-    trunk = Trunk(network, artifact.spec.preprocess)
+    live, data = LiveModel.load(model), manifest.load(storage.absolute(arguments.data))
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as work:
-        setting = Setting(trunk, live, model, data, load(trunk, data, Path(work), arguments.cache))
-    print(f"features of all images: {time.perf_counter() - started:.0f} s", flush=True)
-    rows = measure(setting)
+        images = load(live.trunk, data, Path(work), arguments.cache)
+        print(f"features of all images: {time.perf_counter() - started:.0f} s", flush=True)
+        rows = measure(Setting(live, data, images, arguments.cache), arguments.slow, arguments.slow_tags)
     table = pd.DataFrame(rows)
     print(table.to_string(index=False, float_format="%.3f"))
     if arguments.out:
@@ -118,7 +120,12 @@ def load(trunk: Trunk, data: Manifest, work: Path, cache: Path | None) -> dict[s
     }
     roots = {name: str(work / name) for name in rows}
     return {
-        name: Images(rows=of, inputs=trunk.inputs(of, roots.get(name, data.root), name, cache=cache))
+        name: Images(
+            rows=of,
+            root=roots.get(name, data.root),
+            inputs=trunk.inputs(of, roots.get(name, data.root), name, cache=cache),
+            trunk_sha256=trunk.sha256,
+        )
         for name, of in {**splits, **rows}.items()
     }
 
@@ -131,74 +138,93 @@ def _save(images: Sequence[Pixels], labels: Sequence[str], folder: Path) -> pd.D
         path = folder / f"{number:04}.jpg"
         Image.fromarray(image).save(path, quality=QUALITY)
         rows.append({"path": path.name, "label": label, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()})
+        rows[-1]["id"] = path.stem
     return pd.DataFrame(rows)
 
 
-def measure(setting: Setting) -> list[dict[str, Any]]:
-    """One row without tags, one for each way and number of tags, and one for each share of flipped tags."""
-    none = Candidate(rung="", last_layer=setting.trunk.last_layer, calibration=setting.live, conditions=[])
-    rows = [row(setting, "live", 0, none, 0.0)]
-    for count in TAGS:
-        for way in WAYS:
-            rows.append(_try(setting, way, way, count, setting.images["tags"]))
+def measure(setting: Setting, slow: Sequence[str], slow_tags: Sequence[int]) -> list[dict[str, Any]]:
+    """One row without tags, one for each way and number of tags, and two for each share of flipped tags."""
+    learned = rounds.learn_thresholds(setting.live)
+    none = Candidate(learned=learned, calibration=setting.live.calibration, conditions=[])
+    rows = [_row(setting, "live", 0, none, 0.0)]
+    tags = setting.images["tags"]
+    runs = [(way, way, count, tags) for count in TAGS for way in FAST]
+    runs += [(way, way, count, tags) for count in slow_tags for way in slow]
     for name, share in FLIPPED.items():
-        tags = flip(setting.images["tags"], share)
-        rows.append(_try(setting, f"head, {name}", "head", FLIPPED_TAGS, tags))
+        flipped = flip(tags.take(np.arange(FLIPPED_TAGS)), share)
+        runs.append((f"head, {name}", "head", FLIPPED_TAGS, flipped))
+        runs.append((f"head, {name}, doubtful left out", "head", FLIPPED_TAGS, flipped))
+    for name, way, count, of in runs:
+        rows.append(_try(setting, name, way, count, of))
+        print(json.dumps(rows[-1]), flush=True)
     return rows
 
 
 def _try(setting: Setting, name: str, way: str, count: int, tags: Images) -> dict[str, Any]:
-    rung, replay = WAYS[way]
     held_out = np.arange(count) // 2 % HELD_OUT_ONE_IN == 0
-    part = take(tags, np.arange(count))
     images = RoundImages(
         **{split: setting.images[split] for split in ("train", "valid", "test")},
-        tags=take(part, np.flatnonzero(~held_out)),
-        held_out=take(part, np.flatnonzero(held_out)),
+        tags=tags.take(np.flatnonzero(~held_out)),
+        held_out=tags.take(np.flatnonzero(held_out)),
     )
     started = time.perf_counter()
-    candidate = rounds.try_rung(
-        rung,
-        setting.trunk,
-        setting.live,
-        images,
-        setting.data,
-        dtype=rounds.stored_dtype(setting.model, setting.trunk),
-        seed=0,
-        replay=replay,
-    )
-    return row(setting, name, count, candidate, time.perf_counter() - started)
+    left_out = rounds.doubtful_tags(images) if name.endswith("left out") else {}
+    images = images.without(left_out)
+    candidate = rounds.try_candidate(_learn(setting, way, images), setting.live, images, setting.data)
+    return _row(setting, name, count, candidate, time.perf_counter() - started) | {"left_out": len(left_out)}
 
 
-def row(setting: Setting, name: str, tags: int, candidate: Candidate, seconds: float) -> dict[str, Any]:
+def _learn(setting: Setting, way: str, images: RoundImages) -> Learned:
+    live, replay = setting.live, not way.endswith("without replay")
+    if way == "thresholds":
+        return rounds.learn_thresholds(live)
+    if way.startswith("head"):
+        return rounds.learn_head(live, images, seed=0, replay=replay)
+    spec = live.artifact.spec
+    with tempfile.TemporaryDirectory() as folder:
+        if way == "full retraining":
+            data = _with_tags(setting.data, images.tags, folder)
+        else:
+            fine_tuning.check_trainable(live.trunk.network, spec.variant)
+            spec = fine_tuning.settings(spec, str(live.folder / artifacts.WEIGHTS), seed=0)
+            data = fine_tuning.save_data_set(folder, images, setting.data, seed=0)
+            if not replay:
+                kept = (data.frame[SOURCE] == fine_tuning.TAGS) | (data.frame["split"] != "train")
+                data = dataclasses.replace(data, frame=data.frame[kept].reset_index(drop=True))
+        state = TrainState(spec, data.fingerprint)
+        cache = setting.cache if find_network(spec.model.architecture).features_only else None
+        for _ in fit(state, data, cache=cache):
+            pass
+    assert state.best_weights is not None
+    return rounds.learned_network(live, state.best_weights)
+
+
+def _with_tags(data: Manifest, tags: Images, folder: str) -> Manifest:
+    """The data set with the tags in its training split, each once."""
+    old = data.frame.assign(path=[storage.join(data.root, path) for path in data.frame["path"]])
+    new = tags.rows.assign(path=[storage.join(tags.root, path) for path in tags.rows["path"]], split="train")
+    new = new.assign(width=0, height=0, bytes=0, phash="", **{SOURCE: fine_tuning.TAGS, GROUP: None})
+    frame = pd.concat([old, new.reindex(columns=old.columns)], ignore_index=True)
+    return manifest.save(folder, frame, root="", name=f"{data.name} and tags", generated=data.generated, audit={})
+
+
+def _row(setting: Setting, name: str, tags: int, candidate: Candidate, seconds: float) -> dict[str, Any]:
     """The error rates of a candidate, whether it passes the gate, and why not."""
-    called: dict[str, Paired] = {}
+    called: dict[str, np.ndarray] = {}
     for which in ("new", "test"):
-        images = setting.images[which]
-        p_fake = candidate.calibration.p_fake(setting.trunk.logits(images.inputs, candidate.last_layer))
-        calls = p_fake >= candidate.calibration.fake_above
-        called[which] = Paired(is_fake_N=images.is_fake, live_N=calls, new_N=calls)
-    test = called["test"]
+        p_fake = candidate.calibration.p_fake(setting.images[which].logits(candidate.learned.trunk))
+        called[which] = p_fake >= candidate.calibration.fake_above
+    is_fake = setting.images["test"].is_fake
     return {
         "way": name,
         "tags": tags,
-        "new_fakes_passed": float(np.mean(~called["new"].new_N)),
-        "fakes_passed": float(np.mean(~test.new_N[test.is_fake_N])),
-        "reals_flagged": float(np.mean(test.new_N[~test.is_fake_N])),
+        "new_fakes_passed": float(np.mean(~called["new"])),
+        "fakes_passed": float(np.mean(~called["test"][is_fake])),
+        "reals_flagged": float(np.mean(called["test"][~is_fake])),
         "passed": candidate.passed,
         "failed": "; ".join(condition.name for condition in candidate.conditions if not condition.passed),
         "seconds": round(seconds, 2),
     }
-
-
-def take(images: Images, rows_M: np.ndarray) -> Images:
-    """Some of the images."""
-    inputs = images.inputs
-    other_N = None if inputs.other_N is None else inputs.other_N[rows_M]
-    return Images(
-        rows=images.rows.iloc[rows_M].reset_index(drop=True),
-        inputs=LastLayerInputs(feature_ND=inputs.feature_ND[rows_M], other_N=other_N),
-    )
 
 
 def flip(images: Images, share: float) -> Images:
@@ -214,7 +240,7 @@ def draw(rows: list[dict[str, Any]]) -> bytes:
     figure = plotting.new_figure(11, 3.6)
     live = rows[0]
     for axes, (metric, label) in zip(figure.subplots(1, len(SHOWN)), SHOWN.items(), strict=True):
-        for way in WAYS:
+        for way in dict.fromkeys(r["way"] for r in rows if r["way"] in (*FAST, *SLOW)):
             points = [(0, live[metric]), *((r["tags"], r[metric]) for r in rows if r["way"] == way)]
             axes.plot(*zip(*points, strict=True), marker="o", markersize=3, label=way)
         axes.axhline(live[metric], color="gray", linestyle=":", label="live model, no relearning")

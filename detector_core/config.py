@@ -220,6 +220,8 @@ class OptimSpec(_Spec):
             they have. The validation loss is never weighted.
         freeze: the name of a stage of the network, such as ``layer2`` or ``blocks.3``: it and everything before it keep
             their initial weights and BatchNorm statistics; empty trains everything.
+        stratify: whether each batch has the sources, and of each source the classes, in the proportions of the whole
+            training split, up to an image or two.
         ema: decay of an exponential moving average of the weights, which is evaluated and saved in place of the
             weights themselves; 0 for no average.
     """
@@ -240,6 +242,7 @@ class OptimSpec(_Spec):
     ema: float = 0.0
     class_weights: str = "none"
     freeze: str = ""
+    stratify: bool = False
 
     def __post_init__(self) -> None:
         _require(math.isfinite(self.learning_rate) and self.learning_rate > 0, self, "learning_rate", "> 0")

@@ -21,8 +21,6 @@ The last line on stdout is one JSON object: run, model, variant, epochs, best_ep
 
 import argparse
 import datetime
-import signal
-import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
@@ -40,7 +38,7 @@ from jobs.common.cluster import connect
 from jobs.run import launch, ray_checkpoints, resource_flags, spec_flags
 from jobs.run.board import ProgressBoard, driver_node_options
 from jobs.run.log import RunLog
-from jobs.run.progress import Watcher
+from jobs.run.progress import Watcher, stopped_by_signal
 from jobs.run.request import RunRequest, complete_model, read_run_json, summary, write_request
 
 ALL = "all"
@@ -104,7 +102,7 @@ def train(
     """
     for request in requests:
         write_request(request, data.fingerprint)
-    with _progress_board(requests, data) as board, _stopped_by_signal(board):
+    with _progress_board(requests, data) as board, stopped_by_signal(board):
         if len(requests) == 1:
             try:
                 results = {requests[0].name: launch.launch(requests[0], board)}
@@ -212,30 +210,6 @@ def _launch_remotely(request: RunRequest, board: Any) -> dict[str, Any] | str | 
         return f"{request.name}: {error}"
     except OSError as error:
         return f"{request.name}: {os_errors.explain(error)}"
-
-
-@contextmanager
-def _stopped_by_signal(board: Any) -> Iterator[None]:
-    """After the first Ctrl-C or SIGTERM (``ray job stop``) the runs write a checkpoint; a second one ends the job."""
-
-    def ask_board() -> None:
-        ray.get(board.stop.remote())
-
-    def stop(*_: object) -> None:
-        restore()
-        cli.say("stopping after the current step, with a checkpoint; a second signal ends the job at once")
-        # In another thread, because this handler may have interrupted a call to Ray in the main thread.
-        threading.Thread(target=ask_board, name="stop", daemon=True).start()
-
-    def restore() -> None:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-
-    previous = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        restore()
 
 
 @contextmanager

@@ -37,6 +37,10 @@ IMAGES: Final = "images"
 RECORDS: Final = "records"
 ROUND_IMAGES: Final = "round-images"
 """Where a round of relearning keeps the images that networks read, while it runs (:mod:`detector_core.data.tagged`)."""
+ROUND_RUNS: Final = "round-runs"
+"""Where a round keeps the run that fine-tunes the network, until it has finished (:mod:`jobs.run.fine_tune`)."""
+ROUND_LOCK: Final = "relearn.lock"
+"""Held by the round that is running on the folder."""
 FREE_BYTES: Final = 10**9
 """Free disk space below which the store accepts no more donations."""
 _RECOUNT_S: Final = 60.0

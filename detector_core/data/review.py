@@ -10,6 +10,7 @@ on several machines cannot overwrite each other. Each reviewer's latest decision
 A tag is accepted once one reviewer accepts it and nobody rejects it; if they contradict each other it is disputed.
 """
 
+import contextlib
 import io
 import json
 import zipfile
@@ -154,6 +155,10 @@ def delete(folder: str | Path, ids: Iterable[str], *, reviewer: str) -> list[str
             storage.delete_file(Path(folder, record.image))
         for path in Path(folder, feedback.ROUND_IMAGES).glob(f"{id_}.*"):
             storage.delete_file(path)
+    runs = Path(folder, feedback.ROUND_RUNS)
+    if runs.exists():
+        with contextlib.suppress(OperationRefused), storage.locked(Path(folder, feedback.ROUND_LOCK), busy="running"):
+            storage.delete_folder(runs)  # of a round that was killed; one that is running deletes its own
     return complete
 
 

@@ -10,7 +10,7 @@ What protects a round from tags that are wrong, planted, or would make its own t
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,6 +52,28 @@ class Selection:
 
     frame: pd.DataFrame
     left_out: dict[str, str]
+
+    def without(self, reasons: Mapping[str, str]) -> "Selection":
+        """The selection without some tags, and why, by id."""
+        frame = self.frame[~self.frame["id"].isin(reasons)].reset_index(drop=True)
+        return Selection(frame=frame, left_out={**self.left_out, **reasons})
+
+    def check_classes(self, folder: str | Path) -> None:
+        """Returns if enough tags of each class are left. Raises BadData, which says why others were left out."""
+        for part, rows in (
+            ("to learn from", self.frame[~self.frame["held_out"]]),
+            ("held out", self.frame[self.frame["held_out"]]),
+        ):
+            for label in LABELS:
+                count, needed = int((rows["label"] == label).sum()), MIN_PER_CLASS if part == "to learn from" else 1
+                if count < needed:
+                    reasons = "; ".join(
+                        f"{n} because {why}" for why, n in Counter(self.left_out.values()).most_common(3)
+                    )
+                    raise BadData(
+                        f"{folder} has {count} accepted {label} tags {part}, and a round needs {needed}"
+                        f"{f' (left out: {reasons})' if reasons else ''}: accept more with jobs.review"
+                    )
 
 
 @contextmanager
@@ -123,8 +145,9 @@ def select(
     rows = [_row(tag, hashes[tag.record.id][0], held_out) for tag, held_out in kept]
     frame = pd.DataFrame(rows, columns=list(COLUMNS))
     frame = frame.astype({"held_out": bool})  # of no rows, it would be a column of objects
-    _check_classes(folder, frame, left_out)
-    return Selection(frame=frame, left_out=left_out)
+    selection = Selection(frame=frame, left_out=left_out)
+    selection.check_classes(folder)
+    return selection
 
 
 def _write_image(folder: Path, tag: Tag, work: Path, *, generated: bool) -> list[str]:
@@ -199,15 +222,3 @@ def _row(tag: Tag, phash: str, held_out: bool) -> dict[str, object]:
         "id": record.id,
         "held_out": held_out,
     }
-
-
-def _check_classes(folder: str | Path, frame: pd.DataFrame, left_out: dict[str, str]) -> None:
-    for part, rows in (("to learn from", frame[~frame["held_out"]]), ("held out", frame[frame["held_out"]])):
-        for label in LABELS:
-            count, needed = int((rows["label"] == label).sum()), MIN_PER_CLASS if part == "to learn from" else 1
-            if count < needed:
-                reasons = "; ".join(f"{n} because {why}" for why, n in Counter(left_out.values()).most_common(3))
-                raise BadData(
-                    f"{folder} has {count} accepted {label} tags {part}, and a round needs {needed}"
-                    f"{f' (left out: {reasons})' if reasons else ''}: accept more with jobs.review"
-                )

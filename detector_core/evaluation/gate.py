@@ -1,5 +1,7 @@
 """The gate of a new version: no worse than the live one on the frozen test split, better on held-out tags.
 
+A canary set, if there is one, must keep every verdict.
+
 Both models predict the same images, so they are compared image by image (McNemar's exact test, one-sided), for each of
 the two errors separately: a model that catches a new generator by flagging real photographs must not pass.
 """
@@ -20,6 +22,9 @@ MAX_WORSE: Final = 0.02
 """Largest rise of an error rate on the test split, as a fraction of all fakes or reals, even if it may be chance."""
 MAX_WORSE_SOURCE: Final = 0.05
 """The same for a single source, which has fewer images."""
+
+SHOWN: Final = 5
+"""Largest number of changed verdicts that a condition names."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +56,7 @@ class Condition:
         passed: whether it holds.
         live, new: errors of the two models, as counts.
         images: number of images that could be wrong.
-        p_value: probability of so many more errors by chance.
+        p_value: probability of so many more errors by chance; None where chance is no excuse.
         limit: what was allowed, in words.
     """
 
@@ -60,7 +65,7 @@ class Condition:
     live: int
     new: int
     images: int
-    p_value: float
+    p_value: float | None
     limit: str
 
     def to_dict(self) -> dict[str, Any]:
@@ -69,7 +74,8 @@ class Condition:
 
     def __str__(self) -> str:
         change = f"{self.live} -> {self.new} of {self.images}"
-        return f"{'passed' if self.passed else 'FAILED'}  {self.name}: {change} (p = {self.p_value:.3f}; {self.limit})"
+        chance = "" if self.p_value is None else f"p = {self.p_value:.3f}; "
+        return f"{'passed' if self.passed else 'FAILED'}  {self.name}: {change} ({chance}{self.limit})"
 
 
 def check(test: Paired, held_out: Paired) -> list[Condition]:
@@ -88,6 +94,31 @@ def check(test: Paired, held_out: Paired) -> list[Condition]:
                 if ((rows.is_fake_N) == (label == FAKE)).any():
                     conditions.append(_no_worse(rows, label, f"on {source}", MAX_WORSE_SOURCE))
     return [*conditions, _better(held_out)]
+
+
+def unchanged(names: Sequence[str], live_N: NDArray[np.str_], new_N: NDArray[np.str_]) -> Condition:
+    """The condition that no verdict on a canary set changes.
+
+    Args:
+        names: of its files.
+        live_N, new_N: the verdicts of the live and of the new model.
+    """
+    changed = [
+        f"{name} was {before}, would be {after}"
+        for name, before, after in zip(names, live_N.tolist(), new_N.tolist(), strict=True)
+        if before != after
+    ]
+    shown = "; ".join(changed[:SHOWN])
+    more = f" and {len(changed) - SHOWN} more" if len(changed) > SHOWN else ""
+    return Condition(
+        name="verdicts changed on the canary set",
+        passed=not changed,
+        live=0,
+        new=len(changed),
+        images=len(names),
+        p_value=None,
+        limit=f"none may change{f': {shown}{more}' if changed else ''}",
+    )
 
 
 def _no_worse(paired: Paired, label: str, where: str, max_worse: float) -> Condition:

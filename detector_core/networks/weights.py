@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from detector_core import storage
 from detector_core.errors import BadData, WeightsUnavailable, first_line
+from detector_core.networks.frozen import BACKBONES
 
 TIMEOUT_S = 10.0
 ALTERNATIVES = "give it with --init FILE, or start from random weights with --init none"
@@ -101,7 +102,8 @@ def load_file(model: nn.Module, where: str | Path, heads: Iterable[str]) -> None
     """Loads the weights of a file or URI into a network.
 
     Every tensor must match in name and shape, except those of the classification ``heads``: if a head is missing from
-    the file or has another number of classes, the network keeps its own.
+    the file or has another number of classes, the network keeps its own. It also keeps frozen backbones, which a model
+    folder does not contain.
 
     Raises:
         WeightsUnavailable: there is no such file, it holds no weights, or they belong to another network (the message
@@ -114,6 +116,7 @@ def load_file(model: nn.Module, where: str | Path, heads: Iterable[str]) -> None
     kept = {key for key in own if key.startswith(prefixes) and (key not in state or state[key].shape != own[key].shape)}
     # Weights converted from Caffe or saved before PyTorch 0.4.1 lack BatchNorm's count of batches.
     kept |= {key for key in own if key.endswith(".num_batches_tracked") and key not in state}
+    kept |= {key for key in own if key.startswith(BACKBONES) and key not in state}
     for key, tensor in own.items():
         if key in kept:
             continue

@@ -40,8 +40,8 @@ def absolute(where: str | Path) -> str:
 
 
 def join(where: str | Path, *parts: str) -> str:
-    """Appends path components to ``where``."""
-    return "/".join([str(where).rstrip("/"), *parts])
+    """Appends path components to ``where``; to nothing, if it is empty, for parts that are complete paths or URIs."""
+    return "/".join([str(where).rstrip("/"), *parts] if str(where) else parts)
 
 
 def locate(where: str | Path) -> tuple[fs.FileSystem, str]:

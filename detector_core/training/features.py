@@ -119,7 +119,9 @@ def compute_features(
         The features of all rows, the same on every worker; images that cannot be read are listed as broken.
     """
     paths, digests = [storage.join(root, path) for path in rows["path"]], list(rows["sha256"])
-    pairs = [(row, version) for version in range(extractor.versions) for row in range(len(rows))][rank::world_size]
+    row_of = {digest: row for row, digest in reversed(list(enumerate(digests)))}  # rows with the same content share it
+    unique = sorted(row_of.values())
+    pairs = [(row, version) for version in range(extractor.versions) for row in unique][rank::world_size]
     known = [_read(extractor.folder(cache, version)) if cache else {} for version in range(extractor.versions)]
     mine = {pair: known[pair[1]][digests[pair[0]]] for pair in pairs if digests[pair[0]] in known[pair[1]]}
     todo = [pair for pair in pairs if pair not in mine]
@@ -147,7 +149,7 @@ def compute_features(
         done = min(number * BATCH, len(todo))
         yield FeatureReport(split=split, done=done, images=len(todo), seconds=time.perf_counter() - started)
     save()
-    return _gather_features(mine, broken, len(rows), extractor.versions)
+    return _gather_features(mine, broken, [row_of[digest] for digest in digests], extractor.versions)
 
 
 def frozen_features(
@@ -189,20 +191,21 @@ def standardize(state: TrainState, features: SplitFeatures) -> None:
 
 
 def _gather_features(
-    mine: dict[tuple[int, int], NDArray[np.float32]], broken: dict[int, str], rows: int, versions: int
+    mine: dict[tuple[int, int], NDArray[np.float32]], broken: dict[int, str], same: list[int], versions: int
 ) -> SplitFeatures:
-    """Every worker's features as one array."""
+    """Every worker's features as one array; ``same`` has, for each row, the one that was computed for it."""
     keys = np.array(list(mine), dtype=np.int64).reshape(-1, 2)
     values = np.stack(list(mine.values())) if mine else np.empty((0, 0), np.float32)
     gathered = all_gather((keys, values, broken))
     width = max(part.shape[1] for _, part, _ in gathered)
-    feature_NVD = np.zeros((rows, versions, width), dtype=np.float32)
+    feature_NVD = np.zeros((len(same), versions, width), dtype=np.float32)
     reasons: dict[int, str] = {}
     for pairs, part, reason in gathered:
         if len(pairs):
             feature_NVD[pairs[:, 0], pairs[:, 1]] = part
         reasons |= reason
-    return SplitFeatures(feature_NVD=feature_NVD, broken=reasons)
+    reasons = {row: reasons[first] for row, first in enumerate(same) if first in reasons}
+    return SplitFeatures(feature_NVD=feature_NVD[same], broken=reasons)
 
 
 def _batches(

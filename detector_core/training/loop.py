@@ -24,6 +24,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from detector_core import labels
+from detector_core.config import INIT_KEYWORDS
 from detector_core.data.cache import open_split
 from detector_core.data.loading import (
     ImageDataset,
@@ -33,6 +34,7 @@ from detector_core.data.loading import (
     WorkerRank,
     loader,
     plan,
+    strata,
 )
 from detector_core.data.manifest import Manifest
 from detector_core.errors import BadData, TrainingFailed
@@ -105,7 +107,9 @@ def fit(
     worker = worker or WorkerRank()
     train, valid = yield from _datasets(state, data, worker, cache)
     pin_memory = state.device.type == "cuda"
-    epoch_plan = plan(len(train), state.spec.optim, state.spec.seed, worker)
+    rows = data.split("train")
+    strata_NK = strata(rows) if state.spec.optim.stratify else None
+    epoch_plan = plan(len(train), state.spec.optim, state.spec.seed, worker, strata_NK)
     sampler = TrainSampler(epoch_plan, worker)
     train_loader = loader(train, sampler, processes=processes, pin_memory=pin_memory)
     valid_loader = loader(
@@ -114,7 +118,7 @@ def fit(
         processes=min(processes, 1),
         pin_memory=pin_memory,
     )
-    weight = class_weight(state.spec.optim, labels.is_fake(data.split("train")["label"]))
+    weight = class_weight(state.spec.optim, labels.is_fake(rows["label"]))
     stepper = Stepper(state, epoch_plan, worker, skip_broken, weight)
     progress = state.progress
     if not state.finished and (current := environment(state)) not in progress.environments:
@@ -139,7 +143,8 @@ def _datasets(
     if isinstance(state.network, FrozenNetwork) and not state.finished:
         for split, rows in (("train", train_rows), ("valid", valid_rows)):
             features[split] = yield from frozen_features(state, split, rows, data.root, worker, cache)
-        if (state.progress.epoch, state.progress.step) == (0, 0):
+        new = (state.progress.epoch, state.progress.step) == (0, 0)
+        if new and spec.model.init in INIT_KEYWORDS:  # trained heads have the statistics that they were trained with
             standardize(state, features["train"])
     reads_pixels = not any(part.only_features for part in features.values())
     decoded = [

@@ -109,10 +109,16 @@ class Trunk:
             return LastLayerInputs(feature_ND=feature_ND, other_N=None)
         return LastLayerInputs(feature_ND=feature_ND[:, :-1].contiguous(), other_N=feature_ND[:, -1].contiguous())
 
+    def with_last_layer(self, last_layer: nn.Module) -> "Trunk":
+        """The same network with another last layer, in evaluation mode."""
+        other = copy.copy(self)
+        other.last_layer = last_layer.eval()
+        return other
+
     @torch.inference_mode()
-    def logits(self, inputs: LastLayerInputs, last_layer: nn.Module | None = None) -> NDArray[np.float32]:
-        """logit_N of the network with ``last_layer``; None for its own."""
-        logit_N = (last_layer or self.last_layer).eval()(inputs.feature_ND).mean(1)
+    def logits(self, inputs: LastLayerInputs) -> NDArray[np.float32]:
+        """logit_N of the network with its last layer."""
+        logit_N = self.last_layer(inputs.feature_ND).mean(1)
         return np.asarray(logit_N if inputs.other_N is None else (logit_N + inputs.other_N) / 2, dtype=np.float32)
 
     @torch.inference_mode()

@@ -5,10 +5,12 @@ run.
 """
 
 import contextlib
+import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import ray
@@ -42,6 +44,30 @@ class StopSignal:
             if self.reply is not None and ray.wait([self.reply], timeout=0)[0]:
                 self.stopping, self.reply = ray.get(self.reply), None
         return bool(all_sum(torch.tensor(float(self.stopping), device=self.device)))
+
+
+@contextmanager
+def stopped_by_signal(board: Any) -> Iterator[None]:
+    """After the first Ctrl-C or SIGTERM (``ray job stop``) the runs write a checkpoint; a second one ends the job."""
+
+    def ask_board() -> None:
+        ray.get(board.stop.remote())
+
+    def stop(*_: object) -> None:
+        restore()
+        say("stopping after the current step, with a checkpoint; a second signal ends the job at once")
+        # In another thread, because this handler may have interrupted a call to Ray in the main thread.
+        threading.Thread(target=ask_board, name="stop", daemon=True).start()
+
+    def restore() -> None:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+    previous = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        restore()
 
 
 class Watcher:

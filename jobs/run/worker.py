@@ -48,7 +48,7 @@ def work(config: dict[str, Any]) -> None:
         raise
     except OSError as error:
         if os_errors.is_lasting(error):
-            message = f"{os_errors.explain(error)}; --resume continues the run"
+            message = f"{os_errors.explain(error)}; run the same command again, with --resume if the job has that flag"
             ray.get(board.report_failure.remote(request.name, message))
         raise
 

@@ -5,15 +5,19 @@ import shutil
 import signal
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from detector_core import storage
-from detector_core.data import feedback, review
+from detector_core.data import canary_set, feedback, review, round_log
+from detector_core.errors import BadData
 from detector_core.networks import artifacts
 from detector_core.registry import lineage, test_reports, versions
+from detector_core.training import fine_tuning
 from jobs import relearn
+from jobs.run import fine_tune, round_watch
 from tests.support.progress import Process
 from tests.support.tagged import MODEL, give_accepted, hashed_dataset, live_model, tagged_bytes
 
@@ -58,7 +62,7 @@ def test_a_killed_round_is_started_again_promoted_rolled_back_and_names_its_tags
     process.send_signal(signal.SIGKILL)
     process.finish()
     assert versions.history(models) == [before]
-    assert not (folder / relearn.ROUNDS).exists()
+    assert not (folder / round_log.ROUNDS).exists()
     assert len([*(folder / feedback.ROUND_IMAGES).iterdir()]) == 60  # here, and nowhere else, deletion reaches them
 
     done = run_job("relearn", *command)
@@ -75,7 +79,7 @@ def test_a_killed_round_is_started_again_promoted_rolled_back_and_names_its_tags
     assert lineage.versions_using(models, recorded["tags"][:1]) == [result["promoted"]]
     (report,) = test_reports.read(version).values()
     assert report["split"] == "test"
-    kept = json.loads((Path(result["round"]) / relearn.ROUND).read_text())
+    kept = json.loads((Path(result["round"]) / round_log.ROUND).read_text())
     assert (kept["passed"], kept["tags"]) == (True, recorded["tags"])
     back = run_job("promote", "--rollback", "--to", models)
     assert (back.result["version"], versions.history(models)[0]) == (before, before)
@@ -95,7 +99,7 @@ def test_a_round_that_flags_more_reals_promotes_nothing_and_says_so(
     assert "nothing is promoted: thresholds does not pass (reals flagged on the test split" in done.last_message
     assert versions.history(models) == before
     assert done.result["model"] is None
-    assert [path.name for path in Path(done.result["round"]).iterdir()] == [relearn.ROUND]
+    assert [path.name for path in Path(done.result["round"]).iterdir()] == [round_log.ROUND]
 
 
 def test_a_tag_that_is_deleted_while_a_round_runs_ends_it(
@@ -113,7 +117,7 @@ def test_a_tag_that_is_deleted_while_a_round_runs_ends_it(
     assert done.code == 1
     assert f"1 tags of this round were deleted or are no longer accepted, such as {ids[0]}" in done.last_message
     assert versions.history(models) == before
-    assert not (folder / relearn.ROUNDS).exists()
+    assert not (folder / round_log.ROUNDS).exists()
     assert not (folder / feedback.ROUND_IMAGES).exists()
 
 
@@ -144,7 +148,99 @@ def test_what_stops_a_round_is_one_line(models: Path, dataset: Path, tmp_path: P
     assert (
         "--per-giver is 0" in run_job("relearn", *arguments(*[models, folder, dataset], "--per-giver", 0)).last_message
     )
-    with storage.locked(folder / relearn.LOCK):
+    for flag, value in (("--workers", 0), ("--new-tags", 0), ("--watch", 0), ("--metrics", "http://a")):
+        assert f"error: {flag} " in run_job("relearn", *arguments(models, folder, dataset, flag, value)).last_message
+    with storage.locked(folder / feedback.ROUND_LOCK):
         busy = run_job("relearn", *arguments(models, folder, dataset))
     assert "another round is running on" in busy.last_message
     assert review.count_states(review.read(folder))["accepted"] == 24
+
+
+@pytest.mark.usefixtures("shared_ray")
+def test_the_network_is_fine_tuned_continues_after_a_stop_and_leaves_nothing(
+    weak_models: Path, dataset: Path, tmp_path: Path, run_job: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run has finished when the round dies, so the next round takes its weights without training again."""
+    monkeypatch.setattr(fine_tuning, "PASSES", 2)
+    folder, runs = tmp_path / "feedback", tmp_path / "feedback" / feedback.ROUND_RUNS
+    ids = give_accepted(folder, 12)
+    command = arguments(weak_models, folder, dataset, "--rung", "network", "--per-giver", 100)
+
+    def killed(_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fine_tune, "model_folder", killed)
+        assert run_job("relearn", *command).code == 130
+    (run,) = runs.glob("network-*")
+    request = json.loads((run / "run.json").read_text())
+    assert request["spec"]["optim"] | {"stratify": True, "epochs": 1} == request["spec"]["optim"]
+    (runs / "network-of-other-tags").mkdir()
+    monkeypatch.setattr(fine_tune.launch, "launch", None)
+    done = run_job("relearn", *command)
+    assert done.result["rung"] == "network", done.messages
+    assert not runs.exists()
+    candidates = json.loads((Path(done.result["round"]) / round_log.ROUND).read_text())["candidates"]
+    assert list(candidates) == ["network"]
+    assert done.result["tags"] + done.result["held_out"] + done.result["left_out"] == len(ids)
+
+
+def test_a_verdict_that_changes_on_the_canary_set_promotes_nothing(
+    weak_models: Path, dataset: Path, tmp_path: Path, run_job: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(relearn.rounds.relearn, "LEARNING_RATE", 0.01)  # the live last layer is random
+    folder, before = tmp_path / "feedback", versions.history(weak_models)
+    give_accepted(folder, 30)
+    canaries = weak_models / canary_set.IN_MODELS / "press"
+    canaries.mkdir(parents=True)
+    for seed in range(900, 912):
+        (canaries / f"{seed}.png").write_bytes(tagged_bytes(seed, "fake"))
+    done = run_job("relearn", *arguments(weak_models, folder, dataset, "--rung", "head", "--per-giver", 100))
+    assert (done.code, done.result["failed"]) == (3, ["verdicts changed on the canary set"])
+    assert "of 12 (none may change: press/9" in done.messages
+    assert versions.history(weak_models) == before
+
+    (canaries / "notes.txt").write_text("no image")
+    named = run_job("relearn", *arguments(weak_models, folder, dataset, "--canary-set", canaries))
+    assert f"canary set: {canaries}/notes.txt: " in named.last_message
+    assert named.last_message.endswith("replace or remove this file")
+
+
+def test_a_watch_runs_a_round_when_there_are_enough_tags_or_the_scores_drift(
+    models: Path, dataset: Path, tmp_path: Path, run_job: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each look is followed by what happens before the next one; the last one interrupts the watch."""
+    folder, drift, rounds_run = tmp_path / "feedback", [0.1], []
+    ids = give_accepted(folder, 3)
+    monkeypatch.setattr(round_watch.drift_metric, "read", lambda _: drift[0])
+
+    def run(_: object) -> dict[str, Any]:
+        rounds_run.append(round_log.new_tags(folder))
+        if len(rounds_run) == 1:
+            raise BadData("too few")
+        record = {"tags": sorted(rounds_run[-1]), "held_out_tags": [], "left_out": {}}
+        storage.write_bytes(
+            folder / round_log.ROUNDS / f"{len(rounds_run)}" / round_log.ROUND, json.dumps(record).encode()
+        )
+        return {"passed": True}
+
+    def give() -> None:
+        ids.extend(give_accepted(folder, 4))  # six of them again, and two new ones
+
+    looks = [lambda: None, lambda: drift.append(drift.pop() + 0.3), lambda: None, give, lambda: drift.insert(0, 0.0)]
+
+    def sleep(seconds: float) -> None:
+        assert seconds == 5
+        if not looks:
+            raise KeyboardInterrupt
+        looks.pop(0)()
+
+    monkeypatch.setattr(relearn, "_run", run)
+    monkeypatch.setattr(round_watch, "time", SimpleNamespace(sleep=sleep))
+    watch = ["--watch", 5, "--new-tags", 8, "--metrics", "http://127.0.0.1:1/metrics"]
+    done = run_job("relearn", *arguments(models, folder, dataset, *watch))
+    assert done.code == 130
+    assert [len(tags) for tags in rounds_run] == [6, 8], "drift, then enough tags; a round that failed waits for others"
+    assert "a round begins: the scores drift (0.40, above 0.25), and there are 6 new tags" in done.messages
+    assert "error: too few; waiting for other tags" in done.messages
+    assert "a round begins: 8 new accepted tags" in done.messages

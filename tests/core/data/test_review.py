@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from detector_core import storage
 from detector_core.data import feedback, review
 from detector_core.errors import BadConfig, BadData, OperationRefused
 from tests.support.images import encode, noise
@@ -107,12 +108,18 @@ def test_deletion_leaves_only_the_log_of_it(tmp_path: Path) -> None:
     of_a_round = tmp_path / "round-images" / f"{fake}.png"
     of_a_round.parent.mkdir()
     of_a_round.touch()
-    assert review.delete(tmp_path, [fake], reviewer="ben") == [fake]
+    checkpoint = tmp_path / feedback.ROUND_RUNS / "network-1" / "checkpoint"
+    checkpoint.parent.mkdir(parents=True)
+    checkpoint.touch()
+    with storage.locked(tmp_path / feedback.ROUND_LOCK):
+        assert review.delete(tmp_path, [fake], reviewer="ben") == [fake]
     assert not of_a_round.exists()
+    assert checkpoint.exists()  # a round that is running deletes it itself
     assert set(states(tmp_path)) == {real, other}
     assert (tmp_path / image).exists()  # the other tag is about the same image
     assert review.delete(tmp_path, [real, other], reviewer="ben") == [real, other]
-    left = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert not checkpoint.exists()
+    left = [path for path in tmp_path.rglob("*") if path.is_file() and path.name != feedback.ROUND_LOCK]
     assert {path.relative_to(tmp_path).as_posix() for path in left} == {
         f"deletions/{id_}.json" for id_ in (real, fake, other)
     }

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from detector_core.evaluation.gate import Paired, check
+from detector_core.evaluation.gate import Paired, check, unchanged
 
 HELD_OUT = Paired(
     is_fake_N=np.array([True] * 4 + [False] * 4),
@@ -70,3 +70,16 @@ def test_a_loss_on_one_source_is_not_hidden_by_a_gain_on_another() -> None:
     assert "reals flagged on camera" in [c.name for c in conditions]
     one = Paired(is_fake_N=split.is_fake_N, live_N=split.live_N, new_N=split.new_N, source_N=np.array(["a"] * 200))
     assert len(check(one, HELD_OUT)) == 3
+
+
+def test_a_canary_set_keeps_every_verdict_and_the_changed_ones_are_named() -> None:
+    live = np.array(["real", "fake", "uncertain"])
+    names = ["a.jpg", "b.jpg", "c.jpg"]
+    same = unchanged(names, live, live)
+    assert same.passed
+    assert str(same) == "passed  verdicts changed on the canary set: 0 -> 0 of 3 (none may change)"
+    other = unchanged(names, live, np.array(["real", "uncertain", "uncertain"]))
+    assert not other.passed
+    assert str(other).endswith("0 -> 1 of 3 (none may change: b.jpg was fake, would be uncertain)")
+    many = unchanged(names * 3, np.array(["real"] * 9), np.array(["fake"] * 9))
+    assert many.limit.endswith("b.jpg was real, would be fake and 4 more")

@@ -78,6 +78,10 @@ def test_nothing_is_computed_twice(split: tuple[pd.DataFrame, str], tmp_path: Pa
     again, reports = run(extractor(second), rows.iloc[::-1], root, cache=tmp_path)
     assert (first.images, second.images, reports) == (2 * len(rows), 0, [])
     assert np.array_equal(before.feature_NVD, again.feature_NVD[::-1])
+    third, twice = Counter(), rows.iloc[[0, 1, 0, 2, 1]]  # as in a round of relearning, where tags are repeated
+    repeated, _ = run(extractor(third), twice, root)
+    assert third.images == 2 * 3
+    assert np.array_equal(repeated.feature_NVD, before.feature_NVD[[0, 1, 0, 2, 1]])
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Recipes for real faces: frozen backbones, an ensemble, a moving average, warm-up, smoothing, optimizer groups."""
 
+import dataclasses
 import math
 import os
 from pathlib import Path
@@ -100,6 +101,14 @@ def test_an_ensemble_becomes_one_model_folder_and_one_graph(tiny_dataset: Path, 
     image = square(decode(path.read_bytes()), spec.preprocess)
     with torch.inference_mode():
         expected = network(to_input(image, spec.preprocess)[None]).item()
+    weights = str(tmp_path / "model" / artifacts.WEIGHTS)
+    again = TrainState(spec.replace({"model.init": weights, "optim.epochs": 1}), data.fingerprint)
+    kept = again.network.head.mean.clone()
+    assert torch.equal(kept, network.head.mean), "trained heads have the statistics that they were trained with"
+    for report in fit(again, dataclasses.replace(data, frame=data.frame.iloc[::-1])):
+        if isinstance(report, StepReport):
+            break
+    assert torch.equal(again.network.head.mean, kept)
     engine = OpenVinoEngine(openvino_export.export(network, spec.preprocess, tmp_path), "fp32")
     assert engine(image[None])[0] == pytest.approx(expected, abs=1e-3)
 

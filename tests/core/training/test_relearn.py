@@ -102,7 +102,7 @@ def test_a_new_last_layer_learns_the_tags_and_forgets_nothing_with_replay(monkey
     old, new = blobs(0, axis=0), blobs(1, axis=1)
 
     def accuracy(layer: nn.Module, images: tuple[LastLayerInputs, "pd.Series[str]"]) -> float:
-        return float(np.mean((trunk.logits(images[0], layer) > 0) == (images[1] == "fake")))
+        return float(np.mean((trunk.with_last_layer(layer).logits(images[0]) > 0) == (images[1] == "fake")))
 
     replayed = relearn.fit_last_layer(trunk, *new, *old, seed=0)
     assert accuracy(replayed, new) > 0.95

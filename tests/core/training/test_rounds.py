@@ -13,9 +13,9 @@ from detector_core.data.manifest import Manifest
 from detector_core.evaluation import calibration, scoring
 from detector_core.evaluation.gate import Condition
 from detector_core.networks import artifacts
-from detector_core.training import rounds
-from detector_core.training.relearn import Trunk
-from detector_core.training.rounds import Candidate, RoundImages
+from detector_core.training import relearned_model, round_inputs, rounds
+from detector_core.training.round_inputs import LiveModel, RoundImages
+from detector_core.training.rounds import Candidate, Learned
 from tests.support.tagged import give_accepted, hashed_dataset, live_model
 
 
@@ -23,9 +23,8 @@ from tests.support.tagged import give_accepted, hashed_dataset, live_model
 class Setting:
     """A live model and the images of a round."""
 
-    live: Path
+    live: LiveModel
     data: Manifest
-    trunk: Trunk
     images: RoundImages
     work: Path
 
@@ -42,38 +41,41 @@ def setting(tmp_path_factory: pytest.TempPathFactory) -> Setting:
     data, work = manifest.load(str(dataset)), folder / "work"
     work.mkdir()
     selection = tagged.select(folder / "feedback", review.read(folder / "feedback"), data, work)
-    network, artifact = artifacts.load(live)
-    trunk = Trunk(network, artifact.spec.preprocess)
-    return Setting(live, data, trunk, rounds.load_images(trunk, data, selection, work, cache=None), work)
+    model = dataclasses.replace(LiveModel.load(live), calibration=calibration.UNCALIBRATED)
+    assert set(model.stored.values()) == {torch.float16}
+    return Setting(model, data, round_inputs.load_images(model.trunk, data, selection, work, cache=None), work)
 
 
-def try_rung(setting: Setting, rung: str, **options: bool) -> Candidate:
-    dtype = rounds.stored_dtype(setting.live, setting.trunk)
-    assert dtype == torch.float16
-    live = calibration.UNCALIBRATED
-    return rounds.try_rung(rung, setting.trunk, live, setting.images, setting.data, dtype=dtype, seed=0, **options)
+def try_rung(setting: Setting, rung: str) -> Candidate:
+    live, images = setting.live, setting.images
+    learned = rounds.learn_thresholds(live) if rung == rounds.THRESHOLDS else rounds.learn_head(live, images, seed=0)
+    return rounds.try_candidate(learned, live, images, setting.data)
+
+
+def save(candidate: Candidate, setting: Setting, where: Path, parent: str) -> artifacts.Artifact:
+    return relearned_model.save(candidate, setting.live, setting.images, where, parent=parent)
 
 
 def test_the_saved_model_predicts_what_the_gate_has_checked(setting: Setting, tmp_path: Path) -> None:
     candidate = try_rung(setting, rounds.HEAD)
-    artifact = rounds.save(candidate, setting.trunk, "live-v1", setting.live, setting.images, tmp_path / "new")
+    artifact = save(candidate, setting, tmp_path / "new", "live-v1")
     network, read = artifacts.load(tmp_path / "new")
     test = setting.images.test
     scores = scoring.score(network, test.rows, setting.data.root, read.spec.preprocess)
-    expected = setting.trunk.logits(test.inputs, candidate.last_layer)
+    expected = candidate.learned.trunk.logits(test.inputs)
     np.testing.assert_allclose(scores["logit"], expected, rtol=1e-3, atol=1e-3)
     saved = calibration.load(str(tmp_path / "new"), artifact.weights_sha256)
     assert saved.fake_above == candidate.calibration.fake_above
     tensors = safetensors.torch.load_file(tmp_path / "new" / artifacts.WEIGHTS)
-    old = safetensors.torch.load_file(setting.live / artifacts.WEIGHTS)
+    old = safetensors.torch.load_file(setting.live.folder / artifacts.WEIGHTS)
     changed = {name for name in tensors if not torch.equal(tensors[name], old[name])}
-    assert changed == {f"{setting.trunk.name}.weight", f"{setting.trunk.name}.bias"}
+    assert changed == {f"{setting.live.trunk.name}.weight", f"{setting.live.trunk.name}.bias"}
     assert {value.dtype for name, value in tensors.items() if name in changed} == {torch.float16}
 
 
 def test_the_lineage_names_parent_tags_and_what_changed(setting: Setting, tmp_path: Path) -> None:
     first = try_rung(setting, rounds.THRESHOLDS)
-    artifact = rounds.save(first, setting.trunk, "live-v1", setting.live, setting.images, tmp_path / "first")
+    artifact = save(first, setting, tmp_path / "first", "live-v1")
     lineage = artifact.training[artifacts.LINEAGE]
     assert (artifact.run, lineage["parent"], lineage["rung"]) == ("live-r1", "live-v1", "thresholds")
     assert artifact.weights_sha256 == lineage["parent_weights_sha256"]  # only the calibration is new
@@ -89,10 +91,11 @@ def test_the_lineage_names_parent_tags_and_what_changed(setting: Setting, tmp_pa
     }
     assert (known["use"] == "train").sum() == len(setting.images.train.rows), "each image once"
     head = try_rung(setting, rounds.HEAD)
-    second = rounds.save(head, setting.trunk, "r1-v1", tmp_path / "first", setting.images, tmp_path / "second")
+    after_first = dataclasses.replace(setting, live=LiveModel.load(tmp_path / "first"))
+    second = save(head, after_first, tmp_path / "second", "r1-v1")
     assert second.run == "live-r2"
     assert second.training[artifacts.LINEAGE]["inherited_tags"] == lineage["tags"]
-    assert second.training[artifacts.LINEAGE]["changed"] == ["calibration", setting.trunk.name]
+    assert second.training[artifacts.LINEAGE]["changed"] == ["calibration", setting.live.trunk.name]
 
 
 def test_the_tags_are_weighed_into_the_thresholds_up_to_a_quarter(setting: Setting) -> None:
@@ -101,32 +104,25 @@ def test_the_tags_are_weighed_into_the_thresholds_up_to_a_quarter(setting: Setti
     tags, validation = chosen_on["tags"] * chosen_on["times"], chosen_on["n"] * chosen_on["valid_times"]
     assert tags == chosen_on["tags"] > 8, "as they are, since they are more than a quarter already"
     assert 0.2 < tags / (tags + validation) <= rounds.CALIBRATION_TAG_WEIGHT
-    few = dataclasses.replace(
-        setting.images.tags, rows=setting.images.tags.rows[:2], inputs=take(setting.images.tags, 2)
-    )
-    weighed = rounds.recalibrate(
-        setting.trunk, setting.trunk.last_layer, setting.images.valid, few, setting.data
-    ).chosen_on
+    few = setting.images.tags.take(np.arange(2))
+    weighed = rounds.recalibrate(setting.live.trunk, setting.images.valid, few, setting.data).chosen_on
     assert (weighed["tags"], weighed["times"], weighed["valid_times"]) == (2, 4, 1)
     head = try_rung(setting, rounds.HEAD).calibration.chosen_on
     assert "tags" not in head  # the last layer has learnt them: they would flatter the thresholds
 
 
-def take(images: rounds.Images, count: int) -> rounds.LastLayerInputs:
-    return rounds.LastLayerInputs(feature_ND=images.inputs.feature_ND[:count], other_N=None)
-
-
 def test_replay_makes_a_difference(setting: Setting) -> None:
-    with_replay, without = try_rung(setting, rounds.HEAD), try_rung(setting, rounds.HEAD, replay=False)
-    pairs = zip(with_replay.last_layer.parameters(), without.last_layer.parameters(), strict=True)
-    assert not all(torch.equal(*pair) for pair in pairs)
+    layers = [
+        rounds.learn_head(setting.live, setting.images, seed=0, replay=replay).weights for replay in (True, False)
+    ]
+    assert not all(torch.equal(layers[0][name], layers[1][name]) for name in layers[0])
 
 
 def test_of_the_candidates_that_pass_the_one_with_the_fewest_errors_on_tags_is_chosen(setting: Setting) -> None:
     def candidate(rung: str, passed: bool, errors: int) -> Candidate:
         condition = Condition(name="", passed=passed, live=5, new=errors, images=9, p_value=1.0, limit="")
-        layer = setting.trunk.last_layer
-        return Candidate(rung=rung, last_layer=layer, calibration=calibration.UNCALIBRATED, conditions=[condition])
+        learned = Learned(rung=rung, trunk=setting.live.trunk, weights={})
+        return Candidate(learned=learned, calibration=calibration.UNCALIBRATED, conditions=[condition])
 
     assert rounds.choose([candidate("a", True, 3), candidate("b", True, 2)]).rung == "b"
     assert rounds.choose([candidate("a", True, 2), candidate("b", True, 2)]).rung == "a"
@@ -136,4 +132,4 @@ def test_of_the_candidates_that_pass_the_one_with_the_fewest_errors_on_tags_is_c
 
 @pytest.mark.parametrize(("run", "name"), [("starter", "starter-r1"), ("starter-r9", "starter-r10"), ("r2", "r2-r1")])
 def test_the_name_of_a_successor(run: str, name: str) -> None:
-    assert rounds.next_name(run) == name
+    assert relearned_model.next_name(run) == name
