@@ -23,9 +23,8 @@ from pathlib import Path
 from benchmarks.machine import describe
 from detector_core.data import demo
 from detector_core.registry import starter, versions
-from jobs.common.chunks import CHUNK_IMAGES
 from jobs.common.cluster import connect
-from jobs.scoring.pipelines import PIPELINES
+from jobs.scoring.pipelines import PIPELINES, chunk_size
 from jobs.scoring.rows import Task
 
 SAMPLE_S = 0.2
@@ -56,9 +55,8 @@ def main() -> None:
 
 def measure(task: Task, paths: list[str], rounds: int) -> dict[str, dict[str, float]]:
     """Medians over the rounds; the first round, in which processes start, is left out."""
-    chunks = [
-        [(path, path) for path in paths[start : start + CHUNK_IMAGES]] for start in range(0, len(paths), CHUNK_IMAGES)
-    ]
+    size = chunk_size(len(paths))
+    chunks = [[(path, path) for path in paths[start : start + size]] for start in range(0, len(paths), size)]
     measured: dict[str, list[tuple[float, float]]] = {name: [] for name in PIPELINES}
     for _ in range(rounds + 1):
         for name, score in PIPELINES.items():

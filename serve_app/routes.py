@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -63,6 +64,7 @@ def create_app(
         docs_url=None,
         redoc_url=None,
         lifespan=_lifespan,
+        generate_unique_id_function=attrgetter("name"),  # generated clients call their functions so
     )
     app.openapi = partial(openapi.document, app)  # type: ignore[method-assign]
     app.state.service = DetectionService(client, model, settings, canary)

@@ -1,8 +1,15 @@
-"""The client of one file: it talks to the real application, and waits when the service asks it to."""
+"""The client of one file: it talks to the real application, and waits when the service asks it to. A client that a
+generator makes from the OpenAPI document does, too."""
 
+import importlib
+import io
 import json
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -17,11 +24,15 @@ from tests.support.http_service import image_bytes, make_app
 from tests.support.models import save_model
 from tests.support.web_page import served
 
+KEY = "a-long-enough-key-for-a-test"
+RAW_BODIES = "content_type_overrides: {'image/*': application/octet-stream, 'video/*': application/octet-stream}"
+"""For the generator, which knows no media types of images and clips."""
+
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("client")
-    (folder / "keys").write_text("a-long-enough-key-for-a-test\n")
+    (folder / "keys").write_text(f"{KEY}\n")
     settings = {"batches_folder": str(folder / "batches"), "api_keys_file": str(folder / "keys")}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(batches, "POLL_S", 0.02)
@@ -31,7 +42,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture
 def detector(address: str) -> Iterator[Detector]:
-    with Detector(address, key="a-long-enough-key-for-a-test") as detector:
+    with Detector(address, key=KEY) as detector:
         yield detector
 
 
@@ -66,6 +77,54 @@ def test_a_refusal_says_why(address: str, detector: Detector) -> None:
     assert refused.value.request_id
     with Detector(address) as stranger, pytest.raises(DetectorError, match="a valid API key is required"):
         stranger.detect(image_bytes())
+
+
+@pytest.fixture
+def generated(address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A client that a generator has made from the OpenAPI document: a function for each route, and its types."""
+    (tmp_path / "openapi.json").write_bytes(httpx.get(f"{address}/openapi.json").content)
+    (tmp_path / "config.yaml").write_text(RAW_BODIES)
+    command = [str(Path(sys.executable).with_name("openapi-python-client")), "generate", "--fail-on-warning"]
+    command += ["--path", "openapi.json", "--config", "config.yaml", "--meta", "none", "--output-path", "generated"]
+    path = f"{Path(sys.executable).parent}:/usr/bin:/bin"  # it formats what it has written with ruff
+    subprocess.run(command, cwd=tmp_path, env={"PATH": path}, check=True, timeout=60)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    names = ("detect", "detect_video", "create_batch", "show_batch", "show_results", "cancel_batch", "show_model")
+    routes = {name: importlib.import_module(f"generated.api.default.{name}").sync for name in names}
+    models, types = importlib.import_module("generated.models"), importlib.import_module("generated.types")
+    connect = importlib.import_module("generated").AuthenticatedClient
+    with connect(base_url=address, token=KEY, raise_on_unexpected_status=True) as client:
+        yield SimpleNamespace(**routes, models=models, types=types, client=client)
+    for name in [name for name in sys.modules if name.partition(".")[0] == "generated"]:
+        del sys.modules[name]
+
+
+def test_a_client_generated_from_the_document(generated: Any) -> None:
+    client, models = generated.client, generated.models
+
+    def file(data: bytes, name: str = "a.jpg", media_type: str = "image/jpeg") -> Any:
+        return generated.types.File(payload=io.BytesIO(data), file_name=name, mime_type=media_type)
+
+    assert generated.show_model(client=client).features.key
+    form = models.DetectFilesBody(file=[file(image_bytes()), file(image_bytes(seed=1))])
+    answer = generated.detect(client=client, body=form, faces=models.DetectFaces.OFF)
+    assert [result.index for result in answer.results] == [0, 1]
+    alone = generated.detect(client=client, body=file(image_bytes()), faces=models.DetectFaces.OFF)
+    assert alone.results[0].p_fake == pytest.approx(answer.results[0].p_fake)
+    assert generated.detect(client=client, body=file(b"no image")).error.code == "not_an_image"
+    clip = generated.detect_video(client=client, body=file(make_clip(3)), frames=2)
+    assert len(clip.frames) == 2
+    form = models.CreateBatchBody(file=[file(image_bytes()), file(make_clip(3), "b.mp4", "video/mp4")])
+    batch = generated.create_batch(client=client, body=form, idempotency_key="generated")
+    assert generated.create_batch(client=client, body=form, idempotency_key="generated").id == batch.id
+    deadline = time.monotonic() + 60
+    while generated.show_batch(batch.id, client=client).done < 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    image, clip = generated.show_results(batch.id, client=client).results
+    assert image.image.verdict == answer.results[0].verdict
+    assert len(clip.clip.frames) > 0
+    assert generated.cancel_batch(batch.id, client=client).id == batch.id
 
 
 def answering(*answers: httpx.Response | Exception) -> tuple[httpx.MockTransport, list[httpx.Request]]:

@@ -88,7 +88,7 @@ def _score(results: Results, task: Task, scores: Store, pipeline: pipelines.Name
     new = results.count("content NOT NULL AND content NOT IN (SELECT content FROM scores)", of="files")
     scored = 0
     with tqdm(total=new, desc="scoring", unit=" files", disable=not new) as bar:
-        for frame in pipelines.PIPELINES[pipeline](task, results.unscored(CHUNK_IMAGES)):
+        for frame in pipelines.PIPELINES[pipeline](task, results.unscored(pipelines.chunk_size(new))):
             scores.add(frame)
             results.add_scores(frame)
             scored += len(frame)

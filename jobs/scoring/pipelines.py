@@ -53,6 +53,12 @@ def choose(device: str) -> Name:
     return "tasks" if device == "cpu" else "data"
 
 
+def chunk_size(files: int) -> int:
+    """How many files to score, and to keep, at a time: fewer in a small folder, so that it occupies all cores, too."""
+    tasks = 2 * int(ray.cluster_resources().get("CPU", 1))
+    return max(BATCH, min(CHUNK_IMAGES, -(-files // max(1, tasks))))
+
+
 def gpus_of(device: str) -> int:
     """The number of GPUs of each process that predicts."""
     return int(device != "cpu")
@@ -123,7 +129,7 @@ def _run(task: Task, files: dict[str, str]) -> Iterator[pd.DataFrame]:
         decoded = listed.map_batches(_Decoder, compute=decoders, num_cpus=1, **common)
         scored = decoded.map_batches(_Predictor, compute=predictors, num_cpus=0, num_gpus=gpus, **common)
     try:
-        for batch in scored.iter_batches(batch_size=CHUNK_IMAGES, batch_format="pandas"):
+        for batch in scored.iter_batches(batch_size=chunk_size(len(rows)), batch_format="pandas"):
             yield pd.DataFrame(batch)[SCORE_COLUMNS].astype({name: COLUMNS.get(name, "str") for name in SCORE_COLUMNS})
     except ray.exceptions.RayTaskError as error:
         cause = original_error(error)
@@ -162,9 +168,9 @@ class _Predictor:
 
 
 def _rounds(files: Files) -> Iterator[list[list[tuple[str, str]]]]:
-    """The chunks of at most ROUND_FILES files at a time."""
+    """The chunks of about ROUND_FILES files at a time."""
     remaining = iter(files)
-    while chunks := list(itertools.islice(remaining, max(1, ROUND_FILES // CHUNK_IMAGES))):
+    while chunks := list(itertools.islice(remaining, ROUND_FILES // CHUNK_IMAGES)):
         yield chunks
 
 

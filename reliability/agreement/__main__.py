@@ -28,7 +28,6 @@ import pandas as pd
 from benchmarks.machine import describe
 from detector_core.images import formats
 from detector_core.registry import starter
-from jobs.common.chunks import CHUNK_IMAGES
 from jobs.scoring.pipelines import PIPELINES
 from jobs.scoring.results import STORE
 from reliability.agreement.files import make_files, one_more
@@ -85,8 +84,7 @@ def run(scratch: Path, count: int, portraits: Path | None) -> dict[str, Any]:
         "scored_after_a_kill": {name: result["scored"] for name, result in resumed.items()},
         "same_table_after_a_kill": same,
     }
-    was_kept = (0 < result["scored"] < first["scored"] for result in resumed.values())
-    resumes = first["scored"] <= CHUNK_IMAGES or all(was_kept)
+    resumes = all(0 < result["scored"] < first["scored"] for result in resumed.values())
     held = not differing and second["scored"] == 1 and resumes and same
     return {**result, "held": held}
 
