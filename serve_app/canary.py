@@ -98,12 +98,19 @@ class CandidatePredictor:
 
 @dataclass
 class _Run:
-    """One canary on this ingress. The event loop counts; what was stored belongs to the thread that polls."""
+    """One canary on this ingress.
+
+    Attributes:
+        counts, seen: what was compared here; only the event loop changes them.
+        stored: the counts that MODELS has.
+        suspended: whether the candidate answers nothing here, because MODELS cannot be told that it disagrees.
+    """
 
     canary: Canary
     counts: Counts = field(default_factory=Counts)
     seen: set[bytes] = field(default_factory=set)
     stored: Counts = field(default_factory=Counts)
+    suspended: bool = False
 
 
 class CanaryRouter:
@@ -135,7 +142,7 @@ class CanaryRouter:
     @property
     def is_running(self) -> bool:
         """Whether a candidate answers about some of the images."""
-        return self._run is not None
+        return self._run is not None and not self._run.suspended
 
     async def predict(
         self,
@@ -205,7 +212,9 @@ class CanaryRouter:
                 run.stored = counts
             status = canaries.settle(self._models)
         except (OSError, StorageUnavailable) as error:
-            _log.warning("the canary in %s cannot be read at the moment: %s", self._models, error)
+            _log.warning("the canary in %s cannot be followed at the moment: %s", self._models, error)
+            if run:
+                run.suspended = Status.of(run.canary, run.counts).state == "disagrees"
             return
         except DetectorError as error:
             _log.error("there is no canary in %s: %s", self._models, error)
@@ -213,6 +222,8 @@ class CanaryRouter:
         running = status.canary if status and not status.canary.outcome else None
         if running is None or run is None or running.id != run.canary.id:
             self._run = _Run(running) if running else None
+        else:
+            run.suspended = False
         self._log_change(status)
         self.status = status
         self._on_status(status)

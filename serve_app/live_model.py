@@ -27,7 +27,10 @@ def poll(update: Callable[[], None], every_s: float) -> threading.Event:
 
     def run() -> None:
         while not stopped.wait(every_s):
-            update()
+            try:
+                update()
+            except Exception:  # whatever it is, this process must not be the only one that stops following
+                _log.exception("the models cannot be followed at the moment")
 
     threading.Thread(target=run, name="poll models", daemon=True).start()
     return stopped

@@ -234,6 +234,8 @@ def test_without_a_canary_the_service_says_so(agreeing: Trial) -> None:
     assert not agreeing.router.is_running
     assert agreeing.http.get("/v1/model").json()["canary"] is None
     assert agreeing.statuses[-1] is None
+    agreeing.router.predict = None  # type: ignore[assignment,method-assign]  # requests do not even ask it
+    assert set(agreeing.ask_all()) == {agreeing.live}
 
 
 def test_a_damaged_record_ends_it_and_an_unreachable_one_does_not(
@@ -250,6 +252,22 @@ def test_a_damaged_record_ends_it_and_an_unreachable_one_does_not(
     agreeing.router.update()
     assert not agreeing.router.is_running
     assert [entry.levelname for entry in caplog.records] == ["WARNING", "ERROR"]
+
+
+def test_a_candidate_goes_back_here_even_if_nobody_can_be_told(disagreeing: Trial) -> None:
+    disagreeing.ask_all()
+    record = disagreeing.models / canaries.CANARY
+    record.rename(record.with_name("aside"))
+    record.mkdir()
+    disagreeing.router.update()
+    asked = disagreeing.candidate.asked
+    assert set(disagreeing.ask_all()) == {disagreeing.live}
+    assert disagreeing.candidate.asked == asked
+    record.rmdir()
+    record.with_name("aside").rename(record)
+    canaries.record(disagreeing.models, disagreeing.canary, "another", Counts(images=10_000))
+    assert disagreeing.shown()["state"] == "agrees"
+    assert disagreeing.new in disagreeing.ask_all()
 
 
 def test_a_process_holds_the_candidate_only_while_the_canary_runs(agreeing: Trial) -> None:

@@ -1,5 +1,6 @@
 """How a replica follows the live model: promotions, broken versions, rollbacks, a store that cannot be reached."""
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from detector_core.errors import DetectorError
 from detector_core.networks import artifacts
 from detector_core.registry import versions
 from detector_core.registry.predictor import ModelInfo, describe
-from serve_app.live_model import LiveModel
+from serve_app.live_model import LiveModel, poll
 from serve_app.settings import Settings
 from tests.support.models import save_model
 
@@ -70,6 +71,20 @@ def test_a_broken_version_is_logged_once_and_the_previous_model_stays(
     assert [record.levelname for record in caplog.records] == ["ERROR"]
     assert "the previous one stays" in caplog.text
     assert outcomes == [False]
+
+
+def test_polling_goes_on_whatever_happens(caplog: pytest.LogCaptureFixture) -> None:
+    done = threading.Event()
+
+    def update() -> None:
+        if not caplog.records:
+            raise AttributeError("unexpected")
+        done.set()
+
+    stopped = poll(update, 0.01)
+    assert done.wait(10)
+    stopped.set()
+    assert [record.levelname for record in caplog.records] == ["ERROR"]
 
 
 def test_an_unreachable_store_is_tried_again(
