@@ -45,7 +45,7 @@ from detector_core import errors
 from detector_core.errors import BadConfig, BrokenArtifact, DetectorError, InsufficientResources
 from detector_core.registry import starter, versions
 from detector_core.registry.predictor import describe
-from jobs.common import cli, cluster, ray_environment
+from jobs.common import cli, cluster, ray_environment, temporary_folder
 from jobs.common.cli import say
 from jobs.common.cluster import PrivateRay
 from jobs.common.loopback import free_port
@@ -98,7 +98,7 @@ def job(arguments: argparse.Namespace) -> None:
     say(f"starting Ray and the model {model.version} ...")
     address = arguments.host, arguments.port
     with serving(settings, *address, dashboard_port=arguments.dashboard_port) as dashboard:
-        base = f"http://{'127.0.0.1' if arguments.host == '0.0.0.0' else arguments.host}:{arguments.port}"
+        base = f"http://{_reachable(arguments.host)}:{arguments.port}"
         print(f"page       {base}/\nAPI        {base}/docs")
         if dashboard:
             token = ray_environment.private_token()
@@ -108,6 +108,12 @@ def job(arguments: argparse.Namespace) -> None:
             _announce_promotions(arguments.models, model.version, settings.poll_s)
         finally:
             say("stopping ...")
+
+
+def _reachable(host: str) -> str:
+    """How a URL on this machine names the address that the service listens on."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    return f"[{host}]" if ":" in host else host
 
 
 def _announce_promotions(models: str, live: str, every_s: float) -> NoReturn:
@@ -180,8 +186,11 @@ def _front(settings: Settings, host: str, *, shared: bool) -> Iterator[str]:
         say("there is no HAProxy for this platform: serving through Ray's proxy, without the limits under front")
         yield host
         return
-    with tempfile.TemporaryDirectory(prefix="front-", dir="/tmp") as folder:  # a socket's path has at most 107 bytes
+    temporary_folder.check()
+    # Ray's folder for temporary files, because the path of a socket has at most 107 bytes.
+    with tempfile.TemporaryDirectory(prefix="front-", dir=temporary_folder.path()) as folder:
         front.install(Path(folder))
+        temporary_folder.check_executable(Path(folder, "haproxy"))
         variables = front.environment(settings.front_limits(bind=host), folder)
         variables |= {name: str(free_port()) for name in front.PORTS}
         with _environment(variables):

@@ -25,6 +25,8 @@ from jobs.common.cli import RESUME_HINT, say
 OBJECT_STORE_BYTES = 400 * 2**20
 START_ATTEMPTS = 3
 CHECK_EVERY_S, HEAD_LOST_S = 2.0, 45.0
+ANSWER_S = 5.0
+"""Time for the head node at RAY_ADDRESS to accept a connection."""
 RAY_FAILURES = (
     ray.exceptions.RayActorError,
     ray.exceptions.RaySystemError,
@@ -68,17 +70,19 @@ def start(private: PrivateRay) -> Iterator[str]:
 
     Raises:
         InsufficientResources: no Ray cluster answers at ``RAY_ADDRESS``, or a private one does not start.
-        BadConfig: the cluster there runs another version of Ray or Python, or a private one cannot use its folder for
-            temporary files.
+        BadConfig: RAY_ADDRESS is no address, the cluster there runs another version of Ray or Python, or a private one
+            cannot use its folder for temporary files.
     """
     shared = bool(os.environ.get("RAY_ADDRESS"))
+    if shared:
+        _check_answers(os.environ["RAY_ADDRESS"])
     if not shared and (address := ray_internals.running_ray_address()):
         say(
             "starting a private Ray cluster; to use the one that already runs on this machine, set "
             f"RAY_ADDRESS={address}"
         )
     if not shared:
-        temporary_folder.check()
+        temporary_folder.check(OBJECT_STORE_BYTES)
     on_term = signal.getsignal(signal.SIGTERM)
     context = _init({} if shared else private.options())
     signal.signal(signal.SIGTERM, on_term)  # ray.init installs a handler that exits without a message
@@ -106,11 +110,44 @@ def _init(options: dict[str, Any]) -> Any:
             ray.shutdown()
             if "timed out" not in str(error):
                 raise
+            if not options:
+                where = f"the Ray cluster at RAY_ADDRESS={os.environ.get('RAY_ADDRESS')}"
+                raise InsufficientResources(f"{where} accepts connections, but does not answer: restart it") from None
             if attempt == START_ATTEMPTS:
                 message = f"Ray did not start in {attempt} attempts of 30 s: this machine is too busy"
                 raise InsufficientResources(f"{message} ({first_line(error)})") from None
             say(f"Ray did not start within 30 s, this machine is busy: attempt {attempt + 1} of {START_ATTEMPTS}")
     raise AssertionError("unreachable")
+
+
+def _check_answers(address: str) -> None:
+    """Fails within ANSWER_S if nobody listens at RAY_ADDRESS, where Ray itself would try for minutes.
+
+    Raises:
+        BadConfig: it is no address.
+        InsufficientResources: nobody listens there.
+    """
+    if address in ("auto", "local") or "://" in address:
+        return
+    try:
+        endpoint = _endpoint(address)
+    except ValueError:
+        raise BadConfig(f"RAY_ADDRESS={address} is not HOST:PORT, such as 10.0.0.1:6379") from None
+    try:
+        socket.create_connection(endpoint, timeout=ANSWER_S).close()
+    except OSError as error:
+        raise InsufficientResources(
+            f"no Ray cluster answers at RAY_ADDRESS={address} ({error.strerror or error}): correct it, start Ray "
+            "there, or unset RAY_ADDRESS to start a private Ray cluster"
+        ) from None
+
+
+def _endpoint(address: str) -> tuple[str, int]:
+    """Host and port of HOST:PORT; that of IPv6 has brackets there, and none in a call. Raises ValueError."""
+    host, separator, port = address.rpartition(":")
+    if not separator or not host or (":" in host and not host.startswith("[")):
+        raise ValueError(address)
+    return host.strip("[]"), int(port)
 
 
 def original_error(error: ray.exceptions.RayTaskError) -> BaseException:
@@ -156,11 +193,10 @@ def _watch_head(head: str, ended: threading.Event) -> None:
 
     Ray itself would end the process after a minute, without a message that helps.
     """
-    host, _, port = head.rpartition(":")
-    answered = time.monotonic()
+    endpoint, answered = _endpoint(head), time.monotonic()
     while not ended.wait(CHECK_EVERY_S):
         try:
-            socket.create_connection((host, int(port)), timeout=CHECK_EVERY_S).close()
+            socket.create_connection(endpoint, timeout=CHECK_EVERY_S).close()
             answered = time.monotonic()
         except OSError:
             if time.monotonic() - answered > HEAD_LOST_S:

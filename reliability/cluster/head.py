@@ -124,7 +124,9 @@ def _deploy(hosts: Hosts, token: str, *, min_replicas: int) -> None:
 
 def _serve(hosts: Hosts, token: str, words: str) -> str:
     """The output of ``serve WORDS`` on the head; empty while it cannot answer."""
-    line = f"RAY_AUTH_TOKEN={token} RAY_DASHBOARD_ADDRESS=http://127.0.0.1:8265 serve {words}"
+    verb, *rest = words.split()
+    address = 'export RAY_API_SERVER_ADDRESS=http://127.0.0.1:8265; serve {} --address "$RAY_API_SERVER_ADDRESS" {}'
+    line = f"export RAY_AUTH_TOKEN={token}; {address.format(verb, ' '.join(rest))}"
     return subprocess.run(hosts[HEAD].command(line), capture_output=True, text=True, timeout=120).stdout
 
 

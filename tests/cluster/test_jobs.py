@@ -44,9 +44,14 @@ class Client:
         self, *command: str, flags: tuple[str, ...] = ("--working-dir", "."), token: str = ""
     ) -> "subprocess.CompletedProcess[str]":
         """``ray job submit FLAGS -- COMMAND`` from the project's folder, with the cluster's token or another one."""
-        submit = [str(BIN / "ray"), "job", "submit", "--address", self.head.dashboard, *flags, "--", *command]
-        env = self.head.env | ({"RAY_AUTH_TOKEN": token} if token else {})
+        submit = [str(BIN / "ray"), "job", "submit", *flags, "--", *command]
+        env = self.head.env | self.variable | ({"RAY_AUTH_TOKEN": token} if token else {})
         return run(submit, cwd=ROOT, env=env)
+
+    @property
+    def variable(self) -> dict[str, str]:
+        """The one variable by which docs/operate.md lets every command find a cluster on other ports."""
+        return {"RAY_API_SERVER_ADDRESS": self.head.dashboard}
 
 
 def results_of(done: "subprocess.CompletedProcess[str]") -> list[dict[str, Any]]:
@@ -109,6 +114,15 @@ def test_jobs_that_fail_say_why_and_exit_with_an_error(client: Client, tiny_data
     assert "needs 1 GPU, and this Ray cluster has 0" in second
     assert "Traceback" not in first + second.partition("error: ")[0]
     assert "failed" in done.stdout + done.stderr
+
+
+def test_the_other_commands_of_the_page_find_the_cluster_too(client: Client) -> None:
+    """Ray asks for the status of jobs, and Serve for that of applications, on ports of their own."""
+    lines = 'ray job list && serve status --address "$RAY_API_SERVER_ADDRESS"'
+    env = client.head.env | client.variable
+    done = subprocess.run(["bash", "-c", lines], env=env, capture_output=True, text=True, timeout=LIMIT_S)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "applications: {}" in done.stdout
 
 
 def test_without_the_token_no_job_is_run(client: Client) -> None:

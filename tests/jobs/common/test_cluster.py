@@ -1,7 +1,9 @@
 """jobs.common.cluster: version mismatches, resources and the autoscaler, a lost head node. Starts no Ray cluster."""
 
+import socket
 import subprocess
 import sys
+import threading
 from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any
@@ -90,6 +92,69 @@ def test_a_failure_of_ray_under_a_job_is_one_line(
     assert str(lost.value).startswith(message)
     assert cli.RESUME_HINT in str(lost.value)
     assert "\n" not in str(lost.value)
+
+
+@pytest.mark.parametrize(
+    ("address", "error", "message"),
+    [
+        ("garbage", BadConfig, "RAY_ADDRESS=garbage is not HOST:PORT, such as 10.0.0.1:6379"),
+        ("::1:6379", BadConfig, "RAY_ADDRESS=::1:6379 is not HOST:PORT"),
+        ("nobody.invalid:6379", InsufficientResources, "no Ray cluster answers at RAY_ADDRESS=nobody.invalid:6379 ("),
+        ("127.0.0.1:PORT", InsufficientResources, "(Connection refused): correct it, start Ray there, or unset"),
+    ],
+)
+def test_an_address_at_which_nobody_answers_is_one_line_at_once(
+    monkeypatch: pytest.MonkeyPatch, address: str, error: type[Exception], message: str
+) -> None:
+    monkeypatch.setattr(ray, "init", lambda **_: pytest.fail("Ray would try for minutes"))
+    monkeypatch.setenv("RAY_ADDRESS", address.replace("PORT", str(free_port())))
+    with pytest.raises(error) as refused, cluster.start(cluster.PrivateRay()):
+        pass
+    assert message in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_an_address_is_tried_in_its_family(host: str) -> None:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    if family == socket.AF_INET6 and not socket.has_ipv6:
+        pytest.skip("this Python has no IPv6")
+    with socket.create_server((host, 0), family=family) as head:
+        port = head.getsockname()[1]
+        cluster._check_answers(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
+        ended = threading.Event()
+        threading.Timer(0.1, ended.set).start()
+        cluster._watch_head(f"[{host}]:{port}" if ":" in host else f"{host}:{port}", ended)
+
+
+@pytest.mark.parametrize(
+    ("shared", "attempts", "message"),
+    [
+        (False, 3, "Ray did not start in 3 attempts of 30 s: this machine is too busy (The current node timed out"),
+        (True, 1, "the Ray cluster at RAY_ADDRESS=auto accepts connections, but does not answer: restart it"),
+    ],
+)
+def test_a_ray_that_is_too_slow_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, shared: bool, attempts: int, message: str
+) -> None:
+    calls = []
+
+    def init(**options: Any) -> None:
+        calls.append(options)
+        raise Exception("The current node timed out during startup.")
+
+    monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    monkeypatch.setattr(ray_internals, "running_ray_address", lambda: None)
+    monkeypatch.setattr(cluster.temporary_folder, "check", lambda _: None)
+    if shared:
+        monkeypatch.setenv("RAY_ADDRESS", "auto")
+    else:
+        monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with pytest.raises(InsufficientResources) as refused, cluster.start(cluster.PrivateRay()):
+        pass
+    assert str(refused.value).startswith(message)
+    assert len(calls) == attempts
 
 
 def test_a_lost_head_node_ends_the_job_with_one_line() -> None:

@@ -1,7 +1,10 @@
 """jobs.common.temporary_folder: what keeps Ray from starting there is one line, before Ray is started."""
 
 import os
+import shlex
 import shutil
+import subprocess
+import sys
 from collections import namedtuple
 from pathlib import Path
 from typing import Any
@@ -11,6 +14,7 @@ import pytest
 from detector_core.errors import BadConfig, InsufficientResources
 from jobs.common import temporary_folder
 
+ROOT = Path(__file__).parents[3]
 Usage = namedtuple("Usage", "total used free")
 
 
@@ -64,3 +68,28 @@ def test_a_full_disk(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(2**30, 2**30 - 2**20, 2**20))
     with pytest.raises(InsufficientResources, match=f"RAY_TMPDIR={folder} has 1 MiB free"):
         temporary_folder.check()
+
+
+def test_a_small_shared_memory_takes_room_on_the_disk(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Docker gives a container 64 MiB; Ray then keeps its object store in this folder."""
+    free = {folder: 300 * 2**20, temporary_folder.SHARED_MEMORY: 64 * 2**20}
+    monkeypatch.setattr(shutil, "disk_usage", lambda place: Usage(2**40, 2**40 - free[place], free[place]))
+    with pytest.raises(InsufficientResources, match=r"has 300 MiB free.*needs 500 MiB: free space, enlarge /dev/shm"):
+        temporary_folder.check(400 * 2**20)
+    free[temporary_folder.SHARED_MEMORY] = 500 * 2**20
+    temporary_folder.check(400 * 2**20)
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("unshare"), reason="needs root, to mount a disk")
+def test_a_disk_that_forbids_programs(tmp_path: Path) -> None:
+    code = (
+        "import pathlib; from jobs.common import temporary_folder; from serve_app import front\n"
+        f"folder = pathlib.Path({str(tmp_path)!r}, 'front-1'); front.install(folder)\n"
+        "temporary_folder.check_executable(folder / 'haproxy')"
+    )
+    run = f"mount -t tmpfs -o $0 tmpfs {tmp_path} && exec {sys.executable} -c {shlex.quote(code)}"
+    for options in ("exec", "noexec"):
+        command = ["unshare", "--mount", "bash", "-c", run, options]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+        message = f"{tmp_path} is mounted noexec, and HAProxy's launcher lies there: set RAY_TMPDIR to another folder"
+        assert (done.returncode != 0, message in done.stderr) == (options == "noexec", options == "noexec"), done.stderr
