@@ -120,6 +120,7 @@ def _run(arguments: argparse.Namespace) -> dict[str, Any]:
     data = _data_of(live, manifest.load(storage.absolute(arguments.data)))
     busy = f"another round is running on {folder}: wait until it has ended"
     with storage.locked(folder / feedback.ROUND_LOCK, busy=busy), tagged.round_images(folder) as work:
+        round_log.delete_unfinished(folder)
         selection = tagged.select(folder, tags, data, work, per_giver=arguments.per_giver)
         result = _run_round(arguments, LiveModel.load(live), models, data, selection, work)
     result["seconds"] = round(time.monotonic() - started, 1)

@@ -26,6 +26,13 @@ def write(round_folder: Path, selection: Selection, **more: Any) -> None:
     storage.write_bytes(round_folder / ROUND, json.dumps(values, indent=2).encode())
 
 
+def delete_unfinished(folder: str | Path) -> None:
+    """Deletes what rounds have left that died before their record was written, which comes last."""
+    for path in (Path(folder) / ROUNDS).glob("*"):
+        if not (path / ROUND).exists():
+            storage.delete_folder(path)
+
+
 def new_tags(folder: str | Path) -> set[str]:
     """The accepted tags that no finished round has used or left out.
 

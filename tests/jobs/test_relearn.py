@@ -1,6 +1,8 @@
 """jobs.relearn: a new generator is learnt, promoted and rolled back; a round that does not pass changes nothing."""
 
+import errno
 import json
+import os
 import shutil
 import signal
 import sys
@@ -119,6 +121,28 @@ def test_a_tag_that_is_deleted_while_a_round_runs_ends_it(
     assert versions.history(models) == before
     assert not (folder / round_log.ROUNDS).exists()
     assert not (folder / feedback.ROUND_IMAGES).exists()
+
+
+def test_a_disk_that_fills_is_one_line_and_the_next_round_removes_what_is_left(
+    models: Path, dataset: Path, tmp_path: Path, run_job: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "feedback"
+    give_accepted(folder, 12)
+    command = arguments(models, folder, dataset, "--rung", "thresholds")
+
+    def write(round_folder: Path, *_: object, **__: object) -> None:
+        (round_folder / artifacts.MODEL_IN_RUN).mkdir(parents=True)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(round_folder / round_log.ROUND))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(round_log, "write", write)
+        done = run_job("relearn", *command)
+    assert (done.code, done.result) == (1, {})
+    assert done.last_message.startswith("error: the disk is full"), done.last_message
+    assert not (folder / feedback.ROUND_IMAGES).exists()
+    (left,) = (folder / round_log.ROUNDS).iterdir()
+    assert run_job("relearn", *command).code == 3
+    assert not left.exists() or (left / round_log.ROUND).exists()
 
 
 def test_what_stops_a_round_is_one_line(models: Path, dataset: Path, tmp_path: Path, run_job: Any) -> None:
