@@ -213,17 +213,14 @@ class OptimSpec(_Spec):
         optimizer: ``adam`` or ``adamw`` (decoupled weight decay).
         weight_decay: of ``adamw``.
         warmup_steps: optimizer steps over which the learning rate rises from 0.
-        head_learning_rate_factor: factor on the learning rate for the classification head, which starts from
-            random weights.
+        head_learning_rate_factor: factor on the learning rate of the classification head, which starts at random.
         label_smoothing: 0.06 moves the targets from 0 and 1 to 0.03 and 0.97.
         class_weights: ``none``, or ``balanced``: in the training loss both classes weigh the same, however many images
             they have. The validation loss is never weighted.
         freeze: the name of a stage of the network, such as ``layer2`` or ``blocks.3``: it and everything before it keep
             their initial weights and BatchNorm statistics; empty trains everything.
-        stratify: whether each batch has the sources, and of each source the classes, in the proportions of the whole
-            training split, up to an image or two.
-        ema: decay of an exponential moving average of the weights, which is evaluated and saved in place of the
-            weights themselves; 0 for no average.
+        stratify: whether each batch has the sources and their classes in the proportions of the training split.
+        ema: decay of the moving average of the weights that is evaluated and saved in their place; 0 for none.
     """
 
     learning_rate: float

@@ -29,7 +29,8 @@ from numpy.typing import NDArray
 from detector_core import storage
 from detector_core.config import AugmentSpec, PreprocessSpec
 from detector_core.data.cache import load_square
-from detector_core.data.loading import SplitFeatures, WorkerRank
+from detector_core.data.epochs import WorkerRank
+from detector_core.data.loading import SplitFeatures
 from detector_core.images.augment import Augment
 from detector_core.images.decode import Pixels
 from detector_core.images.preprocess import normalize

@@ -16,8 +16,8 @@ from torch import nn
 from detector_core import labels, storage
 from detector_core.config import RunSpec
 from detector_core.data import manifest
+from detector_core.data.epochs import spread_evenly, strata
 from detector_core.data.inspect import inspect_images
-from detector_core.data.loading import spread_evenly, strata
 from detector_core.data.manifest import Manifest
 from detector_core.data.sources import GROUP, SOURCE
 from detector_core.errors import BadConfig

@@ -26,16 +26,8 @@ from torch.nn.parallel import DistributedDataParallel
 from detector_core import labels
 from detector_core.config import INIT_KEYWORDS
 from detector_core.data.cache import open_split
-from detector_core.data.loading import (
-    ImageDataset,
-    SplitFeatures,
-    TrainSampler,
-    ValidSampler,
-    WorkerRank,
-    loader,
-    plan,
-    strata,
-)
+from detector_core.data.epochs import WorkerRank, plan, strata
+from detector_core.data.loading import ImageDataset, SplitFeatures, TrainSampler, ValidSampler, loader
 from detector_core.data.manifest import Manifest
 from detector_core.errors import BadData, TrainingFailed
 from detector_core.evaluation import metrics

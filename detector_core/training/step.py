@@ -1,7 +1,7 @@
 """The state of a training run, and one optimizer step that changes it.
 
 A step sums the gradient over all micro-batches of the global batch, whichever worker computes them. See
-:mod:`detector_core.data.loading` for how they are distributed over workers, and
+:mod:`detector_core.data.epochs` for how they are distributed over workers, and
 :mod:`detector_core.training.distributed` for BatchNorm.
 """
 
@@ -21,7 +21,8 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from detector_core.config import RunSpec
-from detector_core.data.loading import MIN_MICRO_BATCH, Batch, EpochPlan, WorkerRank
+from detector_core.data.epochs import MIN_MICRO_BATCH, EpochPlan, WorkerRank
+from detector_core.data.loading import Batch
 from detector_core.errors import BadData, BrokenArtifact, TrainingFailed
 from detector_core.images.preprocess import normalize
 from detector_core.networks import factory

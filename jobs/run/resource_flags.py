@@ -11,7 +11,8 @@ import ray
 from detector_core import storage
 from detector_core.config import RunSpec
 from detector_core.data import manifest
-from detector_core.data.loading import EpochPlan, WorkerRank, check_files, plan
+from detector_core.data.epochs import EpochPlan, WorkerRank, plan
+from detector_core.data.loading import check_files
 from detector_core.errors import BadConfig
 from detector_core.networks import factory
 from detector_core.networks.catalog import find_network

@@ -17,7 +17,7 @@ from ray.util import get_current_placement_group
 
 from detector_core import gpu
 from detector_core.config import RunSpec
-from detector_core.data.loading import WorkerRank
+from detector_core.data.epochs import WorkerRank
 from detector_core.errors import DetectorError
 from detector_core.storage import os_errors
 from detector_core.training import lr_search

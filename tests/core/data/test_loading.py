@@ -10,18 +10,8 @@ from hypothesis import strategies as st
 from detector_core import storage
 from detector_core.config import AugmentSpec, OptimSpec, PreprocessSpec
 from detector_core.data import manifest
-from detector_core.data.loading import (
-    FILLER,
-    MIN_MICRO_BATCH,
-    EpochPlan,
-    ImageDataset,
-    TrainSampler,
-    ValidSampler,
-    WorkerRank,
-    check_files,
-    loader,
-    plan,
-)
+from detector_core.data.epochs import FILLER, MIN_MICRO_BATCH, EpochPlan, WorkerRank, plan
+from detector_core.data.loading import ImageDataset, TrainSampler, ValidSampler, check_files, loader
 from detector_core.errors import BadConfig, BadData, BadManifest
 
 sizes = st.integers(1, 60)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from detector_core.data import manifest, review, tagged
-from detector_core.data.loading import WorkerRank, plan, spread_evenly, strata
+from detector_core.data.epochs import WorkerRank, plan, spread_evenly, strata
 from detector_core.data.manifest import Manifest
 from detector_core.data.sources import SOURCE
 from detector_core.errors import BadConfig

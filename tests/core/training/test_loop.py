@@ -14,7 +14,7 @@ from torch import distributed
 
 from detector_core.config import RunSpec
 from detector_core.data import manifest
-from detector_core.data.loading import WorkerRank
+from detector_core.data.epochs import WorkerRank
 from detector_core.errors import BadData, BrokenArtifact, TrainingFailed
 from detector_core.training.loop import EpochReport, fit
 from detector_core.training.step import StepReport, TrainState

@@ -14,7 +14,7 @@ from torch import distributed
 
 from detector_core.config import RunSpec
 from detector_core.data import manifest
-from detector_core.data.loading import WorkerRank
+from detector_core.data.epochs import WorkerRank
 from detector_core.images.decode import decode
 from detector_core.images.preprocess import square, to_input
 from detector_core.networks import artifacts
