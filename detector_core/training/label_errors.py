@@ -23,8 +23,8 @@ from detector_core.evaluation.intervals import Flags
 FOLDS: Final = 5
 REPEATS: Final = 3
 """Numbers of cross-validations with other folds, whose confidences are averaged."""
-C: Final = 1e-3
-"""Inverse strength of the regularization: there are more features than tags."""
+C_TIMES_WIDTH: Final = 3.4
+"""Inverse strength of the regularization, times the number of features: the more there are, the less each may weigh."""
 
 
 def confidences(feature_ND: NDArray[np.float32], is_fake_N: Flags) -> NDArray[np.float64]:
@@ -34,7 +34,8 @@ def confidences(feature_ND: NDArray[np.float32], is_fake_N: Flags) -> NDArray[np
         feature_ND: of all tags, FOLDS or more of each class.
         is_fake_N: their labels.
     """
-    classifier = make_pipeline(StandardScaler(), LogisticRegression(C=C, max_iter=200))
+    strength = C_TIMES_WIDTH / feature_ND.shape[1]
+    classifier = make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=200))
     p_fake_RN = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # nearly converged is enough for a ranking

@@ -123,6 +123,30 @@ def test_a_tag_that_is_deleted_while_a_round_runs_ends_it(
     assert not (folder / feedback.ROUND_IMAGES).exists()
 
 
+def test_the_report_shows_what_protected_from_wrong_tags(
+    models: Path, dataset: Path, tmp_path: Path, run_job: Any
+) -> None:
+    """One giver tags 16 fakes as real, 6 others one each: the cap takes most of the former, doubt half of the rest."""
+    folder, store = tmp_path / "feedback", feedback.Store(tmp_path / "feedback", 10**8)
+    give_accepted(folder, 30)
+    givers = ["mallory"] * 16 + [f"other {number}" for number in range(6)]
+    flipped = {
+        store.add(tagged_bytes(200 + number, "fake"), "real", model=MODEL, giver=giver).id: giver
+        for number, giver in enumerate(givers)
+    }
+    review.decide(folder, flipped, "accept", reviewer="anna")
+    command = arguments(models, folder, dataset, "--rung", "thresholds", "--per-giver", 6)
+    done = run_job("relearn", *command)
+    record = json.loads((Path(done.result["round"]) / round_log.ROUND).read_text())
+    capped = [tag for tag, why in record["left_out"].items() if why == "its giver has 6 tags in this round already"]
+    assert [flipped[tag] for tag in capped] == ["mallory"] * 10
+    doubted = [tag for tag, why in record["left_out"].items() if why.startswith("the other tags contradict its label")]
+    assert len(set(doubted) & set(flipped)) >= 6, "of the twelve that are left"
+    assert len(set(doubted) - set(flipped)) <= 3
+    assert f"{len(doubted)} left out: the other tags contradict its label" in done.messages
+    assert "10 left out: its giver has 6 tags in this round already" in done.messages
+
+
 def test_a_disk_that_fills_is_one_line_and_the_next_round_removes_what_is_left(
     models: Path, dataset: Path, tmp_path: Path, run_job: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

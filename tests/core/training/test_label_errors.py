@@ -23,7 +23,7 @@ def test_most_flipped_labels_are_doubtful_and_few_correct_ones(share: float) -> 
     given = truth ^ flipped
     doubtful = is_doubtful(confidences(feature, given), given)
     assert (doubtful & flipped).sum() >= 0.5 * flipped.sum()
-    assert (doubtful & ~flipped).sum() <= 3
+    assert (doubtful & ~flipped).sum() <= 5
 
 
 def test_correct_labels_are_not_doubted() -> None:
