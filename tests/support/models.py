@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from detector_core.config import RunSpec
 from detector_core.evaluation import calibration, report
@@ -20,6 +21,15 @@ SIZE = 32
 def tiny_spec() -> RunSpec:
     """A residual network of 0.4 M parameters at 32 px."""
     return spec_for("timm:test_resnet-cutout", {"model.init": "none", "preprocess.image_size": SIZE})
+
+
+class Backbone(nn.Module):
+    """What :class:`FrozenNetwork` needs of a backbone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv_stem, self.bn1 = nn.Conv2d(3, 4, 3, stride=2), nn.BatchNorm2d(4)
+        self.blocks = nn.ModuleList([nn.Sequential(nn.Conv2d(4, 6, 3, stride=2))])
 
 
 def save_model(

@@ -21,7 +21,7 @@ from detector_core.training.loop import EpochReport, fit
 from detector_core.training.round_inputs import LiveModel, RoundImages
 from detector_core.training.rounds import NETWORK, learned_network, try_candidate
 from detector_core.training.step import TrainState
-from tests.core.training.test_relearn import Backbone
+from tests.support.models import Backbone
 from tests.support.tagged import give_accepted, hashed_dataset, live_model
 
 

@@ -15,19 +15,10 @@ from detector_core.evaluation import scoring
 from detector_core.networks.frozen import FrozenNetwork
 from detector_core.training import relearn
 from detector_core.training.relearn import LastLayerInputs, Trunk
-from tests.support.models import save_model
+from tests.support.models import Backbone, save_model
 from tests.support.tagged import network_of
 
 PREPROCESS = PreprocessSpec(image_size=32)
-
-
-class Backbone(nn.Module):
-    """What :class:`FrozenNetwork` needs of a backbone."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv_stem, self.bn1 = nn.Conv2d(3, 4, 3, stride=2), nn.BatchNorm2d(4)
-        self.blocks = nn.ModuleList([nn.Sequential(nn.Conv2d(4, 6, 3, stride=2))])
 
 
 def networks(tmp_path: Path) -> dict[str, nn.Module]:
