@@ -186,7 +186,9 @@ def _learn(setting: Setting, way: str, images: RoundImages) -> Learned:
             data = _with_tags(setting.data, images.tags, folder)
         else:
             fine_tuning.check_trainable(live.trunk.network, spec.variant)
-            spec = fine_tuning.settings(spec, str(live.folder / artifacts.WEIGHTS), seed=0)
+            start = Path(folder) / "start.safetensors"
+            fine_tuning.save_start(start, live, images, seed=0, replay=replay)
+            spec = fine_tuning.settings(spec, str(start), seed=0)
             data = fine_tuning.save_data_set(folder, images, setting.data, seed=0)
             if not replay:
                 kept = (data.frame[SOURCE] == fine_tuning.TAGS) | (data.frame["split"] != "train")

@@ -2,15 +2,18 @@
 
 Half of each batch are tags, half are old training images, drawn from all sources and classes in their proportions, so
 that nothing is forgotten. A tag comes PASSES times, augmented anew each time; an epoch is thus as long as the tags are
-many, not as the old data set is large. The settings are the recipe's, with a lower learning rate, and the weights start
-from the live ones. Heads on frozen features see each image as it is, as in the rung *head*. The validation images are
-the old ones.
+many, not as the old data set is large. The settings are the recipe's, with a lower learning rate. The weights start
+from the live ones, with the last layer of the rung *head*: a last layer that fits the tags already pulls less at what
+comes before it (A. Kumar et al., Fine-Tuning can Distort Pretrained Features and Underperform Out-of-Distribution,
+2022). Heads on frozen features see each image as it is, as in that rung. The validation images are the old ones.
 """
 
+from pathlib import Path
 from typing import Final
 
 import numpy as np
 import pandas as pd
+import safetensors.torch
 from torch import nn
 
 from detector_core import labels, storage
@@ -21,8 +24,10 @@ from detector_core.data.inspect import inspect_images
 from detector_core.data.manifest import Manifest
 from detector_core.data.sources import GROUP, SOURCE
 from detector_core.errors import BadConfig
+from detector_core.networks import artifacts
 from detector_core.networks.frozen import FrozenNetwork
-from detector_core.training.round_inputs import RoundImages
+from detector_core.training import rounds
+from detector_core.training.round_inputs import LiveModel, RoundImages
 
 PASSES: Final = 16
 """Times that a tag comes in the one epoch."""
@@ -41,11 +46,22 @@ def check_trainable(network: nn.Module, variant: str) -> None:
         )
 
 
-def settings(spec: RunSpec, weights: str, seed: int) -> RunSpec:
-    """The spec of the run: the recipe's, for one epoch from the live weights.
+def save_start(where: Path, live: LiveModel, images: RoundImages, *, seed: int, replay: bool = True) -> None:
+    """Writes the weights that the run starts from: the live ones, and the last layer of the rung *head*.
 
     Args:
-        weights: the file of the live weights.
+        seed, replay: see :func:`.rounds.learn_head`.
+    """
+    weights = safetensors.torch.load_file(live.folder / artifacts.WEIGHTS)
+    head = rounds.learn_head(live, images, seed=seed, replay=replay).weights
+    safetensors.torch.save_file({**weights, **head}, where)
+
+
+def settings(spec: RunSpec, weights: str, seed: int) -> RunSpec:
+    """The spec of the run: the recipe's, for one epoch.
+
+    Args:
+        weights: the file of :func:`save_start`.
     """
     return spec.replace(
         {

@@ -3,7 +3,7 @@
 ::
 
     FEEDBACK/round-runs/
-      live.safetensors    the weights that it starts from
+      start.safetensors   the weights that it starts from
       dataset/            the data set of the round: paths, labels and hashes, no images
       NAME/               the run, named by all that determines it
 
@@ -13,7 +13,6 @@ is deleted. Nothing is left of it once it has finished.
 
 import hashlib
 import json
-import shutil
 from pathlib import Path
 
 import safetensors.torch
@@ -32,7 +31,7 @@ from jobs.run.board import ProgressBoard, driver_node_options
 from jobs.run.progress import Watcher, stopped_by_signal
 from jobs.run.request import RunRequest, complete_model, model_folder, write_request
 
-LIVE, DATASET = "live.safetensors", "dataset"
+START, DATASET = "start.safetensors", "dataset"
 CHECKPOINT_EVERY = 20
 
 
@@ -66,13 +65,13 @@ def _prepare(
 ) -> tuple[RunRequest, Manifest]:
     """Writes what the run reads, and deletes runs of other rounds; the request still lacks its resources."""
     runs.mkdir(mode=0o700, exist_ok=True)
-    shutil.copyfile(live.folder / artifacts.WEIGHTS, runs / LIVE)
+    fine_tuning.save_start(runs / START, live, images, seed=seed)
     round_data = fine_tuning.save_data_set(str(runs / DATASET), images, data, seed)
-    spec = fine_tuning.settings(live.artifact.spec, str(runs / LIVE), seed).to_dict()
+    spec = fine_tuning.settings(live.artifact.spec, str(runs / START), seed).to_dict()
     content = json.dumps([live.artifact.weights_sha256, round_data.fingerprint, spec], sort_keys=True)
     name = f"network-{hashlib.sha256(content.encode()).hexdigest()[:16]}"
     for path in runs.iterdir():
-        if path.name not in (LIVE, DATASET, name):
+        if path.name not in (START, DATASET, name):
             storage.delete_folder(path)
     request = RunRequest(
         name=name, spec=spec, data=str(runs / DATASET), storage=str(runs), checkpoint_every=CHECKPOINT_EVERY

@@ -13,10 +13,9 @@ from detector_core.data.epochs import WorkerRank, plan, spread_evenly, strata
 from detector_core.data.manifest import Manifest
 from detector_core.data.sources import SOURCE
 from detector_core.errors import BadConfig
-from detector_core.networks import artifacts
 from detector_core.networks.frozen import FrozenNetwork
 from detector_core.networks.variants import spec_for
-from detector_core.training import fine_tuning, round_inputs
+from detector_core.training import fine_tuning, round_inputs, rounds
 from detector_core.training.loop import EpochReport, fit
 from detector_core.training.round_inputs import LiveModel, RoundImages
 from detector_core.training.rounds import NETWORK, learned_network, try_candidate
@@ -92,11 +91,14 @@ def test_the_tags_are_learnt_and_the_result_is_checked_as_it_is_stored(
     monkeypatch.setattr(fine_tuning, "LEARNING_RATE_FACTOR", 30.0)  # the live weights are random
     monkeypatch.setattr(fine_tuning, "PASSES", 8)
     made = fine_tuning.save_data_set(str(tmp_path / "data"), images, data, seed=0)
-    weights = str(live.folder / artifacts.WEIGHTS)
-    spec = fine_tuning.settings(live.artifact.spec, weights, 0).replace({"optim.batch_size": 16})
-    state = TrainState(spec, made.fingerprint)
+    fine_tuning.save_start(tmp_path / "start.safetensors", live, images, seed=0)
+    spec = fine_tuning.settings(live.artifact.spec, str(tmp_path / "start.safetensors"), 0)
+    state = TrainState(spec.replace({"optim.batch_size": 16}), made.fingerprint)
+    head = rounds.learn_head(live, images, seed=0).weights
     for name, value in live.trunk.network.state_dict().items():
-        assert torch.equal(state.network.state_dict()[name], value), "it starts from the live weights"
+        assert torch.equal(state.network.state_dict()[name], head.get(name, value)), (
+            "live weights, and the new last layer"
+        )
     assert any(isinstance(report, EpochReport) for report in fit(state, made))
     assert state.best_weights is not None
     candidate = try_candidate(learned_network(live, state.best_weights), live, images, data)
