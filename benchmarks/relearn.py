@@ -238,13 +238,16 @@ def flip(images: Images, share: float) -> Images:
 
 
 def draw(rows: list[dict[str, Any]]) -> bytes:
-    """A PNG: one plot for each of SHOWN, with a line for each way; without tags, all begin at the live model."""
+    """A PNG: one plot for each of SHOWN, with a line for each way; those of FAST begin at the live model."""
     figure = plotting.new_figure(11, 3.6)
     live = rows[0]
     for axes, (metric, label) in zip(figure.subplots(1, len(SHOWN)), SHOWN.items(), strict=True):
         for way in dict.fromkeys(r["way"] for r in rows if r["way"] in (*FAST, *SLOW)):
-            points = [(0, live[metric]), *((r["tags"], r[metric]) for r in rows if r["way"] == way)]
-            axes.plot(*zip(*points, strict=True), marker="o", markersize=3, label=way)
+            points = sorted((r["tags"], r[metric]) for r in rows if r["way"] == way)
+            if way in FAST:
+                axes.plot(*zip((0, live[metric]), *points, strict=True), marker="o", markersize=3, label=way)
+            else:  # few numbers of tags
+                axes.plot(*zip(*points, strict=True), marker="D", linestyle="--", label=way)
         axes.axhline(live[metric], color="gray", linestyle=":", label="live model, no relearning")
         axes.set(title=label, xlabel="reviewed tags", ylim=(0, 1 if metric == "new_fakes_passed" else 0.5))
         axes.grid(alpha=0.3)
