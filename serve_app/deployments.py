@@ -249,7 +249,7 @@ class Ingress:
     def __serve_build_asgi_app__(self) -> FastAPI:
         live = LiveModel(self._settings, describe)
         if searches_faces(self._settings.http.faces, live.current):
-            faces.warm_up()  # takes seconds: the first request should not wait for it
+            faces.warm_up()  # the first request should not wait for it
         self._metrics = RequestMetrics()
         client = BoundedModelClient(self._model, self._settings, self._metrics.waiting.set)
         app = create_app(client, lambda: live.current, self._settings.http, self._metrics.observe, self._route_canary())

@@ -29,6 +29,15 @@ def test_the_core_imports_neither_ray_nor_a_web_framework() -> None:
     assert _output_of(code) == "[]"
 
 
+def test_a_verdict_with_faces_needs_neither_torch_nor_ray() -> None:
+    code = (
+        "import sys; import jobs.predict, jobs.scoring.single; from detector_core.images import faces\n"
+        "faces.warm_up()\n"
+        "print([name for name in ('torch', 'torchvision', 'facenet_pytorch', 'ray') if name in sys.modules])"
+    )
+    assert _output_of(code) == "[]"
+
+
 def test_the_paper_s_network_needs_neither_timm_nor_torchvision() -> None:
     code = (
         "import sys; from detector_core.config import ModelSpec\n"

@@ -1,7 +1,7 @@
 """Face detection, and square crops around faces.
 
-The detector is MTCNN (Zhang et al. 2016) with the weights included in facenet-pytorch; VGGFace2 was cropped with it.
-It keeps no state between images, so several threads can use it at once.
+The detector is MTCNN (Zhang et al. 2016), with which VGGFace2 was cropped: :mod:`detector_core.images.mtcnn`. It keeps
+no state between images, so several threads can use it at once.
 
 Its first network proposes places in the image, in passes from the smallest faces to the largest, and two slower
 networks look at each proposal. So a crowd, or a pattern that resembles one, costs twenty times as much as a portrait.
@@ -9,20 +9,15 @@ Where there are too many proposals, only larger faces are searched. Images that 
 proposals, so that ten crowds cost little more than two.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
-from threading import Lock
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from detector_core.images import mtcnn
 from detector_core.images.decode import Pixels
-
-if TYPE_CHECKING:
-    from facenet_pytorch import MTCNN
 
 MARGIN: Final = 0.36
 """Default margin of a crop, as a fraction of the face's longer side, half of it on each side.
@@ -44,8 +39,6 @@ SIZE_STEP: Final = 2**0.5
 PORTRAIT_COVERAGE: Final = 0.5
 """An image is an aligned portrait if the crop around its face covers at least this proportion of it. On 700 FFHQ and
 StyleGAN portraits the crop covers at least 62%, and in half of them everything."""
-
-_LOAD_LOCK = Lock()
 
 Box = tuple[int, int, int, int]
 """left, top, right, bottom in pixels, inside the image."""
@@ -108,56 +101,24 @@ def search(image_HWC: Pixels, sharing: int = 1) -> Search:
         smallest *= SIZE_STEP
     faces = [
         Face(
-            box=(box[0] / scale, box[1] / scale, box[2] / scale, box[3] / scale),
-            score=box[4],
-            landmarks=np.asarray(points, dtype=np.float32) / np.float32(scale),
+            box=(left / scale, top / scale, right / scale, bottom / scale),
+            score=score,
+            landmarks=landmarks / np.float32(scale),
         )
-        for box, points in found
-        if box[4] >= MIN_SCORE
+        for (left, top, right, bottom, score), landmarks in zip(found.boxes.tolist(), found.landmarks, strict=True)
+        if score >= MIN_SCORE
     ]
     return Search(sorted(faces, key=lambda face: -face.side), complete=smallest == MIN_FACE_PX)
 
 
-def _find(
-    image_HWC: Pixels, smallest: float, max_proposals: int
-) -> "list[tuple[list[float], NDArray[np.float32]]] | None":
-    """Left, top, right, bottom and score of each face, with its landmarks; None if there are too many proposals."""
-    import torch
-    from facenet_pytorch.models.utils.detect_face import detect_face
-
+def _find(image_HWC: Pixels, smallest: float, max_proposals: int) -> mtcnn.Detections | None:
+    """The faces from a size on; None if there are too many proposals."""
     if min(image_HWC.shape[:2]) < smallest:
-        return []
-    mtcnn = _detector()
-    proposals = _BoundedProposals(mtcnn.pnet, mtcnn.thresholds[0], max_proposals)
-    networks = proposals, mtcnn.rnet, mtcnn.onet
+        return mtcnn.NOTHING
     try:
-        with torch.no_grad():
-            boxes, landmarks = detect_face(image_HWC, smallest, *networks, mtcnn.thresholds, mtcnn.factor, mtcnn.device)
-    except _TooManyProposals:
+        return mtcnn.detect(image_HWC, smallest, max_proposals)
+    except mtcnn.TooManyProposals:
         return None
-    return list(zip(boxes[0].astype(float).tolist(), landmarks[0], strict=True))
-
-
-class _TooManyProposals(Exception):
-    pass
-
-
-class _BoundedProposals:
-    """The first network, which counts what it proposes over all its passes. Raises _TooManyProposals."""
-
-    def __init__(self, pnet: Any, threshold: float, max_proposals: int) -> None:
-        self._pnet, self._threshold, self._left = pnet, threshold, max_proposals
-
-    def __call__(self, x_BCHW: Any) -> Any:
-        offsets, scores = self._pnet(x_BCHW)
-        self._left -= int((scores[:, 1] >= self._threshold).sum())
-        if self._left < 0:
-            raise _TooManyProposals
-        return offsets, scores
-
-    def parameters(self) -> Iterator[Any]:
-        parameters: Iterator[Any] = self._pnet.parameters()
-        return parameters
 
 
 def crop(image_HWC: Pixels, face: Face, margin: float = MARGIN) -> Pixels:
@@ -193,17 +154,5 @@ def fills_image(image_HWC: Pixels, face: Face) -> bool:
 
 
 def warm_up() -> None:
-    """Loads the detector, which takes seconds, so that later calls do not wait for it."""
+    """Loads the detector, so that later calls do not wait for it."""
     detect(np.full((2 * MIN_FACE_PX, 2 * MIN_FACE_PX, 3), 128, np.uint8))
-
-
-def _detector() -> "MTCNN":
-    with _LOAD_LOCK:
-        return _loaded()
-
-
-@cache
-def _loaded() -> "MTCNN":
-    from facenet_pytorch import MTCNN  # imports PyTorch, which takes seconds
-
-    return MTCNN().eval()

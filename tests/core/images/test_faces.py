@@ -2,14 +2,13 @@
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from detector_core.images import faces as faces_module
+from detector_core.images import mtcnn
 from detector_core.images.faces import Face, crop, detect, fills_image, search, warm_up
 
 
@@ -51,12 +50,10 @@ def test_no_face_is_detected_in_flat_or_noisy_images_of_any_size(size, content):
 
 
 def test_after_warming_up_nothing_more_is_loaded(monkeypatch: pytest.MonkeyPatch):
-    faces_module._loaded.cache_clear()
+    mtcnn._weights.cache_clear()
     warm_up()
-    loaded = faces_module._loaded()
-    monkeypatch.setattr("facenet_pytorch.MTCNN", None)
+    monkeypatch.setattr(mtcnn.mtcnn_weights, "load", None)
     assert detect(np.zeros((100, 100, 3), np.uint8)) == []
-    assert faces_module._loaded() is loaded
 
 
 def test_faces_are_detected_at_their_positions_the_largest_first(portrait: Image.Image):
@@ -92,44 +89,35 @@ def test_boxes_of_a_large_image_are_in_its_own_pixels(portrait: Image.Image):
     assert np.array(large.box) == pytest.approx(2 * np.array(plain.box), abs=25)
 
 
-class FakeNetwork:
-    """A network of the detector: proposes everything or nothing, and counts what it is given."""
-
-    def __init__(self, share_of_passes: float = 0.0) -> None:
-        self.share, self.proposals = share_of_passes, 0
-
-    def parameters(self):
-        return iter([torch.zeros(1)])
-
-    def __call__(self, x_BCHW: torch.Tensor):
-        batch, _, height, width = x_BCHW.shape
-        if self.share:  # as the first network: in the passes for large faces, a share of all places
-            height, width = (height - 2) // 2 - 4, (width - 2) // 2 - 4
-            scores = torch.zeros(batch, 2, height, width)
-            scores[:, 1].view(-1)[: int(height * width * self.share)] = 0.9
-            self.proposals += int((scores > 0).sum())
-            return torch.zeros(batch, 4, height, width), scores
-        self.proposals += batch
-        return torch.zeros(batch, 4), torch.zeros(batch, 2)
-
-
 @pytest.mark.parametrize(("share", "complete"), [(0.01, True), (0.5, False)])
 def test_the_proposals_in_a_crowd_are_bounded(monkeypatch: pytest.MonkeyPatch, share: float, complete: bool):
-    first, second = FakeNetwork(share), FakeNetwork()
-    networks = SimpleNamespace(
-        pnet=first, rnet=second, onet=second, thresholds=[0.6, 0.7, 0.7], factor=0.709, device=torch.device("cpu")
-    )
-    monkeypatch.setattr(faces_module, "_loaded", lambda: networks)
-    found = search(np.zeros((600, 800, 3), np.uint8))
-    assert found == ([], complete)
-    assert 0 < second.proposals <= faces_module.MAX_PROPOSALS
-    assert (first.proposals > faces_module.MAX_PROPOSALS) == (not complete)
+    proposed, seen = [], []
+
+    def propose(x_NHWC):
+        """A share of all places in the pass."""
+        height, width = ((length - 2) // 2 - 4 for length in x_NHWC.shape[1:3])
+        scores = np.zeros((1, height, width), np.float32)
+        scores.reshape(-1)[: int(height * width * share)] = 0.9
+        proposed.append(int((scores > 0).sum()))
+        return np.zeros((1, height, width, 4), np.float32), scores
+
+    def reject(x_NHWC):
+        seen.append(len(x_NHWC))
+        return np.zeros((seen[-1], 4)), np.zeros((seen[-1], 10)), np.zeros(seen[-1])
+
+    monkeypatch.setattr(mtcnn, "_first_network", propose)
+    monkeypatch.setattr(mtcnn, "_second_network", reject)
+    assert search(np.zeros((600, 800, 3), np.uint8)) == ([], complete)
+    assert 0 < sum(seen) <= faces_module.MAX_PROPOSALS
+    assert max(seen) <= mtcnn.BATCH
+    assert (sum(proposed) > faces_module.MAX_PROPOSALS) == (not complete)
 
 
 @pytest.mark.parametrize(("sharing", "proposals"), [(1, 2000), (6, 2000), (10, 1200), (16, 750), (100, 600)])
 def test_images_of_one_request_share_their_proposals(monkeypatch: pytest.MonkeyPatch, sharing: int, proposals: int):
     allowed = []
-    monkeypatch.setattr(faces_module, "_find", lambda _, __, max_proposals: allowed.append(max_proposals) or [])
+    found = mtcnn.NOTHING
+    monkeypatch.setattr(faces_module, "_find", lambda _, __, max_proposals: allowed.append(max_proposals) or found)
     assert search(np.zeros((60, 60, 3), np.uint8), sharing).complete
     assert allowed == [proposals]
 
