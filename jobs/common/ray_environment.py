@@ -27,11 +27,16 @@ PRIVATE_DEFAULTS = {
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
 }
 """For a private Ray cluster only."""
+IN_WORKER = "RAY_RAYLET_PID"
+"""Set by Ray in its workers, which know no RAY_ADDRESS."""
 
 
 def prepare() -> None:
-    """Sets the defaults and, unless this process joins a cluster, the token of its private Ray cluster."""
-    joins_cluster = bool(os.environ.get("RAY_ADDRESS"))
+    """Sets the defaults and, unless this process joins a cluster or is one of its workers, those of a private one.
+
+    The workers of a private cluster have inherited what its driver has set.
+    """
+    joins_cluster = bool(os.environ.get("RAY_ADDRESS")) or IN_WORKER in os.environ
     for name, value in (DEFAULTS if joins_cluster else DEFAULTS | PRIVATE_DEFAULTS).items():
         os.environ.setdefault(name, value)
     if not joins_cluster and "RAY_AUTH_MODE" not in os.environ:

@@ -86,6 +86,7 @@ def launch(request: RunRequest, board: Any, callbacks: Sequence[UserCallback] = 
             name=request.name,
             **storage_options(request.storage),
             checkpoint_config=CheckpointConfig(num_to_keep=CHECKPOINTS_KEPT),
+            # A node that its provider takes back counts under max_preemption_failures, which has no limit.
             failure_config=FailureConfig(max_failures=request.retries),
             callbacks=list(callbacks),  # type: ignore[arg-type]  # the hint names a base class of another package
         ),

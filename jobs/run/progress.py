@@ -5,6 +5,7 @@ run.
 """
 
 import contextlib
+import os
 import signal
 import sys
 import threading
@@ -14,6 +15,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import ray
+import ray.train
 import torch
 from tqdm import tqdm
 
@@ -26,24 +28,48 @@ LOG_EVERY_S = 15.0
 SILENCE_S = 20.0
 """After this long without a message, the driver prints what it is waiting for."""
 ASK_EVERY_S = 0.5
+NOTICE_EVERY_S = 2.0
+"""How often workers ask Ray Train, which looks for nodes that will be taken back every five seconds."""
 
 
 class StopSignal:
-    """Whether a run should stop. Rank 0 asks the board from time to time; all workers learn it in the same step."""
+    """Whether a run should stop, and whether one of its nodes will be taken back.
+
+    Rank 0 asks from time to time; all workers learn it in the same step.
+
+    Attributes:
+        preempted: whether the last call of :meth:`requested` has brought news of a node that its provider will soon
+            take back, such as a spot instance. Ray Train then starts the run again from its latest checkpoint, and
+            does not count it as a failure.
+    """
 
     def __init__(self, board: Any, rank: int, device: torch.device) -> None:
         self.board, self.rank, self.device = board, rank, device
         self.reply: Any = None
         self.asked_at, self.stopping = 0.0, False
+        self.preempted, self._known_nodes, self._noticed_at = False, set[str](), 0.0
+        self._watched = os.environ.get("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER") != "0"  # Ray Train's own switch
 
     def requested(self) -> bool:
         """Whether to stop now. Call it on every worker after every step."""
+        now, asks = time.monotonic(), False
         if self.rank == 0 and not self.stopping:
-            if self.reply is None and time.monotonic() - self.asked_at > ASK_EVERY_S:
-                self.reply, self.asked_at = self.board.is_stopping.remote(), time.monotonic()
+            asks = self._watched and now - self._noticed_at > NOTICE_EVERY_S
+            self._noticed_at = now if asks else self._noticed_at
+            if self.reply is None and now - self.asked_at > ASK_EVERY_S:
+                self.reply, self.asked_at = self.board.is_stopping.remote(), now
             if self.reply is not None and ray.wait([self.reply], timeout=0)[0]:
                 self.stopping, self.reply = ray.get(self.reply), None
-        return bool(all_sum(torch.tensor(float(self.stopping), device=self.device)))
+        flags = all_sum(torch.tensor([float(self.stopping), float(asks)], device=self.device))
+        self.preempted = bool(flags[1]) and self._is_news()
+        return bool(flags[0])
+
+    def _is_news(self) -> bool:
+        """Asks Ray Train, which all workers must do together, because it waits for all of them."""
+        notice = ray.train.get_preemption_info()
+        nodes = set(notice.preempted_node_ids) if notice else set()
+        new, self._known_nodes = nodes - self._known_nodes, self._known_nodes | nodes
+        return bool(new)
 
 
 @contextmanager

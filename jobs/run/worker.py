@@ -3,19 +3,18 @@
 Errors that a retry cannot fix (a broken image, a loss that is not finite, a full disk) are reported to the board.
 """
 
-import tempfile
 import time
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import ray
 import ray.train
 import ray.train.torch
-from ray.train import Checkpoint
 from ray.util import get_current_placement_group
 
-from detector_core import gpu
+from detector_core import gpu, storage
 from detector_core.config import RunSpec
 from detector_core.data.epochs import WorkerRank
 from detector_core.errors import DetectorError
@@ -29,6 +28,7 @@ from detector_core.training.step import StepReport, TrainState
 from jobs.run import ray_checkpoints
 from jobs.run.progress import StopSignal
 from jobs.run.request import RunRequest
+from jobs.run.uploads import CheckpointUploads
 
 POST_EVERY_S = 0.5
 FEATURES_EVERY_S = 5.0
@@ -70,6 +70,7 @@ def _train(request: RunRequest, board: Any) -> None:
     )
     _announce_nodes(request.name, board, state.progress)
     last_post, stop = 0.0, StopSignal(board, worker.rank, state.device)
+    uploads = CheckpointUploads(worker.rank, in_background=storage.is_uri(request.storage))
     reports = fit(
         state,
         data,
@@ -87,18 +88,17 @@ def _train(request: RunRequest, board: Any) -> None:
                     board.post.remote({"run": request.name, "kind": "step", **asdict(report)})
                 due = request.checkpoint_every and report.step % request.checkpoint_every == 0
                 stopping = stop.requested()
-                if (due or stopping) and report.step < report.steps:
-                    _save(state, worker, {"epoch": report.epoch, "step": report.step, "loss": report.loss})
+                if (due or stopping or stop.preempted) and report.step < report.steps:
+                    step_metrics = {"epoch": report.epoch, "step": report.step, "loss": report.loss}
+                    uploads.save(state, step_metrics, wait=stopping or stop.preempted)
+                    if stop.preempted:
+                        where = f"epoch {report.epoch}, step {report.step}"
+                        _announce(request.name, board, f"a node will be taken back: wrote a checkpoint at {where}")
                     if stopping:
                         ray.get(board.mark_stopped.remote(request.name))
                         return
             case FeatureReport():
-                now = time.monotonic()
-                if now - last_post > FEATURES_EVERY_S or report.done == report.images:
-                    last_post = now
-                    text = f"frozen features of the {report.split} split: {report.done} of {report.images} images"
-                    if worker.rank == 0:
-                        board.post.remote({"run": request.name, "kind": "note", "text": text})
+                last_post = _post_features(request.name, board, report, last_post)
                 if stop.requested():  # no checkpoint is needed: the computed features are in the cache
                     ray.get(board.mark_stopped.remote(request.name))
                     return
@@ -106,25 +106,31 @@ def _train(request: RunRequest, board: Any) -> None:
                 history = state.progress.history
                 if worker.rank == 0:
                     board.post.remote({"run": request.name, "kind": "epoch", "history": history})
-                _save(state, worker, {**report.to_dict(), **lr_search.kept_objectives(history)})
+                metrics = {**report.to_dict(), **lr_search.kept_objectives(history)}
+                uploads.save(state, metrics, wait=stop.preempted)
+    uploads.wait()
+
+
+def _post_features(run: str, board: Any, report: FeatureReport, last_post: float) -> float:
+    """Posts how far the frozen features are, from time to time; returns when it last did."""
+    now = time.monotonic()
+    if now - last_post <= FEATURES_EVERY_S and report.done < report.images:
+        return last_post
+    _announce(run, board, f"frozen features of the {report.split} split: {report.done} of {report.images} images")
+    return now
 
 
 def _announce_nodes(run: str, board: Any, progress: Progress) -> None:
     """Posts the workers' nodes and the step they start from, at every (re)start."""
     nodes = all_gather(ray.util.get_node_ip_address())
+    workers = f"{len(nodes)} worker{'s' * (len(nodes) > 1)} on {', '.join(nodes)}"
+    _announce(run, board, f"{workers}, from epoch {progress.epoch + 1}, step {progress.step + 1}")
+
+
+def _announce(run: str, board: Any, text: str) -> None:
+    """Posts a note for the user, from rank 0."""
     if ray.train.get_context().get_world_rank() == 0:
-        workers = f"{len(nodes)} worker{'s' * (len(nodes) > 1)} on {', '.join(nodes)}"
-        text = f"{workers}, from epoch {progress.epoch + 1}, step {progress.step + 1}"
         board.post.remote({"run": run, "kind": "note", "text": text})
-
-
-def _save(state: TrainState, worker: WorkerRank, metrics: dict[str, Any]) -> None:
-    if worker.rank != 0:
-        ray.train.report(metrics)
-        return
-    with tempfile.TemporaryDirectory(prefix="checkpoint-") as scratch:
-        state.save(Path(scratch))
-        ray.train.report(metrics, checkpoint=Checkpoint.from_directory(scratch))
 
 
 def _load_latest(run: str, board: Any, spec: RunSpec, fingerprint: str, device: str) -> TrainState | None:
@@ -134,10 +140,7 @@ def _load_latest(run: str, board: Any, spec: RunSpec, fingerprint: str, device: 
         return None
     parent = latest.path.rstrip("/").rpartition("/")[0]
 
-    def note(text: str) -> None:
-        if ray.train.get_context().get_world_rank() == 0:
-            board.post.remote({"run": run, "kind": "note", "text": text})
-
+    note = partial(_announce, run, board)
     for folder in ray_checkpoints.find(latest.filesystem, parent):
         with ray_checkpoints.open_checkpoint(folder, note) as (progress, local):
             if progress is not None:

@@ -5,6 +5,7 @@
 #   bash reliability/cluster/run.sh short       without the host that is cut off, a search and rejected jobs
 #   bash reliability/cluster/run.sh scaling     training throughput on one host and on two
 #   bash reliability/cluster/run.sh head        a service whose head is killed under load, with Redis behind it
+#   bash reliability/cluster/run.sh spot        a training run of which a host is taken back, with notice
 #
 # Each host is a set of Linux namespaces with its own address, name, processes, /tmp and sshd. All hosts live inside one
 # outer set of namespaces, which ends with this command: the kernel then removes every process, link and mount.

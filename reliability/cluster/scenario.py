@@ -25,11 +25,12 @@ from reliability.cluster.hosts import PROJECT, SHARED, Hosts
 from reliability.cluster.laptop import DASHBOARD, ENDED, HEAD, LAPTOP, ONE, TWO, Laptop, raylet_pid, wait_until
 
 CLUSTER = f"{SHARED}/cluster.yaml"
-SERVE_PORT = 8000
+SERVE_PORT, METADATA_PORT = 8000, 8099
 # With these a lost host is noticed in about 10 s. Ray's own settings are made for real networks and take a minute.
+# Without the last one, anything else that runs on this machine comes before Ray's workers.
 QUICK = (
     "RAY_health_check_period_ms=1000 RAY_health_check_timeout_ms=3000 RAY_health_check_failure_threshold=3 "
-    "AUTOSCALER_UPDATE_INTERVAL_S=1"
+    "AUTOSCALER_UPDATE_INTERVAL_S=1 RAY_worker_niceness=0"
 )
 TINY = {
     "model.init": "none",
@@ -119,6 +120,31 @@ def cut_off_a_host(laptop: Laptop) -> None:
     laptop.results |= {"resumed_at": resumed, "went_on_at": went_on}
 
 
+def take_a_host_back(laptop: Laptop) -> None:
+    """The host hears it from a metadata service, as a spot instance does; the run has no retries for a failure."""
+    two, name = laptop.hosts[TWO], "spot"
+    laptop.submit(*TRAIN, "--name", RUN.name, "--workers", "1:2", "--retries", 0, "--epochs", 60, wait=False, name=name)
+    wait_until(lambda: epochs(laptop) >= 1, "an epoch")
+    subprocess.Popen(two.command(f"cd {PROJECT}; exec python -m reliability.cluster.metadata {METADATA_PORT}"))
+    notice = f"METADATA=http://127.0.0.1:{METADATA_PORT} NOTICE_S=20"
+    subprocess.Popen(two.command(f"{notice} bash {PROJECT}/docs/clusters/spot.sh"))
+    noticed = time.monotonic()
+    written = wait_until(
+        lambda: re.search(r"wrote a checkpoint at epoch (\d+), step (\d+)", laptop.log(name)), "notice"
+    )
+    laptop.results["seconds_until_checkpoint"] = round(time.monotonic() - noticed, 1)
+    wait_until(lambda: "1 worker on" in laptop.log(name), "the run without the host")
+    two.power_off()
+    status = wait_until(lambda: ENDED & {laptop.status(name)}, "the end of the run")
+    log = laptop.log(name)
+    assert status == {"SUCCEEDED"}, log
+    starts = re.findall(r"(\d) workers? on [\d., ]+, from epoch (\d+), step (\d+)", log)
+    assert [int(workers) for workers, _, _ in starts] == [2, 1], log
+    checkpoint, resumed = ([int(number) for number in found] for found in (written.groups(), starts[1][1:]))
+    assert resumed >= [checkpoint[0], checkpoint[1] + 1], log
+    laptop.results |= {"checkpoint_at": checkpoint, "resumed_at": resumed}
+
+
 def put_the_cable_back(laptop: Laptop) -> None:
     old = {"", raylet_pid(laptop.hosts[TWO])}  # the host that was cut off still believes it is part of the cluster
     laptop.hosts[TWO].set_link("up")
@@ -178,6 +204,12 @@ WHOLE: dict[str, Step] = {
     "evaluate and promote": evaluate_and_promote,
     "serve: the laptop sends the head an image": serve,
     "ray down: no process is left on any host": take_down,
+}
+SPOT: dict[str, Step] = {
+    "ray up: the laptop reaches the head over ssh, the head reaches the workers": bring_up,
+    "dashboard: reachable only through the tunnel and with the token": open_tunnel,
+    "prepare, on the workers": prepare,
+    "a host is taken back with notice: a checkpoint at once, and no failure": take_a_host_back,
 }
 SHORT: dict[str, Step] = {
     "ray up: the laptop reaches the head over ssh, the head reaches the workers": bring_up,
@@ -239,7 +271,7 @@ def main() -> None:
             if words == ["head"]:
                 print(json.dumps(head.measure(hosts)))
                 return
-            result = play(hosts, SHORT if words == ["short"] else WHOLE)
+            result = play(hosts, {"short": SHORT, "spot": SPOT}[words[0]] if words else WHOLE)
         except (AssertionError, subprocess.SubprocessError) as error:
             _print_diagnosis(error, hosts)
             sys.exit(1)

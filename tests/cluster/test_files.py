@@ -131,7 +131,9 @@ def test_aws_is_asked_for_what_the_file_says(aws: dict[str, Any], kind: str, ins
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_ray_s_security_group_lets_in_ssh_and_its_own_members_only(aws: dict[str, Any]) -> None:
+def test_ray_s_security_group_lets_in_ssh_and_its_own_members_only_and_an_operator_can_close_ssh(
+    aws: dict[str, Any],
+) -> None:
     import boto3
 
     (group,) = aws["available_node_types"]["head"]["node_config"]["SecurityGroupIds"]
@@ -142,6 +144,16 @@ def test_ray_s_security_group_lets_in_ssh_and_its_own_members_only(aws: dict[str
             assert (rule["FromPort"], rule["ToPort"]) == (22, 22)
         else:
             assert [pair["GroupId"] for pair in rule["UserIdGroupPairs"]] == [group]
+    name = client.describe_security_groups(GroupIds=[group])["SecurityGroups"][0]["GroupName"]
+    assert f"--group-name {name} " in (ROOT / "docs/clusters/README.md").read_text()
+    ssh = {"GroupId": group, "IpProtocol": "tcp", "FromPort": 22, "ToPort": 22}
+    client.authorize_security_group_ingress(**ssh, CidrIp="203.0.113.7/32")
+    client.revoke_security_group_ingress(**ssh, CidrIp="0.0.0.0/0")
+    from ray.autoscaler._private.aws.node_provider import AWSNodeProvider
+
+    AWSNodeProvider.bootstrap_config(prepare_config(read("aws")))  # another `ray up`
+    rules = client.describe_security_groups(GroupIds=[group])["SecurityGroups"][0]["IpPermissions"]
+    assert [allowed["CidrIp"] for rule in rules for allowed in rule["IpRanges"]] == ["203.0.113.7/32"]
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")

@@ -1,11 +1,12 @@
 """A cluster of hosts made of namespaces; run on request, because it takes minutes and needs root and sshd.
 
-``HOSTS=short make test`` plays the short scenario, three minutes on two cores; ``HOSTS=1 make test`` also the whole
-scenario, which ``make hosts`` plays alone, in eight minutes.
+``HOSTS=short make test`` plays the short scenario, three minutes on two cores; ``HOSTS=1 make test`` all of them,
+also the whole one, which ``make hosts`` plays alone, in eight minutes.
 """
 
 import json
 import os
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -45,3 +46,15 @@ def test_a_run_survives_the_loss_of_a_host() -> None:
     assert len(set(result["workers"])) == 2
     assert result["resumed_at"] <= result["went_on_at"]
     assert result["verdict"] in {"real", "fake", "uncertain"}
+
+
+@pytest.mark.skipif(REQUESTED == "short", reason="only the short scenario was requested")
+def test_a_host_that_is_taken_back_is_no_failure() -> None:
+    result = play("spot")
+    assert result["resumed_at"] > result["checkpoint_at"]
+
+
+@pytest.mark.skipif(REQUESTED == "short", reason="only the short scenario was requested")
+@pytest.mark.skipif(shutil.which("redis-server") is None, reason="redis-server is not installed (Debian: redis-server)")
+def test_a_service_outlives_its_head() -> None:
+    assert play("head")["requests"] > 0

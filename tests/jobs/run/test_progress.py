@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 import ray
+import ray.train
+import torch
 
 from jobs.run import progress
-from jobs.run.progress import Watcher
+from jobs.run.progress import StopSignal, Watcher
 
 ROW = {
     "epoch": 1,
@@ -86,3 +88,30 @@ def test_a_driver_without_messages_says_what_it_waits_for(
             time.sleep(0.02)
             err += capfd.readouterr().err
     assert waits_for in err
+
+
+def test_news_of_a_node_that_will_be_taken_back_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    notice: Any = None
+    asked = []
+
+    def get_preemption_info() -> Any:
+        asked.append(notice)
+        return notice
+
+    monkeypatch.setattr(ray.train, "get_preemption_info", get_preemption_info)
+    monkeypatch.setattr(ray, "wait", lambda references, **_: (references, []))
+    monkeypatch.setattr(ray, "get", lambda reference: reference)
+    monkeypatch.setattr(progress, "NOTICE_EVERY_S", -1)
+    monkeypatch.delenv("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", raising=False)
+    board = SimpleNamespace(is_stopping=SimpleNamespace(remote=lambda: False))
+    signal = StopSignal(board, 0, torch.device("cpu"))
+    seen = []
+    for nodes in (None, ["a"], ["a"], ["a", "b"], ["b"]):
+        notice = nodes and SimpleNamespace(preempted_node_ids=nodes)
+        assert not signal.requested()
+        seen.append(signal.preempted)
+    assert seen == [False, True, False, True, False]
+    monkeypatch.setenv("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
+    asked.clear()
+    assert not StopSignal(board, 0, torch.device("cpu")).requested()
+    assert not asked
