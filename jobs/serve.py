@@ -98,7 +98,7 @@ def job(arguments: argparse.Namespace) -> None:
     say(f"starting Ray and the model {model.version} ...")
     address = arguments.host, arguments.port
     with serving(settings, *address, dashboard_port=arguments.dashboard_port) as dashboard:
-        base = f"http://{_reachable(arguments.host)}:{arguments.port}"
+        base = f"http://{reachable(arguments.host)}:{arguments.port}"
         print(f"page       {base}/\nAPI        {base}/docs")
         if dashboard:
             token = ray_environment.private_token()
@@ -110,7 +110,7 @@ def job(arguments: argparse.Namespace) -> None:
             say("stopping ...")
 
 
-def _reachable(host: str) -> str:
+def reachable(host: str) -> str:
     """How a URL on this machine names the address that the service listens on."""
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
     return f"[{host}]" if ":" in host else host

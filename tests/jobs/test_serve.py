@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from detector_core.errors import BadConfig
-from jobs.serve import main, read_settings
+from jobs.serve import main, reachable, read_settings
 
 
 def test_the_fields_of_a_settings_file_are_read(tmp_path: Path) -> None:
@@ -48,3 +48,11 @@ def test_without_the_starter_an_empty_folder_is_refused_and_stays_empty(
     assert ended.value.code == 1
     assert "modles has no live model: promote one" in capsys.readouterr().err
     assert not (tmp_path / "modles").exists()
+
+
+@pytest.mark.parametrize(
+    ("host", "in_a_url"),
+    [("127.0.0.1", "127.0.0.1"), ("0.0.0.0", "127.0.0.1"), ("::", "[::1]"), ("fe80::1", "[fe80::1]"), ("a.b", "a.b")],
+)
+def test_the_address_that_is_printed_can_be_opened_on_this_machine(host: str, in_a_url: str) -> None:
+    assert reachable(host) == in_a_url
