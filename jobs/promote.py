@@ -33,26 +33,29 @@ it "agrees" (the whole interval lies below), --canary-finish makes it live. --ca
 one that failed. A promotion or a rollback ends it, too.
 
 The last line on stdout is one JSON object: live, version, previous (what was live before this call, or null),
-precision; with --list, --canary and --canary-stop live, versions, newest promotion first, and canary (the latest one
-and what it has compared, or null); with --prune also removed.
+precision (null if it cannot be read at the moment); with --list, --canary and --canary-stop live, versions, newest
+promotion first, and canary (the latest one and what it has compared; null without one, or if it cannot be read at the
+moment); with --prune also removed.
 """
 
 import argparse
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 from tqdm import tqdm
 
 from detector_core import storage
 from detector_core.data import manifest
-from detector_core.errors import BadConfig
+from detector_core.errors import BadConfig, DetectorError
 from detector_core.registry import canaries, test_reports, versions
-from detector_core.registry.canary import MAX_DISAGREEMENT
+from detector_core.registry.canary import MAX_DISAGREEMENT, Status
 from detector_core.registry.engines import PRECISIONS
 from detector_core.registry.predictor import describe
 from jobs.common import cli
 from jobs.run.request import data_of_run
+
+T = TypeVar("T")
 
 
 def main(argv: list[str] | None = None) -> NoReturn:
@@ -85,7 +88,7 @@ def main(argv: list[str] | None = None) -> NoReturn:
     instead.add_argument("--canary-finish", action="store_true", help="make the candidate live if it agrees")
     instead.add_argument("--canary-stop", action="store_true", help="end the canary; the live version stays")
     instead.add_argument("--rollback", action="store_true", help="return to the version that was live before")
-    instead.add_argument("--list", action="store_true", help="list the versions and change nothing")
+    instead.add_argument("--list", action="store_true", help="list the versions; promotes nothing")
     instead.add_argument(
         "--prune", type=int, metavar="KEEP", help="remove all but KEEP versions; the live one is always kept"
     )
@@ -100,28 +103,25 @@ def job(arguments: argparse.Namespace) -> dict[str, Any]:
     if arguments.prune is not None:
         removed = _prune(models, arguments.prune)
         cli.say(f"removed from {models}: {', '.join(removed) or 'nothing'}")
-        return {**_listed(models, previous), "removed": removed}
+        return {**_listed(models, previous, _settled(models)), "removed": removed}
     if arguments.list:
         return _list(models, previous)
     if arguments.canary_stop:
         stopped = canaries.stop(models)
         cli.say(f"no canary runs in {models}; {stopped.candidate}: {stopped.outcome} ({stopped.reason})")
-        return _listed(models, previous)
+        return _listed(models, previous, _settled(models))
     if arguments.canary is not None:
         return _start_canary(arguments, models)
     if arguments.rollback:
         version = versions.rollback(models)
     elif arguments.canary_finish:
-        version = canaries.finish(models, force=arguments.force).canary.candidate
+        version = canaries.finish(models, force=arguments.force)
     else:
         version = _stage(arguments, models)
         versions.make_live(models, version)
         if previous not in (None, version):
-            _compare_with_previous(models, version, str(previous))
-    canaries.settle(models)  # a canary that was compared with the previous version ends
-    precision = describe(versions.live(models)).precision
-    cli.say(f"live in {models}: {version} in {precision} (before: {previous or 'none'})")
-    return {"live": versions.live_location(models), "version": version, "previous": previous, "precision": precision}
+            _tried(f"not compared with {previous}", lambda: _compare_with_previous(models, version, str(previous)))
+    return _promoted(models, version, previous)
 
 
 def _check(arguments: argparse.Namespace) -> None:
@@ -140,6 +140,31 @@ def _check(arguments: argparse.Namespace) -> None:
         raise BadConfig("--max-disagreement belongs to --canary SHARE")
 
 
+def _tried(otherwise: str, action: Callable[[], T]) -> T | None:
+    """The result of what follows a change that is made: an error must not read as if the change had failed."""
+    try:
+        return action()
+    except (OSError, DetectorError) as error:
+        cli.say(f"{otherwise}: {error}")
+        return None
+
+
+def _promoted(models: str, version: str, previous: str | None) -> dict[str, Any]:
+    """Says which version is live now, and ends a canary that was compared with the previous one."""
+    location = storage.join(models, version)
+    precision = _tried(
+        "its precision cannot be read at the moment", lambda: describe(versions.fetch(location)).precision
+    )
+    in_precision = f" in {precision}" if precision else ""
+    cli.say(f"live in {models}: {version}{in_precision} (before: {previous or 'none'})")
+    _settled(models)
+    return {"live": location, "version": version, "previous": previous, "precision": precision}
+
+
+def _settled(models: str) -> Status | None:
+    return _tried("the canary is not ended yet, a running service does it", lambda: canaries.settle(models))
+
+
 def _prune(models: str, keep: int) -> list[str]:
     status = canaries.settle(models)
     running = [status.canary.candidate] if status and not status.canary.outcome else []
@@ -147,7 +172,8 @@ def _prune(models: str, keep: int) -> list[str]:
 
 
 def _list(models: str, live: str | None) -> dict[str, Any]:
-    listed, status = _listed(models, live), canaries.settle(models)
+    status = _settled(models)
+    listed = _listed(models, live, status)
     for version in listed["versions"]:
         cli.say(f"{'live' if version == live else '':6}{version}")
     if status:
@@ -156,8 +182,7 @@ def _list(models: str, live: str | None) -> dict[str, Any]:
     return listed
 
 
-def _listed(models: str, live: str | None) -> dict[str, Any]:
-    status = canaries.settle(models)
+def _listed(models: str, live: str | None, status: Status | None) -> dict[str, Any]:
     return {
         "live": live and storage.join(models, live),
         "versions": versions.list_versions(models),
@@ -174,7 +199,7 @@ def _start_canary(arguments: argparse.Namespace, models: str) -> dict[str, Any]:
         f"{candidate} answers about {canary.share:g} of the images that {canary.live} is asked about; it goes back by "
         f"itself if the verdicts differ on more than {limit:.1%}; --list shows how it does"
     )
-    return _listed(models, canary.live)
+    return _listed(models, canary.live, _settled(models))
 
 
 def _stage(arguments: argparse.Namespace, models: str) -> str:

@@ -128,7 +128,7 @@ def settle(models: str | Path) -> Status | None:
 
 
 def end(models: str | Path, status: Status, outcome: Outcome, reason: str) -> Status:
-    """Ends a canary, unless it has ended meanwhile: the candidate answers nothing more."""
+    """Ends a canary, unless it has ended or was stopped meanwhile: the candidate answers nothing more."""
     ended = dataclasses.replace(
         status.canary,
         outcome=outcome,
@@ -136,11 +136,11 @@ def end(models: str | Path, status: Status, outcome: Outcome, reason: str) -> St
         ended=_now().isoformat(timespec="seconds"),
         counts=status.counts,
     )
-    now = latest(models)
-    if now is None or now.id != ended.id or now.outcome:
-        return Status.of(now or ended, (now or ended).counts)
-    _write(storage.join(models, CANARIES, ended.id, END), ended)
-    _write(storage.join(models, CANARY), ended)
+    for where in (storage.join(models, CANARIES, ended.id, END), storage.join(models, CANARY)):
+        now = latest(models)  # before each, for an operator may have stopped it, and this must not bring it back
+        if now is None or now.id != ended.id or now.outcome:
+            return Status.of(now or ended, (now or ended).counts)
+        _write(where, ended)
     return Status.of(ended, ended.counts)
 
 
@@ -149,27 +149,23 @@ def not_loaded(models: str | Path, canary: Canary, reason: str) -> None:
     end(models, Status.of(canary, totals(models, canary)), "not_loaded", reason)
 
 
-def finish(models: str | Path, *, force: bool = False) -> Status:
-    """Makes the candidate live.
+def finish(models: str | Path, *, force: bool = False) -> str:
+    """Makes the candidate live and returns it; :func:`settle` then ends the canary.
 
     Args:
         force: also while the comparison is not decided.
 
     Raises:
-        OperationRefused: no canary is running, or the verdicts have not been found to agree.
+        OperationRefused: no canary is running, the verdicts have not been found to agree, or it ended meanwhile.
         BrokenArtifact: the candidate is missing or damaged.
     """
-    status = _running(models)
-    if status.state != "agrees" and not force:
-        raise OperationRefused(
-            f"{status.canary.candidate} is not promoted, for it is not decided that it agrees: {status}; wait, or "
-            "promote it anyway with --force"
-        )
-    candidate = versions.locate(models, status.canary.candidate, CANARY)
-    with storage.local_copy(candidate) as local:
+    canary = _agreeing(models, force)
+    with storage.local_copy(versions.locate(models, canary.candidate, CANARY)) as local:
         versions.verify(local)
-    versions.make_live(models, status.canary.candidate)
-    return end(models, status, "promoted", str(status))
+    if _agreeing(models, force).id != canary.id:  # to copy it from a store may have taken minutes
+        raise OperationRefused(f"{canary.candidate} is not promoted, for another canary has begun meanwhile")
+    versions.make_live(models, canary.candidate)
+    return canary.candidate
 
 
 def stop(models: str | Path) -> Canary:
@@ -187,11 +183,17 @@ def stop(models: str | Path) -> Canary:
     return status.canary
 
 
-def _running(models: str | Path) -> Status:
+def _agreeing(models: str | Path, force: bool) -> Canary:
+    """The canary that runs. Raises OperationRefused if there is none, or it is not decided and not forced."""
     status = settle(models)
     if status is None or status.canary.outcome:
         raise OperationRefused(f"no canary is running in {models}")
-    return status
+    if status.state != "agrees" and not force:
+        raise OperationRefused(
+            f"{status.canary.candidate} is not promoted, for it is not decided that it agrees: {status}; wait, or "
+            "promote it anyway with --force"
+        )
+    return status.canary
 
 
 def _write(where: str, value: Canary | Counts) -> None:

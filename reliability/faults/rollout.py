@@ -158,7 +158,8 @@ def canary_agrees(workspace: Workspace) -> str:
             ensure(wait_until(lambda: _compared(models).counts.images > 0, FOLLOWS_S), "nothing is compared")
             os.kill(service.pids(REPLICA)[0], signal.SIGKILL)
             ensure(wait_until(lambda: _compared(models).state == "agrees", FOLLOWS_S), f"{_compared(models)}")
-            ensure(canaries.finish(models).state == "promoted", "the candidate is not live")
+            ensure(canaries.finish(models) == candidate == versions.live(models).name, "the candidate is not live")
+            ensure(wait_until(lambda: _compared(models).state == "promoted", FOLLOWS_S), "the canary has not ended")
             ensure(wait_until(lambda: _answering(service) == {candidate}, FOLLOWS_S), "the candidate does not answer")
 
         responses = asyncio.run(disturb_under_load(service, finish))

@@ -103,6 +103,37 @@ def test_a_rollback_ends_a_canary_at_once(tmp_path: Path, run: Any) -> None:
     assert canary.outcome == "live_changed"
 
 
+def test_a_change_that_is_made_is_no_error_because_what_follows_fails(
+    tmp_path: Path, run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models, third = tmp_path / "models", save_model(tmp_path / "c", run="c", auc=0.92)
+    first, second = (
+        versions.promote(save_model(tmp_path / name, run=name, auc=auc), models)
+        for name, auc in (("a", 0.9), ("b", 0.91))
+    )
+    canaries.start(models, versions.stage(third, models), share=0.5)
+    (models / canaries.CANARY).write_text("damaged")
+    code, listed, err = run("--list", "--to", models)
+    assert (code, listed["live"], listed["canary"]) == (0, str(models / second), None)
+    assert err.count("the canary is not ended yet, a running service does it: ") == 1
+    for arguments in (("--rollback",), (third, "--force")):
+        code, changed, err = run(*arguments, "--to", models)
+        assert (code, changed["live"], changed["precision"]) == (0, str(versions.live(models)), "fp32")
+        assert f"not ended yet, a running service does it: {models / canaries.CANARY} is damaged" in err
+    assert versions.history(models)[1:] == [first]
+
+    def away(*_: object) -> None:
+        raise OSError("the disk is away")
+
+    monkeypatch.setattr(promote, "describe", away)
+    monkeypatch.setattr(promote.test_reports, "compare_auc", away)
+    for arguments in (("--rollback",), (third, "--force")):
+        code, changed, err = run(*arguments, "--to", models)
+        assert (code, changed["live"], changed["precision"]) == (0, str(versions.live(models)), None)
+        assert "its precision cannot be read at the moment: the disk is away" in err
+    assert f"not compared with {first}: the disk is away" in err
+
+
 def test_refusals_are_reported_in_one_line_with_exit_code_1(tmp_path: Path, run: Any) -> None:
     models, good = tmp_path / "models", save_model(tmp_path / "good")
     assert run(good, "--to", models)[0] == 0

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from detector_core import storage
 from detector_core.errors import BadConfig, BrokenArtifact, DetectorError, OperationRefused
 from detector_core.networks import artifacts
 from detector_core.registry import canaries, versions
@@ -107,8 +108,8 @@ def test_it_is_finished_once_it_agrees_or_by_force(models: Path, canary: Canary)
     with pytest.raises(OperationRefused, match=r"differ on 0 of 100 images \(95% interval 0.0% to 7.3%; at most 5.0%"):
         canaries.finish(models)
     canaries.record(models, canary, "a", Counts(images=200))
-    assert canaries.finish(models).state == "promoted"
-    assert versions.live(models).name == canary.candidate
+    assert canaries.finish(models) == versions.live(models).name == canary.candidate
+    assert state(models) == "promoted"
     with pytest.raises(OperationRefused, match="no canary is running"):
         canaries.finish(models, force=True)
 
@@ -133,6 +134,40 @@ def test_one_that_is_stopped_is_reported_no_more_but_stays_in_the_record(models:
 def test_prune_spares_what_it_is_told_to(models: Path, canary: Canary) -> None:
     assert versions.prune(models, 1, spared=[canary.candidate]) == []
     assert versions.prune(models, 1) == [canary.candidate]
+
+
+@pytest.mark.parametrize("another", [False, True])
+def test_one_that_ends_while_the_candidate_is_copied_is_not_promoted(
+    models: Path, canary: Canary, monkeypatch: pytest.MonkeyPatch, another: bool
+) -> None:
+    verify = versions.verify
+
+    def slow(folder: Path) -> None:
+        verify(folder)
+        canaries.stop(models)
+        if another:
+            begun = dataclasses.replace(canary, id="another")
+            (models / canaries.CANARY).write_text(json.dumps(dataclasses.asdict(begun)))
+
+    monkeypatch.setattr(versions, "verify", slow)
+    with pytest.raises(OperationRefused, match="another canary has begun" if another else "no canary is running"):
+        canaries.finish(models, force=True)
+    assert versions.live(models).name == canary.live
+
+
+def test_one_that_an_operator_stops_while_a_replica_ends_it_stays_stopped(
+    models: Path, canary: Canary, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = storage.write_bytes
+
+    def write_and_stop(where: str, data: bytes) -> None:
+        write(where, data)
+        if where.endswith(canaries.END):
+            (models / canaries.CANARY).unlink()
+
+    monkeypatch.setattr(storage, "write_bytes", write_and_stop)
+    canaries.not_loaded(models, canary, "damaged")
+    assert canaries.latest(models) is None
 
 
 @pytest.mark.parametrize("share", [0, -0.1, 0.51, float("nan")])
