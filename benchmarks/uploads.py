@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from benchmarks.machine import describe
 from detector_core.networks.variants import spec_for
@@ -82,7 +83,7 @@ def _train(name: str, in_background: bool) -> dict[str, float]:
 
 
 def _work(config: dict[str, Any]) -> dict[str, float]:
-    state = TrainState(spec_for("resnet68-cutout", {"model.init": "none"}), "data", "cpu")
+    state = _state_after_an_epoch()
     with tempfile.TemporaryDirectory() as scratch:
         state.save(Path(scratch))
         size = sum(path.stat().st_size for path in Path(scratch).iterdir())
@@ -94,6 +95,16 @@ def _work(config: dict[str, Any]) -> dict[str, float]:
         seconds.append(time.monotonic() - started)
     uploads.wait()
     return {"checkpoint_mb": round(size / 1e6, 1), "median_s": round(statistics.median(seconds), 2)}
+
+
+def _state_after_an_epoch() -> TrainState:
+    """A state as large as in training: weights, Adam's two moments of each, and the best weights."""
+    state = TrainState(spec_for("resnet68-cutout", {"model.init": "none"}), "data", "cpu")
+    for parameter in state.network.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    state.optimizer.step()
+    state.best_weights = {name: value.detach().clone() for name, value in state.network.state_dict().items()}
+    return state
 
 
 if __name__ == "__main__":

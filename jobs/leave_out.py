@@ -67,8 +67,14 @@ def job(arguments: argparse.Namespace) -> dict[str, Any]:
     root = storage.absolute(arguments.storage)
     runs: dict[str, Manifest] = {f"{arguments.name}-all": data}
     run_of = _run_names(arguments.name, arguments.source or generators(data))
+    tested = sorted({*data.split(SPLIT)["source"]})
     for source, run in run_of.items():
         runs[run] = data.without([source])
+        if source not in tested or len(tested) < 2:
+            raise BadConfig(
+                f"--source {source}: it must be one of several sources of the {SPLIT} split, which has "
+                f"{', '.join(tested)}"
+            )
     resource_flags.check(arguments, [spec], data)
     todo = [run for run, of in runs.items() if not is_trained(storage.join(root, run), spec, of)]
     cli.say(f"{len(runs)} runs, {len(todo)} to train: {', '.join(todo) or 'none'}")

@@ -74,6 +74,14 @@ def test_what_cannot_be_left_out_is_refused(
     emptied = run_job("train", *command, "--leave-out", "fakes-0", "--leave-out", "fakes-1")
     assert emptied.last_message == "error: --leave-out fakes-0, fakes-1: no fake image is left in the train split"
     assert run_job("leave_out", *command, "--source", "gan").last_message == f"error: --leave-out gan: {known}"
+    data = manifest.load(str(dataset))
+    frame = data.frame[(data.frame["split"] != "test") | (data.frame["source"] != "fakes-1")]
+    manifest.save(str(dataset), frame, root=data.root, name="tiny", generated=True, audit={})
+    untested = run_job("leave_out", *command, "--source", "fakes-1")
+    assert untested.last_message == (
+        "error: --source fakes-1: it must be one of several sources of the test split, which has fakes-0, reals-0, "
+        "reals-1"
+    )
     one = run_job("leave_out", *arguments(spec_file, tiny_dataset, tmp_path, "one"))
     assert one.last_message.startswith(
         "error: tiny has fakes of unnamed in both the training and the test split: two or more generators are needed"
