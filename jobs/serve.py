@@ -187,11 +187,13 @@ def _front(settings: Settings, host: str, *, shared: bool) -> Iterator[str]:
         yield host
         return
     temporary_folder.check()
-    # Ray's folder for temporary files, because the path of a socket has at most 107 bytes.
-    with tempfile.TemporaryDirectory(prefix="front-", dir=temporary_folder.path()) as folder:
+    with (
+        tempfile.TemporaryDirectory(prefix="front-", dir=temporary_folder.path()) as folder,
+        tempfile.TemporaryDirectory(prefix="front-", dir="/tmp") as sockets,  # their paths must be short
+    ):
         front.install(Path(folder))
         temporary_folder.check_executable(Path(folder, "haproxy"))
-        variables = front.environment(settings.front_limits(bind=host), folder)
+        variables = front.environment(settings.front_limits(bind=host), folder, sockets)
         variables |= {name: str(free_port()) for name in front.PORTS}
         with _environment(variables):
             yield "127.0.0.1"

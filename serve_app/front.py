@@ -66,12 +66,14 @@ class Variable:
 
 
 BUFFER_BYTES = 128 * 2**10
+MAX_SOCKETS_BYTES = 97 - len(f"/{56 * '0'}/admin.sock")
+"""HAProxy accepts 97 bytes for the path of a socket, and Ray adds the id of the node, 56 characters."""
 VARIABLES = {
     "RAY_SERVE_ENABLE_HA_PROXY": Variable("1", True, "HAProxy instead of Ray's proxy in Python"),
     "RAY_SERVE_THROUGHPUT_OPTIMIZED": Variable("1", True, "a replica answers in its main thread, and buffers its log"),
     "RAY_SERVE_HAPROXY_BINARY_PATH": Variable("{folder}/haproxy", False, "the launcher of this file"),
     "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": Variable("{folder}/haproxy.cfg", False, "a folder of our own"),
-    "RAY_SERVE_HAPROXY_SOCKET_PATH": Variable("{folder}/admin.sock", False, "a folder of our own"),
+    "RAY_SERVE_HAPROXY_SOCKET_PATH": Variable("{sockets}/admin.sock", False, "a folder of our own"),
     "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": Variable("{folder}", False, "a folder of our own"),
     "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": Variable("{folder}/server-state", False, "a folder of our own"),
     "RAY_SERVE_HAPROXY_METRICS_ENABLED": Variable("0", False, "the service has its own metrics"),
@@ -116,10 +118,11 @@ class ConfigurationChanged(Exception):
     """Ray wrote a configuration that this module does not know; the message says what is missing in it."""
 
 
-def environment(front: Front, folder: str) -> dict[str, str]:
-    """The environment of a node whose launcher is in ``folder`` (see :func:`install`)."""
+def environment(front: Front, folder: str, sockets: str = "") -> dict[str, str]:
+    """The environment of a node whose launcher is in ``folder`` (see :func:`install`), HAProxy's sockets elsewhere."""
     files = resource.getrlimit(resource.RLIMIT_NOFILE)[1]  # HAProxy does not start if it may not open two a connection
-    values = {"folder": folder, "connections": min(front.connections, files // 2 - 100), "body_s": front.body_s}
+    connections = min(front.connections, files // 2 - 100)
+    values = {"folder": folder, "sockets": sockets or folder, "connections": connections, "body_s": front.body_s}
     return {
         **{name: variable.value.format(**values) for name, variable in VARIABLES.items()},
         VARIABLE: json.dumps(dataclasses.asdict(front)),
@@ -278,6 +281,10 @@ def main(arguments: list[str]) -> None:
     if not arguments or arguments[0].startswith("-"):
         sys.exit(__doc__)
     folder = Path(arguments[0]).absolute()
+    if len(os.fsencode(folder)) > MAX_SOCKETS_BYTES:
+        sys.exit(
+            f"error: {folder} is longer than {MAX_SOCKETS_BYTES} bytes, which HAProxy's sockets leave: give another"
+        )
     try:
         front = _parse(arguments[1] if len(arguments) > 1 else "{}")
     except (TypeError, ValueError) as error:

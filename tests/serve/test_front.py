@@ -9,6 +9,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -200,10 +201,17 @@ def test_ray_still_reads_each_variable(name: str) -> None:
     )
 
 
-def test_an_operator_gets_the_launcher_and_the_variables(tmp_path: Path) -> None:
-    command = [sys.executable, str(ROOT / "serve_app" / "front.py"), str(tmp_path), '{"header_s": 5}']
+@pytest.fixture
+def short_path() -> Iterator[Path]:
+    """A folder whose path leaves room for that of a socket."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        yield Path(folder)
+
+
+def test_an_operator_gets_the_launcher_and_the_variables(short_path: Path) -> None:
+    command = [sys.executable, str(ROOT / "serve_app" / "front.py"), str(short_path), '{"header_s": 5}']
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert (tmp_path / "haproxy").stat().st_mode & 0o111
+    assert (short_path / "haproxy").stat().st_mode & 0o111
     values = subprocess.run(
         ["bash", "-c", f"{done.stdout}\n{sys.executable} -c 'import json, os; print(json.dumps(dict(os.environ)))'"],
         capture_output=True,
@@ -211,8 +219,10 @@ def test_an_operator_gets_the_launcher_and_the_variables(tmp_path: Path) -> None
         check=True,
     )
     found = json.loads(values.stdout)
-    expected = front.environment(Front(header_s=5), str(tmp_path))
+    expected = front.environment(Front(header_s=5), str(short_path))
     assert {name: found[name] for name in expected} == expected
+    long = subprocess.run([*command[:2], "/tmp/" + 30 * "a"], capture_output=True, text=True, check=False)
+    assert long.stderr.startswith(f"error: /tmp/{30 * 'a'} is longer than 29 bytes"), long.stderr
     wrong = subprocess.run([*command[:-1], '{"header": 5}'], capture_output=True, text=True, check=False)
     assert wrong.returncode == 1
     assert wrong.stderr.count("\n") == 1
