@@ -25,9 +25,10 @@ from serve_app.pipeline import DecodedImage, ImagePrediction, ModelClient, add_h
 from serve_app.settings import Settings
 
 LATE_S: Final = 5.0
-"""How much longer than the live version the candidate may take for an image, before the live answer is given."""
+"""How much longer than the live version the candidate may take for an image: later than that counts as an error."""
 LATE_PART: Final = 0.5
-"""The same, as a part of what is then left of the request's time."""
+"""The same, as a part of what is then left of the request's time: being late for a request with less time than that
+gets the live answer and does not count, for a loaded service delays both versions."""
 REMEMBERED: Final = 50_000
 """How many images an ingress remembers, so that the same image counts once."""
 T = TypeVar("T")
@@ -182,13 +183,15 @@ class CanaryRouter:
         self, run: _Run, digest: bytes, live: ImagePrediction, asked: "asyncio.Task[ImagePrediction]", late_s: float
     ) -> ImagePrediction:
         """The answer of the candidate, or that of the live version where the candidate has none; counts the pair."""
-        canary, candidate = run.canary, None
+        canary, candidate, grace = run.canary, None, asyncio.timeout(late_s)
         try:
-            async with asyncio.timeout(late_s):
+            async with grace:
                 candidate = await asked
         except Unavailable:  # not loaded, or too many images are waiting: this says nothing about the candidate
             return live
         except Exception:  # whatever its engine raises
+            if grace.expired() and late_s < LATE_S:
+                return live
             _log.exception("the candidate %s failed", canary.candidate)
         if live.model.version != canary.live or (candidate and candidate.model.version != canary.candidate):
             return live  # another version has just become live, or another canary has begun

@@ -189,11 +189,16 @@ def test_the_live_version_answers_for_a_candidate_that_fails_or_is_late(
     assert shown["candidate_ms"] is None
 
 
-def test_waiting_for_the_candidate_costs_no_request_its_time(registry: Registry, tmp_path: Path) -> None:
+def test_waiting_for_the_candidate_costs_no_request_its_time_and_then_counts_nothing(
+    registry: Registry, tmp_path: Path
+) -> None:
     trial = Trial(registry, tmp_path, AGREES, timeout_s=2)
     trial.candidate.seconds = 60
     (result,) = trial.ask(trial.taken[0])
     assert result["model"]["version"] == trial.live
+    assert trial.shown()["images"] == 0
+    trial.candidate.seconds, trial.candidate.error = 0, TimeoutError("of its engine")
+    trial.ask(trial.taken[0])
     assert trial.shown()["errors"] == 1
 
 
