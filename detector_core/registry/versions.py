@@ -6,6 +6,8 @@
       VERSION/      a complete copy of a model folder with what promotion added; jobs.evaluate may add reports to it
       live          the live version; below it, newest first, the versions that were live before
       canary        a version that answers about a share of the images (:mod:`detector_core.registry.canaries`)
+      canaries/     what was compared in each canary, and how it ended
+      canary-set/   images on which no verdict may change (:mod:`detector_core.data.canary_set`), if an operator adds it
 
 ``live`` is replaced by an atomic rename, and a version appears completely or not at all, so whoever reads MODELS at any
 time finds a complete model. On an object store, ``live`` is one small object, and a version exists once its
@@ -28,8 +30,8 @@ from detector_core.networks import artifacts
 from detector_core.registry import runtime_files, test_reports
 
 LIVE = "live"
-NOT_VERSIONS = (LIVE, "canary", "canaries")
-"""What MODELS contains besides versions; the latter two belong to :mod:`detector_core.registry.canaries`."""
+NOT_VERSIONS = (LIVE, "canary", "canaries", "canary-set")
+"""What MODELS contains besides versions; see above."""
 CACHE = "deepfake-detector-models"
 """Folder of the copies of versions from object stores, among each machine's temporary files; may be deleted."""
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from detector_core import storage
+from detector_core.data import canary_set
 from detector_core.errors import BadConfig, BrokenArtifact, DetectorError, OperationRefused
 from detector_core.networks import artifacts
 from detector_core.registry import canaries, versions
@@ -49,6 +50,12 @@ def test_a_candidate_is_a_version_that_is_not_live(models: Path, canary: Canary)
     assert versions.live(models).name == canary.live != canary.candidate
     assert versions.list_versions(models) == [canary.live, canary.candidate]
     assert canaries.latest(models) == canary
+
+
+def test_what_models_contains_besides_versions_is_known() -> None:
+    others = {versions.LIVE, canaries.CANARY, canaries.CANARIES, canary_set.IN_MODELS}
+    assert others == set(versions.NOT_VERSIONS)
+    assert all(f"\n      {name}" in str(versions.__doc__) for name in others)
 
 
 def test_it_takes_its_share_of_the_files_and_always_the_same(canary: Canary) -> None:
