@@ -14,6 +14,7 @@ import os
 import re
 import secrets
 import shutil
+import threading
 import time
 import uuid
 from collections.abc import Iterator, Sequence
@@ -81,6 +82,7 @@ class BatchStore:
 
     def __init__(self, folder: str, files_per_client: int, keep_s: float) -> None:
         self._folder, self._files_per_client, self.keep_s = Path(folder), files_per_client, keep_s
+        self._adding = threading.Lock()
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             self._secret = self._read_secret()
@@ -106,18 +108,8 @@ class BatchStore:
         for content in contents:
             data = content.encode() if isinstance(content, str) else content
             digest.update(hashlib.sha256(data).digest() + type(content).__name__.encode())
-        identifier = self.pseudonym(f"{owner} {key}") if key else uuid.uuid4().hex
-        if known := self._known(identifier, digest.hexdigest()):
-            return known
-        waiting = sum(batch.files - self.progress(batch).done for batch in self.pending() if batch.owner == owner)
-        if waiting + len(contents) > self._files_per_client:
-            raise Refusal(
-                429,
-                f"{waiting} files of yours wait: at most {self._files_per_client} may",
-                headers={"Retry-After": str(RETRY_AFTER_S)},
-            )
         batch = Batch(
-            id=identifier,
+            id=self.pseudonym(f"{owner} {key}") if key else uuid.uuid4().hex,
             created=time.time(),
             owner=owner,
             digest=digest.hexdigest(),
@@ -125,7 +117,14 @@ class BatchStore:
             webhook=webhook,
             webhook_secret=secrets.token_hex(32),
         )
-        return self._add(batch, contents)
+        with self._adding:  # requests that come at the same time see each other's files
+            if known := self._known(batch.id, batch.digest):
+                return known
+            waiting = sum(other.files - self.progress(other).done for other in self.pending() if other.owner == owner)
+            if waiting + batch.files > self._files_per_client:
+                text = f"{waiting} files of yours wait: at most {self._files_per_client} may"
+                raise Refusal(429, text, headers={"Retry-After": str(RETRY_AFTER_S)})
+            return self._add(batch, contents)
 
     def get(self, identifier: str, owner: str) -> Batch:
         """A batch of a client. Raises Refusal (404)."""

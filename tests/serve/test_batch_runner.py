@@ -8,6 +8,10 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +40,31 @@ def test_a_client_may_not_fill_the_queue(store: BatchStore) -> None:
         with pytest.raises(Refusal, match="3 files of yours wait: at most 5 may") as refused:
             store.create([b"4", b"5", b"6"], owner, None, None)
         assert (refused.value.status_code, refused.value.headers) == (429, {"Retry-After": "60"})
+
+
+@pytest.mark.parametrize("key", [None, "the same request"])
+def test_nor_with_requests_at_the_same_time(
+    store: BatchStore, monkeypatch: pytest.MonkeyPatch, key: str | None
+) -> None:
+    pending, both = store.pending, threading.Barrier(2)
+
+    def counted_by_both() -> Iterator[Batch]:
+        waiting = list(pending())
+        with suppress(threading.BrokenBarrierError):
+            both.wait(0.2)
+        return iter(waiting)
+
+    def create(_: int) -> str:
+        try:
+            return store.create([b"1", b"2", b"3"], "a", key, None).id
+        except Refusal as refused:
+            return str(refused.status_code)
+
+    monkeypatch.setattr(store, "pending", counted_by_both)
+    with ThreadPoolExecutor(2) as pool:
+        answers = set(pool.map(create, range(2)))
+    (batch,) = pending()
+    assert answers == ({batch.id} if key else {batch.id, "429"})
 
 
 def run(predictor: Predictor, store: BatchStore, until: Any, model_client: Any = None) -> None:
