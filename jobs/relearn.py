@@ -44,11 +44,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
+import torch
+
 from detector_core import storage
 from detector_core.data import canary_set, feedback, manifest, review, round_log, tagged
 from detector_core.data.manifest import Manifest
 from detector_core.data.tagged import Selection
-from detector_core.errors import BadConfig
+from detector_core.errors import BadConfig, DetectorError, InsufficientResources, TrainingFailed
 from detector_core.networks import artifacts
 from detector_core.registry import versions
 from detector_core.training import fine_tuning, relearned_model, round_inputs, rounds
@@ -102,6 +104,7 @@ def job(arguments: argparse.Namespace) -> dict[str, Any] | Iterator[dict[str, An
     for name in ("per_giver", "workers"):
         if getattr(arguments, name) < 1:
             raise BadConfig(f"--{name.replace('_', '-')} is {getattr(arguments, name)}: it must be 1 or more")
+    arguments.feedback = storage.absolute(arguments.feedback)  # Ray's workers have another working directory
     round_watch.check(arguments)
     if arguments.watch is not None:
         return round_watch.watch(arguments, lambda: _run(arguments))
@@ -166,7 +169,7 @@ def _run_round(
     outcome = {"parent": live.folder.name, "passed": best.passed, "rung": best.rung, "candidates": compared}
     round_log.write(folder, selection, **outcome)
     if model and arguments.promote:
-        version = _promote(model, models, data)
+        version = _promote(model, models, data, _promotion(arguments, folder))
     failed = [condition.name for condition in best.conditions if not condition.passed]
     cli.say(_summary(arguments, best, failed, version, folder))
     return {
@@ -221,8 +224,18 @@ def _learn(
             cli.say(f"network is not tried: {error}")
             return
     if arguments.rung in (rounds.NETWORK, AUTO):
+        weights = _fine_tune(arguments, live, images, data)
+        if weights is not None:
+            yield rounds.learned_network(live, weights)
+
+
+def _fine_tune(
+    arguments: argparse.Namespace, live: LiveModel, images: RoundImages, data: Manifest
+) -> dict[str, torch.Tensor] | None:
+    """The weights of the rung *network*; None if it has failed and there are those of ``auto`` before it."""
+    try:
         with connect():
-            weights = fine_tune.fine_tune(
+            return fine_tune.fine_tune(
                 live,
                 images,
                 data,
@@ -231,15 +244,34 @@ def _learn(
                 gpu=arguments.gpu,
                 seed=arguments.seed,
             )
-        yield rounds.learned_network(live, weights)
+    except (InsufficientResources, TrainingFailed) as error:
+        if arguments.rung != AUTO:
+            raise
+        cli.say(f"network has failed: {error}")
+        return None
 
 
-def _promote(model: str, models: str, data: Manifest) -> str:
-    """Makes the new model live. Its gate was stricter than the comparison of AUC that ``force`` skips."""
+def _promote(model: str, models: str, data: Manifest, command: str) -> str:
+    """Makes the new model live. Its gate was stricter than the comparison of AUC that ``force`` skips.
+
+    The tags of the round count as used already, so no later round makes up for a promotion that fails: the error names
+    the ``command`` that does.
+    """
     from detector_core.registry import promotion
 
     add_runtime = partial(promotion.add_runtime, data=data, say=cli.say)
-    return versions.promote(model, models, force=True, add_files=add_runtime, key=f"auto {data.fingerprint}")
+    passed = f"the round has passed: {command} promotes it"
+    try:
+        return versions.promote(model, models, force=True, add_files=add_runtime, key=f"auto {data.fingerprint}")
+    except DetectorError as error:
+        raise type(error)(f"{error}; {passed}") from error
+    except OSError:
+        cli.say(passed)
+        raise
+
+
+def _promotion(arguments: argparse.Namespace, folder: Path) -> str:
+    return f"python -m jobs.promote {folder} --to {arguments.models} --data {arguments.data}"
 
 
 def _summary(
@@ -251,7 +283,7 @@ def _summary(
         return f"nothing is promoted: {best.rung} does not pass ({'; '.join(failed)}); {details} has the details"
     if version:
         return f"live in {models}: {version} ({best.rung}); jobs.promote --rollback --to {models} takes it back"
-    return f"{best.rung} passes: promote it with python -m jobs.promote {folder} --to {models} --data {arguments.data}"
+    return f"{best.rung} passes: promote it with {_promotion(arguments, folder)}"
 
 
 def _say_progress(report: FeatureReport) -> None:

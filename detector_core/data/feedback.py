@@ -93,7 +93,8 @@ class Store:
 
     Args:
         folder: created if it does not exist; several processes may share it.
-        max_bytes: maximum total size of its files. Processes that share the folder may notice up to a minute late that
+        max_bytes: maximum total size of the images and records; what else the folder has, such as the rounds of
+            relearning, does not count. Processes that share the folder may notice up to a minute late that
             it is full.
     """
 
@@ -172,7 +173,8 @@ class Store:
     def _reserve(self, size: int) -> None:
         """Counts ``size`` more bytes as used. Raises InsufficientResources if there is no space for them."""
         if time.monotonic() - self._measured_at > _RECOUNT_S:
-            self._used_bytes = sum(_size(Path(top, name)) for top, _, names in os.walk(self._folder) for name in names)
+            given = (file for name in (IMAGES, RECORDS) for file in os.walk(self._folder / name))
+            self._used_bytes = sum(_size(Path(top, name)) for top, _, names in given for name in names)
             self._measured_at = time.monotonic()
         if self._used_bytes + size > self._max_bytes:
             limit = f"{self._max_bytes / 2**20:g} MiB"

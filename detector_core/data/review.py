@@ -138,14 +138,15 @@ def delete(folder: str | Path, ids: Iterable[str], *, reviewer: str) -> list[str
     A round of relearning that is using one of them ends without a new version (:func:`.tagged.check_unchanged`).
 
     Returns:
-        The ids that were deleted.
+        The ids that were deleted; not those that somebody else has deleted meanwhile.
 
     Raises:
         BadConfig, BadData: see :func:`decide`.
     """
     reviewer, complete = check_reviewer(reviewer), find_ids(folder, ids)
     records = {record.id: record for record in feedback.read(folder)}
-    for id_ in complete:
+    deleted = [id_ for id_ in complete if id_ in records]
+    for id_ in deleted:
         deletion = {"id": id_, "reviewer": reviewer, "time": datetime.now(UTC).isoformat(timespec="microseconds")}
         storage.write_bytes(Path(folder) / DELETIONS / f"{id_}.json", json.dumps(deletion, indent=1).encode())
         storage.delete_folder(Path(folder, DECISIONS, id_))
@@ -159,7 +160,7 @@ def delete(folder: str | Path, ids: Iterable[str], *, reviewer: str) -> list[str
     if runs.exists():
         with contextlib.suppress(OperationRefused), storage.locked(Path(folder, feedback.ROUND_LOCK), busy="running"):
             storage.delete_folder(runs)  # of a round that was killed; one that is running deletes its own
-    return complete
+    return deleted
 
 
 def older_than(folder: str | Path, days: float) -> list[str]:
@@ -175,10 +176,13 @@ def export(folder: str | Path, ids: Iterable[str], path: str | Path) -> list[str
         The complete ids.
 
     Raises:
-        BadData: an id is unknown or ambiguous, or an image was deleted meanwhile.
+        BadData: an id is unknown or ambiguous, or a tag was deleted meanwhile.
     """
     complete = find_ids(folder, ids)
     records = {record.id: record for record in feedback.read(folder)}
+    gone = [id_ for id_ in complete if id_ not in records]
+    if gone:
+        raise BadData(f"{gone[0]} in {folder} is gone: the tag was deleted meanwhile")
     tags = [Tag(record=records[id_], decisions=_decisions(folder, id_)) for id_ in complete]
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:  # images are compressed already

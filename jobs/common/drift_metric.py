@@ -13,15 +13,20 @@ TIMEOUT_S = 10.0
 _LINE = re.compile(r"^(?:ray_)?detector_score_drift(?:\{.*\})?\s+(\S+)", re.MULTILINE)
 
 
+def check_address(url: str) -> None:
+    """Returns if this is an HTTP address. Raises BadConfig otherwise."""
+    if not url.startswith(("http://", "https://")):
+        raise BadConfig(f"--metrics {url}: give the address of Ray's metrics, such as http://HOST:PORT/metrics")
+
+
 def read(url: str) -> float:
     """The largest drift of all replicas that a metrics endpoint reports; 0 if it reports none.
 
     Raises:
-        BadConfig: this is no HTTP address.
+        BadConfig: see :func:`check_address`.
         StorageUnavailable: nothing answers there.
     """
-    if not url.startswith(("http://", "https://")):
-        raise BadConfig(f"--metrics {url}: give the address of Ray's metrics, such as http://HOST:PORT/metrics")
+    check_address(url)
     try:
         with urllib.request.urlopen(url, timeout=TIMEOUT_S) as response:
             text = response.read().decode()

@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,8 +14,8 @@ from typing import Any
 import pytest
 
 from detector_core import storage
-from detector_core.data import canary_set, feedback, review, round_log
-from detector_core.errors import BadData
+from detector_core.data import canary_set, feedback, manifest, review, round_log
+from detector_core.errors import BadData, InsufficientResources, StorageUnavailable
 from detector_core.networks import artifacts
 from detector_core.registry import lineage, test_reports, versions
 from detector_core.training import fine_tuning
@@ -196,6 +197,12 @@ def test_what_stops_a_round_is_one_line(models: Path, dataset: Path, tmp_path: P
     assert (
         "--per-giver is 0" in run_job("relearn", *arguments(*[models, folder, dataset], "--per-giver", 0)).last_message
     )
+    no_data = run_job("relearn", "--models", models, "--feedback", folder, "--watch")
+    assert no_data.last_message.startswith("error: --watch needs the data set that the live model was trained on")
+    nowhere = run_job("relearn", *arguments(models, tmp_path / "nowhere", dataset, "--watch"))
+    assert "nowhere is not a feedback folder" in nowhere.last_message
+    ftp = run_job("relearn", *arguments(models, folder, dataset, "--watch", 5, "--metrics", "ftp://a"))
+    assert ftp.last_message.startswith("error: --metrics ftp://a: give the address")
     for flag, value in (("--workers", 0), ("--new-tags", 0), ("--watch", 0), ("--metrics", "http://a")):
         assert f"error: {flag} " in run_job("relearn", *arguments(models, folder, dataset, flag, value)).last_message
     with storage.locked(folder / feedback.ROUND_LOCK):
@@ -231,6 +238,46 @@ def test_the_network_is_fine_tuned_continues_after_a_stop_and_leaves_nothing(
     candidates = json.loads((Path(done.result["round"]) / round_log.ROUND).read_text())["candidates"]
     assert list(candidates) == ["network"]
     assert done.result["tags"] + done.result["held_out"] + done.result["left_out"] == len(ids)
+
+
+def test_the_network_reads_tags_of_a_relative_folder(
+    models: Path, dataset: Path, tmp_path: Path, run_job: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray Train's workers have a working directory of their own."""
+    give_accepted(tmp_path / "feedback", 12)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(relearn, "connect", nullcontext)
+    monkeypatch.setattr(fine_tune.resource_flags, "fair_share", lambda _: 1)
+
+    def refuse(**_: object) -> None:
+        raise InsufficientResources("4 cores are needed")
+
+    monkeypatch.setattr(fine_tune, "check_resources", refuse)
+    command = arguments(models, Path("feedback"), dataset, "--rung", "network", "--per-giver", 100)
+    assert run_job("relearn", *command).last_message == "error: 4 cores are needed"
+    made = manifest.load(str(tmp_path / "feedback" / feedback.ROUND_RUNS / fine_tune.DATASET))
+    auto = run_job("relearn", *command, "--rung", "auto")
+    assert (auto.code, auto.result["passed"]) == (3, False), auto.messages
+    assert "network has failed: 4 cores are needed" in auto.messages
+    assert {Path(path).is_absolute() for path in made.frame["path"]} == {True}
+
+
+def test_a_promotion_that_fails_names_the_command_that_makes_up_for_it(
+    dataset: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: object, **__: object) -> str:
+        raise error
+
+    monkeypatch.setattr(versions, "promote", fail)
+    data = manifest.load(str(dataset))
+    error: Exception = StorageUnavailable("s3://models does not answer")
+    told = "the round has passed: python -m jobs.promote r --to m promotes it"
+    with pytest.raises(StorageUnavailable, match=f"^s3://models does not answer; {told}$"):
+        relearn._promote("model", "models", data, "python -m jobs.promote r --to m")
+    error = OSError(errno.ENOSPC, "full")
+    with pytest.raises(OSError, match="full"):
+        relearn._promote("model", "models", data, "python -m jobs.promote r --to m")
+    assert told in capsys.readouterr().err
 
 
 def test_a_verdict_that_changes_on_the_canary_set_promotes_nothing(

@@ -52,6 +52,14 @@ def test_a_gift_that_counts_already_is_accepted_by_a_full_store(tmp_path: Path) 
     assert [store.add(data, "real", model=MODEL).is_new for _ in range(3)] == [True, False, False]
 
 
+def test_what_relearning_writes_into_the_folder_does_not_fill_it(tmp_path: Path) -> None:
+    data = encode(noise())
+    for name in (feedback.ROUND_RUNS, "rounds/1/model"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "weights").write_bytes(bytes(len(data) + 1000))
+    assert feedback.Store(tmp_path, len(data) + 1000).add(data, "real", model=MODEL).is_new
+
+
 def test_a_full_store_accepts_no_more_donations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = encode(noise())
     store = feedback.Store(tmp_path, len(data) + 1000)

@@ -128,6 +128,20 @@ def test_deletion_leaves_only_the_log_of_it(tmp_path: Path) -> None:
         review.delete(tmp_path, [fake], reviewer="ben")
 
 
+def test_a_tag_that_somebody_else_deletes_meanwhile_is_skipped_and_not_exported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "feedback"
+    gone, other = give(folder, 0), give(folder, 1)
+    listed = review.find_ids(folder, [gone, other])
+    review.delete(folder, [gone], reviewer="anna")
+    monkeypatch.setattr(review, "find_ids", lambda *_: listed)
+    with pytest.raises(BadData, match=f"{gone} in .* is gone: the tag was deleted meanwhile"):
+        review.export(folder, [gone, other], tmp_path / "tags.zip")
+    assert review.delete(folder, [gone, other], reviewer="ben") == [other]
+    assert json.loads((folder / review.DELETIONS / f"{gone}.json").read_bytes())["reviewer"] == "anna"
+
+
 def test_a_folder_that_does_not_exist_and_a_damaged_decision_are_named(tmp_path: Path) -> None:
     with pytest.raises(BadData, match="nowhere is not a feedback folder"):
         review.read(tmp_path / "nowhere")
