@@ -123,8 +123,7 @@ class HttpSettings(Frozen):
     feedback_bytes: int = Field(
         2**30,
         gt=0,
-        description="Maximum total size of the images and records in the feedback folder, in bytes; further feedback "
-        "is answered with 503.",
+        description="Maximum size of its images and records, in bytes; further feedback is answered with 503.",
     )
     operator_keys_file: str | None = Field(
         None,
