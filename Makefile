@@ -23,7 +23,7 @@ help:  ## show this list
 demo: $(STAMP)  ## train, evaluate, promote and serve a small model, and send it an image; DATA=FOLDER for your own images
 	@$(RUN) -m jobs.demo $(if $(DATA),--data "$(DATA)")
 
-test: $(STAMP)  ## every test, in under 12 minutes on two cores; the last line says what failed
+test: $(STAMP)  ## every test, in about 13 minutes on two cores; the last line says what failed
 	@$(RUN) -m tests
 
 short: $(STAMP)  ## short forms of the soak and of the attacks, which CI runs after the tests; a minute

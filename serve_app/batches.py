@@ -53,7 +53,8 @@ class BatchRunner:
                     _log.exception("the folder of batches cannot be used, the next attempt is in %g s", FAILED_S)
                     pause_s = FAILED_S
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(self._added.wait(), pause_s)
+                    async with asyncio.timeout(pause_s):  # wait_for loses a cancellation if the event is set just then
+                        await self._added.wait()
         finally:
             for task in self._reports.values():
                 task.cancel()

@@ -21,6 +21,7 @@ from detector_core.errors import BadConfig
 from detector_core.registry.predictor import Predictor
 from serve_app import batches, url_fetch
 from serve_app.batch_store import MAX_ATTEMPTS, Batch, BatchStore
+from serve_app.batches import BatchRunner
 from serve_app.errors import Refusal, Unavailable
 from tests.support.http_service import FailingClient, PredictorClient, image_bytes, make_app
 
@@ -233,6 +234,28 @@ def test_a_folder_that_fails_for_a_while_stops_no_runner(
     run(predictor, store, is_over(store, batch))
     assert "the folder of batches cannot be used" in caplog.text
     assert store.progress(batch).done == 1
+
+
+def test_a_runner_that_gets_work_in_the_moment_it_is_canceled_ends(
+    store: BatchStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def nothing(_: BatchRunner) -> None:
+        await asyncio.sleep(0)
+
+    async def ends() -> bool:
+        service: Any = None  # there is no batch to ask it about
+        runner = BatchRunner(service, store)
+        running = asyncio.create_task(runner.run())
+        for _ in range(5):  # now it waits
+            await asyncio.sleep(0)
+        runner.wake()
+        await asyncio.sleep(0)
+        running.cancel()
+        done, _ = await asyncio.wait([running], timeout=1)
+        return bool(done)
+
+    monkeypatch.setattr(BatchRunner, "_run_once", nothing)
+    assert asyncio.run(ends())
 
 
 def test_results_are_deleted_when_their_time_is_over(tmp_path: Path) -> None:
