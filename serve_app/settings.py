@@ -121,9 +121,7 @@ class HttpSettings(Frozen):
         None, description="Folder for the images that users send as feedback. Without it, feedback is off."
     )
     feedback_bytes: int = Field(
-        2**30,
-        gt=0,
-        description="Maximum size of its images and records, in bytes; further feedback is answered with 503.",
+        2**30, gt=0, description="Maximum size of all feedback, in bytes; more is answered with 503."
     )
     operator_keys_file: str | None = Field(
         None,

@@ -13,7 +13,6 @@ from detector_core import storage
 from detector_core.data import index
 from detector_core.errors import BadData, BadImage
 from detector_core.images import align
-from detector_core.images.decode import decode
 from detector_core.networks.artifacts import sha256_of
 
 IN_MODELS: Final = "canary-set"
@@ -40,11 +39,7 @@ def load(folder: str, work: Path, *, generated: bool) -> pd.DataFrame:
         data = storage.read_bytes(storage.join(folder, name))
         path = f"{_FOLDER}/{align.portrait_name(name)}"
         try:
-            if generated:
-                decode(data)
-                storage.write_bytes(work / path, data)
-            else:
-                align.save_portrait(f"{_FOLDER}/{name}", data, folder=str(work))
+            align.save_as_read(f"{_FOLDER}/{name}", data, folder=str(work), generated=generated)
         except BadImage as error:
             raise BadData(f"canary set: {storage.join(folder, name)}: {error}: replace or remove this file") from None
         rows.append({"name": name, "path": path, "sha256": sha256_of(work / path)})

@@ -154,11 +154,8 @@ def _write_image(folder: Path, tag: Tag, work: Path, *, generated: bool) -> list
     """Writes what a network reads of a donated image; returns the perceptual hashes of it and of the whole image."""
     data = (folder / tag.record.image).read_bytes()
     whole = perceptual_hash(decode(data))
-    if generated:
-        (work / align.portrait_name(tag.record.id)).write_bytes(data)
-        return [whole, whole]
-    portrait = align.save_portrait(tag.record.id, data, folder=str(work))
-    return [perceptual_hash(decode(portrait)), whole]
+    read = align.save_as_read(tag.record.id, data, folder=str(work), generated=generated)
+    return [whole if read == data else perceptual_hash(decode(read)), whole]
 
 
 def _groups(hashes: Sequence[Sequence[str]], data: Manifest) -> tuple[NDArray[np.int64], list[str]]:

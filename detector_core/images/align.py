@@ -193,6 +193,23 @@ def save_portrait(path: str, data: bytes, *, folder: str) -> bytes:
     return buffer.getvalue()
 
 
+def save_as_read(path: str, data: bytes, *, folder: str, generated: bool) -> bytes:
+    """Saves what networks read of an image under :func:`portrait_name`, and returns that file's bytes.
+
+    Args:
+        path, data, folder: see :func:`save_portrait`.
+        generated: whole images are read, as of demo data; otherwise the largest face is cut out.
+
+    Raises:
+        BadImage: see :func:`save_portrait`.
+    """
+    if not generated:
+        return save_portrait(path, data, folder=folder)
+    decode(data)  # what is no image is refused here
+    storage.write_bytes(storage.join(folder, portrait_name(path)), data)
+    return data
+
+
 def portrait_name(path: str) -> str:
     """The relative path of an image's portrait; the suffix is kept, so those of ``a.jpg`` and ``a.webp`` differ."""
     return f"{path}.png"
