@@ -198,9 +198,7 @@ class Settings(Frozen):
         None, description="Folder or URI that `jobs.promote` writes to; the service follows its live model."
     )
     model: str | None = Field(None, description="Run folder or model folder of one fixed model, instead of `models`.")
-    poll_s: float = Field(
-        5, gt=0, description="Seconds between two looks at MODELS: for a new live model, and for a canary."
-    )
+    poll_s: float = Field(5, gt=0, description="Seconds between two looks at MODELS, for a live model and a canary.")
     max_batch_size: int = Field(16, ge=1, description="Maximum number of images in one forward pass.")
     batch_wait_s: float = Field(
         0.003,

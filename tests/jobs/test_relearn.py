@@ -6,7 +6,6 @@ import os
 import shutil
 import signal
 import sys
-from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,14 +14,13 @@ import pytest
 
 from detector_core import storage
 from detector_core.data import canary_set, feedback, manifest, review, round_log
-from detector_core.errors import BadData, InsufficientResources, StorageUnavailable
+from detector_core.errors import BadData, StorageUnavailable
 from detector_core.networks import artifacts
 from detector_core.registry import lineage, test_reports, versions
-from detector_core.training import fine_tuning
 from jobs import relearn
-from jobs.run import fine_tune, round_watch
+from jobs.run import round_watch
 from tests.support.progress import Process
-from tests.support.tagged import MODEL, give_accepted, hashed_dataset, live_model, tagged_bytes
+from tests.support.tagged import MODEL, arguments, give_accepted, hashed_dataset, live_model, tagged_bytes
 
 
 @pytest.fixture(scope="module")
@@ -42,11 +40,6 @@ def models(tmp_path: Path, dataset: Path) -> Path:
     """A registry whose live model calls nearly everything real, so that it flags no reals."""
     versions.promote(live_model(tmp_path / "live", dataset), tmp_path / "models")
     return tmp_path / "models"
-
-
-def arguments(models: Path, folder: Path, dataset: Path, *more: object) -> list[object]:
-    cache = folder.parent / "cache"
-    return ["--models", models, "--feedback", folder, "--data", dataset, "--cache", cache, *more]
 
 
 @pytest.mark.usefixtures("shared_ray")
@@ -209,57 +202,6 @@ def test_what_stops_a_round_is_one_line(models: Path, dataset: Path, tmp_path: P
         busy = run_job("relearn", *arguments(models, folder, dataset))
     assert "another round is running on" in busy.last_message
     assert review.count_states(review.read(folder))["accepted"] == 24
-
-
-@pytest.mark.usefixtures("shared_ray")
-def test_the_network_is_fine_tuned_continues_after_a_stop_and_leaves_nothing(
-    weak_models: Path, dataset: Path, tmp_path: Path, run_job: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The run has finished when the round dies, so the next round takes its weights without training again."""
-    monkeypatch.setattr(fine_tuning, "PASSES", 2)
-    folder, runs = tmp_path / "feedback", tmp_path / "feedback" / feedback.ROUND_RUNS
-    ids = give_accepted(folder, 12)
-    command = arguments(weak_models, folder, dataset, "--rung", "network", "--per-giver", 100)
-
-    def killed(_: object) -> None:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(fine_tune, "model_folder", killed)
-        assert run_job("relearn", *command).code == 130
-    (run,) = runs.glob("network-*")
-    request = json.loads((run / "run.json").read_text())
-    assert request["spec"]["optim"] | {"stratify": True, "epochs": 1} == request["spec"]["optim"]
-    (runs / "network-of-other-tags").mkdir()
-    monkeypatch.setattr(fine_tune.launch, "launch", None)
-    done = run_job("relearn", *command)
-    assert done.result["rung"] == "network", done.messages
-    assert not runs.exists()
-    candidates = json.loads((Path(done.result["round"]) / round_log.ROUND).read_text())["candidates"]
-    assert list(candidates) == ["network"]
-    assert done.result["tags"] + done.result["held_out"] + done.result["left_out"] == len(ids)
-
-
-def test_the_network_reads_tags_of_a_relative_folder(
-    models: Path, dataset: Path, tmp_path: Path, run_job: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Ray Train's workers have a working directory of their own."""
-    give_accepted(tmp_path / "feedback", 12)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(relearn, "connect", nullcontext)
-    monkeypatch.setattr(fine_tune.resource_flags, "fair_share", lambda _: 1)
-
-    def refuse(**_: object) -> None:
-        raise InsufficientResources("4 cores are needed")
-
-    monkeypatch.setattr(fine_tune, "check_resources", refuse)
-    command = arguments(models, Path("feedback"), dataset, "--rung", "network", "--per-giver", 100)
-    assert run_job("relearn", *command).last_message == "error: 4 cores are needed"
-    made = manifest.load(str(tmp_path / "feedback" / feedback.ROUND_RUNS / fine_tune.DATASET))
-    auto = run_job("relearn", *command, "--rung", "auto")
-    assert (auto.code, auto.result["passed"]) == (3, False), auto.messages
-    assert "network has failed: 4 cores are needed" in auto.messages
-    assert {Path(path).is_absolute() for path in made.frame["path"]} == {True}
 
 
 def test_a_promotion_that_fails_names_the_command_that_makes_up_for_it(

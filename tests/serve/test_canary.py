@@ -2,112 +2,25 @@
 
 import asyncio
 import logging
-import shutil
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
-from fastapi.testclient import TestClient
 
 from detector_core.images.decode import Heat, Pixels
-from detector_core.networks import artifacts
 from detector_core.registry import canaries, versions
 from detector_core.registry.canary import Answer, Comparison, Counts, Status
-from detector_core.registry.predictor import Prediction, Predictor, blank_image
 from serve_app import canary as canary_module
 from serve_app import metrics
-from serve_app.canary import CanaryRouter, Candidate, CandidatePredictor, NotLoaded
+from serve_app.canary import CanaryRouter, NotLoaded
 from serve_app.errors import Busy
 from serve_app.middleware import RequestTimings
-from serve_app.routes import create_app
-from serve_app.settings import HttpSettings, Settings
-from tests.support.http_service import PredictorClient, image_bytes
-from tests.support.models import save_model
-
-IMAGES = [image_bytes(seed=seed) for seed in range(80)]
-PER_REQUEST = 10
-AGREES, DISAGREES = (0.31, 0.7), (0.5, 0.501)
-"""Thresholds at which the tiny model calls every image uncertain, as the live one does, and fake."""
-
-
-class CandidateStub(PredictorClient):
-    """A candidate that can be told to fail."""
-
-    def __init__(self, predictor: Predictor) -> None:
-        super().__init__(predictor)
-        self.error: Exception | None = None
-        self.seconds, self.asked = 0.0, 0
-
-    async def predict(self, image_SSC: Pixels) -> Prediction:
-        self.asked += 1
-        await asyncio.sleep(self.seconds)
-        if self.error:
-            raise self.error
-        return await super().predict(image_SSC)
-
-    async def explain(self, image_SSC: Pixels, toward: str) -> Heat:
-        if self.error:
-            raise self.error
-        return await super().explain(image_SSC, toward)
-
-
-@dataclass(frozen=True)
-class Registry:
-    """A registry with a live version, and two that agree and disagree with it."""
-
-    folder: Path
-    live: Predictor
-    others: dict[tuple[float, float], Predictor]
+from tests.support.canary import AGREES, DISAGREES, IMAGES, Registry, Trial, make_registry
 
 
 @pytest.fixture(scope="module")
 def registry(tmp_path_factory: pytest.TempPathFactory) -> Registry:
-    folder = tmp_path_factory.mktemp("registry")
-    models = folder / "models"
-    live = versions.promote(save_model(folder / "live", run="live"), models)
-    others = {
-        thresholds: versions.stage(save_model(folder / name, run=name, thresholds=thresholds), models)
-        for name, thresholds in (("agrees", AGREES), ("disagrees", DISAGREES))
-    }
-    loaded = {thresholds: Predictor(models / version) for thresholds, version in others.items()}
-    return Registry(models, Predictor(models / live), loaded)
-
-
-class Trial:
-    """A service with a canary on half of the images."""
-
-    def __init__(self, registry: Registry, folder: Path, thresholds: tuple[float, float], **settings: Any) -> None:
-        self.models = Path(shutil.copytree(registry.folder, folder / "models"))
-        self.live, self.new = registry.live.info.version, registry.others[thresholds].info.version
-        self.live_client, self.candidate = PredictorClient(registry.live), CandidateStub(registry.others[thresholds])
-        self.canary = canaries.start(self.models, self.new, share=0.5)
-        self.comparisons: list[Comparison] = []
-        self.statuses: list[Status | None] = []
-        self.router = CanaryRouter(str(self.models), self.candidate, self.comparisons.append, self.statuses.append)
-        settings = HttpSettings(faces="off", **settings)
-        self.http = TestClient(create_app(self.live_client, lambda: registry.live.info, settings, canary=self.router))
-        self.router.update()
-
-    def ask(self, *images: bytes, query: str = "") -> list[dict[str, Any]]:
-        files = [("file", ("image.jpg", data, "image/jpeg")) for data in images]
-        answer = self.http.post(f"/v1/detect{query}", files=files)
-        assert answer.status_code == 200, answer.text
-        return list(answer.json()["results"])
-
-    def ask_all(self) -> list[str]:
-        """Which version answers about each image."""
-        groups = (IMAGES[start : start + PER_REQUEST] for start in range(0, len(IMAGES), PER_REQUEST))
-        return [result["model"]["version"] for group in groups for result in self.ask(*group)]
-
-    def shown(self) -> dict[str, Any]:
-        """What /v1/model says after another look at the registry."""
-        self.router.update()
-        return dict(self.http.get("/v1/model").json()["canary"])
-
-    @property
-    def taken(self) -> list[bytes]:
-        return [data for data in IMAGES if self.canary.takes(self.canary.digest(data))]
+    return make_registry(tmp_path_factory.mktemp("registry"))
 
 
 @pytest.fixture
@@ -273,61 +186,6 @@ def test_a_candidate_goes_back_here_even_if_nobody_can_be_told(disagreeing: Tria
     canaries.record(disagreeing.models, disagreeing.canary, "another", Counts(images=10_000))
     assert disagreeing.shown()["state"] == "agrees"
     assert disagreeing.new in disagreeing.ask_all()
-
-
-def test_a_process_holds_the_candidate_only_while_the_canary_runs(agreeing: Trial) -> None:
-    loading: list[Path] = []
-    settings = Settings(models=str(agreeing.models))
-
-    def load(folder: Path) -> CandidatePredictor:
-        loading.append(folder)
-        return CandidatePredictor(agreeing.candidate.predictor, settings)
-
-    candidate = Candidate(str(agreeing.models), load)
-    for _ in range(3):
-        candidate.update()
-    assert loading == [agreeing.models / agreeing.new]
-    loaded = candidate.current
-    assert loaded
-    blank = blank_image(loaded.predictor.info)
-    assert asyncio.run(loaded.batcher.run(blank)) == loaded.predictor.predict([blank])[0]
-    canaries.stop(agreeing.models)
-    candidate.update()
-    assert candidate.current is None
-
-
-@pytest.mark.parametrize("damage", ["weights", "folder"])
-def test_a_candidate_that_cannot_be_loaded_ends_the_canary(
-    agreeing: Trial, damage: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    folder = agreeing.models / agreeing.new
-    if damage == "weights":
-        (folder / artifacts.WEIGHTS).write_bytes(b"damaged")
-    else:
-        shutil.rmtree(folder)
-    candidate = Candidate(str(agreeing.models), Predictor)
-    candidate.update()
-    candidate.update()
-    assert candidate.current is None
-    assert [entry.levelname for entry in caplog.records] == ["ERROR"]
-    shown = agreeing.shown()
-    assert shown["state"] == "not_loaded"
-    assert shown["reason"].startswith("BrokenArtifact: ")
-    assert set(agreeing.ask_all()) == {agreeing.live}
-
-
-def test_a_store_that_cannot_be_reached_is_tried_again(agreeing: Trial, caplog: pytest.LogCaptureFixture) -> None:
-    def load(_: Path) -> str:
-        if not caplog.records:
-            raise OSError("the disk is away")
-        return "loaded"
-
-    candidate = Candidate(str(agreeing.models), load)
-    candidate.update()
-    assert candidate.current is None
-    candidate.update()
-    assert candidate.current == "loaded"
-    assert agreeing.shown()["state"] == "comparing"
 
 
 def test_the_metrics_count_by_version(agreeing: Trial, monkeypatch: pytest.MonkeyPatch) -> None:

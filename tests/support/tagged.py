@@ -80,3 +80,9 @@ def live_model(folder: Path, dataset: Path, *, balanced: bool = False) -> Path:
 def network_of(folder: Path) -> torch.nn.Module:
     """The network of a model folder."""
     return artifacts.load(folder)[0]
+
+
+def arguments(models: Path, folder: Path, dataset: Path, *more: object) -> list[object]:
+    """The arguments of jobs.relearn, with features cached next to the feedback."""
+    cache = folder.parent / "cache"
+    return ["--models", models, "--feedback", folder, "--data", dataset, "--cache", cache, *more]
