@@ -18,12 +18,15 @@ from detector_core.data import manifest
 from detector_core.labels import LABELS
 from detector_core.networks.artifacts import sha256_of
 from detector_core.networks.variants import spec_for
+from jobs.common import loopback
 from tests.support.jobs import run_job  # noqa: F401  # a fixture
 
 # The machine may be busy, and every run must see the same examples.
 settings.register_profile("patient", deadline=None, derandomize=True)
 settings.load_profile("patient")
 torch.set_num_threads(1)  # the networks are tiny, and the cores may be busy
+WORKERS, WORKER = 4, int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:])
+loopback.PORTS = loopback.PORTS[WORKER % WORKERS :: WORKERS]  # two clusters that start at once choose different ports
 LONGEST = (
     "jobs/test_train", "jobs/test_tune", "jobs/test_object_store", "cluster/test_jobs", "jobs/test_reproduce",
     "serve/test_app", "reliability/", "jobs/", "cluster/", "web/", "docs/", "serve/",

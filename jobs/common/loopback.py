@@ -1,10 +1,12 @@
-"""Servers on this machine: a free port for one, requests to one, and waiting until it is ready.
+"""Servers on this machine: free ports for them, requests to one, and waiting until it is ready.
 
 Requests to this machine never go through a proxy, which could not reach it.
 """
 
 import contextlib
+import errno
 import os
+import random
 import socket
 import subprocess
 import time
@@ -14,6 +16,8 @@ import urllib.request
 from detector_core.errors import DetectorError
 
 HOSTS = ("localhost", "127.0.0.1", "::1")
+PORTS = range(20_000, 32_768)
+"""Below what Linux uses for outgoing connections, and above what Ray uses for its workers."""
 _DIRECTLY = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
@@ -27,10 +31,26 @@ def exempt_from_proxies() -> None:
 
 
 def free_port() -> int:
-    """A port on 127.0.0.1 that is not in use."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port of this machine that is not in use (see :func:`free_ports`)."""
+    return free_ports(1)[0]
+
+
+def free_ports(count: int) -> list[int]:
+    """Different ports of this machine that are not in use.
+
+    A server binds its port only seconds later. Until then, the system must not give the port to an outgoing connection,
+    so the ports lie below the range that those come from.
+    """
+    with contextlib.ExitStack() as stack:
+        ports: list[int] = []
+        for port in random.SystemRandom().sample(PORTS, len(PORTS)):
+            probe = stack.enter_context(socket.socket())  # open until all are chosen
+            with contextlib.suppress(OSError):
+                probe.bind(("", port))
+                ports.append(port)
+            if len(ports) == count:
+                return ports
+    raise OSError(errno.EADDRINUSE, f"fewer than {count} ports from {PORTS[0]} to {PORTS[-1]} are free")
 
 
 def send(request: str | urllib.request.Request, timeout_s: float) -> bytes:

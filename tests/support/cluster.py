@@ -5,7 +5,6 @@ import os
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -14,7 +13,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
+from jobs.common.loopback import free_ports
 from tests.support.processes import children, kill
 
 BIN = Path(sys.executable).parent
@@ -78,9 +79,8 @@ def head_node(*, cpus: int = 2, dashboard: bool = False, token: str = "", **envi
             head = Head(f"127.0.0.1:{gcs_port}", url, env, folder)
             deadline = time.monotonic() + START_S
             while not _is_ready(head):
-                log.seek(0)
-                assert ray.poll() is None, log.read()
-                assert time.monotonic() < deadline, log.read()
+                running = ray.poll() is None and time.monotonic() < deadline
+                assert running, _logs(log, folder)
                 time.sleep(0.2)
             yield head
         finally:
@@ -93,17 +93,19 @@ def head_node(*, cpus: int = 2, dashboard: bool = False, token: str = "", **envi
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def free_ports(count: int) -> list[int]:
-    """Different free ports: all are held open until the last one is chosen, or one could be given twice."""
-    with contextlib.ExitStack() as stack:
-        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [int(probe.getsockname()[1]) for probe in probes]
-
-
 def _is_ready(head: Head) -> bool:
     if not (head.folder / "ray" / "ray_current_cluster").exists():  # the last thing that `ray start` writes
         return False
     listing = [str(BIN / "ray"), "job", "list", "--address", head.dashboard]
     return not head.dashboard or subprocess.run(listing, env=head.env, capture_output=True, check=False).returncode == 0
+
+
+def _logs(log: IO[str], folder: Path) -> str:
+    """What ``ray start`` printed, and the last lines of what Ray's processes printed; the folder does not stay."""
+    log.seek(0)
+    texts = {"ray start": log.read()}
+    logs = folder / "ray" / "session_latest" / "logs"
+    for path in sorted([*logs.glob("*.err"), *logs.glob("raylet.out")]):
+        lines = [line for line in path.read_text(errors="replace").splitlines() if "(+0x" not in line]  # a stack trace
+        texts[path.name] = "\n".join(lines[-10:])
+    return "\n".join(f"{name}:\n{text}" for name, text in texts.items() if text)

@@ -1,12 +1,14 @@
 """jobs.common.loopback: requests to this machine never go through a proxy."""
 
 import os
+import socket
 import subprocess
 import sys
 import threading
 import urllib.request
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 
 import pytest
 
@@ -54,6 +56,23 @@ def process() -> Iterator["subprocess.Popen[bytes]"]:
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as running:
         yield running
         running.kill()
+
+
+def test_ports_are_different_and_not_those_of_outgoing_connections() -> None:
+    ports = loopback.free_ports(50)
+    first = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    assert len(set(ports)) == 50
+    assert max(ports) < first
+
+
+def test_a_port_that_is_in_use_is_not_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    used, free = loopback.free_ports(2)
+    monkeypatch.setattr(loopback, "PORTS", [used, free])
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", used))
+        assert loopback.free_port() == free
+        with pytest.raises(OSError, match=f"fewer than 2 ports from {used} to {free} are free"):
+            loopback.free_ports(2)
 
 
 def ask_as_libraries_do(url: str) -> int:
