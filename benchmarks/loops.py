@@ -75,7 +75,7 @@ def timm_loop(work: Work) -> float:
     network = factory.build(work.spec.model).to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     optimizer = create_optimizer_v2(network, opt="adam", lr=optim.learning_rate)
     loss_of = torch.nn.BCEWithLogitsLoss()
-    bf16 = resolve_compute_dtype(optim, device) == "bf16"
+    bf16 = resolve_compute_dtype(optim, network, device) == "bf16"
 
     def loss(images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         x_BCHW = images.to(device, memory_format=torch.channels_last)

@@ -1,4 +1,4 @@
-"""Throughput of training resnet68, compared with the loops that a user would write without this project.
+"""Throughput of training a variant, compared with the loops that a user would write without this project.
 
 Every row uses the same images, network, batch and number of threads. The rows run in turns, and the median over the
 rounds counts. Each row trains two epochs in a separate process and reports the second, without validation.
@@ -16,6 +16,7 @@ forward pass); --peak-tflops, the published peak of your device and compute dtyp
 
   python -m benchmarks.train
   python -m benchmarks.train --profile
+  python -m benchmarks.train --variant lite0 --image-size 256 --compute-dtype bf16 --only "fit()"
   python -m benchmarks.train --gpu --image-size 224 --batch-size 256 --images 8192 --peak-tflops 989
 
 The last line on stdout is one JSON object: images_per_s, flops_per_image.
@@ -50,7 +51,6 @@ from detector_core.training.loop import EpochReport, fit
 from detector_core.training.optimizer import resolve_compute_dtype
 from detector_core.training.step import TrainState
 
-VARIANT = "resnet68-cutout"
 STORED_SIZE = 256
 
 
@@ -68,7 +68,16 @@ def job(work: Work, workers: int) -> float:
     with tempfile.TemporaryDirectory(prefix="train-") as scratch:
         spec_file = Path(scratch) / "spec.json"
         spec_file.write_text(json.dumps(work.spec.to_dict()))
-        command = [sys.executable, "-m", "jobs.train", VARIANT, "--spec", str(spec_file), "--data", str(work.dataset)]
+        command = [
+            sys.executable,
+            "-m",
+            "jobs.train",
+            work.spec.variant,
+            "--spec",
+            str(spec_file),
+            "--data",
+            str(work.dataset),
+        ]
         command += ["--storage", scratch, "--name", "run", "--workers", str(workers), "--checkpoint-every", "0"]
         command += ["--processes", str(work.processes), "--cpus", str(work.threads // workers)]
         command += ["--gpu"] if work.gpu else []
@@ -135,6 +144,7 @@ def training_flops(spec: RunSpec) -> float:
 def main() -> None:
     """Generates the images, measures in turns and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--variant", default="resnet68-cutout", metavar="VARIANT", help="[%(default)s]")
     parser.add_argument("--images", type=int, default=256, metavar="N", help="training images [256]")
     parser.add_argument("--image-size", type=int, default=64, metavar="S")
     parser.add_argument("--batch-size", type=int, default=32, metavar="B")
@@ -148,7 +158,7 @@ def main() -> None:
     parser.add_argument("--peak-tflops", type=float, metavar="T", help="published peak, to show utilization")
     arguments = parser.parse_args()
     spec = spec_for(
-        VARIANT,
+        arguments.variant,
         {
             "preprocess.image_size": arguments.image_size,
             "optim.epochs": EPOCHS,
@@ -159,10 +169,10 @@ def main() -> None:
     )
     cores = os.cpu_count() or 1
     device = torch.device("cuda" if arguments.gpu else "cpu")
-    compute_dtype = resolve_compute_dtype(spec.optim, device)
+    compute_dtype = resolve_compute_dtype(spec.optim, factory.build(spec.model), device)
     print(describe())
     print(
-        f"{VARIANT}, {arguments.images} images of {STORED_SIZE} px read at {arguments.image_size} px, batch "
+        f"{spec.variant}, {arguments.images} images of {STORED_SIZE} px read at {arguments.image_size} px, batch "
         f"{arguments.batch_size}, {cores} threads in total, {device.type}, our rows in {compute_dtype}"
     )
     with tempfile.TemporaryDirectory(prefix="bench-") as scratch:

@@ -172,7 +172,7 @@ def frozen_features(
         augment=dataclasses.replace(spec.augment, crop=0),
         seed=spec.seed,
         versions=1 + (spec.augment.versions if split == "train" else 0),
-        compute_dtype=f"{resolve_compute_dtype(spec.optim, state.device)} on {state.device.type}",
+        compute_dtype=f"{resolve_compute_dtype(spec.optim, network, state.device)} on {state.device.type}",
         device=state.device,
     )
     features = yield from compute_features(

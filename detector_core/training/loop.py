@@ -158,7 +158,7 @@ def environment(state: TrainState) -> dict[str, Any]:
     cuda = state.device.type == "cuda"
     return {
         "device": torch.cuda.get_device_name(state.device) if cuda else state.device.type,
-        "compute_dtype": resolve_compute_dtype(state.spec.optim, state.device),
+        "compute_dtype": resolve_compute_dtype(state.spec.optim, state.network, state.device),
         "torch_threads": torch.get_num_threads(),
     }
 

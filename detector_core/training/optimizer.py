@@ -47,12 +47,22 @@ def class_weight(optim: OptimSpec, is_fake_N: NDArray[np.bool_]) -> ClassWeight:
     return len(is_fake_N) / (2 * counts[0]), len(is_fake_N) / (2 * counts[1])
 
 
-def resolve_compute_dtype(optim: OptimSpec, device: torch.device) -> str:
-    """``bf16`` or ``fp32``; ``auto`` is bf16 if the hardware supports it natively."""
+def resolve_compute_dtype(optim: OptimSpec, network: nn.Module, device: torch.device) -> str:
+    """``bf16`` or ``fp32``; ``auto`` is bf16 where it is faster.
+
+    That is on hardware that supports it natively, except on a CPU for a network that trains depthwise convolutions:
+    their backward pass takes twice as long in bf16 there (docs/decisions.md).
+    """
     if optim.compute_dtype != "auto":
         return optim.compute_dtype
     if device.type == "cuda":
-        native = torch.cuda.is_bf16_supported(including_emulation=False)
+        faster = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
         native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return "bf16" if native else "fp32"
+        faster = native and not _trains_depthwise(network)
+    return "bf16" if faster else "fp32"
+
+
+def _trains_depthwise(network: nn.Module) -> bool:
+    convolutions = (module for module in network.modules() if isinstance(module, nn.Conv2d))
+    return any(1 < module.groups == module.in_channels and module.weight.requires_grad for module in convolutions)

@@ -257,7 +257,7 @@ class Stepper:
 
 def autocast(state: TrainState) -> Any:
     """The autocast context of a run's compute dtype on its device."""
-    bf16 = resolve_compute_dtype(state.spec.optim, state.device) == "bf16"
+    bf16 = resolve_compute_dtype(state.spec.optim, state.network, state.device) == "bf16"
     return torch.autocast(state.device.type, dtype=torch.bfloat16, enabled=bf16)
 
 

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch import nn
 
 from detector_core.config import RunSpec
 from detector_core.training.optimizer import learning_rate, resolve_compute_dtype
@@ -33,7 +34,27 @@ def test_auto_is_bf16_only_on_devices_that_multiply_it_natively(
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: "avx512" in native)
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: "amx" in native)
     optim = tiny_spec.replace({"optim.compute_dtype": compute_dtype}).optim
-    assert resolve_compute_dtype(optim, torch.device(device)) == expected
+    assert resolve_compute_dtype(optim, nn.Conv2d(4, 4, 3), torch.device(device)) == expected
+
+
+@pytest.mark.parametrize(
+    ("device", "groups", "trained", "expected"),
+    [
+        ("cpu", 4, True, "fp32"),
+        ("cpu", 4, False, "bf16"),
+        ("cpu", 2, True, "bf16"),
+        ("cuda", 4, True, "bf16"),
+    ],
+)
+def test_auto_is_fp32_where_a_cpu_trains_depthwise_convolutions(
+    monkeypatch: pytest.MonkeyPatch, tiny_spec: RunSpec, device: str, groups: int, trained: bool, expected: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: not including_emulation)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
+    network = nn.Sequential(nn.Conv2d(4, 4, 3, groups=groups), nn.Linear(4, 1))
+    network[0].requires_grad_(trained)
+    optim = tiny_spec.replace({"optim.compute_dtype": "auto"}).optim
+    assert resolve_compute_dtype(optim, network, torch.device(device)) == expected
 
 
 def test_learning_rate_schedules(tiny_spec: RunSpec) -> None:
