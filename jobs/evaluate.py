@@ -152,17 +152,9 @@ def evaluate_model(
             f"--recalibrate: thresholds are chosen on the validation split of the model's own data set, "
             f"{artifact.data['name']}, not of {data.name}; jobs.recalibrate chooses them for a place"
         )
-    model_calibration = UNCALIBRATED if recalibrate else calibration.load(folder, artifact.weights_sha256)
-    calibration_scores: dict[str, pd.DataFrame] = {}
-    if not model_calibration.chosen_on and known:
-        model_calibration, calibration_scores = calibrate(
-            scoring_workers, folder, artifact, known, max_fakes_passed=max_fakes_passed
-        )
-    elif not model_calibration.chosen_on:
-        cli.say(
-            f"{artifact.run} has no thresholds, and its own data set, {artifact.data['name']}, is not known: 0.5 is "
-            f"used (evaluate the run on that data set to choose them)"
-        )
+    model_calibration, calibration_scores = _calibration_of(
+        folder, artifact, known, scoring_workers, recalibrate=recalibrate, max_fakes_passed=max_fakes_passed
+    )
     scores = calibration_scores.get(split) if own else None
     if scores is None or len(scores) < len(rows):
         scores = scoring_workers.score(folder, data.root, rows, f"scoring {split}")
@@ -184,6 +176,28 @@ def evaluate_model(
         report["robustness"] = evaluate_grid(grid, model_calibration)
     target = report_folder(folder, split, None if own else data.fingerprint)
     return folder, report, report_html.write(target, scores, report, _worst_images(folder, scores, data, report))
+
+
+def _calibration_of(
+    folder: str,
+    artifact: Artifact,
+    known: Manifest | None,
+    scoring_workers: ScoringWorkers,
+    *,
+    recalibrate: bool,
+    max_fakes_passed: float | None,
+) -> tuple[Calibration, dict[str, pd.DataFrame]]:
+    """A model's calibration, and the scores by split that it was chosen on if it is chosen now."""
+    chosen = UNCALIBRATED if recalibrate else calibration.load(folder, artifact.weights_sha256)
+    if chosen.chosen_on:
+        return chosen, {}
+    if known:
+        return calibrate(scoring_workers, folder, artifact, known, max_fakes_passed=max_fakes_passed)
+    cli.say(
+        f"{artifact.run} has no thresholds, and its own data set, {artifact.data['name']}, is not known: 0.5 is used "
+        f"(evaluate the run on that data set to choose them)"
+    )
+    return chosen, {}
 
 
 def _worst_images(folder: str, scores: pd.DataFrame, data: Manifest, report: dict[str, Any]) -> dict[str, bytes]:

@@ -162,7 +162,7 @@ def _promoted(models: str, version: str, previous: str | None) -> dict[str, Any]
 
 
 def _settled(models: str) -> Status | None:
-    return _tried("the canary is not ended yet, a running service does it", lambda: canaries.settle(models))
+    return _tried("the canary could not be checked", lambda: canaries.settle(models))
 
 
 def _prune(models: str, keep: int) -> list[str]:

@@ -115,11 +115,11 @@ def test_a_change_that_is_made_is_no_error_because_what_follows_fails(
     (models / canaries.CANARY).write_text("damaged")
     code, listed, err = run("--list", "--to", models)
     assert (code, listed["live"], listed["canary"]) == (0, str(models / second), None)
-    assert err.count("the canary is not ended yet, a running service does it: ") == 1
+    assert err.count("the canary could not be checked: ") == 1
     for arguments in (("--rollback",), (third, "--force")):
         code, changed, err = run(*arguments, "--to", models)
         assert (code, changed["live"], changed["precision"]) == (0, str(versions.live(models)), "fp32")
-        assert f"not ended yet, a running service does it: {models / canaries.CANARY} is damaged" in err
+        assert f"the canary could not be checked: {models / canaries.CANARY} is damaged" in err
     assert versions.history(models)[1:] == [first]
 
     def away(*_: object) -> None:
