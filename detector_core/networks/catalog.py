@@ -74,11 +74,12 @@ class Network:
         batch_size: default of ``OptimSpec.batch_size``.
         preprocess: default preprocessing; channel order, mean and deviation are those of the published weights.
         features_only: whether only heads on frozen features are trained, so that training decodes no image again.
+        dropout: whether it takes ``ModelSpec.dropout``.
     """
 
     create: Callable[[ModelSpec], nn.Module]
     create_packaged: Callable[[ModelSpec], nn.Module] | None = None
-    create_pretrained: Callable[[], nn.Module] | None = None
+    create_pretrained: Callable[[ModelSpec], nn.Module] | None = None
     no_pretrained_hint: str = "start with --init FILE or --init none"
     frozen: tuple[str, ...] = ()
     heads: tuple[str, ...]
@@ -87,6 +88,7 @@ class Network:
     batch_size: int = 64
     preprocess: PreprocessSpec
     features_only: bool = False
+    dropout: bool = False
 
 
 def find_network(architecture: str) -> Network:
@@ -107,17 +109,17 @@ def _create_resnet68(spec: ModelSpec) -> nn.Module:
     return resnet68(spec.layout)
 
 
-def _create_vggface2(_: ModelSpec | None = None) -> nn.Module:
+def _create_vggface2(_: ModelSpec) -> nn.Module:
     from facenet_pytorch import InceptionResnetV1
 
     model: nn.Module = InceptionResnetV1(classify=True, num_classes=1)
     return model
 
 
-def _create_pretrained_vggface2() -> nn.Module:
+def _create_pretrained_vggface2(spec: ModelSpec) -> nn.Module:
     from facenet_pytorch.models.inception_resnet_v1 import get_torch_home
 
-    model = _create_vggface2()
+    model = _create_vggface2(spec)
     folder = Path(get_torch_home()) / "checkpoints"  # where facenet-pytorch itself keeps the file
     weights.load_file(model, weights.from_url(FACENET_URL, folder), ("logits",))
     return model
@@ -135,9 +137,15 @@ def _create_vggface2_resnet50(_: ModelSpec) -> nn.Module:
 
 
 def _create_lite(name: str, spec: ModelSpec) -> nn.Module:
-    import timm
+    return _as_lite(timm_networks.create(packaged_weights.PACKAGES[name].timm_name, spec), spec)
 
-    model: Any = timm.create_model(packaged_weights.PACKAGES[name].timm_name, num_classes=1, drop_rate=spec.dropout)
+
+def _create_pretrained_lite(name: str, spec: ModelSpec) -> nn.Module:
+    return _as_lite(timm_networks.create_pretrained(packaged_weights.PACKAGES[name].timm_name, spec), spec)
+
+
+def _as_lite(model: Any, spec: ModelSpec) -> nn.Module:
+    model.drop_rate = spec.dropout
     # timm draws the weights of a layer with one output from -1 to 1: logits of +-10, and a loss that takes epochs to
     # come down.
     model.classifier.reset_parameters()
@@ -167,6 +175,7 @@ def _frozen_network(*names: str) -> Network:
     create = partial(_create_frozen, names)
     return Network(
         features_only=True,
+        dropout=True,
         create=create,
         create_packaged=create,
         frozen=names,
@@ -182,7 +191,8 @@ def _lite_network(name: str) -> Network:
     return Network(
         create=partial(_create_lite, name),
         create_packaged=partial(_create_packaged_lite, name),
-        create_pretrained=partial(timm_networks.create_pretrained, packaged_weights.PACKAGES[name].timm_name),
+        create_pretrained=partial(_create_pretrained_lite, name),
+        dropout=True,
         heads=("classifier",),
         smallest_image=SMALLEST_IMAGE,
         init="package",
@@ -255,6 +265,7 @@ NETWORKS = {
     "lite-frozen": _frozen_network("lite0", "lite2"),
     "lite-ensemble": Network(
         create=_create_ensemble,
+        dropout=True,
         create_packaged=partial(_create_ensemble, packaged=True),
         frozen=ENSEMBLE_BACKBONES,
         heads=("head", "tuned.classifier"),

@@ -1,4 +1,4 @@
-"""Builds the network of a spec, and checks the image size before a run starts.
+"""Builds the network of a spec, and checks the sizes of its images before a run starts.
 
 Not in this module: which networks there are (:mod:`detector_core.networks.catalog`), and where the weights of a trained
 model are stored (:mod:`detector_core.networks.artifacts`).
@@ -7,7 +7,7 @@ model are stored (:mod:`detector_core.networks.artifacts`).
 import torch
 from torch import nn
 
-from detector_core.config import ModelSpec
+from detector_core.config import ModelSpec, RunSpec
 from detector_core.errors import BadConfig, WeightsUnavailable, first_line
 from detector_core.networks import weights
 from detector_core.networks.catalog import find_network
@@ -41,16 +41,36 @@ def build(spec: ModelSpec, *, pretrained: bool = True) -> nn.Module:
             raise WeightsUnavailable(
                 f"the weights of {spec.architecture} cannot be downloaded automatically: {network.no_pretrained_hint}"
             )
-        return network.create_pretrained()
+        return network.create_pretrained(spec)
     model = network.create(spec)
     weights.load_file(model, spec.init, network.heads)
     return model
 
 
-def check_image_size(spec: ModelSpec, image_size: int) -> None:
+def check(spec: RunSpec) -> None:
+    """Checks that a run's network takes its images, its crops and its dropout.
+
+    Raises:
+        UnknownVariant: there is no such network.
+        BadConfig: it does not; names the field.
+    """
+    size, crop, dropout = spec.preprocess.image_size, spec.augment.crop, spec.model.dropout
+    check_image_size(spec.model, size)
+    if crop > size:
+        raise BadConfig(f"augment.crop is {crop}: it must be at most the image size, {size}, or 0 for no crops")
+    if crop:
+        check_image_size(spec.model, crop, "augment.crop")
+    if dropout and not find_network(spec.model.architecture).dropout:
+        raise BadConfig(f"model.dropout is {dropout}, but {spec.model.architecture} takes none: set it to 0")
+
+
+def check_image_size(spec: ModelSpec, image_size: int, name: str = "image size") -> None:
     """Checks that a network accepts square images of ``image_size`` pixels and returns one logit.
 
     Runs one forward pass on the meta device, which computes shapes without values and takes about a second.
+
+    Args:
+        name: of the size, for errors.
 
     Raises:
         UnknownVariant: there is no such network.
@@ -59,9 +79,7 @@ def check_image_size(spec: ModelSpec, image_size: int) -> None:
     """
     network = find_network(spec.architecture)
     if image_size < network.smallest_image:
-        raise BadConfig(
-            f"image size {image_size} is too small for {spec.architecture}: it needs {network.smallest_image}"
-        )
+        raise BadConfig(f"{name} {image_size} is too small for {spec.architecture}: it needs {network.smallest_image}")
     try:
         with torch.device("meta"), torch.inference_mode():
             logit = network.create(spec).eval()(torch.zeros(1, 3, image_size, image_size))

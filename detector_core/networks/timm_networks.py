@@ -25,7 +25,7 @@ def create(name: str, _: ModelSpec) -> nn.Module:
     return model
 
 
-def create_pretrained(name: str) -> nn.Module:
+def create_pretrained(name: str, _: ModelSpec) -> nn.Module:
     """Builds a network of timm with the weights that timm's record of it points to. Raises WeightsUnavailable."""
     import timm
 

@@ -59,9 +59,9 @@ class TrainState:
 
         Raises:
             WeightsUnavailable: the pretrained weights cannot be downloaded or read.
-            BadConfig: the network does not accept images of this size.
+            BadConfig: the network does not accept images of this size, or this dropout.
         """
-        factory.check_image_size(spec.model, spec.preprocess.image_size)
+        factory.check(spec)
         self.spec = spec
         self.device = torch.device(device)
         with seeded(spec.seed):

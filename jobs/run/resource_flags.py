@@ -84,16 +84,15 @@ def check(arguments: argparse.Namespace, specs: list[RunSpec], data: manifest.Ma
     """Checks everything that can be checked before Ray starts.
 
     Raises:
-        BadConfig: the image size is too small for a network, a batch has fewer images than workers, or --workers is
+        BadConfig: a network does not take the images, a batch has fewer images than workers, or --workers is
             malformed.
         BadData: images of the data set are missing.
     """
     tracking.check(arguments.track)
     rows = {split: data.split(split) for split in ("train", "valid")}
     _, maximum = parse_workers(arguments.workers)
-    for model, size in dict.fromkeys((spec.model, spec.preprocess.image_size) for spec in specs):
-        factory.check_image_size(model, size)
     for spec in {spec.variant: spec for spec in specs}.values():  # runs that differ in the seed need one check
+        factory.check(spec)
         epoch_plan = plan(len(rows["train"]), spec.optim, spec.seed, WorkerRank(world_size=maximum))
         _say_if_few_steps(epoch_plan, spec)
         _say_if_enlarged(rows["train"], spec)

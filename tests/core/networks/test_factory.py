@@ -1,5 +1,7 @@
 """detector_core.networks.factory and catalog: every network of the table can be built, fed and trained."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -7,8 +9,8 @@ from torch import nn
 from detector_core.config import ModelSpec, PreprocessSpec
 from detector_core.errors import BadConfig, UnknownVariant, WeightsUnavailable
 from detector_core.networks.catalog import NETWORKS, Network, find_network
-from detector_core.networks.factory import build, check_image_size
-from detector_core.networks.variants import MORE_VARIANTS, RECIPES, TABLE_II
+from detector_core.networks.factory import build, check, check_image_size
+from detector_core.networks.variants import MORE_VARIANTS, RECIPES, TABLE_II, spec_for
 
 SIDE = {name: row.smallest_image for name, row in NETWORKS.items()} | {"timm:resnet18": 32}
 
@@ -89,6 +91,24 @@ def test_an_image_that_is_too_small_is_refused(name: str) -> None:
     side = NETWORKS[name].smallest_image
     with pytest.raises(BadConfig, match=f"image size {side - 1} is too small for {name}: it needs {side}"):
         check_image_size(spec, side - 1)
+
+
+@pytest.mark.parametrize(
+    ("variant", "changes", "message"),
+    [
+        ("lite0", {"preprocess.image_size": 128}, "augment.crop is 160: it must be at most the image size, 128, or 0"),
+        ("lite-ensemble", {"augment.crop": 1}, "augment.crop 1 is too small for lite-ensemble: it needs 32"),
+        ("resnet68", {"model.dropout": 0.2}, "model.dropout is 0.2, but resnet68 takes none: set it to 0"),
+    ],
+)
+def test_a_run_that_its_network_cannot_take_is_refused(variant: str, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(BadConfig, match=message):
+        check(spec_for(variant, changes))
+
+
+@pytest.mark.parametrize("name", [*TABLE_II, *MORE_VARIANTS, *RECIPES])
+def test_a_network_takes_what_its_variant_says(name: str) -> None:
+    check(spec_for(name))
 
 
 @pytest.mark.parametrize("name", ["inception_resnet_v2", "vggface2"])

@@ -9,7 +9,7 @@ import time
 import urllib.error
 import urllib.request
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import huggingface_hub.constants
 import pytest
@@ -23,7 +23,13 @@ from detector_core.networks import weights
 from detector_core.networks.factory import build
 
 TINY = {"layout": (1, 1, 1, 1)}
-HEADS = {"inception_resnet_v2": "classif", "vggface2": "logits", "vggface2_resnet50": "fc", "timm:resnet18": "fc"}
+HEADS = {
+    "timm:tf_efficientnet_lite0": "classifier",
+    "inception_resnet_v2": "classif",
+    "vggface2": "logits",
+    "vggface2_resnet50": "fc",
+    "timm:resnet18": "fc",
+}
 
 
 def state_of(architecture: str, classes: int) -> tuple[dict[str, torch.Tensor], str]:
@@ -186,6 +192,18 @@ def test_a_cached_timm_file_is_used_without_a_network(offline: Path) -> None:
     cached.write_bytes(cached.read_bytes()[:1000])
     with pytest.raises(WeightsUnavailable, match="delete it to download it again"):
         build(ModelSpec(architecture="timm:resnet18", init="hub"))
+
+
+def test_a_lite_network_with_downloaded_weights_has_the_dropout_and_last_layer_of_a_packaged_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state, _ = state_of("timm:tf_efficientnet_lite0", 1000)
+    safetensors.torch.save_file(state, tmp_path / "model.safetensors")
+    monkeypatch.setattr(weights, "from_hub", lambda *_: tmp_path / "model.safetensors")
+    model: Any = build(ModelSpec(architecture="lite0", init="hub", dropout=0.2))
+    assert_loaded(model, state, but="classifier.")
+    assert model.drop_rate == 0.2
+    assert model.classifier.weight.abs().max() <= model.classifier.in_features**-0.5
 
 
 def test_a_cached_vggface2_file_is_used_without_a_network(offline: Path) -> None:
