@@ -4,6 +4,7 @@ Metadata is overwritten in place, so that every offset stays valid.
 """
 
 import dataclasses
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
@@ -61,6 +62,8 @@ def reduce_avif(data: bytes) -> ImageFile:
     boxes = list(walk_boxes(data, 0, len(data)))
     for box in boxes:
         end = box.end
+        if box.name == b"meta" and b"meta" in names:
+            raise BadImage("damaged image: it has two lists of items, where a file has one")
         names.add(box.name)
         if box.name == b"meta":
             dropped += _blank_metadata(data, box, changed, kept)
@@ -68,12 +71,22 @@ def reduce_avif(data: bytes) -> ImageFile:
             dropped += _blank_box(changed, box)
     if sum(stop - start for start, stop in kept) > len(data):
         raise BadImage("damaged image: the items of the image are larger together than the file")
-    for box in boxes if b"moov" not in names else ():
-        if box.name == b"mdat":
-            _blank(changed, box.content, box.end)
-            for start, stop in ((max(start, box.content), min(stop, box.end)) for start, stop in kept):
-                changed[start : max(start, stop)] = data[start : max(start, stop)]
+    if b"moov" not in names:
+        _blank_unused([(box.content, box.end) for box in boxes if box.name == b"mdat"], data, changed, kept)
     return ImageFile(format="AVIF", data=bytes(changed[:end]), metadata_bytes=dropped)
+
+
+def _blank_unused(
+    containers: list[tuple[int, int]], data: bytes, changed: bytearray, kept: list[tuple[int, int]]
+) -> None:
+    """Overwrites what ``containers``, which follow one another, have besides the parts in ``kept``."""
+    for start, end in containers:
+        _blank(changed, start, end)
+    starts, ends = [start for start, _ in containers], [end for _, end in containers]
+    for start, stop in kept:  # both may be many: only the containers that a part lies in are visited
+        for container_start, container_end in containers[bisect_right(ends, start) : bisect_left(starts, stop)]:
+            part = slice(max(start, container_start), min(stop, container_end))
+            changed[part] = data[part]
 
 
 def _blank_metadata(data: bytes, meta: Box, changed: bytearray, kept: list[tuple[int, int]]) -> int:
@@ -141,6 +154,8 @@ def _items(data: bytes, info: Box) -> Iterator[tuple[int, int, int]]:
 def metadata_items(data: bytes, meta: Box, max_bytes: int) -> Iterator[tuple[bytes, bytes]]:
     """The type and the content of the items of a ``meta`` box that are EXIF or XMP. Raises BadImage.
 
+    Together they are no larger than the file: parts that share their bytes could make a small file cost much work.
+
     Args:
         max_bytes: larger parts of items are left out.
     """
@@ -149,8 +164,12 @@ def metadata_items(data: bytes, meta: Box, max_bytes: int) -> Iterator[tuple[byt
         return
     kinds = {item: data[kind : kind + 4] for item, kind, _ in _items(data, inner[b"iinf"])}
     own_data = inner[b"idat"].content if b"idat" in inner else len(data)
+    left = len(data)
     for item, start, end in walk_extents(data, inner[b"iloc"], own_data):
         if kinds.get(item) in _METADATA_ITEMS and end - start <= max_bytes:
+            left -= end - start
+            if left < 0:
+                return
             yield kinds[item], data[start:end]
 
 

@@ -92,15 +92,19 @@ def _walk_webp(data: bytes, found: Statements) -> None:
 
 def _boxes_with(media_type: str) -> Callable[[bytes, Statements], None]:
     def walk(data: bytes, found: Statements) -> None:
+        meta = None
         for box in offsets.walk_boxes(data, 0, len(data)):
             if box.name == b"uuid" and data[box.content : box.content + 16] == _C2PA_BOX:
                 found.media_type = media_type
             elif box.name == b"meta" and media_type != "video/mp4":
-                for kind, content in offsets.metadata_items(data, box, MAX_BYTES):
-                    if kind == b"Exif":  # begins with the offset of the TIFF header behind it
-                        found.exif = found.exif or content[4 + int.from_bytes(content[:4], "big") :]
-                    elif kind == b"mime" and b"rdf:RDF" in content:
-                        found.xmp = found.xmp or content
+                meta = meta or box  # a file has one: each of many could list the same items
+        for kind, content in offsets.metadata_items(data, meta, MAX_BYTES) if meta else ():
+            if kind == b"Exif":  # begins with the offset of the TIFF header behind it
+                found.exif = found.exif or content[4 + int.from_bytes(content[:4], "big") :]
+            elif kind == b"mime" and not found.xmp and b"rdf:RDF" in content:
+                found.xmp = content
+            if found.exif and found.xmp:
+                return
 
     return walk
 

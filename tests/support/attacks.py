@@ -4,6 +4,7 @@ import io
 import struct
 import zlib
 from fractions import Fraction
+from typing import Any
 
 import av
 import numpy as np
@@ -69,6 +70,40 @@ def avif_with_many_items(data: bytes, items: int, extents: int) -> bytes:
     extents_at = at + 8 + 4 + (sizes >> 4 & 15)
     changed[extents_at : extents_at + 2] = extents.to_bytes(2, "big")
     return bytes(changed)
+
+
+def box(name: bytes, content: bytes) -> bytes:
+    """A box of an AVIF or a clip."""
+    return struct.pack(">I4s", 8 + len(content), name) + content
+
+
+def avif_of_items(kind: bytes, extents: int, content: bytes, containers: int = 1) -> bytes:
+    """An AVIF without an image, with one item all of whose parts are the same bytes of the file.
+
+    Args:
+        kind: of the item, such as ``mime``.
+        extents: number of its parts.
+        content: of each part; if it is empty, the list of parts takes no bytes.
+        containers: number of ``mdat`` boxes; each has the content, and the parts are those of the first.
+    """
+    head = box(b"ftyp", b"avif\0\0\0\0avif")
+    entry = box(b"infe", b"\2\0\0\0" + struct.pack(">HH", 1, 0) + kind + b"\0")
+    information = box(b"iinf", struct.pack(">IH", 0, 1) + entry)
+    parts = struct.pack(">II", len(head) + 8, len(content)) * extents if content else b""
+    field_bytes = 0x4400 if content else 0
+    locations = box(b"iloc", struct.pack(">IHHHHH", 0, field_bytes, 1, 1, 0, extents) + parts)
+    return head + box(b"mdat", content) * containers + box(b"meta", bytes(4) + information + locations)
+
+
+class CountingBytes(bytes):
+    """Bytes that count what is read of them: each slice costs its length, and one more."""
+
+    read = 0
+
+    def __getitem__(self, key: Any) -> Any:
+        part = super().__getitem__(key)
+        self.read += 1 + (len(part) if isinstance(part, bytes) else 1)
+        return part
 
 
 def heavy_clip(frames: int, size: tuple[int, int] = (4096, 2304)) -> bytes:

@@ -6,10 +6,7 @@ import pytest
 
 from detector_core.errors import BadImage
 from detector_core.images.offsets import Box, walk_boxes, walk_extents
-
-
-def box(name: bytes, content: bytes) -> bytes:
-    return struct.pack(">I4s", 8 + len(content), name) + content
+from tests.support.attacks import box
 
 
 def test_a_box_has_a_short_or_a_long_length_or_fills_the_rest() -> None:

@@ -16,6 +16,7 @@ from detector_core.images.budget import CpuBudget
 from detector_core.images.child import Cancellation, Cancelled
 from detector_core.images.claims import Claim, read_here, read_signers
 from detector_core.images.provenance import read
+from tests.support import attacks
 from tests.support import provenance as files
 from tests.support.clips import make_clip
 from tests.support.images import encode, noise, png_chunk
@@ -165,6 +166,25 @@ def test_too_many_parts_or_too_large_ones_say_nothing(monkeypatch: pytest.Monkey
     assert read_here(encode(noise())[:33] + large + encode(noise())[33:]) == []
     monkeypatch.setattr("detector_core.images.png.MAX_PARTS", 2)
     assert read_here(data) == []
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        attacks.avif_of_items(b"mime", 2000, bytes(2**16)),
+        attacks.avif_of_items(b"Exif", 2000, bytes(2**16)),
+        attacks.avif_of_items(b"mime", 1000, b"") + attacks.avif_of_items(b"mime", 1000, b"")[20:] * 50,
+        plain("JPEG")[:2] + attacks.jpeg_segment(0xE1, b"http://ns.adobe.com/xap/1.0/\0") * 2000 + plain("JPEG")[2:],
+        plain("PNG")[:33] + png_chunk(b"iTXt", b"XML:com.adobe.xmp" + bytes(2**16)) * 20 + plain("PNG")[33:],
+        plain("WEBP")[:4] + b"\xff\xff\xff\0WEBP" + (b"XMP \0\0\1\0" + bytes(2**16)) * 20,
+    ],
+    ids=["AVIF, XMP", "AVIF, EXIF", "AVIF, lists of items", "JPEG", "PNG", "WebP"],
+)
+def test_finding_reads_a_file_once_or_twice(data: bytes) -> None:
+    """It happens in the service's own process, so parts that share their bytes must not multiply the work."""
+    counting = attacks.CountingBytes(data)
+    statements.find(counting)
+    assert 0 < counting.read < 3 * len(data) + 5000
 
 
 def test_a_hostile_file_costs_no_more_than_its_bound() -> None:

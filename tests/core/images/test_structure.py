@@ -15,7 +15,7 @@ from detector_core.images.decode import decode, decode_file
 from detector_core.images.formats import BUILT_IN as FORMATS
 from detector_core.images.image_file import MAX_PARTS, read_orientation, write_orientation
 from detector_core.images.structure import reduce
-from tests.support.attacks import avif_with_many_items, jpeg_segment, repeated_scans
+from tests.support.attacks import CountingBytes, avif_of_items, avif_with_many_items, jpeg_segment, repeated_scans
 from tests.support.images import SECRET, encode, noise, personal_image, png_chunk
 
 PLAIN = encode(noise())
@@ -243,6 +243,29 @@ def test_an_avif_that_lists_more_than_it_has_is_rejected_quickly() -> None:
         with pytest.raises(BadImage):
             decode(avif_with_many_items(encode(noise(), "AVIF"), items, extents))
     assert time.process_time() - before < 1
+
+
+def test_an_avif_in_many_boxes_costs_no_more_than_its_bytes() -> None:
+    """Each of many lists of items, or boxes of data, could refer to the whole file."""
+    data = avif_of_items(b"av01", 1000, b"image", containers=1000)
+    counting = CountingBytes(data)
+    assert len(reduce(counting).data) == len(data)
+    assert counting.read < 10 * len(data)
+    with pytest.raises(BadImage, match="it has two lists of items, where a file has one"):
+        reduce(data + data[data.index(b"meta") - 4 :])
+
+
+def test_of_the_data_of_an_avif_only_its_items_stay() -> None:
+    """An item may lie in two boxes, and what it does not use of them is overwritten."""
+    data = avif_of_items(b"av01", 1, b"before, and the item", containers=2)
+    start = data.index(b"the item")
+    two_boxes = struct.pack(">II", start, len(b"the item") + 8 + len(b"before"))
+    data = data.replace(struct.pack(">II", 28, 20), two_boxes)
+    reduced = reduce(data).data
+    kept = slice(start, start + 22)
+    assert reduced[kept] == data[kept]
+    assert reduced[28:start] == bytes(start - 28)
+    assert reduced[kept.stop : data.index(b"meta") - 4] == bytes(len(b", and the item"))
 
 
 def test_the_exif_of_an_avif_may_be_broken() -> None:
