@@ -13,7 +13,8 @@ more reals. So models are compared by ROC AUC (DeLong's paired test), and by the
 all flag the same share of the reals of their own validation split (--reals-flagged; McNemar's exact test). With several
 seeds, the variance of both tests is that of the images and that between the seeds. p-values are adjusted for the number
 of pairs (Holm). A model wins if its ROC AUC is significantly higher than that of every other. No model wins whose ROC
-AUC may be 0.5, that flags more than half of the reals, or that was trained on test images or near-duplicates of them.
+AUC may be 0.5, that flags more than half of the reals, or that was trained on test images or near-duplicates of them;
+only the last are not compared with the winner, as what they score on these images says nothing.
 
 OUT receives comparison.html (it opens offline), comparison.json, comparison.csv and comparison.tex (LaTeX, booktabs). A
 figure that cannot be had is null, with the reason.

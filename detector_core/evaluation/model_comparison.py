@@ -8,7 +8,7 @@ seed is no lead.
 """
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -181,16 +181,16 @@ def find_winner(
 ) -> dict[str, Any]:
     """The model whose mean ROC AUC is significantly higher than that of every other, if there is one.
 
+    A model that cannot win is still one to be better than, unless it has seen the images: its ROC AUC says nothing.
+
     Returns:
         ``model``, None if there is no winner; ``leader``, the model with the highest mean ROC AUC among those that may
         win; ``reason``, why there is no winner; ``not_distinguished``, the models whose ROC AUC is not significantly
-        lower than the leader's; ``excluded``, the models that cannot win, each with the reason.
+        lower than the leader's, except those that have seen the images; ``excluded``, the models that cannot win, each
+        with the reason.
     """
-    excluded = {}
-    for row in rows:
-        reason = _exclusion(row)
-        if reason and row["model"] not in excluded:
-            excluded[row["model"]] = reason
+    seen = _reasons(rows, _seen_reason)
+    excluded = _reasons(rows, _unfit_reason) | seen
     candidates = [model for model in models if model["model"] not in excluded]
     result: dict[str, Any] = {"model": None, "leader": None, "not_distinguished": [], "excluded": excluded}
     if not candidates:
@@ -201,25 +201,50 @@ def find_winner(
         for pair in pairs
         if leader in pair["models"]
         for name in pair["models"]
-        if name != leader and name not in excluded and not _significant(pair["auc"])
+        if name != leader and name not in seen and not _is_better(leader, pair)
     ]
     result |= {"leader": leader, "not_distinguished": close}
     if close:
-        return {**result, "reason": f"{leader} has the highest ROC AUC, but not significantly: {', '.join(close)}"}
+        names = ", ".join(f"{name} (which cannot win itself)" if name in excluded else name for name in close)
+        return {
+            **result,
+            "reason": f"{leader} leads the models that may win, but its ROC AUC is not significantly higher than that "
+            f"of {names}",
+        }
     return {**result, "model": leader}
 
 
-def _significant(test: dict[str, Any]) -> bool:
-    return test["p_holm"] is not None and test["p_holm"] <= SIGNIFICANCE
+def _is_better(model: str, pair: dict[str, Any]) -> bool:
+    """Whether the mean ROC AUC of a model is significantly higher than that of the other of a pair."""
+    test = pair["auc"]
+    if test["p_holm"] is None or test["p_holm"] > SIGNIFICANCE:
+        return False
+    return bool((test["difference"] > 0) == (model == pair["models"][0]))
 
 
-def _exclusion(row: dict[str, Any]) -> str | None:
-    """Why a run cannot win; None if it can."""
-    area, flagged, overlap = row["auc"], row["reals_flagged_rate"]["value"], row["overlap"]
+def _reasons(rows: list[dict[str, Any]], reason_of: Callable[[dict[str, Any]], str | None]) -> dict[str, str]:
+    """The first reason that a run of each model gives, by model."""
+    reasons: dict[str, str] = {}
+    for row in rows:
+        reason = reason_of(row)
+        if reason:
+            reasons.setdefault(row["model"], reason)
+    return reasons
+
+
+def _seen_reason(row: dict[str, Any]) -> str | None:
+    """How a run has seen the images before; None if it has not, or if that is not known."""
+    overlap = row["overlap"]
     if overlap["exact"]:
         return f"was trained or chosen on {overlap['exact']:,} of these images"
     if (overlap["near"] or 0) > NEAR_LIMIT * overlap["images"]:
         return f"was trained or chosen on near-duplicates of {overlap['near']:,} of these images"
+    return None
+
+
+def _unfit_reason(row: dict[str, Any]) -> str | None:
+    """Why a run cannot win whatever the others are; None if it can."""
+    area, flagged = row["auc"], row["reals_flagged_rate"]["value"]
     if area["value"] is None:
         return f"has no ROC AUC: {area['reason']}"
     if area["low"] <= 0.5 <= area["high"]:

@@ -101,8 +101,15 @@ def mean(variant: str, passed: float | None, accuracy: float) -> dict[str, Any]:
 
 def test_the_fewest_fakes_passed_win_and_ties_go_to_accuracy() -> None:
     rows = [mean("a", 0.02, 0.99), mean("b", 0.01, 0.8), mean("c", 0.01, 0.9)]
-    pairs = [{"variants": ["a", "c"], "fakes": {"p_value": 0.01}}, {"variants": ["b", "c"], "fakes": {"p_value": 0.4}}]
+
+    def pair(first: str, second: str, only_first: int, only_second: int, p_value: float) -> dict[str, Any]:
+        counts = {"only_first_correct": only_first, "only_second_correct": only_second}
+        return {"variants": [first, second], "fakes": {**counts, "p_value": p_value}}
+
+    pairs = [pair("a", "c", 1, 10, 0.01), pair("b", "c", 3, 6, 0.4)]
     assert winner(rows, pairs) == {"variant": "c", "within_noise": ["b"]}
+    against = [pair("a", "c", 10, 1, 0.01), pair("c", "b", 10, 1, 0.01)]
+    assert winner(rows, against) == {"variant": "c", "within_noise": ["a"]}, "between first seeds a is the better one"
     with pytest.raises(BadData, match="no fakes"):
         winner([mean("a", None, 0.5)], [])
 

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -89,11 +90,34 @@ def test_a_guessing_model_is_never_named_however_few_fakes_it_passes() -> None:
     assert "may be guessing" in alone["winner"]["reason"]
 
 
+def test_a_weak_model_does_not_win_because_a_far_better_one_cannot() -> None:
+    strong = scored("strong", 3.0, shift=2.2)
+    compared = compare(scored("weak", 0.7), strong)
+    pair, winner = compared["pairs"][0], compared["winner"]
+    assert pair["auc"]["difference"] < -0.3
+    assert pair["auc"]["p_holm"] < 1e-9
+    assert list(winner["excluded"]) == ["strong"]
+    assert winner["excluded"]["strong"].endswith("% of the reals at its threshold")
+    assert (winner["model"], winner["leader"], winner["not_distinguished"]) == (None, "weak", ["strong"])
+    assert winner["reason"] == (
+        "weak leads the models that may win, but its ROC AUC is not significantly higher than that of strong (which "
+        "cannot win itself)"
+    )
+    assert "No winner: weak leads" in model_comparison_html.render_page([compared], "t", [])
+    seeds = [replace(strong, seed=1, overlap=Overlap(images=300, exact=300, near=0)), strong]
+    memorized = compare(scored("weak", 0.7), *seeds)["winner"]
+    assert memorized["excluded"] == {"strong": "was trained or chosen on 300 of these images"}
+    assert memorized["model"] == "weak", "what a model scores on images that it has seen says nothing"
+    better = compare(scored("guess", 0.05, shift=3.0), scored("better", 2.0))["winner"]
+    assert (better["model"], list(better["excluded"])) == ("better", ["guess"])
+
+
 def test_a_model_that_calls_everything_fake_does_not_beat_one_that_separates() -> None:
-    """Its ROC AUC is as high, but it flags every real."""
+    """Its ROC AUC is higher, but it flags every real; neither wins, for the other one does not separate better."""
     compared = compare(scored("all-fake", 5.0, shift=20.0), scored("good", 3.5))
     assert compared["winner"]["excluded"] == {"all-fake": "flags 100% of the reals at its threshold"}
-    assert compared["winner"]["model"] == "good"
+    assert compared["winner"]["model"] is None
+    assert compared["winner"]["not_distinguished"] == ["all-fake"]
     matched = {row["model"]: row["matched_fakes_passed_rate"]["value"] for row in compared["rows"]}
     assert matched["all-fake"] < matched["good"], "at a matched share of reals its threshold does not matter"
 
