@@ -1,7 +1,8 @@
 """Score unlabeled images: single files at once, or whole folders in bulk.
 
   python -m jobs.predict portrait.jpg
-  python -m jobs.predict *.jpg clip.mp4 --explain
+  python -m jobs.predict *.jpg --explain
+  python -m jobs.predict clip.mp4
   python -m jobs.predict uploads --out scores
   python -m jobs.predict s3://bucket/uploads --models s3://bucket/models --out s3://bucket/scores --gpu
 
@@ -9,7 +10,8 @@ Without --models, the starter model scores (docs/starter.md).
 
 FILES without --out: prints one JSON object per file, with its path and what the service answers about it (p_fake,
 verdict, faces, warnings: docs/http-api.md), or "error" instead. No cluster is started. Clips are scored too; "-" reads
-stdin. With --explain, the image with the evidence for its verdict in color is written beside it, as FILE.heatmap.png.
+stdin. With --explain, each image with the evidence for its verdict in color is written beside it, as FILE.heatmap.png;
+clips get no heat map.
 
 A FOLDER with --out: scores every image and clip below it on Ray, told by its bytes and not by its name, and gives
 each what the service would answer. OUT receives
@@ -92,7 +94,9 @@ def main(argv: list[str] | None = None) -> NoReturn:
         help="with --out: decode and predict on the same core, or on cores and GPUs apart with Ray Data; the rows are "
         "the same [data with --gpu, otherwise tasks]",
     )
-    parser.add_argument("--explain", action="store_true", help="of single files: write FILE.heatmap.png")
+    parser.add_argument(
+        "--explain", action="store_true", help="of single images: write FILE.heatmap.png; clips get none"
+    )
     cli.run(job, parser.parse_args(argv))
 
 
@@ -128,7 +132,10 @@ def job(arguments: argparse.Namespace) -> dict[str, Any] | Iterator[dict[str, An
 
 
 def _check(arguments: argparse.Namespace) -> None:
-    """Raises BadConfig for flags that do not fit together."""
+    """Raises BadConfig for a source without a name, and for flags that do not fit together."""
+    if "" in arguments.sources:
+        which = arguments.sources.index("") + 1
+        raise BadConfig(f"number {which} of the IMAGES is empty: name a file, or leave the empty argument out")
     if arguments.model and storage.is_uri(arguments.model):
         raise BadConfig(f"--model {arguments.model}: a run in an object store must be promoted first (jobs.promote)")
     if arguments.version and not arguments.models:

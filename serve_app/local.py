@@ -57,13 +57,13 @@ class LocalService:
         """The answer of the service about an image or a clip, as JSON values, without what belongs to a request.
 
         Args:
-            explain: whether to add the heat map of an image.
+            explain: whether to add the heat map of an image; a clip has none.
 
         Raises:
-            BadImage: the bytes are neither an image nor a clip, or are damaged or too large.
+            BadImage: there are no bytes, or they are neither an image nor a clip, or are damaged or too large.
         """
         try:
-            if formats.identify(data[: formats.HEAD_BYTES]):
+            if not data or formats.identify(data[: formats.HEAD_BYTES]):
                 return await self._image(data, explain)
             if video.container_of(data):
                 return await self._clip(data)

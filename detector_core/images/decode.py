@@ -8,6 +8,7 @@ structure (:mod:`detector_core.images.structure`). Not in this module: bounds on
 
 import functools
 import io
+import re
 import struct
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -117,7 +118,7 @@ def opened_file(file: ImageFile, *, max_pixels: int = MAX_PIXELS) -> Iterator[Op
         width, height = header.size
         if max(width * height, file.buffer_pixels) > max_pixels:
             size = f"{width} x {height}" if width * height > max_pixels else f"{file.buffer_pixels:,}"
-            raise TooManyPixels(f"the image has {size} pixels, more than the {max_pixels:,} allowed")
+            raise _too_many_pixels(size, max_pixels)
         yield OpenedImage(file, header)
 
 
@@ -154,10 +155,15 @@ def _translated_errors(max_pixels: int = MAX_PIXELS) -> Iterator[None]:
         yield
     except UnidentifiedImageError:
         raise BadImage("damaged image: its header cannot be read") from None
-    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
-        raise TooManyPixels(f"the image has more pixels than the {max_pixels:,} allowed") from None
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+        found = re.search(r"\d+", str(error))  # Pillow tells the size of the header only in its message
+        raise _too_many_pixels(f"{int(found[0]):,}" if found else "far too many", max_pixels) from None
     except _DAMAGED as error:
         raise BadImage(f"damaged image: {str(error) or 'its parts contradict each other'}") from None
+
+
+def _too_many_pixels(found: str, max_pixels: int) -> TooManyPixels:
+    return TooManyPixels(f"the image has {found} pixels, more than the {max_pixels:,} allowed: scale it down")
 
 
 def _rgb(image: Image.Image) -> Image.Image:

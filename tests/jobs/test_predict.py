@@ -14,9 +14,11 @@ from detector_core.images.preprocess import decode
 from detector_core.registry import versions
 from detector_core.registry.predictor import Predictor
 from jobs.predict import main
+from jobs.scoring import single
 from jobs.scoring.results import STORE
 from jobs.scoring.tables import FACES, LEFT_OUT, SHEET, SUMMARY, TABLE, face_table, not_a_formula
 from tests.conftest import image_bytes
+from tests.support.clips import make_clip
 from tests.support.images import encode
 from tests.support.models import save_model
 
@@ -113,11 +115,22 @@ def test_a_second_call_scores_what_is_new_and_every_image_gets_the_verdict_of_th
 
 
 def test_faces_have_a_table_of_their_own() -> None:
-    face = {"box": [1, 2, 3, 4], "p_fake": 0.5, "quality": ["small", "dark"]}
-    rows = pd.DataFrame({"path": ["b", "c"], "scored_faces": [json.dumps([face, {"p_fake": 0.25}]), "[]"]})
-    assert face_table(rows)[["path", "p_fake", "box", "quality"]].fillna("").to_numpy().tolist() == [
-        ["b", 0.5, "1 2 3 4", "small dark"],
-        ["b", 0.25, "", ""],
+    face = {
+        "box": [1, 2, 3, 4],
+        "crop_box": [0, 1, 5, 6],
+        "score": 0.75,
+        "p_fake": 0.5,
+        "verdict": "fake",
+        "quality": ["small", "dark"],
+    }
+    rows = pd.DataFrame(
+        {"path": ["b", "c"], "scored_faces": [json.dumps([face, {"p_fake": 0.25, "score": 0.5}]), "[]"]}
+    )
+    table = face_table(rows).fillna("")
+    assert table.columns.tolist() == ["path", *face]
+    assert table.to_numpy().tolist() == [
+        ["b", "1 2 3 4", "0 1 5 6", 0.75, 0.5, "fake", "small dark"],
+        ["b", "", "", 0.5, 0.25, "", ""],
     ]
 
 
@@ -147,29 +160,52 @@ def test_what_cannot_work_is_one_line(models: Path, uploads: Path, tmp_path: Pat
 def test_single_files_are_answered_without_ray(
     models: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The answers come one line each; a file that cannot be read does not stop the others."""
-    files = [tmp_path / name for name in ("real.jpg", "notes.txt", "fake", "gone.jpg")]
-    for file, data in zip(files[:3], (image_bytes(0, "real"), b"no image", image_bytes(1, "fake")), strict=True):
-        file.write_bytes(data)
+    """The answers come one line each, and no file stops the others, whatever is wrong with it or its heat map."""
+    written = {
+        "real.jpg": image_bytes(0, "real"),
+        "notes.txt": b"no image",
+        "fake": image_bytes(1, "fake"),
+        "bad\udcffname\n.jpg": image_bytes(2, "fake"),  # not UTF-8
+        "no heat map.jpg": image_bytes(3, "real"),
+        "clip.mp4": make_clip(2),
+        "empty.jpg": b"",
+    }
+    for name, data in written.items():
+        (tmp_path / name).write_bytes(data)
+    files = [*(str(tmp_path / name) for name in written), str(tmp_path / "gone.jpg"), "/dev/zero"]
+    (tmp_path / "no heat map.jpg.heatmap.png").mkdir()
     monkeypatch.setattr("ray.init", lambda **_: pytest.fail("started Ray"))
+    monkeypatch.setattr(single, "MAX_STREAM_BYTES", 2**20)
     with pytest.raises(SystemExit) as exited:
-        main([*map(str, files), "--models", str(models), "--explain"])
+        main([*files, "--models", str(models), "--explain"])
     out, err = capfd.readouterr()
     answers = [json.loads(line) for line in out.splitlines()]
     assert exited.value.code == 1
-    assert err.splitlines()[-1] == f"error: 2 of 4 files could not be scored: {files[1]}, {files[3]}"
-    assert [answer["path"] for answer in answers] == [str(file) for file in files]
-    assert "nor a clip" in answers[1]["error"]
-    assert answers[3] == {
-        "path": str(files[3]),
-        "error": f"there is no such file or folder ({files[3]}): check the path",
-    }
-    for file, answer in ((files[0], answers[0]), (files[2], answers[2])):
-        (expected,) = Predictor(versions.live(models)).predict([decode(file.read_bytes())])
+    assert err.splitlines()[-2:] == [
+        f"{files[5]} is a clip: --explain writes heat maps of images only",
+        f"error: 4 of 9 files could not be scored: {files[1]}, {files[6]}, {files[7]}, /dev/zero; "
+        f"1 of 9 heat maps could not be written: {files[4]}",
+    ]
+    assert [answer["path"] for answer in answers] == files
+    errors = [answer.get("error", "") for answer in answers]
+    assert "nor a clip" in errors[1]
+    assert errors[6] == "the file is empty"
+    assert errors[7] == f"there is no such file or folder ({files[7]}): check the path"
+    assert errors[8] == (
+        "more than the 1 MiB that are read of stdin, a pipe or a device: save it as a file, and name that"
+    )
+    for file, answer in ((files[n], answers[n]) for n in (0, 2, 3, 4)):
+        (expected,) = Predictor(versions.live(models)).predict([decode(Path(file).read_bytes())])
         assert (answer["verdict"], answer["p_fake"]) == (expected.verdict, pytest.approx(expected.p_fake, abs=1e-3))
-        with Image.open(answer["heatmap"]["file"]) as shown:
-            assert shown.size == (32, 32)
-    assert answers[2]["heatmap"]["file"] == f"{files[2]}.heatmap.png"
+        if file != files[4]:
+            assert answer["heatmap"]["file"] == f"{file}.heatmap.png"
+            with Image.open(answer["heatmap"]["file"]) as shown:
+                assert shown.size == (32, 32)
+    folder = f"{files[4]}.heatmap.png"
+    assert answers[4]["heatmap"] == {
+        "error": f"a folder is where a file should be ({folder}): move it away, or choose another path"
+    }
+    assert answers[5]["frames"]
 
 
 def test_stdin_and_a_model_that_was_never_promoted(models: Path, run_job: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -185,6 +221,7 @@ def test_stdin_and_a_model_that_was_never_promoted(models: Path, run_job: Any, m
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
+        (("FOLDER/a.jpg", ""), "number 2 of the IMAGES is empty: name a file, or leave the empty argument out"),
         (("FOLDER",), "is a folder: add --out OUT, which receives a table of its images"),
         (("FOLDER", "FOLDER", "--out", "FOLDER"), "--out needs one folder, but there are 2 IMAGES"),
         (("FOLDER", "--out", "FOLDER", "--explain"), "--explain is for single files"),
