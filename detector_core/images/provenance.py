@@ -47,7 +47,9 @@ def read(
     borrowed, finished = CHILDREN.borrow(), False
     try:
         with cancellation.on_cancel(borrowed.kill), budget.grant(CPU_S + CPU_S_PER_MEGABYTE * len(data) / 1e6) as grant:
-            borrowed.write(message(bytes=len(data), signers=signers, cpu_s=grant.seconds) + data)
+            memory_bytes = MEMORY_BYTES + MEMORY_FACTOR * len(data)
+            task = message(bytes=len(data), signers=signers, cpu_s=grant.seconds, memory_bytes=memory_bytes)
+            borrowed.write(task + data)
             fields = borrowed.read()
             grant.used = fields["cpu_s"]
             finished = True
@@ -77,7 +79,7 @@ def child() -> None:  # pragma: no cover - runs in a child process, which cannot
     while line := stdin.readline():
         task = json.loads(line)
         data = stdin.read(task["bytes"])
-        memory.allow(MEMORY_BYTES + MEMORY_FACTOR * len(data))
+        memory.allow(task["memory_bytes"])
         children.limit_cpu(task["cpu_s"])
         started = time.process_time()
         try:

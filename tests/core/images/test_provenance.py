@@ -6,7 +6,9 @@ import time
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import c2pa
 import pytest
 from PIL import Image
 
@@ -52,6 +54,20 @@ def test_a_signature_is_checked_against_the_pixels_and_the_list_of_signers(forma
     assert claim.standing == "broken"
     assert "mismatch" in str(claim.problem)
     assert read_here(plain(format_), files.signers()) == []
+
+
+def test_nothing_is_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither a manifest that is kept elsewhere nor the state of a certificate; the signature is checked."""
+    original, used = c2pa.Context.from_dict, []
+
+    def recording(settings: dict[str, Any]) -> Any:
+        used.append(settings["verify"])
+        return original(settings)
+
+    data, own_list = files.signed(plain("JPEG"), "image/jpeg"), files.signers() + "\n"  # equal to no earlier list
+    monkeypatch.setattr(c2pa.Context, "from_dict", recording)
+    assert [claim.standing for claim in read_here(data, own_list)] == ["listed_signer"]
+    assert used == [{"verify_trust": True, "ocsp_fetch": False, "remote_manifest_fetch": False}]
 
 
 def test_a_child_reads_the_same_and_is_used_again() -> None:
@@ -189,9 +205,6 @@ def test_finding_reads_a_file_once_or_twice(data: bytes) -> None:
 
 def test_a_hostile_file_costs_no_more_than_its_bound() -> None:
     budget = CpuBudget(5)
-    data = files.signed(plain("PNG"), "image/png", padding=4 * 2**20)
-    (claim,) = read(data, budget=budget)
-    assert claim.standing in ("signed", "broken")
     bomb = zlib.compress(bytes(2**25))
     chunks = b"".join(png_chunk(b"zTXt", b"parameters\0\0" + bomb) for _ in range(40))
     many = encode(noise())
@@ -201,6 +214,17 @@ def test_a_hostile_file_costs_no_more_than_its_bound() -> None:
     )
     assert read(encode(noise(), "JPEG", xmp=laughs + b"]><x>&a11;</x>"), budget=budget) == ()
     assert budget.used < 4
+
+
+def test_a_child_ends_when_its_time_or_memory_is_used_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = files.signed(plain("PNG"), "image/png", padding=4 * 2**20)
+    (claim,) = read(data, budget=CpuBudget(0.001))
+    assert (claim.kind, claim.standing, claim.problem) == ("c2pa", "broken", "reading it takes too much CPU time")
+    monkeypatch.setattr(provenance, "MEMORY_BYTES", 2**20)
+    monkeypatch.setattr(provenance, "MEMORY_FACTOR", 0)
+    (claim,) = read(data)
+    assert (claim.kind, claim.standing) == ("c2pa", "broken")
+    assert str(claim.problem).startswith("reading it failed (")
 
 
 def test_without_time_or_when_the_reader_dies_the_claim_is_broken(monkeypatch: pytest.MonkeyPatch) -> None:
