@@ -33,6 +33,8 @@ MAX_TAG_WEIGHT = 0.5
 """Largest part of the loss that comes from the tags."""
 TAG_IMAGES = 8
 """A tag weighs as much as this many replayed images, up to MAX_TAG_WEIGHT for all."""
+HALVINGS = 3
+"""How often the weight of the tags may be halved."""
 STEPS, BATCH, LEARNING_RATE, WEIGHT_DECAY = 300, 128, 1e-3, 1e-2
 
 
@@ -146,9 +148,13 @@ def _find_last_layer(network: nn.Module) -> tuple[str, nn.Module]:
     return layers[-1]
 
 
-def tag_weight(tags: int, replayed: int) -> float:
-    """The part of the loss that comes from the tags: their number times TAG_IMAGES, at most MAX_TAG_WEIGHT."""
-    return min(MAX_TAG_WEIGHT, TAG_IMAGES * tags / (TAG_IMAGES * tags + replayed))
+def tag_weights(tags: int, replayed: int) -> list[float]:
+    """The parts of the loss that may come from the tags, to be tried in turn.
+
+    The first is their number times TAG_IMAGES, at most MAX_TAG_WEIGHT; each other one is half of the one before.
+    """
+    first = min(MAX_TAG_WEIGHT, TAG_IMAGES * tags / (TAG_IMAGES * tags + replayed))
+    return [first / 2**halvings for halvings in range(HALVINGS + 1)]
 
 
 def fit_last_layer(
@@ -158,6 +164,7 @@ def fit_last_layer(
     replay: LastLayerInputs | None,
     replay_labels: "pd.Series[str] | None" = None,
     *,
+    weight: float,
     seed: int,
 ) -> nn.Module:
     """Trains the last layer on from the live one, with both classes and both sources drawn evenly.
@@ -166,6 +173,7 @@ def fit_last_layer(
         trunk: the network without its last layer, and the live last layer, which is not changed.
         tags, tag_labels: the new images.
         replay, replay_labels: the old training images; None trains on the new ones alone, which forgets.
+        weight: part of the loss that comes from the tags; the rest comes from the replayed images, if there are some.
         seed: of the batches and of dropout.
 
     Returns:
@@ -174,7 +182,6 @@ def fit_last_layer(
     layer = copy.deepcopy(trunk.last_layer).train()
     for parameter in layer.parameters():
         parameter.requires_grad_(True)
-    weight = 1.0 if replay is None else tag_weight(len(tag_labels), len(replay.feature_ND))
     sources = [(tags.feature_ND, torch.from_numpy(targets(tag_labels)), weight)]
     if replay is not None and replay_labels is not None:
         sources.append((replay.feature_ND, torch.from_numpy(targets(replay_labels)), 1 - weight))

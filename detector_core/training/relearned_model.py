@@ -29,6 +29,7 @@ def save(
         "parent_weights_sha256": before.weights_sha256,
         "rung": candidate.rung,
         "changed": ["calibration", *changed],
+        "tag_weight": candidate.learned.tag_weight,
         "tags": sorted(images.tags.rows["id"]),
         "held_out_tags": sorted(images.held_out.rows["id"]),
         "inherited_tags": sorted({*inherited.get("inherited_tags", []), *inherited.get("tags", [])}),

@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
+from sklearn.metrics import log_loss
 
 from detector_core import labels
 from detector_core.data.manifest import Manifest
@@ -34,6 +35,9 @@ THRESHOLDS, HEAD, NETWORK = "thresholds", "head", "network"
 RUNGS: Final = (THRESHOLDS, HEAD, NETWORK)
 CALIBRATION_TAG_WEIGHT: Final = 0.25
 """The largest part of the weight, in the choice of temperature and thresholds, that comes from the tags."""
+TAG_WEIGHT_COST: Final = 0.01
+"""What the weight of the tags may cost on the validation split: nats of cross-entropy per image above that of the best
+weight."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,11 +48,13 @@ class Learned:
         rung: one of :data:`RUNGS`.
         trunk: the new network with its last layer.
         weights: those that differ from the live model's, as they are stored.
+        tag_weight: part of the last layer's loss that came from the tags; None if it was not trained alone.
     """
 
     rung: str
     trunk: Trunk
     weights: Mapping[str, torch.Tensor]
+    tag_weight: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,24 +98,42 @@ def learn_thresholds(live: LiveModel) -> Learned:
 
 
 def learn_head(live: LiveModel, images: RoundImages, *, seed: int, replay: bool = True) -> Learned:
-    """Trains the last layer.
+    """Trains the last layer with several weights of the tags, and keeps the largest one that costs little.
+
+    It costs at most TAG_WEIGHT_COST on the validation split, which shows what the network would forget.
 
     Args:
         seed: of the batches and of dropout.
         replay: whether the old training images are replayed; only benchmarks turn it off.
     """
+    if not replay:
+        return _learn_head(live, images, 1.0, seed=seed, replay=False)
+    weights = relearn.tag_weights(len(images.tags.rows), len(images.train.rows))
+    learned = [_learn_head(live, images, weight, seed=seed, replay=True) for weight in weights]
+    losses = [_loss(images.valid, each.trunk) for each in learned]
+    return next(each for each, loss in zip(learned, losses, strict=True) if loss <= min(losses) + TAG_WEIGHT_COST)
+
+
+def _learn_head(live: LiveModel, images: RoundImages, weight: float, *, seed: int, replay: bool) -> Learned:
     layer = relearn.fit_last_layer(
         live.trunk,
         images.tags.inputs,
         images.tags.rows["label"],
         images.train.inputs if replay else None,
         images.train.rows["label"] if replay else None,
+        weight=weight,
         seed=seed,
     )
     state = {f"{live.trunk.name}.{name}": value for name, value in layer.state_dict().items()}
     weights = live.as_stored(state)
     layer.load_state_dict({name.removeprefix(f"{live.trunk.name}."): value for name, value in weights.items()})
-    return Learned(rung=HEAD, trunk=live.trunk.with_last_layer(layer), weights=weights)
+    return Learned(rung=HEAD, trunk=live.trunk.with_last_layer(layer), weights=weights, tag_weight=weight)
+
+
+def _loss(images: Images, trunk: Trunk) -> float:
+    """The cross-entropy of a network, in nats per image, with the temperature that suits it."""
+    chosen = calibration.choose(images.is_fake, images.logits(trunk), chosen_on={})
+    return float(log_loss(images.is_fake, chosen.p_fake(images.logits(trunk)), labels=[False, True]))
 
 
 def learned_network(live: LiveModel, weights: Mapping[str, torch.Tensor]) -> Learned:

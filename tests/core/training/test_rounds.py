@@ -13,7 +13,7 @@ from detector_core.data.manifest import Manifest
 from detector_core.evaluation import calibration, scoring
 from detector_core.evaluation.gate import Condition
 from detector_core.networks import artifacts
-from detector_core.training import relearned_model, round_inputs, rounds
+from detector_core.training import relearn, relearned_model, round_inputs, rounds
 from detector_core.training.round_inputs import LiveModel, RoundImages
 from detector_core.training.rounds import Candidate, Learned
 from tests.support.tagged import give_accepted, hashed_dataset, live_model
@@ -80,6 +80,7 @@ def test_the_lineage_names_parent_tags_and_what_changed(setting: Setting, tmp_pa
     assert (artifact.run, lineage["parent"], lineage["rung"]) == ("live-r1", "live-v1", "thresholds")
     assert artifact.weights_sha256 == lineage["parent_weights_sha256"]  # only the calibration is new
     assert lineage["changed"] == ["calibration"]
+    assert lineage["tag_weight"] is None
     assert lineage["tags"] == sorted(setting.images.tags.rows["id"])
     assert not set(lineage["tags"]) & set(lineage["held_out_tags"])
     assert artifact.training["complete"] is True
@@ -96,6 +97,7 @@ def test_the_lineage_names_parent_tags_and_what_changed(setting: Setting, tmp_pa
     assert second.run == "live-r2"
     assert second.training[artifacts.LINEAGE]["inherited_tags"] == lineage["tags"]
     assert second.training[artifacts.LINEAGE]["changed"] == ["calibration", setting.live.trunk.name]
+    assert second.training[artifacts.LINEAGE]["tag_weight"] == head.learned.tag_weight
 
 
 def test_the_tags_are_weighed_into_the_thresholds_up_to_a_quarter(setting: Setting) -> None:
@@ -116,6 +118,20 @@ def test_replay_makes_a_difference(setting: Setting) -> None:
         rounds.learn_head(setting.live, setting.images, seed=0, replay=replay).weights for replay in (True, False)
     ]
     assert not all(torch.equal(layers[0][name], layers[1][name]) for name in layers[0])
+
+
+@pytest.mark.parametrize(
+    ("losses", "expected"),
+    [([0.20, 0.20, 0.20, 0.195], 1), ([0.20, 0.18, 0.17, 0.175], 1 / 2), ([0.50, 0.40, 0.30, 0.20], 1 / 8)],
+)
+def test_the_tags_weigh_as_much_as_costs_little_on_the_validation_split(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch, losses: list[float], expected: float
+) -> None:
+    monkeypatch.setattr(rounds, "_loss", lambda *_: losses.pop(0))
+    monkeypatch.setattr(relearn, "STEPS", 1)
+    learned = rounds.learn_head(setting.live, setting.images, seed=0)
+    full = relearn.tag_weights(len(setting.images.tags.rows), len(setting.images.train.rows))[0]
+    assert learned.tag_weight == full * expected
 
 
 def test_of_the_candidates_that_pass_the_one_with_the_fewest_errors_on_tags_is_chosen(setting: Setting) -> None:
