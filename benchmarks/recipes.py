@@ -126,7 +126,7 @@ def write_starter(run: str, data: str, folder: Path) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         copy, models = Path(scratch) / "model", Path(scratch) / "models"
         weights = {name: value.half() for name, value in safetensors.torch.load_file(model / artifacts.WEIGHTS).items()}
-        artifact = dataclasses.replace(artifacts.read(model), run=starter.NAME)
+        artifact = dataclasses.replace(artifacts.read(model), run=starter.NAME, data=manifest.load(data).describe())
         seen_file = {seen.SEEN: seen.record(manifest.load(data).frame)}
         artifacts.save(copy, weights, artifact, seen_file)
         job("evaluate", str(copy), "--data", data, "--robustness")

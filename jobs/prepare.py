@@ -75,6 +75,12 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     parser.add_argument("source", metavar="SOURCE", nargs="?", help="folder or URI of the images")
     parser.add_argument("--out", metavar="DATASET", required=True, help="folder or URI to write; replaced if it exists")
     parser.add_argument("--name", help="name of the data set [the last part of SOURCE]")
+    parser.add_argument(
+        "--terms",
+        default="",
+        metavar="TEXT",
+        help="the terms of the images, such as 'non-commercial use only'; models trained on them carry the text",
+    )
     parser.add_argument("--seed", type=int, default=0, help="random seed for splitting and for --sample [%(default)s]")
     parser.add_argument(
         "--ratio", type=_ratio, default=RATIO, help="train:valid:test of a SOURCE without splits [5:1:1, as in Table I]"
@@ -155,7 +161,9 @@ def job(arguments: argparse.Namespace) -> dict[str, Any]:
     if arguments.faces:
         frame["path"] = frame["path"].map(align.portrait_name)
     readable = frame[usable].astype(dict.fromkeys(["width", "height", "bytes"], "int64"))
-    saved = manifest.save(dataset, readable, root=root, name=name, generated=index.generated, audit=result)
+    saved = manifest.save(
+        dataset, readable, root=root, name=name, generated=index.generated, audit=result, terms=arguments.terms
+    )
     store.remove()
     cli.say(summary(result, f"{name} -> {dataset}"))
     return {

@@ -112,6 +112,7 @@ class ModelAnswer(ModelRef):
     generated: bool = Field(
         description="true for a model trained on generated demo data, whose verdicts mean nothing for photographs"
     )
+    terms: str | None = Field(description="the terms of the training data; null if the data set names none")
     starter: bool = Field(
         description="true for the starter model, which comes with the project and was promoted automatically because "
         "MODELS was empty"
@@ -135,6 +136,7 @@ class ModelAnswer(ModelRef):
             created=info.created,
             data=info.data,
             generated=info.generated,
+            terms=info.terms or None,
             starter=info.name == starter.NAME,
             image_size=info.preprocess.image_size,
             precision=info.precision,

@@ -1,8 +1,8 @@
 """A prepared data set: what ``jobs.prepare`` writes and every later step reads.
 
 A data set folder holds ``manifest.parquet`` (one row per image), ``audit.json`` and ``dataset.json``, written last:
-``{"format": 1, "root": folder or URI of the images, "name", "generated", "fingerprint", "counts"}``. The images stay
-where they are; ``path`` in the manifest is relative to ``root``.
+``{"format": 1, "root": folder or URI of the images, "name", "generated", "fingerprint", "counts"}``, and ``terms``
+if some were given. The images stay where they are; ``path`` in the manifest is relative to ``root``.
 """
 
 import hashlib
@@ -45,6 +45,7 @@ class Manifest:
             :data:`FACT_COLUMNS`.
         left_out: sources whose images are not in ``frame``, though they are in the data set.
         warnings: what the audit warned of, one sentence each.
+        terms: the terms under which the images may be used; empty if none were given.
     """
 
     root: str
@@ -54,6 +55,7 @@ class Manifest:
     frame: pd.DataFrame
     left_out: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    terms: str = ""
 
     def without(self, sources: Sequence[str]) -> "Manifest":
         """The data set without the images of some sources, unless they are left out already; its fingerprint stays.
@@ -91,6 +93,7 @@ class Manifest:
             "fingerprint": self.fingerprint,
             "counts": counts(self.frame),
             **({"left_out": list(self.left_out)} if self.left_out else {}),
+            **({"terms": self.terms} if self.terms else {}),
         }
 
 
@@ -112,7 +115,14 @@ def fingerprint(frame: pd.DataFrame) -> str:
 
 
 def save(
-    dataset: str, frame: pd.DataFrame, *, root: str, name: str, generated: bool, audit: dict[str, Any]
+    dataset: str,
+    frame: pd.DataFrame,
+    *,
+    root: str,
+    name: str,
+    generated: bool,
+    audit: dict[str, Any],
+    terms: str = "",
 ) -> Manifest:
     """Writes a data set folder; ``dataset.json`` is written last, so a folder without it is not a data set.
 
@@ -124,10 +134,13 @@ def save(
         name: name of the data set.
         generated: whether the images are generated demo data.
         audit: the content of ``audit.json``.
+        terms: of the images, see :class:`Manifest`.
     """
     facts = [name for name in FACT_COLUMNS if name in frame.columns]
     frame = _with_origins(frame)[[*COLUMNS, *ORIGIN_COLUMNS, *facts]].sort_values("path").reset_index(drop=True)
-    manifest = Manifest(root=root, name=name, generated=generated, fingerprint=fingerprint(frame), frame=frame)
+    manifest = Manifest(
+        root=root, name=name, generated=generated, fingerprint=fingerprint(frame), frame=frame, terms=terms
+    )
     buffer = io.BytesIO()
     frame.to_parquet(buffer, index=False)
     info = {"format": FORMAT, "root": root, **manifest.describe()}
@@ -171,6 +184,7 @@ def load(dataset: str) -> Manifest:
         fingerprint=info["fingerprint"],
         frame=_with_origins(frame),
         warnings=_audit_warnings(dataset),
+        terms=info.get("terms", ""),
     )
 
 

@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from detector_core.evaluation import calibration, flag_value
+from detector_core.evaluation.baselines import BASELINES
 from detector_core.evaluation.calibration import Calibration
 from detector_core.evaluation.metrics import METRICS, ROBUSTNESS_METRICS, short_label
 from detector_core.evaluation.report_text import (
     SOURCE_HEADER,
     format_estimate,
     format_number,
+    format_overlap,
     format_percent,
     source_cells,
 )
@@ -42,8 +44,8 @@ INTENDED_USE = """\
 - Not for images without a face, drawings, retouched photographs, swapped faces, text or voices.
 """
 GENERAL_LIMITATIONS = """\
-- **Other generators.** The model knows the fakes that it was trained on. Fakes of other generators may pass, and no
-  metric above says how many.
+- **Other generators** than those of the training data, such as StyleGAN3 or diffusion models if it has none of theirs.
+  Their fakes may pass, and no metric above says how many.
 - **Other cameras, crops and encodings** than those of the training data. A model may rely on how a data set was stored
   and cropped.
 - **Groups of people** that are rare in the training data: the metrics are means over all images, and errors by group
@@ -91,6 +93,8 @@ def _data(artifact: Artifact) -> str:
     if data.get("counts"):
         rows = [(split, data["counts"][split]) for split in SPLITS]
         lines += _table("split | real | fake", [f"{split} | {n[REAL]:,} | {n[FAKE]:,}" for split, n in rows])
+    if data.get("terms"):
+        lines.append(f"**Terms of the training data, which hold for the model, too:** {data['terms']}\n")
     return "\n".join(lines)
 
 
@@ -127,6 +131,11 @@ def _metrics(report: dict[str, Any]) -> str:
         if name in report["metrics"]
     ]
     rows.append(f"ROC AUC | {format_number(report['ranking']['auc'])}")
+    for baseline in report.get("baselines", []):
+        what = f"ROC AUC of a logistic regression on {BASELINES[baseline['name']]}, without a network"
+        rows.append(f"{what} | {format_number(baseline['auc'])}")
+    if "overlap" in report:
+        rows.append(f"images that it was trained or chosen on | {format_overlap(report['overlap'])}")
     if "with_uncertain" in report:
         with_uncertain = report["with_uncertain"]
         rows += [

@@ -41,6 +41,7 @@ class ModelInfo:
         created: when it was written, UTC, in ISO 8601.
         data: name of the training data.
         generated: whether it was trained on generated demo data.
+        terms: those of the training data; empty if none were given.
         preprocess: how an image becomes its input.
         calibration: temperature and thresholds that turn its logits into p_fake and verdicts.
         test_metrics: metrics on test splits, one entry per data set: ``data``, ``generated``, ``images``, and ``auc``,
@@ -62,6 +63,7 @@ class ModelInfo:
     test_metrics: tuple[dict[str, Any], ...]
     precision: str = "fp32"
     score_histogram: tuple[tuple[int, ...], tuple[int, ...]] | None = None
+    terms: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,6 +99,7 @@ def describe(model_folder: str | Path) -> ModelInfo:
         created=artifact.created,
         data=artifact.data["name"],
         generated=artifact.data["generated"],
+        terms=artifact.data.get("terms", ""),
         preprocess=artifact.spec.preprocess,
         calibration=calibration.load(str(folder), artifact.weights_sha256),
         test_metrics=tuple(_test_metrics(report) for report in reports.values()),

@@ -61,6 +61,8 @@ function showService(service) {
   element("demo").hidden = !service.generated;
   const line = service.generated ? "model.line.demo" : service.starter ? "model.line.starter" : "model.line";
   setText(element("model"), line, { version: service.version, data: service.data });
+  element("terms").hidden = !service.terms;
+  setText(element("terms"), "model.terms", { terms: service.terms });
   showPromise(service.features);
   setText(element("kinds"), service.features?.video ? "intake.kinds.video" : "intake.kinds");
   const exact = (value) => () => (value === null ? "–" : number(value, { maximumFractionDigits: 3 }));

@@ -70,6 +70,10 @@ export const TEXTS = {
     "Starter model {version}, which came with this software. It learned from {data}: photographs and StyleGAN faces. It does not know other generators, face swaps or edited photographs.",
     "Startmodell {version}, das dieser Software beiliegt. Es hat aus {data} gelernt: Fotos und StyleGAN-Gesichter. Andere Generatoren, ausgetauschte Gesichter (Face Swaps) und bearbeitete Fotos kennt es nicht.",
   ],
+  "model.terms": [
+    "Terms of the pictures it learned from, which hold for its use, too: {terms}",
+    "Bedingungen der Bilder, aus denen das Modell gelernt hat; sie gelten auch für seine Nutzung: {terms}",
+  ],
   "model.good": ["How often is it right?", "Wie oft liegt der Detektor richtig?"],
   "model.test": [
     "Tested on {n} pictures from {data}: {accuracy} of the answers were right; {passed} of the generated pictures passed as photographs, and {flagged} of the photographs were flagged as generated (AUC {auc}).",

@@ -131,9 +131,11 @@ def test_a_source_without_splits_is_split_with_near_duplicates_kept_together(tmp
     anna = ("real/00.jpg", "fake/02.jpg", "fake/13.jpg")  # joins three pairs of twins
     put(root, "sources.csv", "\n".join(["path,group", *(f"{path},anna" for path in anna)]).encode())
     dataset = tmp_path / "dataset"
-    result = result_of(run(root.as_uri(), "--out", dataset.as_uri(), "--seed", 5, "--name", "twins"))
+    result = result_of(
+        run(root.as_uri(), "--out", dataset.as_uri(), "--seed", 5, "--name", "twins", "--terms", "not for sale")
+    )
     saved = manifest.load(str(dataset))
-    assert saved.name == "twins"
+    assert (saved.name, saved.terms) == ("twins", "not for sale")
     assert result["counts"] == {
         "train": {"real": 10, "fake": 10},
         "valid": {"real": 2, "fake": 2},

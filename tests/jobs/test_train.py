@@ -1,5 +1,6 @@
 """The training job on a real Ray: the files it writes, and the faults it survives."""
 
+import json
 import os
 import re
 import shutil
@@ -14,6 +15,7 @@ from detector_core.config import RunSpec
 from detector_core.data import manifest
 from detector_core.images.preprocess import to_input
 from detector_core.networks import artifacts
+from detector_core.networks.variants import spec_for
 from detector_core.training import checkpoint
 from jobs.train import main
 from tests.support.cluster import Head
@@ -72,6 +74,20 @@ def test_a_finished_run_has_a_model_that_loads(
     other = run_job("train", *command, "--resume", "--seed", "4")
     assert other.code == 1
     assert "was started with different settings (seed was 0, now 4)" in other.last_message
+
+
+@pytest.mark.usefixtures("shared_ray")
+def test_a_recipe_with_frozen_features_computes_them_on_the_workers(
+    small_dataset: Path, tmp_path: Path, run_job: Any
+) -> None:
+    changes = {"preprocess.image_size": 32, "optim.epochs": 1, "optim.batch_size": 12}
+    (tmp_path / "spec.json").write_text(json.dumps(spec_for("lite0-frozen", changes).to_dict()))
+    command = arguments(tmp_path / "spec.json", small_dataset, tmp_path, "frozen", "--workers", "2", "--cache", "none")
+    done = run_job("train", "lite0-frozen", *command[1:])
+    assert done.code == 0, done.messages
+    for split in ("train", "valid"):
+        assert re.search(rf"frozen features of the {split} split: (\d+) of \1 images", done.messages)
+    assert artifacts.read(tmp_path / "frozen" / "model").spec.variant == "lite0-frozen"
 
 
 def test_a_killed_worker_and_a_killed_driver_do_not_change_the_result(

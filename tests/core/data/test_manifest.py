@@ -25,6 +25,16 @@ def edit_manifest(dataset: Path, edit: Callable[[pd.DataFrame], pd.DataFrame]) -
     edit(pd.read_parquet(dataset / MANIFEST)).to_parquet(dataset / MANIFEST)
 
 
+def test_the_terms_of_the_images_stay_with_the_data_set(tiny_dataset: Path, tmp_path: Path) -> None:
+    assert "terms" not in manifest.load(str(tiny_dataset)).describe()
+    frame = manifest.load(str(tiny_dataset)).frame
+    saved = manifest.save(
+        str(tmp_path), frame, root="images", name="n", generated=False, audit={}, terms="not for sale"
+    )
+    assert saved.describe() == manifest.load(str(tmp_path)).describe()
+    assert saved.describe()["terms"] == "not for sale"
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [

@@ -35,6 +35,12 @@ def test_the_card_of_a_model_of_photographs(tmp_path: Path) -> None:
     report["metrics"]["fakes_passed_rate"] = estimate(0.3)
     report["sources"] = evaluate_sources(of_sources(camera=([-1.0], []), stylegan=([], [1.0])), UNCALIBRATED)
     where.write_text(json.dumps(report))
+    report["overlap"] = {"images": 4, "exact": 1, "near": 0, "examples": []}
+    report["baselines"] = [{"name": "radial_spectrum", "auc": estimate(0.3)}]
+    where.write_text(json.dumps(report))
+    artifact = json.loads((model / "artifact.json").read_text())
+    artifact["data"]["terms"] = "not for sale"
+    (model / "artifact.json").write_text(json.dumps(artifact))
     text = render_card(model)
     assert text.startswith("# faces\n")
     assert "GENERATED" not in text
@@ -42,6 +48,9 @@ def test_the_card_of_a_model_of_photographs(tmp_path: Path) -> None:
         "| **fakes passed** (a fake is called real; the paper's FPR, APCER) | 30.00% (20.00-40.00) |",
         "| **reals flagged** (a real photograph is called fake; the paper's FNR, BPCER) | 10.00% |",
         "> the thresholds were chosen elsewhere",
+        "**Terms of the training data, which hold for the model, too:** not for sale\n",
+        "| images that it was trained or chosen on | 1 of 4, and 0 near-duplicate",
+        "| ROC AUC of a logistic regression on radial spectrum, without a network | 0.3000 (0.2000-0.4000) |",
         "p_fake is below 0.3000 (at most 1% of the fakes of that split pass)",
         "| changed images | ROC AUC | fakes caught at 1% reals flagged | accuracy | fakes passed | reals flagged |",
         f"| blur sigma 3 | 0.7500 |{3 * ' 30.00% (20.00-40.00) |'} undefined: no reals |",

@@ -15,6 +15,7 @@ from torch import distributed
 from detector_core.config import RunSpec
 from detector_core.data import manifest
 from detector_core.data.epochs import WorkerRank
+from detector_core.evaluation.explain import heat_maps
 from detector_core.images.decode import decode
 from detector_core.images.preprocess import square, to_input
 from detector_core.networks import artifacts
@@ -111,6 +112,27 @@ def test_an_ensemble_becomes_one_model_folder_and_one_graph(tiny_dataset: Path, 
     assert torch.equal(again.network.head.mean, kept)
     engine = OpenVinoEngine(openvino_export.export(network, spec.preprocess, tmp_path), "fp32")
     assert engine(image[None])[0] == pytest.approx(expected, abs=1e-3)
+
+
+@pytest.mark.parametrize("name", [name for name in RECIPES if name != "lite-ensemble"])
+def test_a_recipe_becomes_one_model_folder_and_one_graph_and_is_explained(
+    small_dataset: Path, tmp_path: Path, name: str
+) -> None:
+    spec, data = recipe(name, **{"optim.epochs": 1}), manifest.load(str(small_dataset))
+    state = TrainState(spec, data.fingerprint)
+    last = [report for report in fit(state, data) if isinstance(report, EpochReport)][-1]
+    assert math.isfinite(last.val_loss)
+    assert state.best_weights is not None
+    artifact = Artifact(run="r", spec=spec, data=data.describe(), training={"history": [last.to_dict()]})
+    artifacts.save(tmp_path / "model", state.best_weights, artifact)
+    network, _ = artifacts.load(tmp_path / "model")
+    image = square(decode(Path(data.root, data.split("test")["path"].iloc[0]).read_bytes()), spec.preprocess)
+    x_BCHW = to_input(image, spec.preprocess)[None]
+    with torch.inference_mode():
+        expected = network(x_BCHW).item()
+    engine = OpenVinoEngine(openvino_export.export(network, spec.preprocess, tmp_path), "fp32")
+    assert engine(image[None])[0] == pytest.approx(expected, abs=1e-3)
+    assert heat_maps(network, x_BCHW, ["fake"])[0].shape == (64, 64)
 
 
 def test_the_moving_average_is_what_is_validated_and_kept(tiny_dataset: Path, tiny_spec: RunSpec) -> None:
