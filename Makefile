@@ -8,6 +8,9 @@ SHELL := bash
 MAKEFLAGS += --no-print-directory
 
 UV := $(shell command -v uv || echo .uv/bin/uv)
+UV_VERSION := 0.13.9
+CLUSTER ?= .cluster
+CLUSTER_FILES := pyproject.toml uv.lock serve_app/front.py docs/clusters/spot.sh
 RUN := .venv/bin/python
 STAMP := .venv/.locked
 MODELS ?= models
@@ -15,7 +18,7 @@ PORT ?= 8000
 RUNS ?= .demo/runs
 DATA ?=
 
-.PHONY: help demo test short coverage hosts faults soak settings lint serve tensorboard dashboards clean
+.PHONY: help demo test short coverage hosts faults soak settings lint serve tensorboard dashboards cluster-files clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -61,8 +64,11 @@ tensorboard: $(STAMP)  ## show the runs in TensorBoard; RUNS=FOLDER
 dashboards:  ## Prometheus and Grafana for the Ray on this machine, with its panels and ours
 	@exec bash docs/monitoring/start.sh
 
+cluster-files:  ## copy into .cluster/ what the nodes of cluster.yaml and gcp.yaml mount; before every `ray up`
+	@rm -rf "$(CLUSTER)" && mkdir -p "$(CLUSTER)" && cp $(CLUSTER_FILES) "$(CLUSTER)"
+
 clean:  ## remove the environment and the demo's files
-	rm -rf .venv .uv .demo
+	rm -rf .venv .uv .demo .cluster
 
 $(STAMP): uv.lock pyproject.toml $(filter .uv/bin/uv,$(UV))
 	@echo "installing the locked environment into .venv/ ..." >&2
@@ -70,6 +76,6 @@ $(STAMP): uv.lock pyproject.toml $(filter .uv/bin/uv,$(UV))
 	@touch $@
 
 .uv/bin/uv:
-	@echo "uv is not on the PATH: installing it into .uv/" >&2
+	@echo "uv is not on the PATH: installing uv $(UV_VERSION) into .uv/" >&2
 	@python3 -m venv .uv
-	@.uv/bin/pip install --quiet --disable-pip-version-check uv
+	@.uv/bin/pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)

@@ -1,6 +1,7 @@
 """The project is installed with its environment, and the package that is built from it holds every file it needs."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -29,3 +30,22 @@ def test_the_wheel_holds_every_file_of_the_packages(tmp_path: Path) -> None:
         packed = {name for name in archive.namelist() if name.startswith(PACKAGES) and not name.endswith("/")}
     files = (path for name in PACKAGES for path in (ROOT / name).rglob("*") if path.is_file())
     assert packed == {path.relative_to(ROOT).as_posix() for path in files if "__pycache__" not in path.parts}
+
+
+def test_every_file_that_installs_uv_names_the_same_version() -> None:
+    version = re.compile(r"(?:\buv(?:==|:|/| )|UV_VERSION := )(\d+(?:\.\d+)+)")
+    names = ("Makefile", "Dockerfile", "cluster.yaml", "docs/clusters/gcp.yaml", "docs/clusters/local.yaml")
+    named = {name: set(version.findall((ROOT / name).read_text().replace("\\.", "."))) for name in names}
+    assert len(set.union(*named.values())) == 1, named
+    assert all(named.values()), named
+    assert "uv==$(UV_VERSION)" in (ROOT / "Makefile").read_text()
+
+
+def test_ci_installs_every_package_without_which_a_test_is_skipped() -> None:
+    installed = re.search(r"^PACKAGES=\((.*?)\)", (ROOT / ".ci" / "run").read_text(), flags=re.MULTILINE | re.DOTALL)
+    assert installed
+    files = [*(ROOT / "tests").rglob("*.py"), ROOT / "reliability" / "cluster" / "run.sh"]
+    reasons = [re.findall(r"\(Debian: ([a-z0-9 -]+)\)|apt-get install ([a-z]+)", file.read_text()) for file in files]
+    needed = {package for found in reasons for names in found for package in " ".join(names).split()}
+    assert {"chromium", "prometheus-alertmanager", "rclone", "systemd"} <= needed
+    assert needed - {"util-linux", "openssh-client"} <= set(installed[1].split())  # of Debian itself, of openssh-server

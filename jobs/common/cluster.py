@@ -127,12 +127,15 @@ def _check_answers(address: str) -> None:
         BadConfig: it is no address.
         InsufficientResources: nobody listens there.
     """
-    if address in ("auto", "local") or "://" in address:
+    if address in ("auto", "local"):
         return
     try:
-        endpoint = _endpoint(address)
+        endpoint = _endpoint(address.removeprefix("ray://"))
     except ValueError:
-        raise BadConfig(f"RAY_ADDRESS={address} is not HOST:PORT, such as 10.0.0.1:6379") from None
+        raise BadConfig(
+            f"RAY_ADDRESS={address} is not HOST:PORT, such as 10.0.0.1:6379: set that of the head node, or unset "
+            "RAY_ADDRESS to start a private Ray cluster"
+        ) from None
     try:
         socket.create_connection(endpoint, timeout=ANSWER_S).close()
     except OSError as error:
@@ -145,7 +148,9 @@ def _check_answers(address: str) -> None:
 def _endpoint(address: str) -> tuple[str, int]:
     """Host and port of HOST:PORT; that of IPv6 has brackets there, and none in a call. Raises ValueError."""
     host, separator, port = address.rpartition(":")
-    if not separator or not host or (":" in host and not host.startswith("[")):
+    if not separator or not host or "/" in host or (":" in host and not host.startswith("[")):
+        raise ValueError(address)
+    if not 0 < int(port) < 2**16:
         raise ValueError(address)
     return host.strip("[]"), int(port)
 

@@ -7,6 +7,7 @@ needs packages that the lock lacks).
 
 import json
 import re
+import subprocess
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -47,15 +48,41 @@ def test_a_cluster_is_closed_and_runs_the_locked_environment(name: str) -> None:
     config = read(name)
     head, setup = joined(config, "head_start_ray_commands"), joined(config, "setup_commands")
     assert "--dashboard-host=127.0.0.1" in head
-    assert [target for target in config["file_mounts"] if target.endswith("/.ray/auth_token")]
+    assert [target for target in config["file_mounts"] if target.endswith(("/.ray/auth_token", "/.ray"))]
     assert "RAY_AUTH_MODE=token" in setup + joined(config.get("docker", {"run_options": []}), "run_options")
     assert "uv sync --locked --no-dev --no-install-project" in setup
     for commands in (head, joined(config, "worker_start_ray_commands")):  # HAProxy's environment is that of `ray start`
         front = re.search(r'eval "\$\(~/env/bin/python (\S+) ~/front\)"; ray start ', commands)
         assert front
-        assert [mounted for target, mounted in config["file_mounts"].items() if target.endswith(front[1].lstrip("~"))]
-    for mounted in config["file_mounts"].values():
-        assert mounted.startswith("~") or (ROOT / mounted).exists(), mounted
+        assert front[1] == "~/detector/front.py"
+
+
+def test_machines_get_the_files_that_their_commands_use() -> None:
+    mounts = {target: local for target, local in read("local")["file_mounts"].items() if not local.startswith("~")}
+    assert set(mounts) == {f"~/detector/{name}" for name in ("pyproject.toml", "uv.lock", "front.py")}
+    assert all((ROOT / local).is_file() for local in mounts.values())
+
+
+@pytest.mark.parametrize("name", CLOUDS)
+def test_containers_mount_folders_with_the_files_that_their_commands_use(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = read(name)
+    (tmp_path / ".ray").mkdir()
+    (tmp_path / ".ray/auth_token").touch()
+    subprocess.run(["make", "-C", ROOT, "cluster-files", f"CLUSTER={tmp_path}/.cluster"], check=True)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    # Docker mounts the inode of a file: a running container would keep the version that rsync then replaces.
+    mounts = {target: Path(local).expanduser() for target, local in config["file_mounts"].items()}
+    assert mounts
+    assert all(local.is_dir() for local in mounts.values())
+    folder = mounts["/home/ray/detector"]
+    commands = "\n".join(joined(config, key) for key in config if key.endswith("_commands"))
+    used = set(re.findall(r"~/detector/(\S+)", commands)) | {"pyproject.toml", "uv.lock"}
+    assert {file.name for file in folder.iterdir()} == used
+    assert (folder / "uv.lock").read_bytes() == (ROOT / "uv.lock").read_bytes()
+    assert folder.name in {line.strip("/") for line in (ROOT / ".gitignore").read_text().splitlines()}
 
 
 @pytest.mark.parametrize("name", CLOUDS)
@@ -171,3 +198,36 @@ def test_the_policy_for_aws_is_valid_and_covers_what_the_head_node_asks_for(aws:
     assert statements["NodesGetTheSameProfile"]["Resource"].endswith(f":role/{profile}")
     owned = statements["HeadEndsItsOwnNodes"]["Condition"]["StringEquals"]
     assert owned == {"aws:ResourceTag/ray-cluster-name": aws["cluster_name"]}
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_the_bucket_is_for_the_nodes_and_operators_and_refuses_the_rest(aws: dict[str, Any]) -> None:
+    import boto3
+
+    policy = json.loads((ROOT / "docs" / "clusters" / "aws-bucket.json").read_text())
+    nodes = json.loads((ROOT / "docs" / "clusters" / "aws-iam.json").read_text())
+    region = aws["provider"]["region"]
+    # moto checks the syntax of policies without a principal only.
+    bare = [{k: v for k, v in statement.items() if k != "Principal"} for statement in policy["Statement"]]
+    document = json.dumps({**policy, "Statement": bare})
+    assert boto3.client("iam", region_name=region).create_policy(PolicyName="bucket", PolicyDocument=document)
+    granted = {one["Sid"]: one["Resource"] for one in nodes["Statement"]}
+    bucket, role = [granted["ImagesRunsAndModels"], granted["ListTheBucket"]], granted["NodesGetTheSameProfile"]
+    for statement in policy["Statement"]:
+        assert (statement["Effect"], statement["Principal"], statement["Action"]) == ("Deny", "*", "s3:*")
+        assert sorted(statement["Resource"]) == sorted(bucket)
+    tls, principals = (statement["Condition"] for statement in policy["Statement"])
+    assert tls == {"Bool": {"aws:SecureTransport": "false"}}
+    assert role in principals["ArnNotLike"]["aws:PrincipalArn"]
+    client = boto3.client("s3", region_name=region)
+    client.create_bucket(Bucket="bucket", CreateBucketConfiguration={"LocationConstraint": region})
+    guide = (ROOT / "docs" / "operate.md").read_text()
+    block = re.search(r"put-public-access-block --bucket BUCKET --public-access-block-configuration (\S+)", guide)
+    assert block
+    settings = {name: value == "true" for name, value in (pair.split("=") for pair in block[1].split(","))}
+    client.put_public_access_block(Bucket="bucket", PublicAccessBlockConfiguration=settings)
+    assert list(settings.values()) == [True] * 4
+    mounted = re.search(r"put-bucket-policy --bucket BUCKET --policy file://(\S+)", guide)
+    assert mounted
+    client.put_bucket_policy(Bucket="bucket", Policy=(ROOT / mounted[1]).read_text())
+    assert json.loads(client.get_bucket_policy(Bucket="bucket")["Policy"]) == policy

@@ -177,8 +177,12 @@ def test_the_service_survives_its_head_and_a_drained_node() -> None:
     assert cluster["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0"  # no replica ends with the head
     (workers,) = cluster["workerGroupSpecs"]
     budget = surrounding("PodDisruptionBudget", "detector-service")["spec"]
-    assert budget["maxUnavailable"] < workers["minReplicas"]
-    assert budget["selector"]["matchLabels"] == pods()["service cpu"]["metadata"]["labels"]
+    # The pods' owner has no scale subresource: anything but an integer minAvailable blocks every drain.
+    assert set(budget) == {"minAvailable", "selector"}
+    assert type(budget["minAvailable"]) is int
+    assert 0 < budget["minAvailable"] < workers["minReplicas"]
+    labels = pods()["service cpu"]["metadata"]["labels"]
+    assert budget["selector"] == {"matchLabels": {**labels, "ray.io/node-type": "worker"}}  # KubeRay's, not the head's
 
 
 def test_every_port_is_closed_but_those_that_a_policy_opens() -> None:

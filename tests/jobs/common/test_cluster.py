@@ -100,6 +100,12 @@ def test_a_failure_of_ray_under_a_job_is_one_line(
         ("garbage", BadConfig, "RAY_ADDRESS=garbage is not HOST:PORT, such as 10.0.0.1:6379"),
         ("::1:6379", BadConfig, "RAY_ADDRESS=::1:6379 is not HOST:PORT"),
         ("nobody.invalid:6379", InsufficientResources, "no Ray cluster answers at RAY_ADDRESS=nobody.invalid:6379 ("),
+        ("http://10.0.0.1:8265", BadConfig, "RAY_ADDRESS=http://10.0.0.1:8265 is not HOST:PORT, such as 10.0.0.1:6379"),
+        ("http://head", BadConfig, "RAY_ADDRESS=http://head is not HOST:PORT"),
+        ("10.0.0.1:6379/", BadConfig, "RAY_ADDRESS=10.0.0.1:6379/ is not HOST:PORT"),
+        ("10.0.0.1:99999", BadConfig, "RAY_ADDRESS=10.0.0.1:99999 is not HOST:PORT"),
+        ("ray://head", BadConfig, "RAY_ADDRESS=ray://head is not HOST:PORT"),
+        ("ray://127.0.0.1:PORT", InsufficientResources, "(Connection refused): correct it, start Ray there, or unset"),
         ("127.0.0.1:PORT", InsufficientResources, "(Connection refused): correct it, start Ray there, or unset"),
     ],
 )
