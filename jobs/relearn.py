@@ -23,7 +23,8 @@ are used or tagged differently, if its giver has --per-giver tags already, or if
 
 FEEDBACK/rounds/ROUND receives round.json (what was used, left out and compared) and, if the gate was passed, model/
 with its report on the test split. --promote makes it the live version, as jobs.promote FEEDBACK/rounds/ROUND does;
-jobs.promote --rollback takes it back. A round that was interrupted is started again with the same command, and the
+jobs.promote --rollback takes it back. If another version became live while the round ran, such as by a rollback, it is
+not promoted, and the error says so. A round that was interrupted is started again with the same command, and the
 training of "network" continues from its last checkpoint. Only one round at a time runs on a FEEDBACK.
 
 With --watch the job does not end: it looks every SECONDS, and runs a round when there are --new-tags accepted tags that
@@ -40,7 +41,6 @@ import datetime
 import time
 from collections import Counter
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -50,7 +50,7 @@ from detector_core import storage
 from detector_core.data import canary_set, feedback, manifest, review, round_log, tagged
 from detector_core.data.manifest import Manifest
 from detector_core.data.tagged import Selection
-from detector_core.errors import BadConfig, DetectorError, InsufficientResources, TrainingFailed
+from detector_core.errors import BadConfig, InsufficientResources, TrainingFailed
 from detector_core.networks import artifacts
 from detector_core.registry import versions
 from detector_core.training import fine_tuning, relearned_model, round_inputs, rounds
@@ -61,7 +61,7 @@ from jobs.common import cli
 from jobs.common.cluster import connect
 from jobs.common.scoring_workers import ScoringWorkers
 from jobs.evaluate import evaluate_model
-from jobs.run import fine_tune, round_watch
+from jobs.run import fine_tune, round_promotion, round_watch
 from jobs.run.resource_flags import CACHE
 
 AUTO = "auto"
@@ -169,7 +169,8 @@ def _run_round(
     outcome = {"parent": live.folder.name, "passed": best.passed, "rung": best.rung, "candidates": compared}
     round_log.write(folder, selection, **outcome)
     if model and arguments.promote:
-        version = _promote(model, models, data, _promotion(arguments, folder))
+        command = _promotion(arguments, folder)
+        version = round_promotion.promote(model, models, data, parent=live.folder.name, command=command)
     failed = [condition.name for condition in best.conditions if not condition.passed]
     cli.say(_summary(arguments, best, failed, version, folder))
     return {
@@ -249,25 +250,6 @@ def _fine_tune(
             raise
         cli.say(f"network has failed: {error}")
         return None
-
-
-def _promote(model: str, models: str, data: Manifest, command: str) -> str:
-    """Makes the new model live. Its gate was stricter than the comparison of AUC that ``force`` skips.
-
-    The tags of the round count as used already, so no later round makes up for a promotion that fails: the error names
-    the ``command`` that does.
-    """
-    from detector_core.registry import promotion
-
-    add_runtime = partial(promotion.add_runtime, data=data, say=cli.say)
-    passed = f"the round has passed: {command} promotes it"
-    try:
-        return versions.promote(model, models, force=True, add_files=add_runtime, key=f"auto {data.fingerprint}")
-    except DetectorError as error:
-        raise type(error)(f"{error}; {passed}") from error
-    except OSError:
-        cli.say(passed)
-        raise
 
 
 def _promotion(arguments: argparse.Namespace, folder: Path) -> str:

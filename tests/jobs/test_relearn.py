@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from detector_core import storage
-from detector_core.data import canary_set, feedback, manifest, review, round_log
-from detector_core.errors import BadData, StorageUnavailable
+from detector_core.data import canary_set, feedback, review, round_log
+from detector_core.errors import BadData
 from detector_core.networks import artifacts
 from detector_core.registry import lineage, test_reports, versions
 from jobs import relearn
@@ -202,24 +202,6 @@ def test_what_stops_a_round_is_one_line(models: Path, dataset: Path, tmp_path: P
         busy = run_job("relearn", *arguments(models, folder, dataset))
     assert "another round is running on" in busy.last_message
     assert review.count_states(review.read(folder))["accepted"] == 24
-
-
-def test_a_promotion_that_fails_names_the_command_that_makes_up_for_it(
-    dataset: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def fail(*_: object, **__: object) -> str:
-        raise error
-
-    monkeypatch.setattr(versions, "promote", fail)
-    data = manifest.load(str(dataset))
-    error: Exception = StorageUnavailable("s3://models does not answer")
-    told = "the round has passed: python -m jobs.promote r --to m promotes it"
-    with pytest.raises(StorageUnavailable, match=f"^s3://models does not answer; {told}$"):
-        relearn._promote("model", "models", data, "python -m jobs.promote r --to m")
-    error = OSError(errno.ENOSPC, "full")
-    with pytest.raises(OSError, match="full"):
-        relearn._promote("model", "models", data, "python -m jobs.promote r --to m")
-    assert told in capsys.readouterr().err
 
 
 def test_a_verdict_that_changes_on_the_canary_set_promotes_nothing(
