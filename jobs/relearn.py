@@ -50,9 +50,9 @@ from detector_core import storage
 from detector_core.data import canary_set, feedback, manifest, review, round_log, tagged
 from detector_core.data.manifest import Manifest
 from detector_core.data.tagged import Selection
-from detector_core.errors import BadConfig, InsufficientResources, TrainingFailed
+from detector_core.errors import BadConfig, InsufficientResources, OperationRefused, TrainingFailed
 from detector_core.networks import artifacts
-from detector_core.registry import versions
+from detector_core.registry import lineage, versions
 from detector_core.training import fine_tuning, relearned_model, round_inputs, rounds
 from detector_core.training.features import FeatureReport
 from detector_core.training.round_inputs import LiveModel, RoundImages
@@ -124,7 +124,8 @@ def _run(arguments: argparse.Namespace) -> dict[str, Any]:
     busy = f"another round is running on {folder}: wait until it has ended"
     with storage.locked(folder / feedback.ROUND_LOCK, busy=busy), tagged.round_images(folder) as work:
         round_log.delete_unfinished(folder)
-        selection = tagged.select(folder, tags, data, work, per_giver=arguments.per_giver)
+        parts = round_log.parts(folder)
+        selection = tagged.select(folder, tags, data, work, per_giver=arguments.per_giver, parts=parts)
         result = _run_round(arguments, LiveModel.load(live), models, data, selection, work)
     result["seconds"] = round(time.monotonic() - started, 1)
     if not result["passed"]:
@@ -167,7 +168,12 @@ def _run_round(
             evaluate_model(model, data, scoring_workers)
     compared = {c.rung: [condition.to_dict() for condition in c.conditions] for c in candidates}
     outcome = {"parent": live.folder.name, "passed": best.passed, "rung": best.rung, "candidates": compared}
-    round_log.write(folder, selection, **outcome)
+    round_log.write(folder, selection, **outcome, inherited_tags=lineage.tags_of(live.folder))
+    try:
+        tagged.check_unchanged(arguments.feedback, selection)
+    except OperationRefused:
+        storage.delete_folder(folder)  # a deletion before the record was written did not see the model
+        raise
     if model and arguments.promote:
         command = _promotion(arguments, folder)
         version = round_promotion.promote(model, models, data, parent=live.folder.name, command=command)

@@ -17,12 +17,13 @@ of --state.
 Every decision is a file of its own in FEEDBACK, with the reviewer's name and the time, so several people can review at
 once. A tag is accepted if somebody accepts it and nobody rejects it; if reviewers contradict each other it is disputed
 and not learnt from. "undo" withdraws your own decision. "export" writes tags with their images and decisions to a ZIP
-file. "delete" removes the tag, its decisions and its image for good, and logs only that; with --models it also lists
-the versions that learnt from the tag. Instead of IDs, --older-than DAYS exports or deletes all tags that were given
-longer ago. See docs/learning.md.
+file. "delete" removes the tag, its decisions, its image and the models in FEEDBACK/rounds that learnt from it for good,
+and logs only that; with --models it also lists the versions that learnt from the tag. Instead of IDs, --older-than DAYS
+exports or deletes all tags that were given longer ago. See docs/learning.md.
 
 The last line on stdout is one JSON object: waiting, accepted, rejected, disputed (numbers of tags), ids (those listed,
-decided, exported or deleted), with sheet and export also that file (sheet, export), and with delete also versions.
+decided, exported or deleted), with sheet and export also that file (sheet, export), and with delete also versions and
+rounds (those whose model was deleted).
 """
 
 import argparse
@@ -31,7 +32,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from detector_core import storage
-from detector_core.data import review
+from detector_core.data import review, round_log
 from detector_core.errors import BadConfig
 from detector_core.registry import lineage
 from jobs.common import cli
@@ -76,10 +77,12 @@ def job(arguments: argparse.Namespace) -> dict[str, Any]:
         ]
     elif action == DELETE:
         ids = review.delete(folder, arguments.ids, reviewer=arguments.reviewer)
+        more["rounds"] = round_log.delete_models(folder)
         more["versions"] = lineage.versions_using(storage.absolute(arguments.models), ids) if arguments.models else []
         cli.say(
             f"deleted {', '.join(ids) or 'no tag'}; versions that learnt from them: "
-            f"{_joined(arguments.models, more['versions'])}"
+            f"{_joined(arguments.models, more['versions'])}; rounds whose model was deleted, since it learnt from "
+            f"them: {', '.join(more['rounds']) or 'none'}"
         )
     elif action == EXPORT:
         ids = review.export(folder, arguments.ids, arguments.out)

@@ -33,6 +33,12 @@ FORMAT: Final = 2
 READABLE: Final = (1, FORMAT)
 """Format 1 had neither ``p_fake`` nor ``giver``."""
 _ID: Final = re.compile(r"[0-9a-f]+-(?:real|fake)")
+_TYPES: Final[dict[str, Any]] = {
+    **dict.fromkeys(("id", "time", "sha256", "image", "label", "verdict", "request_id", "giver"), str),
+    "model": dict,
+    "p_fake": float | int | None,
+    "consent": bool,
+}
 IMAGES: Final = "images"
 RECORDS: Final = "records"
 ROUND_IMAGES: Final = "round-images"
@@ -218,4 +224,29 @@ def _read(path: Path) -> Record | None:
         raise BadData(f"{path} is not a feedback record: {error}") from None
     if record.format not in READABLE:
         raise BadData(f"{path} has format {record.format}, this version reads {READABLE[0]} to {FORMAT}")
+    try:
+        _check(record, path.stem)
+    except ValueError as error:
+        raise BadData(f"{path} is not a feedback record: {error}; restore it from a backup or delete it") from None
     return record
+
+
+def _check(record: Record, name: str) -> None:
+    """Raises ValueError, which names the field, unless the values of a record called ``name`` are possible.
+
+    What deletes and exports images trusts ``image``, so it must be the file in ``images/`` that ``sha256`` names.
+    """
+    for field, kind in _TYPES.items():
+        if not isinstance(getattr(record, field), kind):
+            raise ValueError(f"{field} is {getattr(record, field)!r}")
+    datetime.fromisoformat(record.time)
+    if record.id != name:
+        raise ValueError(f"id is {record.id!r}, and the file's name is another")
+    if record.label not in LABELS:
+        raise ValueError(f"label is {record.label!r}: it must be one of {', '.join(LABELS)}")
+    if record.p_fake is not None and not 0 <= record.p_fake <= 1:
+        raise ValueError(f"p_fake is {record.p_fake}: it must be from 0 to 1")
+    if not re.fullmatch(r"[0-9a-f]{64}", record.sha256):
+        raise ValueError(f"sha256 is {record.sha256!r}: it must be 64 hexadecimal digits")
+    if not re.fullmatch(rf"{IMAGES}/{record.sha256}\.[a-z0-9]+", record.image):
+        raise ValueError(f"image is {record.image!r}: it must be {IMAGES}/, the sha256 and a suffix")

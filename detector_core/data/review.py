@@ -135,7 +135,8 @@ def decide(folder: str | Path, ids: Iterable[str], action: str, *, reviewer: str
 def delete(folder: str | Path, ids: Iterable[str], *, reviewer: str) -> list[str]:
     """Deletes donations: records, decisions, and images that no other record refers to. Only the deletion is logged.
 
-    A round of relearning that is using one of them ends without a new version (:func:`.tagged.check_unchanged`).
+    A round of relearning that is using one of them ends without a new version (:func:`.tagged.check_unchanged`). The
+    models that earlier rounds have left are deleted by :func:`.round_log.delete_models`, which is to be called next.
 
     Returns:
         The ids that were deleted; not those that somebody else has deleted meanwhile.
@@ -229,6 +230,10 @@ def _decisions(folder: str | Path, id_: str) -> tuple[Decision, ...]:
         try:
             fields: dict[str, Any] = json.loads(path.read_bytes())
             decision = Decision(**fields)
+            for field in ("id", "action", "reviewer", "reason", "time"):
+                if not isinstance(getattr(decision, field), str):
+                    raise ValueError(f"{field} is {getattr(decision, field)!r}")
+            datetime.fromisoformat(decision.time)
             if (decision.format, decision.id) != (FORMAT, id_) or decision.action not in ACTIONS:
                 raise ValueError(f"format {decision.format}, id {decision.id}, action {decision.action}")
         except FileNotFoundError:

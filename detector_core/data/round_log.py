@@ -1,17 +1,20 @@
 """The finished rounds of relearning of a feedback folder: ``FOLDER/rounds/ROUND/round.json``."""
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Any, Final
 
 from detector_core import storage
-from detector_core.data import review
+from detector_core.data import feedback, review
 from detector_core.data.review import ACCEPTED
 from detector_core.data.tagged import Selection
-from detector_core.errors import BadData
+from detector_core.errors import BadData, OperationRefused
 
 ROUNDS: Final = "rounds"
 ROUND: Final = "round.json"
+MODEL: Final = "model"
+"""The folder of the new model in that of its round, if it passed the gate."""
 
 
 def write(round_folder: Path, selection: Selection, **more: Any) -> None:
@@ -33,6 +36,40 @@ def delete_unfinished(folder: str | Path) -> None:
             storage.delete_folder(path)
 
 
+def delete_models(folder: str | Path) -> list[str]:
+    """Deletes the models of finished rounds that have learnt, or started from what learnt, from tags now deleted.
+
+    What was deleted is what has no record any more, so a deletion that was killed before this is made up for by the
+    next one. Also deletes what a round has left that was killed before its record was written.
+
+    Returns:
+        The names of the rounds whose model was deleted.
+
+    Raises:
+        BadData: a round.json or a record is damaged.
+    """
+    kept = {record.id for record in feedback.read(folder)}
+    deleted = []
+    for path in sorted((Path(folder) / ROUNDS).glob(f"*/{ROUND}")):
+        values, model = _read(path), path.parent / MODEL
+        if model.exists() and not kept.issuperset([*values["tags"], *values.get("inherited_tags", [])]):
+            storage.delete_folder(model)
+            deleted.append(path.parent.name)
+    if (Path(folder) / ROUNDS).exists():
+        with contextlib.suppress(OperationRefused), storage.locked(Path(folder, feedback.ROUND_LOCK), busy="running"):
+            delete_unfinished(folder)  # a round that is running looks for deleted tags itself
+    return deleted
+
+
+def parts(folder: str | Path) -> dict[str, bool]:
+    """For each tag that a finished round has used, whether it was held out. Raises BadData."""
+    known: dict[str, bool] = {}
+    for path in sorted((Path(folder) / ROUNDS).glob(f"*/{ROUND}")):
+        values = _read(path)
+        known |= dict.fromkeys(values["held_out_tags"], True) | dict.fromkeys(values["tags"], False)
+    return known
+
+
 def new_tags(folder: str | Path) -> set[str]:
     """The accepted tags that no finished round has used or left out.
 
@@ -41,9 +78,17 @@ def new_tags(folder: str | Path) -> set[str]:
     """
     known: set[str] = set()
     for path in (Path(folder) / ROUNDS).glob(f"*/{ROUND}"):
-        try:
-            values = json.loads(path.read_bytes())
-            known |= {*values["tags"], *values["held_out_tags"], *values["left_out"]}
-        except (ValueError, KeyError, TypeError) as error:
-            raise BadData(f"{path} is not the record of a round ({error!r}): delete its folder") from None
+        values = _read(path)
+        known |= {*values["tags"], *values["held_out_tags"], *values["left_out"]}
     return {tag.record.id for tag in review.read(folder) if tag.state == ACCEPTED} - known
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """The content of a round.json. Raises BadData."""
+    try:
+        values: dict[str, Any] = json.loads(path.read_bytes())
+        for name in ("tags", "held_out_tags", "left_out"):
+            set(values[name])
+    except (ValueError, KeyError, TypeError) as error:
+        raise BadData(f"{path} is not the record of a round ({error!r}): delete its folder") from None
+    return values

@@ -5,7 +5,8 @@ What protects a round from tags that are wrong, planted, or would make its own t
 * near-duplicates of validation and test images are refused, or the test split would be learnt;
 * of a group of near-duplicates one tag is used, and none if their labels contradict each other;
 * one giver contributes at most a given number of tags;
-* a third of the groups is held out: never learnt from, only used to compare the new model with the live one.
+* a third of the groups is held out: never learnt from, only used to compare the new model with the live one. A group
+  stays in the part that it had in earlier rounds, also when another of its near-duplicates is used.
 """
 
 import hashlib
@@ -14,6 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 
 import numpy as np
@@ -106,7 +108,13 @@ def check_unchanged(folder: str | Path, selection: Selection) -> None:
 
 
 def select(
-    folder: str | Path, tags: Sequence[Tag], data: Manifest, work: Path, *, per_giver: int = PER_GIVER
+    folder: str | Path,
+    tags: Sequence[Tag],
+    data: Manifest,
+    work: Path,
+    *,
+    per_giver: int = PER_GIVER,
+    parts: Mapping[str, bool] = MappingProxyType({}),
 ) -> Selection:
     """Selects the tags of a round and writes their images as networks read them, as PNG files.
 
@@ -117,6 +125,7 @@ def select(
             demo data, in which no face would be found.
         work: folder for the images; delete it after the round.
         per_giver: largest number of tags of one giver; tags of unknown givers count as those of one.
+        parts: whether earlier rounds have held out a tag that they used, by id (:func:`.round_log.parts`).
 
     Raises:
         BadData: too few accepted tags are left to learn from.
@@ -140,7 +149,7 @@ def select(
     left_out |= {
         tag.record.id: f"it shows the same as {reason}" for tag, reason in zip(usable, similar, strict=True) if reason
     }
-    kept, reasons = _apply_caps(usable, group_T, left_out, per_giver)
+    kept, reasons = _apply_caps(usable, group_T, left_out, per_giver, parts)
     left_out |= reasons
     rows = [_row(tag, hashes[tag.record.id][0], held_out) for tag, held_out in kept]
     frame = pd.DataFrame(rows, columns=list(COLUMNS))
@@ -177,12 +186,17 @@ def _groups(hashes: Sequence[Sequence[str]], data: Manifest) -> tuple[NDArray[np
 
 
 def _apply_caps(
-    usable: Sequence[Tag], group_T: NDArray[np.int64], left_out: dict[str, str], per_giver: int
+    usable: Sequence[Tag],
+    group_T: NDArray[np.int64],
+    left_out: dict[str, str],
+    per_giver: int,
+    parts: Mapping[str, bool],
 ) -> tuple[list[tuple[Tag, bool]], dict[str, str]]:
     """The tags that are kept, each with whether it is held out, and why others are not."""
-    labels: dict[int, set[str]] = {}
+    records: dict[int, list[feedback.Record]] = {}
     for tag, group in zip(usable, group_T.tolist(), strict=True):
-        labels.setdefault(group, set()).add(tag.record.label)
+        records.setdefault(group, []).append(tag.record)
+    held_out = {group: _is_held_out(members, parts) for group, members in records.items()}
     kept: list[tuple[Tag, bool]] = []
     reasons: dict[str, str] = {}
     used_groups: set[int] = set()
@@ -191,8 +205,11 @@ def _apply_caps(
         record = tag.record
         if record.id in left_out:
             continue
-        if len(labels[group]) > 1:
+        is_held_out = held_out[group]
+        if len({member.label for member in records[group]}) > 1:
             reasons[record.id] = "near-duplicates of it are tagged differently"
+        elif is_held_out is None:
+            reasons[record.id] = "earlier rounds have learnt from some of its near-duplicates and held out others"
         elif group in used_groups:
             reasons[record.id] = "a near-duplicate of it is used"
         elif given[record.giver] >= per_giver:
@@ -200,13 +217,20 @@ def _apply_caps(
         else:
             used_groups.add(group)
             given[record.giver] += 1
-            kept.append((tag, _is_held_out(record)))
+            kept.append((tag, is_held_out))
     return kept, reasons
 
 
-def _is_held_out(record: feedback.Record) -> bool:
-    """Drawn from the image, so that it is the same in every round."""
-    return int(hashlib.sha256(f"held out {record.sha256}".encode()).hexdigest(), 16) % HELD_OUT_ONE_IN == 0
+def _is_held_out(group: Sequence[feedback.Record], parts: Mapping[str, bool]) -> bool | None:
+    """Whether a group of near-duplicates is held out, which is the same in every round.
+
+    It is as in earlier rounds; None if these have done both. A new group is drawn from its image that was given first.
+    """
+    before = {parts[record.id] for record in group if record.id in parts}
+    if before:
+        return before.pop() if len(before) == 1 else None
+    first = min(group, key=lambda record: (record.time, record.id))
+    return int(hashlib.sha256(f"held out {first.sha256}".encode()).hexdigest(), 16) % HELD_OUT_ONE_IN == 0
 
 
 def _row(tag: Tag, phash: str, held_out: bool) -> dict[str, object]:

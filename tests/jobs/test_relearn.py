@@ -98,22 +98,26 @@ def test_a_round_that_flags_more_reals_promotes_nothing_and_says_so(
     assert [path.name for path in Path(done.result["round"]).iterdir()] == [round_log.ROUND]
 
 
+@pytest.mark.parametrize("moment", ["choose", "write"])
 def test_a_tag_that_is_deleted_while_a_round_runs_ends_it(
-    models: Path, dataset: Path, tmp_path: Path, run_job: Any, monkeypatch: pytest.MonkeyPatch
+    moment: str, models: Path, dataset: Path, tmp_path: Path, run_job: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, before = tmp_path / "feedback", versions.history(models)
     ids = give_accepted(folder, 12)
 
-    def choose(candidates: Any) -> Any:
-        review.delete(folder, ids[:1], reviewer="ben")
-        return candidates[0]
+    module: Any = {"choose": relearn.rounds, "write": round_log}[moment]
+    original = getattr(module, moment)
 
-    monkeypatch.setattr(relearn.rounds, "choose", choose)
+    def delete_and_go_on(*given: Any, **more: Any) -> Any:
+        review.delete(folder, ids[:1], reviewer="ben")
+        return original(*given, **more)
+
+    monkeypatch.setattr(module, moment, delete_and_go_on)
     done = run_job("relearn", *arguments(models, folder, dataset, "--promote", "--rung", "thresholds"))
     assert done.code == 1
     assert f"1 tags of this round were deleted or are no longer accepted, such as {ids[0]}" in done.last_message
     assert versions.history(models) == before
-    assert not (folder / round_log.ROUNDS).exists()
+    assert list(folder.glob(f"{round_log.ROUNDS}/*")) == []
     assert not (folder / feedback.ROUND_IMAGES).exists()
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from detector_core.data import feedback
 from detector_core.registry import lineage, versions
+from tests.core.data.test_round_log import write_round
 from tests.core.registry.test_lineage import record
 from tests.support.images import encode, noise
 from tests.support.models import save_model
@@ -45,8 +46,10 @@ def test_a_review_from_the_list_to_a_deletion(folder: Path, tmp_path: Path, run_
     record(model, **{"tags": [wrong]})
     version = versions.promote(model, tmp_path / "models")
     assert lineage.tags_of(tmp_path / "models" / version) == [wrong]
+    of_round = write_round(folder, "1", tags=[wrong])
     deleted = run_job("review", "delete", folder, wrong, "--reviewer", "anna", "--models", tmp_path / "models")
     assert (deleted.result["ids"], deleted.result["versions"]) == ([wrong], [version])
+    assert (deleted.result["rounds"], of_round.exists()) == (["1"], False)
     assert run_job("review", "list", folder).result["ids"] == [right]
 
 
@@ -59,9 +62,11 @@ def test_old_tags_are_exported_and_deleted(folder: Path, tmp_path: Path, run_job
     exported = run_job("review", "export", folder, "--older-than", "99", "--out", tmp_path / "tags.zip")
     assert (exported.result["ids"], exported.result["export"]) == ([old.id], str(tmp_path / "tags.zip"))
     assert (tmp_path / "tags.zip").exists()
+    of_round = write_round(folder, "1", tags=[old.id])
     expire = ("review", "delete", folder, "--older-than", "99", "--reviewer", "retention")
     assert run_job(*expire).result["ids"] == [old.id]
     assert not (folder / old.image).exists()
+    assert not of_round.exists()
     assert run_job(*expire).result["ids"] == []
     assert [record.id for record in feedback.read(folder)] == [new.id]
 

@@ -114,6 +114,35 @@ def test_the_error_for_a_record_of_another_format_names_its_file(tmp_path: Path)
         feedback.read(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("id", "ab-fake"),
+        ("time", 3),
+        ("time", "yesterday"),
+        ("sha256", "ab"),
+        ("image", "../../../../etc/passwd"),
+        ("image", "images/../records/a.json"),
+        ("label", "cat"),
+        ("label", ["fake"]),
+        ("model", "tiny"),
+        ("p_fake", "abc"),
+        ("p_fake", float("nan")),
+        ("giver", None),
+        ("consent", "yes"),
+    ],
+)
+def test_an_impossible_value_of_a_record_is_one_line_with_file_and_field(
+    tmp_path: Path, field: str, value: object
+) -> None:
+    record_id = feedback.Store(tmp_path, 10**6).add(encode(noise()), "real", model=MODEL, p_fake=0.5).id
+    path = tmp_path / "records" / f"{record_id}.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {field: value}))
+    named = "Invalid isoformat" if value == "yesterday" else f"{field} is "
+    with pytest.raises(BadData, match=f"{path} is not a feedback record: {named}.*; restore it from a backup"):
+        feedback.read(tmp_path)
+
+
 def test_a_record_of_the_first_format_is_read_without_score_and_giver(tmp_path: Path) -> None:
     record_id = feedback.Store(tmp_path, 10**6).add(encode(noise()), "real", model=MODEL, p_fake=0.9, giver="ab").id
     path = tmp_path / "records" / f"{record_id}.json"

@@ -149,7 +149,8 @@ def test_a_folder_that_does_not_exist_and_a_damaged_decision_are_named(tmp_path:
     review.decide(tmp_path, [id_], "accept", reviewer="anna")
     (path,) = (tmp_path / "decisions" / id_).iterdir()
     good = json.loads(path.read_bytes())
-    for fields in ({**good, "format": 2}, {**good, "id": "x"}, {**good, "action": "x"}, [], {"id": "x"}):
+    typed = [{**good, "reviewer": ["x"]}, {**good, "time": 3}, {**good, "time": "then"}, {**good, "reason": None}]
+    for fields in ({**good, "format": 2}, {**good, "id": "x"}, {**good, "action": "x"}, [], {"id": "x"}, *typed):
         path.write_text(json.dumps(fields))
         with pytest.raises(BadData, match=f"{path} is not a decision of format 1"):
             review.read(tmp_path)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ from PIL import Image
 from detector_core.data import feedback, manifest, review, tagged
 from detector_core.data.manifest import Manifest
 from detector_core.errors import BadData, OperationRefused
-from detector_core.images import align, faces
+from detector_core.images import align, faces, metadata
+from detector_core.images.decode import decode
 from tests.support.images import encode
 from tests.support.tagged import MODEL, give_accepted, hashed_dataset, tagged_bytes
 
@@ -82,6 +84,49 @@ def test_of_near_duplicates_one_is_used_and_none_if_they_are_tagged_differently(
     assert len(set(alike) & set(selection.frame["id"])) == 1
     assert [reason for id_, reason in selection.left_out.items() if id_ in alike] == ["a near-duplicate of it is used"]
     assert {selection.left_out[id_] for id_ in contradicting} == {"near-duplicates of it are tagged differently"}
+
+
+@pytest.mark.parametrize("held_out_first", [False, True])
+@pytest.mark.parametrize("given_first", [False, True])
+def test_a_near_duplicate_stays_in_the_part_of_the_image_that_was_used_before(
+    tmp_path: Path, data: Manifest, work: Path, held_out_first: bool, given_first: bool
+) -> None:
+    """Round 1 uses an image; in round 2 a copy of it, which alone would be in the other part, ranks first."""
+    give_accepted(tmp_path, 30)
+    store = feedback.Store(tmp_path, 10**8)
+
+    def is_held_out(data: bytes) -> bool:
+        return int(sha256(f"held out {sha256(data).hexdigest()}".encode()).hexdigest(), 16) % 3 == 0
+
+    def give(data: bytes, **more: Any) -> str:
+        return store.add(data, "fake", model=MODEL, **more).id
+
+    image = Image.open(io.BytesIO(tagged_bytes(701, "real")))
+    encoded = [encode(image, "JPEG", quality=quality) for quality in range(60, 95)]
+    files = [metadata.strip(data, decode(data))[0] for data in encoded]
+    used = next(file for file in files if is_held_out(file) == held_out_first)
+    copy = next(file for file in files if is_held_out(file) != held_out_first)
+    ranks_first = {"verdict": "real", "p_fake": 0.0}
+    if given_first:  # the copy waits until round 2
+        copy_id, used_id = give(copy, **ranks_first), give(used)
+    else:
+        used_id = give(used)
+    review.decide(tmp_path, [used_id], "accept", reviewer="anna")
+    parts: dict[str, bool] = {}
+    if given_first:
+        first = select(tmp_path, data, work)
+        parts = dict(zip(first.frame["id"], first.frame["held_out"].tolist(), strict=True))
+        assert parts[used_id] == held_out_first
+    else:
+        copy_id = give(copy, **ranks_first)
+    review.decide(tmp_path, [copy_id], "accept", reviewer="anna")
+    second = select(tmp_path, data, work, parts=parts)
+    rows = second.frame.set_index("id")
+    assert rows.loc[copy_id, "held_out"] == held_out_first
+    assert second.left_out == {used_id: "a near-duplicate of it is used"}
+    both = select(tmp_path, data, work, parts={used_id: held_out_first, copy_id: not held_out_first})
+    reason = "earlier rounds have learnt from some of its near-duplicates and held out others"
+    assert both.left_out == dict.fromkeys((copy_id, used_id), reason)
 
 
 def test_one_giver_contributes_no_more_than_the_cap(tmp_path: Path, data: Manifest, work: Path) -> None:
