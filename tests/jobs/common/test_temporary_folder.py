@@ -5,6 +5,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections import namedtuple
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,35 @@ def test_a_folder_of_another_user(folder: Path, monkeypatch: pytest.MonkeyPatch,
     monkeypatch.setattr(os, "access", lambda path, _: path != closed)
     with pytest.raises(BadConfig, match=f"this user may not write to {closed}, where Ray"):
         temporary_folder.check()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become another user")
+def test_two_users_on_one_machine() -> None:
+    """Another user asks for the folders that the Ray of the first one made, and for one of its own."""
+    user = 65534
+    with tempfile.TemporaryDirectory(prefix="users-", dir="/tmp") as name:
+        closed, shared, own = (Path(name, kind) for kind in ("closed", "shared", "own"))
+        for folder, mode in (
+            (Path(name), 0o755),
+            (closed, 0o755),
+            (shared, 0o1777),
+            (shared / "ray", 0o755),
+            (own, 0o700),
+        ):
+            folder.mkdir(exist_ok=True)
+            folder.chmod(mode)
+        os.chown(own, user, user)
+        code = (
+            "import os, sys; from detector_core.errors import BadConfig; from jobs.common import temporary_folder\n"
+            f"os.setgroups([]); os.setresgid(*[{user}] * 3); os.setresuid(*[{user}] * 3)\n"
+            "for os.environ['RAY_TMPDIR'] in sys.argv[1:]:\n"
+            "    try: print(temporary_folder.check())\n"
+            "    except BadConfig as error: print(error)"
+        )
+        command = [sys.executable, "-c", code, closed, shared, own]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True)
+    answers = [line.partition(", where Ray")[0] for line in done.stdout.splitlines()]
+    assert answers == [f"this user may not write to {one}" for one in (closed, shared / "ray")] + ["None"]
 
 
 def test_a_full_disk(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
