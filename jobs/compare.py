@@ -16,8 +16,9 @@ of pairs (Holm). A model wins if its ROC AUC is significantly higher than that o
 AUC may be 0.5, that flags more than half of the reals, or that was trained on test images or near-duplicates of them;
 only the last are not compared with the winner, as what they score on these images says nothing.
 
-OUT receives comparison.html (it opens offline), comparison.json, comparison.csv and comparison.tex (LaTeX, booktabs). A
-figure that cannot be had is null, with the reason.
+OUT receives comparison.html (it opens offline), comparison.json, comparison.csv and comparison.tex (LaTeX, booktabs),
+with each model's figures by source, and what the audit of each SET warned of; sources.csv if a SET has several sources.
+A figure that cannot be had is null, with the reason.
 
 The last line on stdout is one JSON object: comparison, sets (for each: name, winner, which is null if there is none,
 reason).
@@ -43,7 +44,8 @@ from detector_core.evaluation import calibration, model_comparison_html
 from detector_core.evaluation.baselines import evaluate_baselines, fit_baselines
 from detector_core.evaluation.intervals import Scores
 from detector_core.evaluation.model_comparison import REALS_FLAGGED, ScoredRun, compare_models
-from detector_core.evaluation.report import GENERATED, REPORT, report_folder, without_sources
+from detector_core.evaluation.model_comparison_tables import comparison_files
+from detector_core.evaluation.report import AUDIT_WARNING, GENERATED, REPORT, report_folder, without_sources
 from detector_core.evaluation.scoring import SCORES
 from detector_core.evaluation.significance import limit_at
 from detector_core.networks import artifacts
@@ -54,7 +56,7 @@ from jobs.common.scoring_workers import ScoringWorkers
 from jobs.evaluate import CALIBRATION_SPLIT, evaluate_model
 from jobs.run.request import data_of_run, seen_by, trained_on
 
-COMPARISON, PAGE, TABLE, LATEX = (f"comparison.{ending}" for ending in ("json", "html", "csv", "tex"))
+COMPARISON, PAGE = "comparison.json", "comparison.html"
 SPLIT = "test"
 
 
@@ -106,7 +108,7 @@ def job(arguments: argparse.Namespace) -> dict[str, Any]:
         raise BadConfig(f"{arguments.runs[0]} does not say where its data set is: give one with --data")
     sets = list({data.fingerprint: data for data in sets}.values())
     for data in sets:
-        data.split(SPLIT)
+        data.split(SPLIT)  # of one class, its figures that need both are null with the reason
     cli.say(f"comparing {len(candidates)} runs on {', '.join(data.name for data in sets)}")
     with connect(), ScoringWorkers(workers=arguments.workers, gpu=arguments.gpu) as scoring_workers:
         compared = compare_on_sets(candidates, sets, scoring_workers, share=arguments.reals_flagged)
@@ -122,6 +124,17 @@ def job(arguments: argparse.Namespace) -> dict[str, Any]:
     }
 
 
+def check_classes(data: Manifest, split: str) -> None:
+    """Raises BadManifest if a split does not have images of both classes, without which no models can be compared."""
+    found = {*data.split(split)["label"]}
+    missing = [label for label in labels.LABELS if label not in found]
+    if missing:
+        raise BadManifest(
+            f"the data set {data.name} has no {missing[0]} images in its {split!r} split, so models could not be "
+            f"compared on it: add some and prepare it again"
+        )
+
+
 def compare_on_sets(
     candidates: Sequence[Candidate],
     sets: Sequence[Manifest],
@@ -132,8 +145,8 @@ def compare_on_sets(
     """Compares runs on the test split of each set.
 
     Returns:
-        :func:`detector_core.evaluation.model_comparison.compare_models` of each set, with ``name``, ``fingerprint`` and
-        ``reals_flagged``, the share.
+        :func:`detector_core.evaluation.model_comparison.compare_models` of each set, with ``name``, ``fingerprint``,
+        ``reals_flagged``, the share, and ``warnings``, those of the set's audit.
     """
     # The validation splits first: a model that was never evaluated is then calibrated on its own.
     limits = {candidate.folder: _matched_limit(candidate, share, scoring_workers) for candidate in candidates}
@@ -156,10 +169,12 @@ def compare_on_sets(
                     matched_limit=limit,
                     no_limit=reason,
                     overlap=overlap(seen[candidate.folder], data.split(SPLIT)),
+                    sources=report.get("sources"),
                 )
             )
-        result = {"name": name, "fingerprint": data.fingerprint, "reals_flagged": share, **compare_models(runs)}
-        compared.append({**result, "baselines": _baselines(candidates, data, runs)})
+        described = {"name": name, "fingerprint": data.fingerprint, "reals_flagged": share}
+        described["warnings"] = [f"{AUDIT_WARNING} {warning}" for warning in data.warnings]
+        compared.append({**described, **compare_models(runs), "baselines": _baselines(candidates, data, runs)})
     return compared
 
 
@@ -281,8 +296,7 @@ def _write(folder: str, compared: list[dict[str, Any]], notes: list[str]) -> Non
     """Writes the files of the comparison, ``comparison.json`` last."""
     title = f"{len(compared[0]['models'])} models on {len(compared)} set{'s' * (len(compared) > 1)}"
     files = {
-        TABLE: model_comparison_html.to_csv(compared),
-        LATEX: model_comparison_html.to_latex(compared),
+        **comparison_files(compared),
         PAGE: model_comparison_html.render_page(compared, title, notes).encode(),
         COMPARISON: json.dumps({"format": 1, "sets": compared}, indent=2, allow_nan=False).encode(),
     }

@@ -11,10 +11,11 @@ threshold for a place with jobs.recalibrate.
 
 MODEL/evaluation/SPLIT receives scores.parquet (path, label, source, logit and calibrated p_fake of each image),
 report.json (metrics as fractions, with intervals, also by source if the images have several), plots, worst.png (the
-images it gets most wrong, with heat maps), and report.html, which contains all of that and opens offline. For a data
-set that the model was not trained on, the folder is SPLIT-FINGERPRINT, so the report on the model's own data set is
-kept. A human-readable table is printed to stderr. Sources that the model was trained without (jobs.train --leave-out)
-choose no threshold and are in no metric but their own.
+images it gets most wrong, with heat maps), and report.html, which contains all of that and opens offline; each table of
+it also as CSV and for LaTeX (metrics, sources, baselines and robustness .csv and .tex). For a data set that the model
+was not trained on, the folder is SPLIT-FINGERPRINT, so the report on the model's own data set is kept. A human-readable
+table is printed to stderr. Sources that the model was trained without (jobs.train --leave-out) choose no threshold and
+are in no metric but their own.
 
 Baselines stand next to the model: logistic regressions on file facts and on the radial spectrum, fitted on the training
 split of the model's own data set. What the model has learnt is what it has above them.

@@ -10,7 +10,8 @@ has fakes in the training and in the test split (jobs.prepare --source-folder, -
 
 After an interruption, run the same command again to continue: finished runs and evaluations are not repeated.
 
-RUNS/NAME receives left_out.html (it opens offline), left_out.json, left_out.csv and generators.png and .svg.
+RUNS/NAME receives left_out.html (it opens offline), left_out.json, left_out.csv, left_out.tex (LaTeX, booktabs) and
+generators.png and .svg.
 
 The last line on stdout is one JSON object: comparison, worst (the generator with the lowest ROC AUC when left out),
 mean (ROC AUC over the generators: left_out and trained), sources (for each: source, auc and fakes_passed_rate when left
@@ -34,11 +35,11 @@ from detector_core.labels import FAKE
 from jobs.common import cli
 from jobs.common.cluster import connect
 from jobs.common.scoring_workers import ScoringWorkers
-from jobs.compare import candidate_of, report_and_scores
+from jobs.compare import candidate_of, check_classes, report_and_scores
 from jobs.run import resource_flags, spec_flags
 from jobs.train import is_trained, train
 
-COMPARISON, PAGE, TABLE = "left_out.json", "left_out.html", "left_out.csv"
+COMPARISON, PAGE, TABLE, LATEX = (f"left_out.{ending}" for ending in ("json", "html", "csv", "tex"))
 SPLIT = "test"
 _NOT_IN_NAMES = re.compile(r"[^\w.-]+")
 
@@ -64,6 +65,7 @@ def job(arguments: argparse.Namespace) -> dict[str, Any]:
     """Checks the flags, trains and evaluates what is missing, and compares."""
     spec = spec_flags.from_flags(arguments, arguments.variant)
     data = manifest.load(storage.absolute(arguments.data))
+    check_classes(data, SPLIT)
     root = storage.absolute(arguments.storage)
     runs: dict[str, Manifest] = {f"{arguments.name}-all": data}
     run_of = _run_names(arguments.name, arguments.source or generators(data))
@@ -145,6 +147,7 @@ def _write(folder: str, result: dict[str, Any], spec: RunSpec, data: Manifest) -
     files = {
         **plots,
         TABLE: left_out.to_csv(result),
+        LATEX: left_out.to_latex(result, title),
         PAGE: left_out.render_left_out(result, title, notes, plots).encode(),
         COMPARISON: json.dumps(described, indent=2, allow_nan=False).encode(),
     }

@@ -17,7 +17,8 @@ After an interruption, run the same command again to continue: finished runs and
 RUNS/NAME-VARIANT-SEED is the folder of a run, evaluated as by jobs.evaluate. RUNS/NAME receives comparison.html
 (the comparison of jobs.compare, with intervals and paired tests; Tables III, IV and V next to the paper's figures, with
 its misprints marked; McNemar's tests between the variants at their own thresholds; cost; it opens offline),
-comparison.json, table5.csv and curves.png and .svg (like the paper's Figs. 5-7).
+comparison.json, comparison.csv and sources.csv as of jobs.compare, table5.csv, comparison.tex (all tables in LaTeX) and
+curves.png and .svg (like the paper's Figs. 5-7).
 
 A variant wins as in jobs.compare: by a significantly higher ROC AUC. The paper's rule, the fewest fakes passed (on a
 tie, the higher accuracy), has a row of its own: each variant stands at its own threshold, so by this rule a model that
@@ -44,6 +45,7 @@ from detector_core.data.manifest import Manifest
 from detector_core.errors import BadConfig
 from detector_core.evaluation import comparison, comparison_html, scoring
 from detector_core.evaluation.comparison import EvaluatedRun
+from detector_core.evaluation.model_comparison_tables import comparison_files
 from detector_core.evaluation.report import REPORT, report_folder
 from detector_core.evaluation.report_text import format_report
 from detector_core.networks import artifacts, factory
@@ -52,7 +54,7 @@ from detector_core.networks.variants import CUTOUT_SUFFIX, VARIANTS
 from jobs.common import cli
 from jobs.common.cluster import connect
 from jobs.common.scoring_workers import ScoringWorkers
-from jobs.compare import candidate_of, compare_on_sets
+from jobs.compare import candidate_of, check_classes, compare_on_sets
 from jobs.evaluate import evaluate_model
 from jobs.run import resource_flags, spec_flags
 from jobs.run.request import model_folder
@@ -113,7 +115,7 @@ def job(arguments: argparse.Namespace) -> dict[str, Any]:
     if arguments.spec:
         raise BadConfig(f"--spec {arguments.spec} is for one variant: it cannot be used for all six")
     data = manifest.load(storage.absolute(arguments.data))
-    data.split(SPLIT)
+    check_classes(data, SPLIT)
     runs = specs(arguments)
     resource_flags.check(arguments, list(runs.values()), data)
     root = storage.absolute(arguments.storage)
@@ -230,6 +232,7 @@ def write_comparison(
     curves = comparison_html.draw_learning_curves(runs)
     files = {
         **curves,
+        **comparison_files([models], *comparison_html.latex_tables(result)),
         TABLE: comparison.table_5(result["means"]).to_csv(index=False).encode(),
         PAGE: comparison_html.render_page(result, runs, curves).encode(),
         COMPARISON: json.dumps(result, indent=2, allow_nan=False).encode(),

@@ -16,8 +16,10 @@ from detector_core.evaluation.comparison import (
     table_5,
 )
 from detector_core.evaluation.html_page import escape, image, page, table, warnings
+from detector_core.evaluation.latex import Table
 from detector_core.evaluation.metrics import METRICS, Confusion, short_label
-from detector_core.evaluation.model_comparison_html import describe_winner, sections
+from detector_core.evaluation.model_comparison_html import sections
+from detector_core.evaluation.model_comparison_tables import describe_winner
 from detector_core.evaluation.significance import SIGNIFICANCE
 
 COLUMNS = 3
@@ -56,11 +58,12 @@ def render_page(comparison: dict[str, Any], runs: list[EvaluatedRun], files: dic
     """
     name = runs[0].report["data"]["name"]
     title = f"The paper's comparison on {name}"
+    # These include what the audit of the data set warned of, so the section below does not repeat it.
     report_warnings = sorted({text for run in runs for text in run.report["warnings"]})
     parts = [
         f"<h1>{escape(title)}</h1>",
         warnings([*_differences(comparison), *report_warnings]),
-        *(["<h2>Our runs</h2>", *sections(comparison["models"])] if "models" in comparison else []),
+        *(["<h2>Our runs</h2>", *sections({**comparison["models"], "warnings": []})] if "models" in comparison else []),
         "<h2>By the paper's rule</h2>",
         f"<p>{escape(_winner(comparison))}. Ties go to the higher accuracy. Each threshold was chosen on the "
         f"validation split and weighs both errors in its own way, so fewer fakes passed may only mean more reals "
@@ -92,6 +95,19 @@ def render_page(comparison: dict[str, Any], runs: list[EvaluatedRun], files: dic
         *(image(name, png, width="100%") for name, png in files.items() if name.endswith(".png")),
     ]
     return page(title, parts)
+
+
+def latex_tables(comparison: dict[str, Any]) -> list[Table]:
+    """Tables III to V next to the paper's, McNemar's tests at the variants' own thresholds, and cost."""
+    tables = {
+        "Confusion matrices (Tables III and IV)": _confusions(comparison["rows"]),
+        "Metrics in percent (Table V); * marks a misprint of the paper": _metrics(comparison["means"]),
+        "McNemar's exact test, not adjusted": _pairs(comparison["mcnemar"]),
+        "Cost": _cost(comparison["rows"]),
+    }
+    return [
+        Table(title, tuple(rows[0]), [tuple(row.values()) for row in rows]) for title, rows in tables.items() if rows
+    ]
 
 
 def format_comparison(comparison: dict[str, Any]) -> str:

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from detector_core import labels, plotting
+from detector_core.evaluation import latex
 from detector_core.evaluation.html_page import escape, image, interval_below, page, table, warnings
 from detector_core.evaluation.intervals import compare_aucs
 from detector_core.evaluation.report_text import format_difference, format_estimate, format_p
@@ -138,6 +139,11 @@ def to_csv(result: dict[str, Any]) -> bytes:
         line |= {f"auc_{key}": difference.get(key) for key in ("difference", "p_value", "p_holm")}
         lines.append(line)
     return pd.DataFrame(lines).to_csv(index=False).encode()
+
+
+def to_latex(result: dict[str, Any], title: str) -> bytes:
+    """The table of the page for LaTeX."""
+    return latex.to_latex(latex.Table(f"{title}: {describe_left_out(result)}", _HEADER, left_out_cells(result)))
 
 
 def draw_left_out(result: dict[str, Any]) -> dict[str, bytes]:

@@ -46,6 +46,8 @@ class ScoredRun:
         matched_limit: an image is flagged if its logit is above it, at the matched share of reals; None with
             ``no_limit``, the reason.
         overlap: how many of the images the run was trained or chosen on.
+        sources: the metrics by source, as in its report (:func:`detector_core.evaluation.by_source.evaluate_sources`);
+            None if all images are of one source.
     """
 
     name: str
@@ -56,6 +58,7 @@ class ScoredRun:
     matched_limit: float | None = None
     no_limit: str | None = None
     overlap: Overlap = field(default_factory=lambda: Overlap(exact=0, near=0))
+    sources: dict[str, Any] | None = None
 
     @property
     def is_fake(self) -> Flags:
@@ -78,8 +81,9 @@ def compare_models(runs: Sequence[ScoredRun]) -> dict[str, Any]:
 
     Returns:
         ``images`` of each class; ``rows``, one per run: :data:`COMPARED` and :data:`MATCHED`, each as value, interval
-        and reason, and ``overlap``; ``models``, one per model: mean and standard deviation of each metric over its
-        seeds; ``pairs``, one per pair of models: :data:`TESTS` with ``p_holm``; ``winner``, see :func:`find_winner`.
+        and reason, ``overlap`` and ``sources``; ``models``, one per model: mean and standard deviation of each metric
+        over its seeds; ``pairs``, one per pair of models: :data:`TESTS` with ``p_holm``; ``winner``, see
+        :func:`find_winner`.
 
     Raises:
         BadData: the runs were scored on different images.
@@ -126,7 +130,8 @@ def _row(run: ScoredRun) -> dict[str, Any]:
         matched = Confusion.from_scores(is_fake, logit, float(np.nextafter(run.matched_limit, np.inf)))
         rates = (matched.fakes_passed_rate, matched.reals_flagged_rate)
         values |= {name: rate.to_dict() for name, rate in zip(MATCHED, rates, strict=True)}
-    return {"run": run.name, "model": run.model, "seed": run.seed, "overlap": run.overlap.to_dict(), **values}
+    facts = {"run": run.name, "model": run.model, "seed": run.seed, "overlap": run.overlap.to_dict()}
+    return {**facts, **values, "sources": run.sources}
 
 
 def _over_seeds(rows: list[dict[str, Any]]) -> dict[str, Any]:

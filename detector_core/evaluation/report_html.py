@@ -23,6 +23,7 @@ from detector_core.evaluation.metrics import (
 )
 from detector_core.evaluation.report import REPORT
 from detector_core.evaluation.report_plots import draw_plots
+from detector_core.evaluation.report_tables import report_tables
 from detector_core.evaluation.report_text import (
     BASELINE_HEADER,
     SOURCE_HEADER,
@@ -34,7 +35,6 @@ from detector_core.evaluation.report_text import (
     format_uncalibrated,
     headline,
     source_cells,
-    to_csv,
 )
 from detector_core.evaluation.scoring import SCORES
 from detector_core.labels import FAKE, LABELS, REAL
@@ -58,7 +58,7 @@ def write(folder: str, scores: pd.DataFrame, report: dict[str, Any], images: dic
     files = {
         SCORES: buffer.getvalue(),
         **plots,
-        **to_csv(report),
+        **report_tables(report),
         PAGE: render_page(report, plots).encode(),
         REPORT: json.dumps(report, indent=2, allow_nan=False).encode(),
     }

@@ -1,7 +1,5 @@
 """The report of an evaluation as a text table, and how its figures are written wherever they are shown."""
 
-import csv
-import io
 from collections.abc import Callable
 from typing import Any
 
@@ -19,8 +17,6 @@ from detector_core.evaluation.metrics import (
 )
 from detector_core.labels import LABELS
 
-_ESTIMATE = ("value", "low", "high", "count", "of", "reason")
-_ENDS = (("", "value"), ("_low", "low"), ("_high", "high"))
 SOURCE_HEADER = ("source", "reals", "fakes", *map(short_label, SOURCE_METRICS))
 UNCALIBRATED_LABEL = "without calibration, at threshold 0.5"
 
@@ -142,35 +138,6 @@ def format_uncalibrated(report: dict[str, Any]) -> str:
     """Accuracy and both error rates without calibration, at 0.5, in one line."""
     shown = ("accuracy", *ERROR_RATES)
     return ", ".join(f"{short_label(name)} {format_percent(report['uncalibrated'][name])}" for name in shown)
-
-
-def to_csv(report: dict[str, Any]) -> dict[str, bytes]:
-    """The figures of a report as CSV files by name: value and interval as fractions, empty where undefined."""
-    figures = [
-        {"metric": name, **{key: estimate.get(key) for key in _ESTIMATE}}
-        for name, estimate in (report["metrics"] | report["ranking"]).items()
-    ]
-    files = {"metrics.csv": _csv(figures)}
-    if "sources" in report:
-        rows = [
-            {
-                "source": row["source"],
-                **row["images"],
-                "left_out": row["left_out"],
-                **{f"{name}{end}": row[name].get(key) for name in SOURCE_METRICS for end, key in _ENDS},
-            }
-            for row in report["sources"]["rows"]
-        ]
-        files["sources.csv"] = _csv(rows)
-    return files
-
-
-def _csv(rows: list[dict[str, Any]]) -> bytes:
-    stream = io.StringIO()
-    writer = csv.DictWriter(stream, rows[0], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return stream.getvalue().encode()
 
 
 def headline(report: dict[str, Any]) -> list[tuple[str, str]]:

@@ -4,6 +4,7 @@ Planted are two generators, an easy one and a hard one, a person who is in two s
 the training split.
 """
 
+import io
 import json
 from typing import Any
 
@@ -21,9 +22,11 @@ from detector_core.data.inspect import inspect_images
 from detector_core.data.manifest import Manifest
 from detector_core.data.sources import SourceRules
 from detector_core.evaluation import report_html, report_text
-from detector_core.evaluation.calibration import choose
+from detector_core.evaluation.by_source import evaluate_sources
+from detector_core.evaluation.calibration import UNCALIBRATED, choose
 from detector_core.evaluation.model_comparison import ScoredRun, compare_models
-from detector_core.evaluation.model_comparison_html import format_sets
+from detector_core.evaluation.model_comparison_html import format_sets, render_page
+from detector_core.evaluation.model_comparison_tables import comparison_files
 from detector_core.evaluation.report import build_report
 
 PER_CLASS = {"train": 8, "valid": 4, "test": 40}
@@ -104,16 +107,36 @@ def test_the_report_says_it_and_tells_the_generators_apart(prepared: tuple[Manif
     json.dumps(report, allow_nan=False)
 
 
-def test_no_model_that_has_seen_a_test_image_wins(prepared: tuple[Manifest, dict[str, Any]]) -> None:
+def test_a_comparison_says_it_tells_the_generators_apart_and_lets_no_leaky_model_win(
+    prepared: tuple[Manifest, dict[str, Any]],
+) -> None:
     data, _ = prepared
     overlap = seen.overlap(seen.of_images(data.frame), data.split("test"))
-    runs = [
-        ScoredRun(
-            name=name, model=name, seed=0, scores=scores(data, hard=hard, seed=1).assign(p_fake=0.5), threshold=0.6,
-            overlap=of,
-        )
-        for name, hard, of in (("leaky", 6.0, overlap), ("clean", 2.0, seen.Overlap(images=80, exact=0, near=0)))
-    ]  # fmt: skip
-    compared = {"name": "planted", "reals_flagged": 0.05, **compare_models(runs)}
+    runs = []
+    for name, hard, of in (("leaky", 6.0, overlap), ("clean", 2.0, seen.Overlap(images=80, exact=0, near=0))):
+        scored = scores(data, hard=hard, seed=1)
+        scored = scored.assign(p_fake=UNCALIBRATED.p_fake(scored["logit"]))
+        sources = evaluate_sources(scored, UNCALIBRATED)
+        runs.append(ScoredRun(name=name, model=name, seed=0, scores=scored, threshold=0.5, overlap=of, sources=sources))
+    compared = {"name": "planted", "reals_flagged": 0.05, "warnings": data.warnings, **compare_models(runs)}
     assert compared["winner"]["excluded"] == {"leaky": "was trained or chosen on 1 of these images"}
-    assert "excluded: leaky was trained or chosen on 1 of these images" in format_sets([compared])
+    assert compared["winner"]["model"] == "clean"
+    passed = {
+        (row["model"], source["source"]): source["fakes_passed_rate"]["value"]
+        for row in compared["rows"]
+        for source in row["sources"]["rows"]
+    }
+    assert passed["clean", "easy"] < 0.05 < 0.5 < passed["clean", "hard"]
+    assert passed["leaky", "hard"] < 0.05
+    page = render_page([compared], "a title", [])
+    for text in (page, format_sets([compared])):
+        assert "excluded: leaky was trained or chosen on 1 of these images" in text
+        assert "groups (of a person, video or seed) across splits: 1" in text
+        assert "mean over sources" in text
+    assert "<td>hard</td><td>clean</td><td>0</td><td>20</td>" in page
+    files = comparison_files([compared])
+    table = pd.read_csv(io.BytesIO(files["sources.csv"])).set_index(["run", "source"])
+    assert table.loc[("clean", "hard"), ["real", "fake", "fakes_passed_rate"]].tolist() == [
+        *(0, 20, passed["clean", "hard"])
+    ]
+    assert b"hard & clean & 0 & 20 & " in files["comparison.tex"]

@@ -33,7 +33,9 @@ def test_runs_are_compared_on_their_own_data_and_on_a_set_that_one_of_them_was_t
     data, small = manifest.load(str(tiny_dataset)), manifest.load(str(small_dataset))
     train = data.frame[(data.frame["split"] == "train") & ~data.frame["sha256"].isin(small.frame["sha256"])]
     leaked = train.assign(split="test")
-    manifest.save(str(tmp_path / "leak"), leaked, root=data.root, name="tiny", generated=True, audit={})
+    leaked = leaked.assign(source=leaked["label"] + "s")
+    found = {"warnings": ["groups across splits: 1"]}
+    manifest.save(str(tmp_path / "leak"), leaked, root=data.root, name="tiny", generated=True, audit=found)
 
     sets = ["--data", tiny_dataset, "--data", tmp_path / "leak"]
     done = run_job("compare", first, again, other, *sets, "--out", tmp_path / "out", "--reals-flagged", "0.34")
@@ -65,6 +67,11 @@ def test_runs_are_compared_on_their_own_data_and_on_a_set_that_one_of_them_was_t
     page = (tmp_path / "out" / "comparison.html").read_text()
     assert "Generated demo data" in page
     assert "has seen 36 of these images" in page
+    assert "The audit of the data set: groups across splits: 1" in page
+    assert (own["warnings"], own["rows"][0]["sources"]) == ([], None)
+    sources = pd.read_csv(tmp_path / "out" / "sources.csv")
+    assert set(sources["run"]) == {"first", "again", "other"}
+    assert sources[sources["run"] == "first"][["real", "fake"]].to_numpy().sum() == len(leaked)
     assert len((tmp_path / "out" / "comparison.csv").read_text().splitlines()) == 15, (
         "a header, three runs and four baselines on two sets"
     )

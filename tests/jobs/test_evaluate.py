@@ -23,7 +23,7 @@ FILES = (
     "scores.parquet",
     "report.json",
     "report.html",
-    "metrics.csv",
+    *(f"{table}.{ending}" for table in ("metrics", "baselines") for ending in ("csv", "tex")),
     *(
         f"{plot}.{ending}"
         for plot in ("roc", "roc_log", "det", "histogram", "reliability")

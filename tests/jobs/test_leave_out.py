@@ -33,7 +33,8 @@ def test_a_generator_is_left_out_and_compared_with_the_model_that_has_seen_it(
     assert [row["source"] for row in comparison["rows"]] == ["fakes-1"]
     assert done.result["worst"] == comparison["worst"] == comparison["rows"][0]["source"]
     assert {path.name for path in (tmp_path / "each").iterdir()} == {
-        *("left_out.json", "left_out.html", "left_out.csv", "generators.png", "generators.svg")
+        *(f"left_out.{ending}" for ending in ("json", "html", "csv", "tex")),
+        *("generators.png", "generators.svg"),
     }
 
     run = tmp_path / "each-without-fakes-1"
@@ -84,6 +85,14 @@ def test_what_cannot_be_left_out_is_refused(
         "error: --source fakes-1: it must be one of several sources of the test split, which has fakes-0, reals-0, "
         "reals-1"
     )
+    frame = data.frame[(data.frame["split"] != "test") | (data.frame["label"] != "real")]
+    manifest.save(str(dataset), frame, root=data.root, name="tiny", generated=True, audit={})
+    fakes_only = run_job("leave_out", *command, "--source", "fakes-1")
+    assert fakes_only.last_message == (
+        "error: the data set tiny has no real images in its 'test' split, so models could not be compared on it: add "
+        "some and prepare it again"
+    )
+    assert not (tmp_path / "without-all").exists()
     one = run_job("leave_out", *arguments(spec_file, tiny_dataset, tmp_path, "one"))
     assert one.last_message.startswith(
         "error: tiny has fakes of unnamed in both the training and the test split: two or more generators are needed"

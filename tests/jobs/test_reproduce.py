@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from detector_core.config import RunSpec
+from detector_core.data import manifest
 from detector_core.networks import artifacts
 from detector_core.networks.variants import VARIANTS, spec_for
 from jobs.reproduce import main, specs
@@ -87,6 +88,9 @@ def test_variants_are_compared_and_none_is_trained_twice(small_dataset: Path, tm
     page = (folder / "comparison.html").read_text()
     for text in ("McNemar", "No winner: ", "By the paper's rule", "average precision", "3 real and 3 fake images"):
         assert text in page, text
+    lines = (folder / "comparison.csv").read_text().splitlines()
+    assert [line.split(",")[1] for line in lines[1:3]] == [f"reproduce-{variant}-0" for variant in TWO]
+    assert "Table V" in (folder / "comparison.tex").read_text()
     rows = json.loads((folder / "comparison.json").read_text())["rows"]
     assert all(row["seconds"] > 0 and row["images_per_s"] > 0 and row["peak_memory_bytes"] > 10**8 for row in rows)
 
@@ -118,6 +122,19 @@ def test_invalid_flags_are_reported_in_one_line(
     out, err = capfd.readouterr()
     assert (exited.value.code, out) == (1, "")
     assert message in err.splitlines()[-1]
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_test_split_of_one_class_is_refused_before_anything_is_trained(
+    writable_dataset: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    data = manifest.load(str(writable_dataset))
+    frame = data.frame[(data.frame["split"] != "test") | (data.frame["label"] != "fake")]
+    manifest.save(str(writable_dataset), frame, root=data.root, name="tiny", generated=True, audit={})
+    with pytest.raises(SystemExit) as exited:
+        main(["--data", str(writable_dataset), "--storage", str(tmp_path / "runs"), "--init", "none"])
+    assert exited.value.code == 1
+    assert capfd.readouterr().err.splitlines()[-1].startswith("error: the data set tiny has no fake images in its")
     assert not (tmp_path / "runs").exists()
 
 

@@ -150,6 +150,11 @@ def test_the_page_marks_every_misprint_and_needs_no_network(paper: list[Evaluate
     assert page.words.count("*") == len(comparison.PAPER["misprints"]) + 1  # and the sentence that explains it
     assert "tiny <b>" in page.words
     assert "resnet68-cutout" in comparison_html.format_comparison(compare(paper))
+    tables = comparison_html.latex_tables(compare(paper))
+    assert [(len(table.rows), table.rows[-1][0]) for table in tables[:2]] == [
+        (12, "resnet68-cutout"),
+        (12, "resnet68-cutout"),
+    ]
     assert "Not trained as in the paper" not in page.words
 
 

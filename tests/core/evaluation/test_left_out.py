@@ -60,6 +60,10 @@ def test_figures_of_each_source_by_hand() -> None:
     assert "50.00%" in page
     lines = list(csv.DictReader(io.StringIO(left_out.to_csv(result).decode())))
     assert (lines[0]["source"], lines[0]["fakes"], lines[0]["auc_left_out"]) == ("hard", "2", "0.75")
+    latex = left_out.to_latex(result, "a title").decode().splitlines()
+    assert latex[1].startswith("% a title: Mean ROC AUC on a source that training did not have: 0.8750")
+    assert latex[6].startswith("hard & 0.7500 (")
+    assert latex[7].startswith("easy & 1.0000 ")
 
 
 def test_with_one_class_nothing_is_tested_and_nothing_is_nan() -> None:

@@ -18,7 +18,9 @@ from detector_core.data.seen import Overlap
 from detector_core.errors import BadData
 from detector_core.evaluation import model_comparison_html
 from detector_core.evaluation.intervals import compare_aucs, compare_means
+from detector_core.evaluation.latex import Table
 from detector_core.evaluation.model_comparison import ScoredRun, compare_models
+from detector_core.evaluation.model_comparison_tables import comparison_files
 from detector_core.evaluation.significance import compare_seeds, holm, limit_at
 from tests.support.scores import few
 
@@ -36,7 +38,7 @@ def scored(model: str, distance: float, *, seed: int = 0, shift: float = 0.0, **
 
 
 def compare(*runs: ScoredRun) -> dict[str, Any]:
-    compared = {"name": "tiny <b>", "reals_flagged": 0.05, **compare_models(runs)}
+    compared = {"name": "tiny <b>", "reals_flagged": 0.05, "warnings": [], **compare_models(runs)}
     json.dumps(compared, allow_nan=False)
     return compared
 
@@ -271,12 +273,17 @@ def test_the_page_the_text_and_the_csv_have_every_run() -> None:
     for cells in ("the baseline alone</td><td>0.6900\n(0.6000-0.7800)", "<td>+0.3000\n(+0.2000 to +0.4000)"):
         assert cells in page
     assert "file facts of &lt;tiny&gt;" in page
-    latex = model_comparison_html.to_latex([{**compared, "name": "100%_real & more"}]).decode()
-    assert latex.count(r"\\") == 3, "a header and two runs"
+    files = comparison_files([{**compared, "name": "100%_real & more"}], Table("more", ("a_b", "c"), [("1 %", "~")]))
+    assert list(files) == ["comparison.csv", "comparison.tex"], "the images have one source"
+    latex = files["comparison.tex"].decode()
+    assert latex.count(r"\\") == 5, "a header and two runs, a header and a row"
+    assert r"a\_b & c \\" in latex
+    assert r"1 \% & \textasciitilde{} \\" in latex
+    assert "% 100%_real & more: Winner by ROC AUC: strong\n" in latex
     assert r"\begin{tabular}{lrrrrrrr}" in latex
     assert r"5.33\% (2.73-10.17)" in latex
     assert "strong & 0.99" in latex
-    rows = list(csv.DictReader(io.StringIO(model_comparison_html.to_csv([compared, other]).decode())))
+    rows = list(csv.DictReader(io.StringIO(comparison_files([compared, other])["comparison.csv"].decode())))
     assert [(row["set"], row["run"], row["reals"]) for row in rows] == [
         ("tiny <b>", "strong-0", "150"),
         ("tiny <b>", "weak-0", "150"),

@@ -10,9 +10,10 @@ import pytest
 
 from detector_core.config import INIT_KEYWORDS
 from detector_core.evaluation.calibration import UNCALIBRATED, Calibration
-from detector_core.evaluation.metrics import ERROR_RATES, METRICS, RANKING_METRICS
+from detector_core.evaluation.metrics import ERROR_RATES, METRICS, RANKING_METRICS, ROBUSTNESS_METRICS
 from detector_core.evaluation.report import build_report, describe_model, report_folder, summarize
-from detector_core.evaluation.report_text import format_report, headline, to_csv
+from detector_core.evaluation.report_tables import report_tables
+from detector_core.evaluation.report_text import format_report, headline
 from detector_core.networks import artifacts
 from tests.support.models import save_model
 from tests.support.scores import of_sources, scores_of
@@ -169,9 +170,30 @@ def test_each_source_has_its_metrics_and_the_worst_comes_first() -> None:
     assert any(line[:3] == ["mean", "over", "sources"] for line in lines)
 
 
-def test_the_figures_are_csv_files_too() -> None:
+def test_the_tables_are_csv_and_latex_files_too() -> None:
     report = build_report(of_sources(**PLANTED), CHOSEN, model=MODEL, data=DATA, split="test")
-    tables = {name: pd.read_csv(io.BytesIO(text)) for name, text in to_csv(report).items()}
+    auc, none = {"value": 0.625, "low": 0.5, "high": 0.75}, {"value": None, "reason": "no facts"}
+    above = {"difference": 0.25, "low": 0.125, "high": 0.375, "p_value": 0.001}
+    report["baselines"] = [
+        {"name": "file_facts", "trained_on": "tiny", "auc": auc, "above": {"model": above}},
+        {"name": "radial_spectrum", "trained_on": "tiny", "auc": none, "above": {}},
+    ]
+    report["robustness"] = [{"change": "JPEG, 50%", **dict.fromkeys(ROBUSTNESS_METRICS, auc)}]
+    files = report_tables(report)
+    assert {name.partition(".")[0] for name in files} == {"metrics", "sources", "baselines", "robustness"}
+    assert sum(name.endswith(".tex") for name in files) == 4
+    tables = {name: pd.read_csv(io.BytesIO(text)) for name, text in files.items() if name.endswith(".csv")}
+    baselines = tables["baselines.csv"].set_index("baseline")
+    expected = [0.625, 0.5, 0.75, 0.25, 0.125, 0.375, 0.001]
+    columns = ["auc", "auc_low", "auc_high", "above", "above_low", "above_high", "p_value"]
+    assert baselines.loc["file_facts", columns].tolist() == expected
+    assert np.isnan(baselines.loc["radial_spectrum", "auc"])
+    assert baselines.loc["radial_spectrum", "reason"] == "no facts"
+    assert tables["robustness.csv"].loc[0, ["change", "accuracy", "auc_high"]].tolist() == ["JPEG, 50%", 0.625, 0.75]
+    assert rb"JPEG, 50\% & 0.6250 (0.5000-0.7500) &" in files["robustness.tex"]
+    assert rb"hard & 0 & 4 & 75.00\% (30.06-95.44) & - &" in files["sources.tex"]
+    assert rb"file facts & 0.6250 (0.5000-0.7500) &" in files["baselines.tex"]
+    assert b"equal error rate (EER) &" in files["metrics.tex"]
     metrics = tables["metrics.csv"].set_index("metric")
     assert list(metrics.index) == [*METRICS, *RANKING_METRICS]
     assert metrics.loc["fakes_passed_rate", ["value", "count", "of"]].tolist() == [0.375, 3, 8]
@@ -179,8 +201,9 @@ def test_the_figures_are_csv_files_too() -> None:
     sources = tables["sources.csv"].set_index("source")
     assert sources.loc["hard", ["real", "fake", "fakes_passed_rate"]].tolist() == [0, 4, 0.75]
     assert np.isnan(sources.loc["hard", "reals_flagged_rate"])
-    del report["sources"]
-    assert list(to_csv(report)) == ["metrics.csv"]
+    for name in ("sources", "baselines", "robustness"):
+        del report[name]
+    assert list(report_tables(report)) == ["metrics.csv", "metrics.tex"]
 
 
 def test_a_source_of_both_classes_is_ranked_alone() -> None:
