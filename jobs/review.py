@@ -127,7 +127,8 @@ def _show(arguments: argparse.Namespace) -> tuple[list[str], dict[str, Any]]:
         record = tag.record
         score = "  -  " if record.p_fake is None else f"{record.p_fake:.3f}"
         verdict = record.verdict or "nothing"
-        cli.say(f"{record.id:38}tagged {record.label}, predicted {verdict:10}p_fake {score}  {tag.state}")
+        givers = f", {tag.givers} givers" if tag.givers > 1 else ""
+        cli.say(f"{record.id:38}tagged {record.label}, predicted {verdict:10}p_fake {score}  {tag.state}{givers}")
     return ids, {}
 
 

@@ -44,6 +44,7 @@ class ReviewTag(BaseModel):
     verdict: str = Field(description="what the service answered then; empty if nothing")
     p_fake: float | None = Field(description="the probability of fake then; null if there was none")
     time: str = Field(description="when it was sent: UTC, ISO 8601")
+    givers: int = Field(description="how many senders gave this image with this label; at most 21 are counted")
     state: State
     decisions: list[ReviewDecision] = Field(description="the oldest first")
 
@@ -54,6 +55,7 @@ class ReviewTag(BaseModel):
         return cls.model_validate(
             {
                 **{name: getattr(record, name) for name in ("id", "label", "verdict", "p_fake", "time")},
+                "givers": tag.givers,
                 "state": tag.state,
                 "decisions": [ReviewDecision.of(decision) for decision in tag.decisions],
             }

@@ -4,9 +4,11 @@
 
     FOLDER/images/SHA256.SUFFIX                the image without metadata, stored once
     FOLDER/records/SHA256-LABEL.json           one per image and label, and what the service had predicted
+    FOLDER/givers/SHA256-LABEL/GIVER           empty: somebody else who gave the same image with the same label
 
 An image is written before its record, and both appear atomically. The same image given again with the same label
-counts once, however many people, processes or machines give it. A label is only what a user claims: nothing learns from
+counts once, however many people, processes or machines give it; how many agree only decides how early it is reviewed. A
+label is only what a user claims: nothing learns from
 it before it was reviewed (:mod:`detector_core.data.review`, which also deletes donations).
 """
 
@@ -41,6 +43,9 @@ _TYPES: Final[dict[str, Any]] = {
 }
 IMAGES: Final = "images"
 RECORDS: Final = "records"
+GIVERS: Final = "givers"
+MAX_GIVERS: Final = 20
+"""Largest number of further givers that are noted for a tag; more would fill the folder without saying more."""
 ROUND_IMAGES: Final = "round-images"
 """Where a round of relearning keeps the images that networks read, while it runs (:mod:`detector_core.data.tagged`)."""
 ROUND_RUNS: Final = "round-runs"
@@ -168,6 +173,7 @@ class Store:
         path = self._folder / RECORDS / f"{record.id}.json"
         with self._lock:
             if path.exists():
+                self._note_giver(record)
                 return Donation(id=record.id, is_new=False)
             self._reserve(len(image) + len(record_json))
             image_path = self._folder / record.image
@@ -175,6 +181,13 @@ class Store:
                 storage.write_bytes(image_path, image)
             storage.write_bytes(path, record_json)
         return Donation(id=record.id, is_new=True)
+
+    def _note_giver(self, again: Record) -> None:
+        """Notes that somebody else, if it is somebody else, has given a stored image with the same label."""
+        first = read_one(self._folder, again.id)
+        if first and again.giver not in ("", first.giver) and count_givers(self._folder, again.id) <= MAX_GIVERS:
+            name = sha256(again.giver.encode()).hexdigest()[:16]
+            storage.write_bytes(self._folder / GIVERS / again.id / name, b"")
 
     def _reserve(self, size: int) -> None:
         """Counts ``size`` more bytes as used. Raises InsufficientResources if there is no space for them."""
@@ -207,6 +220,11 @@ def read(folder: str | Path) -> list[Record]:
     """
     records = (_read(path) for path in (Path(folder) / RECORDS).glob("*.json"))
     return sorted((record for record in records if record), key=lambda record: (record.time, record.id))
+
+
+def count_givers(folder: str | Path, id_: str) -> int:
+    """How many have given the image of a record with its label; at most 1 + MAX_GIVERS are noted."""
+    return 1 + sum(not path.name.startswith(".") for path in (Path(folder) / GIVERS / id_).glob("*"))
 
 
 def read_one(folder: str | Path, id_: str) -> Record | None:

@@ -29,7 +29,7 @@ def _caption(tag: Tag) -> list[str]:
     score = "unknown" if record.p_fake is None else f"{record.p_fake:.3f}"
     return [
         f"tagged {record.label}, predicted {record.verdict or 'nothing'}",
-        f"p_fake {score}, {tag.state}",
+        f"p_fake {score}, {tag.state}" + (f", {tag.givers} givers" if tag.givers > 1 else ""),
         record.id,
         *(f"{made.action} by {made.reviewer}: {made.reason}".rstrip(": ") for made in tag.decisions),
     ]

@@ -2,7 +2,7 @@
 
 import { detect } from "./api.js";
 import { announceText, button, element, make, uniqueId } from "./dom.js";
-import { exactPercent, setText, text, wireLanguage } from "./i18n.js";
+import { exactPercent, number, setText, text, wireLanguage } from "./i18n.js";
 import { colored } from "./overlay.js";
 
 const STATES = ["waiting", "accepted", "rejected", "disputed"];
@@ -110,10 +110,13 @@ function card(tag) {
     );
   }
 
+  const many = { className: "quiet", textKey: "review.givers", values: { n: () => number(tag.givers) } };
+  const agreeing = tag.givers > 1 ? [make("p", many)] : [];
   const score = () => (tag.p_fake === null ? "" : `, ${exactPercent(tag.p_fake)}`);
   made.append(
     title,
     make("p", { className: "quiet", textKey: "review.then", values: { verdict: () => text(`review.verdict.${tag.verdict}`), score } }),
+    ...agreeing,
     pair,
     make("label", { htmlFor: reason.id, textKey: "review.reason" }),
     reason,

@@ -25,6 +25,7 @@ export const REVIEW = {
   "review.tagged.real": ["Tagged: photograph", "Markiert: Foto"],
   "review.tagged.fake": ["Tagged: AI-generated", "Markiert: KI-erzeugt"],
   "review.then": ["Answer then: {verdict}{score}", "Antwort damals: {verdict}{score}"],
+  "review.givers": ["{n} senders say the same", "{n} Absender sagen dasselbe"],
   "review.verdict.real": ["photograph", "Foto"],
   "review.verdict.fake": ["AI-generated", "KI-erzeugt"],
   "review.verdict.uncertain": ["uncertain", "unsicher"],

@@ -46,6 +46,26 @@ def test_the_same_image_with_the_same_label_counts_once_and_records_are_in_order
     assert len(list((tmp_path / "images").iterdir())) == 1
 
 
+def test_others_who_give_the_same_image_with_the_same_label_are_counted_once_each(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, data = feedback.Store(tmp_path, 10**6), encode(noise())
+
+    def give(giver: str, label: str = "fake") -> str:
+        return store.add(data, label, model=MODEL, giver=giver).id
+
+    id_ = give("a")
+    assert feedback.count_givers(tmp_path, id_) == 1
+    for giver in ("a", "b", "b", "", "c"):
+        assert give(giver) == id_
+    assert feedback.count_givers(tmp_path, id_) == 3
+    assert feedback.count_givers(tmp_path, give("d", "real")) == 1
+    assert feedback.read(tmp_path)[0].giver == "a"
+    monkeypatch.setattr(feedback, "MAX_GIVERS", 2)
+    give("d")
+    assert feedback.count_givers(tmp_path, id_) == 3
+
+
 def test_a_gift_that_counts_already_is_accepted_by_a_full_store(tmp_path: Path) -> None:
     data = encode(noise())
     store = feedback.Store(tmp_path, len(data) + 1000)

@@ -16,10 +16,12 @@ from tests.support.images import encode, noise
 MODEL = {"name": "tiny", "version": "v1", "sha256": "00"}
 
 
-def give(folder: Path, number: int, label: str = "fake", verdict: str = "", p_fake: float | None = None) -> str:
+def give(
+    folder: Path, number: int, label: str = "fake", verdict: str = "", p_fake: float | None = None, giver: str = ""
+) -> str:
     """Donates another image for each number; returns its id."""
     data = encode(noise(size=(20 + number, 20)))
-    return feedback.Store(folder, 10**7).add(data, label, model=MODEL, verdict=verdict, p_fake=p_fake).id
+    return feedback.Store(folder, 10**7).add(data, label, model=MODEL, verdict=verdict, p_fake=p_fake, giver=giver).id
 
 
 def states(folder: Path) -> dict[str, str]:
@@ -38,6 +40,19 @@ def test_the_most_informative_tags_come_first(tmp_path: Path) -> None:
     names = {id_: name for name, id_ in given.items()}
     order = [names[tag.record.id] for tag in review.read(tmp_path)]
     assert order == ["contradicts", "contradicts a little", "uncertain", "unknown", "no face", "agrees"]
+
+
+def test_a_tag_that_several_givers_agree_on_comes_earlier_but_not_before_one_that_is_contradicted(
+    tmp_path: Path,
+) -> None:
+    alone = give(tmp_path, 0, "fake", "fake", 0.6, giver="a")
+    agreed = give(tmp_path, 1, "fake", "fake", 0.7, giver="a")
+    contradicted = give(tmp_path, 2, "fake", "real", 0.4, giver="a")
+    assert [tag.record.id for tag in review.read(tmp_path)] == [contradicted, alone, agreed]
+    assert give(tmp_path, 1, "fake", "fake", 0.7, giver="b") == agreed
+    tags = review.read(tmp_path)
+    assert [tag.record.id for tag in tags] == [contradicted, agreed, alone]
+    assert [tag.givers for tag in tags] == [1, 2, 1]
 
 
 def test_the_latest_decision_of_each_reviewer_counts_and_contradictions_are_disputed(tmp_path: Path) -> None:
@@ -104,6 +119,7 @@ def test_a_decision_that_cannot_be_recorded_is_refused(tmp_path: Path) -> None:
 def test_deletion_leaves_only_the_log_of_it(tmp_path: Path) -> None:
     real, fake, other = give(tmp_path, 0, "real"), give(tmp_path, 0, "fake"), give(tmp_path, 1)
     review.decide(tmp_path, [real, fake, other], "accept", reviewer="anna", reason="private")
+    give(tmp_path, 0, "fake", giver="somebody else")
     image = next(tag.record.image for tag in review.read(tmp_path) if tag.record.id == fake)
     of_a_round = tmp_path / "round-images" / f"{fake}.png"
     of_a_round.parent.mkdir()
