@@ -201,6 +201,20 @@ def test_ray_still_reads_each_variable(name: str) -> None:
     )
 
 
+def test_it_listens_on_an_address_of_ipv6_with_the_same_limits(running: Running, tmp_path: Path) -> None:
+    server = int(re.findall(r"server \S+ 127\.0\.0\.1:(\d+)", (running.folder / "haproxy.cfg").read_text())[0])
+    other = start(tmp_path, [server], host="::1")
+    try:
+        assert other.request("GET", "/ipv6")[0] == 200
+        with contextlib.ExitStack() as stack:
+            for _ in range(LIMITS.connections_per_address):
+                stack.enter_context(other.connect())
+            with pytest.raises(OSError):  # noqa: PT011 -- reset, or closed without an answer
+                other.request("GET", "/ipv6")
+    finally:
+        stop(other)
+
+
 @pytest.fixture
 def short_path() -> Iterator[Path]:
     """A folder whose path leaves room for that of a socket."""

@@ -1,5 +1,6 @@
 """A real HAProxy with the configuration that Ray writes, and a server behind it that answers what it was sent."""
 
+import dataclasses
 import http.client
 import importlib
 import json
@@ -62,6 +63,7 @@ class Running:
     Attributes:
         parent: the process that started HAProxy, whose id is ``pid``.
         paths: the paths of the requests that reached the server behind it.
+        host: where it listens.
     """
 
     port: int
@@ -69,6 +71,7 @@ class Running:
     parent: "subprocess.Popen[str]"
     pid: int
     paths: list[str] = field(default_factory=list)
+    host: str = "127.0.0.1"
 
     def request(
         self,
@@ -76,10 +79,11 @@ class Running:
         path: str,
         body: bytes = b"",
         headers: dict[str, str] | None = None,
-        source: str = "127.0.0.1",
+        source: str = "",
     ) -> tuple[int, dict[str, str], Any]:
         """Sends a request from an address of this machine: status, headers with lower-case names, and the body."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30, source_address=(source, 0))
+        source_address = (source or self.host, 0)
+        connection = http.client.HTTPConnection(self.host, self.port, timeout=30, source_address=source_address)
         connection.request(method, path, body, headers or {})
         response = connection.getresponse()
         text = response.read().decode()
@@ -88,9 +92,10 @@ class Running:
         answer = json.loads(text) if is_json else text
         return response.status, {name.lower(): value for name, value in response.getheaders()}, answer
 
-    def connect(self, source: str = "127.0.0.1") -> socket.socket:
+    def connect(self, source: str = "") -> socket.socket:
         """A connection on which nothing was sent yet."""
-        return socket.create_connection(("127.0.0.1", self.port), timeout=30, source_address=(source, 0))
+        source_address = (source or self.host, 0)
+        return socket.create_connection((self.host, self.port), timeout=30, source_address=source_address)
 
 
 def write_configuration(folder: Path, port: int, server_ports: list[int] | None) -> Path:
@@ -123,12 +128,17 @@ def write_configuration(folder: Path, port: int, server_ports: list[int] | None)
     return path
 
 
-def start(folder: Path, server_ports: list[int] | None) -> Running:
-    """Starts HAProxy as Ray does, as the child of another process."""
+def start(folder: Path, server_ports: list[int] | None, host: str = "") -> Running:
+    """Starts HAProxy as Ray does, as the child of another process.
+
+    Args:
+        host: listens there only, instead of everywhere.
+    """
     port = free_port()
     configuration = write_configuration(folder, port, server_ports)
     front.install(folder)
-    environment = os.environ | front.environment(LIMITS, str(folder))
+    limits = dataclasses.replace(LIMITS, bind=host or LIMITS.bind)
+    environment = os.environ | front.environment(limits, str(folder))
     command = [environment["RAY_SERVE_HAPROXY_BINARY_PATH"], "-db", "-f", str(configuration), "-dR"]
     code = "import subprocess, sys; child = subprocess.Popen(sys.argv[1:]); print(child.pid, flush=True); child.wait()"
     with (folder / "stderr").open("w") as stderr:
@@ -136,7 +146,7 @@ def start(folder: Path, server_ports: list[int] | None) -> Running:
             [sys.executable, "-c", code, *command], env=environment, stdout=subprocess.PIPE, stderr=stderr, text=True
         )
     assert parent.stdout
-    running = Running(port, folder, parent, int(parent.stdout.readline()))
+    running = Running(port, folder, parent, int(parent.stdout.readline()), host=host or "127.0.0.1")
     deadline = time.monotonic() + STARTS_S
     while not _listens(running):
         assert time.monotonic() < deadline, (folder / "stderr").read_text()
