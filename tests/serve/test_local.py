@@ -57,7 +57,7 @@ def test_a_heat_map_comes_when_asked(predictor: Predictor) -> None:
 @pytest.mark.parametrize(
     ("data", "words"),
     [
-        (b"", "not an image"),
+        (b"", "the file is empty"),
         (b"some text", "not an image: known formats are .*; nor a clip: MP4"),
         (image_bytes()[:300], "damaged image"),
         (make_clip(20)[:2000], "the clip cannot be read"),
