@@ -8,8 +8,8 @@
 
 An image is written before its record, and both appear atomically. The same image given again with the same label
 counts once, however many people, processes or machines give it; how many agree only decides how early it is reviewed. A
-label is only what a user claims: nothing learns from
-it before it was reviewed (:mod:`detector_core.data.review`, which also deletes donations).
+label is only what a user claims: nothing learns from it before it was reviewed (:mod:`detector_core.data.review`, which
+also deletes donations).
 """
 
 import json

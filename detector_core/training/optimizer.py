@@ -51,7 +51,7 @@ def resolve_compute_dtype(optim: OptimSpec, network: nn.Module, device: torch.de
     """``bf16`` or ``fp32``; ``auto`` is bf16 where it is faster.
 
     That is on hardware that supports it natively, except on a CPU for a network that trains depthwise convolutions:
-    their backward pass takes twice as long in bf16 there (docs/decisions.md).
+    their backward pass is slower in bf16 there (docs/decisions.md).
     """
     if optim.compute_dtype != "auto":
         return optim.compute_dtype
