@@ -22,9 +22,10 @@ import torch
 
 from benchmarks.machine import describe
 from detector_core.networks import factory
+from detector_core.networks.openvino_graphs import import_openvino
 from detector_core.networks.variants import spec_for
 from detector_core.registry import openvino_export
-from detector_core.registry.engines import FILE_NAMES, Engine, OpenVinoEngine, TorchEngine, import_openvino
+from detector_core.registry.engines import FILE_NAMES, Engine, OpenVinoEngine, TorchEngine
 
 BATCHES = (1, 8, 16)
 CALIBRATED_ON = 8

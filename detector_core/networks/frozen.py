@@ -124,6 +124,18 @@ class FrozenNetwork(nn.Module):
         return both_B1
 
 
+class FeatureNetwork(nn.Module):
+    """What a network's frozen backbones compute, as a network of its own: x_BCHW -> feature_BD float32."""
+
+    def __init__(self, network: FrozenNetwork) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x_BCHW: torch.Tensor) -> torch.Tensor:
+        """feature_BD float32."""
+        return self.network.features(x_BCHW)
+
+
 def trained_state(network: nn.Module) -> dict[str, torch.Tensor]:
     """The state dict without frozen backbones, whose weights come from a package."""
     return {name: value for name, value in network.state_dict().items() if not name.startswith(BACKBONES)}

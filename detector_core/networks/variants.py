@@ -82,9 +82,9 @@ _FROZEN = (
 RECIPES = {
     "lite0": Variant("lite0", 0.001, 14, _FINE_TUNED),
     "lite2": Variant("lite2", 0.001, 14, _FINE_TUNED),
-    "lite0-frozen": Variant("lite0-frozen", 0.002, 20, _FROZEN),
-    "lite2-frozen": Variant("lite2-frozen", 0.002, 20, _FROZEN),
-    "lite-frozen": Variant("lite-frozen", 0.002, 20, _FROZEN),
+    "lite0-frozen": Variant("lite0-frozen", 0.002, 40, _FROZEN),
+    "lite2-frozen": Variant("lite2-frozen", 0.002, 40, _FROZEN),
+    "lite-frozen": Variant("lite-frozen", 0.002, 40, _FROZEN),
     "lite-ensemble": Variant(
         "lite-ensemble", 0.001, 14, _FROZEN | _FINE_TUNED | {"model.dropout": 0.5, "augment.delivery": 0.8}
     ),

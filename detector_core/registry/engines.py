@@ -7,7 +7,6 @@ pixels itself (OpenVINO does so in its graph). Not in this module: exporting a n
 """
 
 import queue
-import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +20,7 @@ from numpy.typing import NDArray
 from detector_core.config import PreprocessSpec
 from detector_core.errors import BrokenArtifact
 from detector_core.images.decode import Pixels
+from detector_core.networks.openvino_graphs import FLOAT32, cpu_has_bf16, import_openvino
 
 if TYPE_CHECKING:
     import torch
@@ -35,35 +35,6 @@ COMPUTE_DTYPES = {"int8": "bf16", "bf16": "bf16", "fp32": "f32"}
 """The compute dtype of layers that are not int8, by precision, if the CPU supports it.
 
 It is always set, because OpenVINO would choose bf16 even for fp32."""
-FLOAT32 = "f32"
-
-_CORE_LOCK = threading.Lock()
-
-
-def import_openvino() -> Any:
-    """Imports OpenVINO without its telemetry and with a single ``Core`` for the whole process.
-
-    None in ``sys.modules`` makes the import of the telemetry fail as if it were not installed; OpenVINO and NNCF then
-    use stubs. The telemetry would write to the home directory and access the network.
-
-    Each Core installs a signal stack in the thread that creates it, and unmaps it when it is deleted. If it is deleted
-    in another thread, or before a newer Core, the first thread keeps a stack that is unmapped, and the next signal
-    that Python handles there (e.g. the exit of a data loader worker) kills the process. So ``Core()`` always returns
-    the same object, also to NNCF. All code that needs either package must call this function first.
-    """
-    sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
-    import openvino as module
-
-    with _CORE_LOCK:
-        if isinstance(module.Core, type):
-            core = module.Core()
-            module.Core = lambda: core
-    return module
-
-
-def cpu_has_bf16() -> bool:
-    """Whether this CPU has bf16 instructions."""
-    return "BF16" in import_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 def compute_dtype_of(precision: str) -> str:

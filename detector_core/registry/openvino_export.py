@@ -21,7 +21,8 @@ from detector_core.data.loading import ImageDataset
 from detector_core.errors import BadData
 from detector_core.images.decode import Pixels
 from detector_core.labels import LABELS
-from detector_core.registry.engines import FILE_NAMES, import_openvino
+from detector_core.networks.openvino_graphs import import_openvino, trace
+from detector_core.registry.engines import FILE_NAMES
 from detector_core.registry.runtime_files import RUNTIME_FOLDER
 
 LAYERS_WITH_WEIGHTS = ("Convolution", "GroupConvolution", "MatMul")
@@ -37,12 +38,7 @@ def export(network: torch.nn.Module, preprocess: PreprocessSpec, folder: Path) -
         folder: the model folder.
     """
     ov = import_openvino()
-    size = preprocess.image_size
-    example = torch.zeros(1, 3, size, size)
-    with warnings.catch_warnings(), torch.inference_mode():
-        warnings.simplefilter("ignore")  # OpenVINO traces with torch.jit, which torch calls deprecated
-        model = ov.convert_model(network, example_input=example, input=[-1, 3, size, size])
-    steps = ov.preprocess.PrePostProcessor(model)
+    steps = ov.preprocess.PrePostProcessor(trace(network, preprocess.image_size))
     steps.input().tensor().set_element_type(ov.Type.u8).set_layout(ov.Layout("NHWC"))
     steps.input().model().set_layout(ov.Layout("NCHW"))
     graph = steps.input().preprocess()

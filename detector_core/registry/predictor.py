@@ -22,8 +22,9 @@ from detector_core.images.decode import Pixels
 from detector_core.images.preprocess import square
 from detector_core.labels import FAKE, REAL
 from detector_core.networks import artifacts
+from detector_core.networks.openvino_graphs import FLOAT32
 from detector_core.registry import runtime_files, test_reports, versions
-from detector_core.registry.engines import FLOAT32, OpenVinoEngine, TorchEngine
+from detector_core.registry.engines import OpenVinoEngine, TorchEngine
 
 if TYPE_CHECKING:
     import torch

@@ -19,6 +19,7 @@ from detector_core.evaluation import calibration
 from detector_core.images.decode import Pixels
 from detector_core.networks import artifacts
 from detector_core.networks.artifacts import Artifact
+from detector_core.networks.openvino_graphs import cpu_has_bf16
 from detector_core.registry import model_card, openvino_export, parity_gate, runtime_files
 from detector_core.registry.engines import (
     FILE_NAMES,
@@ -27,7 +28,6 @@ from detector_core.registry.engines import (
     OpenVinoEngine,
     TorchEngine,
     compute_dtype_of,
-    cpu_has_bf16,
 )
 from detector_core.registry.parity_gate import BASELINE, PrecisionResult
 from detector_core.registry.runtime_files import RuntimeRecord

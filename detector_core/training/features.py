@@ -35,7 +35,8 @@ from detector_core.images.augment import Augment
 from detector_core.images.decode import Pixels
 from detector_core.images.preprocess import normalize
 from detector_core.networks import catalog, packaged_weights
-from detector_core.networks.frozen import FrozenNetwork
+from detector_core.networks.frozen import FeatureNetwork, FrozenNetwork
+from detector_core.networks.openvino_graphs import compile_network
 from detector_core.training.distributed import all_gather
 from detector_core.training.optimizer import resolve_compute_dtype
 from detector_core.training.step import TrainState, autocast
@@ -153,18 +154,47 @@ def compute_features(
     return _gather_features(mine, broken, [row_of[digest] for digest in digests], extractor.versions)
 
 
+class BackboneFeatures:
+    """x_BCHW -> feature_BD of a run's frozen backbones: by OpenVINO on a CPU, by torch on a GPU.
+
+    On a CPU the backbones are compiled for the first images, in fp32, which the heads are evaluated in.
+
+    Attributes:
+        compute_dtype: see :class:`FeatureExtractor`.
+    """
+
+    def __init__(self, state: TrainState) -> None:
+        assert isinstance(state.network, FrozenNetwork)
+        self._state, self._network = state, state.network
+        self._compiled: Callable[[torch.Tensor], torch.Tensor] | None = None
+        self.compute_dtype = "fp32 by OpenVINO on cpu"
+        if state.device.type != "cpu":  # pragma: no cover - needs a GPU
+            dtype = resolve_compute_dtype(state.spec.optim, state.network, state.device)
+            self.compute_dtype = f"{dtype} on {state.device.type}"
+
+    def __call__(self, x_BCHW: torch.Tensor) -> torch.Tensor:
+        if x_BCHW.device.type != "cpu":  # pragma: no cover - needs a GPU
+            with torch.inference_mode(), autocast(self._state):
+                return self._network.features(x_BCHW).clone()
+        if self._compiled is None:
+            size = self._state.spec.preprocess.image_size
+            self._compiled = compile_network(FeatureNetwork(self._network), size, torch.get_num_threads())
+        return self._compiled(x_BCHW)
+
+
 def frozen_features(
-    state: TrainState, split: str, rows: pd.DataFrame, root: str, worker: WorkerRank, cache: Path | None
+    compute: BackboneFeatures,
+    state: TrainState,
+    split: str,
+    rows: pd.DataFrame,
+    root: str,
+    worker: WorkerRank,
+    cache: Path | None,
 ) -> Generator[FeatureReport, None, SplitFeatures]:
     """The features of a run's split; training images have several versions, others one."""
     network, spec = state.network, state.spec
     assert isinstance(network, FrozenNetwork)
     names = catalog.find_network(spec.model.architecture).frozen
-
-    def compute(x_BCHW: torch.Tensor) -> torch.Tensor:
-        with torch.inference_mode(), autocast(state):
-            return network.features(x_BCHW).clone()
-
     extractor = FeatureExtractor(
         compute=compute,
         backbones=tuple(f"{name} {packaged_weights.PACKAGES[name].sha256}" for name in names),
@@ -172,7 +202,7 @@ def frozen_features(
         augment=dataclasses.replace(spec.augment, crop=0),
         seed=spec.seed,
         versions=1 + (spec.augment.versions if split == "train" else 0),
-        compute_dtype=f"{resolve_compute_dtype(spec.optim, network, state.device)} on {state.device.type}",
+        compute_dtype=compute.compute_dtype,
         device=state.device,
     )
     features = yield from compute_features(

@@ -33,7 +33,7 @@ from detector_core.errors import BadData, TrainingFailed
 from detector_core.evaluation import metrics
 from detector_core.networks.frozen import FrozenNetwork, trained_state
 from detector_core.training.distributed import all_gather
-from detector_core.training.features import FeatureReport, frozen_features, standardize
+from detector_core.training.features import BackboneFeatures, FeatureReport, frozen_features, standardize
 from detector_core.training.optimizer import class_weight, resolve_compute_dtype
 from detector_core.training.step import Stepper, StepReport, TrainState, autocast, to_device
 
@@ -133,8 +133,9 @@ def _datasets(
     train_rows, valid_rows = data.split("train"), data.split("valid")
     features: dict[str, SplitFeatures] = {}
     if isinstance(state.network, FrozenNetwork) and not state.finished:
+        compute = BackboneFeatures(state)
         for split, rows in (("train", train_rows), ("valid", valid_rows)):
-            features[split] = yield from frozen_features(state, split, rows, data.root, worker, cache)
+            features[split] = yield from frozen_features(compute, state, split, rows, data.root, worker, cache)
         new = (state.progress.epoch, state.progress.step) == (0, 0)
         if new and spec.model.init in INIT_KEYWORDS:  # trained heads have the statistics that they were trained with
             standardize(state, features["train"])
