@@ -44,6 +44,8 @@ from detector_core.training.step import TrainState, autocast
 BATCH = 32
 SAVE_EVERY = 512
 """Images after which a worker writes what it has."""
+COMPUTE_DTYPE_ON_CPU = "fp32 by OpenVINO on cpu"
+"""In the cache's folder; torch gives the same features to about four digits."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,7 +169,7 @@ class BackboneFeatures:
         assert isinstance(state.network, FrozenNetwork)
         self._state, self._network = state, state.network
         self._compiled: Callable[[torch.Tensor], torch.Tensor] | None = None
-        self.compute_dtype = "fp32 by OpenVINO on cpu"
+        self.compute_dtype = COMPUTE_DTYPE_ON_CPU
         if state.device.type != "cpu":  # pragma: no cover - needs a GPU
             dtype = resolve_compute_dtype(state.spec.optim, state.network, state.device)
             self.compute_dtype = f"{dtype} on {state.device.type}"

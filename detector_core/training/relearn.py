@@ -27,7 +27,8 @@ from detector_core.config import AugmentSpec, PreprocessSpec
 from detector_core.errors import BadConfig, BadImage
 from detector_core.labels import targets
 from detector_core.networks.frozen import FrozenNetwork
-from detector_core.training.features import FeatureExtractor, FeatureReport, compute_features
+from detector_core.networks.openvino_graphs import compile_network
+from detector_core.training.features import COMPUTE_DTYPE_ON_CPU, FeatureExtractor, FeatureReport, compute_features
 
 MAX_TAG_WEIGHT = 0.5
 """Largest part of the loss that comes from the tags."""
@@ -61,6 +62,7 @@ class Trunk:
     def __init__(self, network: nn.Module, preprocess: PreprocessSpec) -> None:
         self.network, self.preprocess = network.eval(), preprocess
         self.name, self.last_layer = _find_last_layer(network)
+        self._compiled: Callable[[torch.Tensor], torch.Tensor] | None = None
         self.has_other = isinstance(network, FrozenNetwork) and network.tuned is not None
         digest = hashlib.sha256()
         for name, value in sorted(network.state_dict().items()):
@@ -95,7 +97,7 @@ class Trunk:
             augment=AugmentSpec(),
             seed=0,
             versions=1,
-            compute_dtype="fp32 on cpu",
+            compute_dtype=COMPUTE_DTYPE_ON_CPU,
             device=torch.device("cpu"),
         )
         computing = compute_features(extractor, rows, root, title, cache=cache)
@@ -123,8 +125,21 @@ class Trunk:
         logit_N = self.last_layer(inputs.feature_ND).mean(1)
         return np.asarray(logit_N if inputs.other_N is None else (logit_N + inputs.other_N) / 2, dtype=np.float32)
 
-    @torch.inference_mode()
     def _compute(self, x_BCHW: torch.Tensor) -> torch.Tensor:
+        if self._compiled is None:
+            beginning = _BeforeLastLayer(self.network, self.last_layer)
+            self._compiled = compile_network(beginning, self.preprocess.image_size, torch.get_num_threads())
+        return self._compiled(x_BCHW)
+
+
+class _BeforeLastLayer(nn.Module):
+    """x_BCHW -> the input of the last layer: of a frozen network its features, then the other branch's logit."""
+
+    def __init__(self, network: nn.Module, last_layer: nn.Module) -> None:
+        super().__init__()
+        self.network, self.last_layer = network, last_layer
+
+    def forward(self, x_BCHW: torch.Tensor) -> torch.Tensor:
         network = self.network
         if isinstance(network, FrozenNetwork):
             feature_BD = network.features(x_BCHW)
