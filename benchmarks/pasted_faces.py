@@ -5,7 +5,8 @@
 
 Takes the way of the service: find faces, align, predict. Each portrait of the test split is pasted once, so that its
 face is 64 to 400 px wide and turned by up to 25 degrees. For each range of face sizes prints the ROC AUC, how many
-faces were found, and how often the verdict is that of the portrait itself. Without --model the starter model answers.
+faces were found, how often the verdict is that of the portrait itself, and how often the two contradict each other: one
+is real, the other fake. Without --model the starter model answers.
 
 The last line on stdout is one JSON object: rows.
 """
@@ -25,6 +26,7 @@ from tqdm import tqdm
 from benchmarks import machine
 from detector_core import labels, storage
 from detector_core.data import manifest
+from detector_core.evaluation.calibration import UNCERTAIN
 from detector_core.images.decode import Pixels, decode
 from detector_core.images.preprocess import square
 from detector_core.networks import artifacts
@@ -112,6 +114,10 @@ def summarize(table: pd.DataFrame) -> pd.DataFrame:
                 "found": part["found"].mean(),
                 "auc": roc_auc_score(labels.targets(seen["label"]), seen["p_fake"]) if both else None,
                 "same_verdict": (seen["verdict"] == seen["portrait"]).mean(),
+                "contradiction": (
+                    (seen["verdict"] != seen["portrait"])
+                    & (seen[["verdict", "portrait"]] != UNCERTAIN).all(axis="columns")
+                ).mean(),
             }
         )
     return pd.DataFrame(rows)
