@@ -25,7 +25,6 @@ reason).
 """
 
 import argparse
-import dataclasses
 import io
 import json
 from collections import Counter
@@ -48,26 +47,15 @@ from detector_core.evaluation.model_comparison_tables import comparison_files
 from detector_core.evaluation.report import AUDIT_WARNING, GENERATED, REPORT, report_folder, without_sources
 from detector_core.evaluation.scoring import SCORES
 from detector_core.evaluation.significance import limit_at
-from detector_core.networks import artifacts
-from detector_core.networks.artifacts import Artifact
 from jobs.common import cli
 from jobs.common.cluster import connect
 from jobs.common.scoring_workers import ScoringWorkers
 from jobs.evaluate import CALIBRATION_SPLIT, evaluate_model
-from jobs.run.request import data_of_run, seen_by, trained_on
+from jobs.run.candidates import Candidate, model_names, open_candidate, unique_names
+from jobs.run.request import seen_by, trained_on
 
 COMPARISON, PAGE = "comparison.json", "comparison.html"
 SPLIT = "test"
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Candidate:
-    """A trained run: its model folder, its artifact, and the data set it was trained on, if that is known."""
-
-    name: str
-    folder: str
-    artifact: Artifact
-    own: Manifest | None
 
 
 def main(argv: list[str] | None = None) -> NoReturn:
@@ -99,7 +87,7 @@ def job(arguments: argparse.Namespace) -> dict[str, Any]:
     if arguments.workers is not None and arguments.workers < 1:
         raise BadConfig(f"--workers is {arguments.workers}: it must be 1 or more")
     given = [manifest.load(storage.absolute(where)) for where in arguments.data]
-    candidates = [_candidate(run, given) for run in arguments.runs]
+    candidates = [open_candidate(run, given) for run in arguments.runs]
     folders = Counter(candidate.folder for candidate in candidates)
     if len(folders) < 2 or max(folders.values()) > 1:
         raise BadConfig(f"RUN is {' '.join(arguments.runs)}: give two or more different runs")
@@ -150,7 +138,7 @@ def compare_on_sets(
     """
     # The validation splits first: a model that was never evaluated is then calibrated on its own.
     limits = {candidate.folder: _matched_limit(candidate, share, scoring_workers) for candidate in candidates}
-    models = _model_names(candidates)
+    models = model_names(candidates)
     seen = {candidate.folder: seen_by(candidate.folder, candidate.own) for candidate in candidates}
     names = unique_names([data.name for data in sets], [data.fingerprint[:8] for data in sets])
     compared = []
@@ -201,18 +189,6 @@ def _logits_of(run: ScoredRun, rows: pd.DataFrame) -> Scores:
     return run.scores.set_index("path")["logit"].loc[rows["path"]].to_numpy(dtype=np.float64)
 
 
-def _candidate(run: str, sets: Sequence[Manifest]) -> Candidate:
-    folder = artifacts.find(run)
-    artifact = artifacts.read(folder)
-    own = next((data for data in sets if data.fingerprint == artifact.data["fingerprint"]), None) or data_of_run(run)
-    return Candidate(name=artifact.run, folder=folder, artifact=artifact, own=own)
-
-
-def candidate_of(run: str, data: Manifest) -> Candidate:
-    """A run that was trained on a data set that is loaded already."""
-    return _candidate(run, [data])
-
-
 def report_and_scores(
     candidate: Candidate, data: Manifest, split: str, scoring_workers: ScoringWorkers
 ) -> tuple[dict[str, Any], pd.DataFrame]:
@@ -251,40 +227,6 @@ def _matched_limit(
     seen = without_sources(rows, candidate.artifact.data.get("left_out", ()))
     scores = scores[scores["path"].isin(seen["path"])]
     return limit_at(scores["logit"][~labels.is_fake(scores["label"])].to_numpy(), share)
-
-
-def _model_names(candidates: Sequence[Candidate]) -> dict[str, str]:
-    """The model of each run, by its folder: the variant, or the run's name where several models share that."""
-    keys = {}
-    for candidate in candidates:
-        spec, data = candidate.artifact.spec, candidate.artifact.data
-        keys[candidate.folder] = json.dumps(
-            [spec.replace({"seed": 0}).to_dict(), data["fingerprint"], data.get("left_out", [])], sort_keys=True
-        )
-    seeds = Counter((keys[candidate.folder], candidate.artifact.spec.seed) for candidate in candidates)
-    models_of_variant = {
-        variant: {keys[c.folder] for c in candidates if c.artifact.spec.variant == variant}
-        for variant in {candidate.artifact.spec.variant for candidate in candidates}
-    }
-    runs = unique_names([c.name for c in candidates], [c.artifact.weights_sha256[:8] for c in candidates])
-    repeated = {key for (key, _), count in seeds.items() if count > 1}
-    names: dict[str, str] = {}
-    first_run: dict[str, str] = {}
-    for candidate, run in zip(candidates, runs, strict=True):
-        key, variant = keys[candidate.folder], candidate.artifact.spec.variant
-        if key in repeated:  # the same seed twice: no seeds of one model
-            names[candidate.folder] = run
-        elif len(models_of_variant[variant]) > 1:
-            names[candidate.folder] = first_run.setdefault(key, run)
-        else:
-            names[candidate.folder] = variant
-    return names
-
-
-def unique_names(names: Sequence[str], marks: Sequence[str]) -> list[str]:
-    """The names, each followed by its mark if another one is the same."""
-    counts = Counter(names)
-    return [f"{name} ({mark})" if counts[name] > 1 else name for name, mark in zip(names, marks, strict=True)]
 
 
 def _notes(candidates: Sequence[Candidate], sets: Sequence[Manifest]) -> list[str]:

@@ -35,8 +35,9 @@ from detector_core.labels import FAKE
 from jobs.common import cli
 from jobs.common.cluster import connect
 from jobs.common.scoring_workers import ScoringWorkers
-from jobs.compare import candidate_of, check_classes, report_and_scores
+from jobs.compare import check_classes, report_and_scores
 from jobs.run import resource_flags, spec_flags
+from jobs.run.candidates import open_candidate
 from jobs.train import is_trained, train
 
 COMPARISON, PAGE, TABLE, LATEX = (f"left_out.{ending}" for ending in ("json", "html", "csv", "tex"))
@@ -92,7 +93,7 @@ def job(arguments: argparse.Namespace) -> dict[str, Any]:
         with ScoringWorkers(workers=None, gpu=arguments.gpu) as scoring_workers:
             evaluated = {
                 run: Evaluated(
-                    *report_and_scores(candidate_of(storage.join(root, run), data), data, SPLIT, scoring_workers)
+                    *report_and_scores(open_candidate(storage.join(root, run), [data]), data, SPLIT, scoring_workers)
                 )
                 for run in runs
             }

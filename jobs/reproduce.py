@@ -54,9 +54,10 @@ from detector_core.networks.variants import CUTOUT_SUFFIX, VARIANTS
 from jobs.common import cli
 from jobs.common.cluster import connect
 from jobs.common.scoring_workers import ScoringWorkers
-from jobs.compare import candidate_of, check_classes, compare_on_sets
+from jobs.compare import check_classes, compare_on_sets
 from jobs.evaluate import evaluate_model
 from jobs.run import resource_flags, spec_flags
+from jobs.run.candidates import open_candidate
 from jobs.run.request import model_folder
 from jobs.train import is_trained, train
 
@@ -130,7 +131,7 @@ def job(arguments: argparse.Namespace) -> dict[str, Any]:
         with ScoringWorkers(workers=None, gpu=arguments.gpu) as scoring_workers:
             for name in runs:
                 _evaluate(storage.join(root, name), data, scoring_workers, robustness=arguments.robustness)
-            candidates = [candidate_of(storage.join(root, name), data) for name in runs]
+            candidates = [open_candidate(storage.join(root, name), [data]) for name in runs]
             (models,) = compare_on_sets(candidates, [data], scoring_workers)
     evaluated_runs = [collect(storage.join(root, name)) for name in runs]
     folder = storage.join(root, arguments.name)
