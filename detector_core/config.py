@@ -206,7 +206,7 @@ class OptimSpec(_Spec):
     Attributes:
         batch_size: images per optimizer step over all workers (the global batch).
         micro_batch: images per forward and backward pass, over which BatchNorm computes its statistics.
-        compute_dtype: ``fp32``, ``bf16``, or ``auto``: bf16 where it is faster.
+        compute_dtype: ``fp32``, ``bf16``, or ``auto``: bf16 where it is faster. Frozen features are fp32 on a CPU.
         schedule: of the learning rate: ``constant`` (the paper mentions no schedule) or ``cosine``, which falls to 0.
         compile: whether to compile the network with ``torch.compile``.
         patience: stop after this many epochs without a lower validation loss; 0 never stops early.
