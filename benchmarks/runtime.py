@@ -1,11 +1,12 @@
 """Throughput of the bare runtime in process: torch and each OpenVINO precision, by batch size.
 
-Random weights and images of noise, on the engines that serving uses: uint8 squares in, logits out. Rows named "fixed"
-are compiled for one batch size, the others accept any. "First pass" is the first one with a batch size that is new to
-the engine, which delays a request. The rows run in turns; the median over the rounds counts.
+A variant's initial weights and images of noise, on the engines that serving uses: uint8 squares in, logits out. Rows
+named "fixed" are compiled for one batch size, the others accept any. "First pass" is the first one with a batch size
+that is new to the engine, which delays a request. The rows run in turns; the median over the rounds counts. With one
+thread, 1000 / (images/s) is what an image takes of a core, in milliseconds.
 
   python -m benchmarks.runtime
-  python -m benchmarks.runtime --image-size 128 --threads 1 --rounds 10
+  python -m benchmarks.runtime --variant lite-ensemble --threads 1 --rounds 10
 
 The last line on stdout is one JSON object: images_per_s, first_s.
 """
@@ -22,7 +23,7 @@ import torch
 
 from benchmarks.machine import describe
 from detector_core.networks import factory
-from detector_core.networks.openvino_graphs import import_openvino
+from detector_core.networks.openvino_graphs import cpu_has_bf16, import_openvino
 from detector_core.networks.variants import spec_for
 from detector_core.registry import openvino_export
 from detector_core.registry.engines import FILE_NAMES, Engine, OpenVinoEngine, TorchEngine
@@ -35,14 +36,15 @@ FIXED = "bf16"
 def main() -> None:
     """Exports, measures in turns and prints the table; the last line is JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--image-size", type=int, default=224, metavar="S")
+    parser.add_argument("--variant", default="resnet68", metavar="VARIANT", help="[%(default)s]")
+    parser.add_argument("--image-size", type=int, metavar="S", help="[that of the variant]")
     parser.add_argument("--threads", type=int, default=2, metavar="T")
     parser.add_argument("--rounds", type=int, default=5, metavar="R", help="the median of these counts [5]")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
-    spec = spec_for("resnet68", {"preprocess.image_size": given.image_size})
+    spec = spec_for(given.variant, {"preprocess.image_size": given.image_size} if given.image_size else None)
     network = factory.build(spec.model).eval()
-    size = given.image_size
+    size = spec.preprocess.image_size
     pixels = np.random.default_rng(0).integers(0, 256, (max(BATCHES), size, size, 3), dtype=np.uint8)
     print(describe())
     with tempfile.TemporaryDirectory(prefix="bench-") as scratch:
@@ -57,13 +59,16 @@ def main() -> None:
             },
             "OpenVINO int8": dict.fromkeys(BATCHES, OpenVinoEngine(int8, "int8", given.threads)),
         }
+    if not cpu_has_bf16():
+        print("this CPU has no bf16: the rows of bf16 are left out, and int8 computes its other layers in fp32")
+        engines = {name: row for name, row in engines.items() if "bf16" not in name}
     first = {name: {batch: _seconds(row[batch], pixels[:batch]) for batch in BATCHES} for name, row in engines.items()}
     seconds: dict[str, dict[int, list[float]]] = {name: {batch: [] for batch in BATCHES} for name in engines}
     for _ in range(given.rounds):
         for name, row in engines.items():
             for batch in BATCHES:
                 seconds[name][batch].append(_seconds(row[batch], pixels[:batch]))
-    print(f"resnet68 at {size} px, {given.threads} threads, images/s (ms of the first pass)")
+    print(f"{given.variant} at {size} px, {given.threads} threads, images/s (ms of the first pass)")
     print(f"{'':22}" + "".join(f"{'batch ' + str(batch):>18}" for batch in BATCHES))
     speeds = {
         name: {batch: batch / statistics.median(values) for batch, values in row.items()}

@@ -45,6 +45,22 @@ def cpu_has_bf16() -> bool:
     return "BF16" in import_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
+def cpu_settings(compute_dtype: str, threads: int = 0) -> dict[str, Any]:
+    """The settings of ``compile_model`` for a CPU.
+
+    Args:
+        compute_dtype: bf16 or f32. It is always set, because OpenVINO would choose bf16 even for an fp32 file.
+        threads: number of compute threads; 0 is OpenVINO's default, one per physical core.
+    """
+    settings: dict[str, Any] = {
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_PRECISION_HINT": compute_dtype,
+        # If threads were pinned, two processes on one machine would share some cores and leave others idle.
+        "ENABLE_CPU_PINNING": False,
+    }
+    return settings | ({"INFERENCE_NUM_THREADS": threads} if threads else {})
+
+
 def trace(network: "torch.nn.Module", image_size: int) -> Any:
     """An ``openvino.Model`` of a network that takes x_BCHW float32, for any batch size.
 
@@ -76,14 +92,9 @@ def compile_network(
     """
     import torch
 
-    settings: dict[str, Any] = {
-        "PERFORMANCE_HINT": "LATENCY",
-        "INFERENCE_PRECISION_HINT": FLOAT32,
-        "INFERENCE_NUM_THREADS": threads,
-        "ENABLE_CPU_PINNING": False,
-    }
     graph = trace(network, image_size)
-    request = import_openvino().Core().compile_model(graph, "CPU", settings).create_infer_request()
+    compiled = import_openvino().Core().compile_model(graph, "CPU", cpu_settings(FLOAT32, threads))
+    request = compiled.create_infer_request()
 
     def compute(x_BCHW: torch.Tensor) -> torch.Tensor:
         request.infer([x_BCHW.contiguous().numpy()], share_inputs=True)

@@ -86,13 +86,7 @@ RECIPES = {
     "lite2-frozen": Variant("lite2-frozen", 0.002, 40, _FROZEN),
     "lite-frozen": Variant("lite-frozen", 0.002, 40, _FROZEN),
     "lite-ensemble": Variant(
-        "lite-ensemble", 0.001, 14, _FROZEN | _FINE_TUNED | {"model.dropout": 0.5, "augment.delivery": 0.8}
-    ),
-    "resnet68-delivery": Variant(
-        "resnet68",
-        0.001,
-        30,
-        _FINE_TUNED | {"model.dropout": 0.0, "preprocess.image_size": 256, "optim.batch_size": 32},
+        "lite-ensemble", 0.001, 28, _FROZEN | _FINE_TUNED | {"model.dropout": 0.5, "augment.delivery": 0.8}
     ),
 }
 """Recipes for a few thousand real faces without a GPU (docs/measured.md has those that were measured)."""

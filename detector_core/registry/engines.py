@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from detector_core.config import PreprocessSpec
 from detector_core.errors import BrokenArtifact
 from detector_core.images.decode import Pixels
-from detector_core.networks.openvino_graphs import FLOAT32, cpu_has_bf16, import_openvino
+from detector_core.networks.openvino_graphs import FLOAT32, cpu_has_bf16, cpu_settings, import_openvino
 
 if TYPE_CHECKING:
     import torch
@@ -32,9 +32,7 @@ PRECISIONS = ("int8", "bf16", "fp32")
 FILE_NAMES = {"int8": "int8.xml", "bf16": "fp32.xml", "fp32": "fp32.xml"}
 """The OpenVINO file of each precision; bf16 is the fp32 file computed in bf16."""
 COMPUTE_DTYPES = {"int8": "bf16", "bf16": "bf16", "fp32": "f32"}
-"""The compute dtype of layers that are not int8, by precision, if the CPU supports it.
-
-It is always set, because OpenVINO would choose bf16 even for fp32."""
+"""The compute dtype of layers that are not int8, by precision, if the CPU supports it."""
 
 
 def compute_dtype_of(precision: str) -> str:
@@ -68,14 +66,7 @@ class OpenVinoEngine:
         self, file: Path, precision: str, threads: int = 0, compute_dtype: str | None = None, passes: int = 1
     ) -> None:
         supported = compute_dtype_of(precision)
-        self._settings: dict[str, Any] = {
-            "PERFORMANCE_HINT": "LATENCY",
-            "INFERENCE_PRECISION_HINT": supported if compute_dtype in (None, supported) else FLOAT32,
-            # If threads were pinned, two replicas on one machine would share some cores and leave others idle.
-            "ENABLE_CPU_PINNING": False,
-        }
-        if threads:
-            self._settings["INFERENCE_NUM_THREADS"] = threads
+        self._settings = cpu_settings(supported if compute_dtype in (None, supported) else FLOAT32, threads)
         self.passes = max(1, min(passes, threads))
         self._idle: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._alone = self._compile(file).create_infer_request()

@@ -80,3 +80,14 @@ def test_standardized_features_have_mean_0_and_deviation_1() -> None:
     assert scaled.mean(0) == pytest.approx(torch.zeros(scaled.shape[1]), abs=1e-4)
     assert scaled[:, 1:].std(0, correction=0) == pytest.approx(torch.ones(scaled.shape[1] - 1), abs=1e-4)
     assert torch.isfinite(scaled).all()
+
+
+def test_rounding_a_feature_that_hardly_varies_changes_nothing() -> None:
+    model = network().eval()
+    feature_ND = torch.randn(50, model.head.mean.numel())
+    feature_ND[:, 0] = 0.162 + 1e-7 * feature_ND[:, 0]
+    model.head.standardize(feature_ND)
+    rounded_ND = feature_ND.clone()
+    rounded_ND[:, 0] = feature_ND[:, 0].bfloat16().float()
+    with torch.inference_mode():
+        assert model.head(rounded_ND) == pytest.approx(model.head(feature_ND), abs=1e-2)
