@@ -1,5 +1,6 @@
 """A real HAProxy with the configuration that Ray writes, and a server behind it that answers what it was sent."""
 
+import contextlib
 import dataclasses
 import http.client
 import importlib
@@ -84,10 +85,10 @@ class Running:
         """Sends a request from an address of this machine: status, headers with lower-case names, and the body."""
         source_address = (source or self.host, 0)
         connection = http.client.HTTPConnection(self.host, self.port, timeout=30, source_address=source_address)
-        connection.request(method, path, body, headers or {})
-        response = connection.getresponse()
-        text = response.read().decode()
-        connection.close()
+        with contextlib.closing(connection):  # also if it is refused
+            connection.request(method, path, body, headers or {})
+            response = connection.getresponse()
+            text = response.read().decode()
         is_json = response.headers.get_content_type() == "application/json" or text.startswith("{")
         answer = json.loads(text) if is_json else text
         return response.status, {name.lower(): value for name, value in response.getheaders()}, answer
