@@ -53,15 +53,15 @@ def main() -> None:
         engines: dict[str, dict[int, Engine]] = {
             "torch eager fp32": dict.fromkeys(BATCHES, TorchEngine(network, spec.preprocess)),
             "OpenVINO fp32": dict.fromkeys(BATCHES, OpenVinoEngine(fp32, "fp32", given.threads)),
-            "OpenVINO bf16": dict.fromkeys(BATCHES, OpenVinoEngine(fp32, "bf16", given.threads)),
-            f"OpenVINO {FIXED}, fixed": {
-                batch: OpenVinoEngine(_fixed(fp32, batch), FIXED, given.threads) for batch in BATCHES
-            },
             "OpenVINO int8": dict.fromkeys(BATCHES, OpenVinoEngine(int8, "int8", given.threads)),
         }
-    if not cpu_has_bf16():
-        print("this CPU has no bf16: the rows of bf16 are left out, and int8 computes its other layers in fp32")
-        engines = {name: row for name, row in engines.items() if "bf16" not in name}
+        if cpu_has_bf16():
+            engines["OpenVINO bf16"] = dict.fromkeys(BATCHES, OpenVinoEngine(fp32, "bf16", given.threads))
+            engines[f"OpenVINO {FIXED}, fixed"] = {
+                batch: OpenVinoEngine(_fixed(fp32, batch), FIXED, given.threads) for batch in BATCHES
+            }
+        else:
+            print("this CPU has no bf16: the rows of bf16 are left out, and int8 computes its other layers in fp32")
     first = {name: {batch: _seconds(row[batch], pixels[:batch]) for batch in BATCHES} for name, row in engines.items()}
     seconds: dict[str, dict[int, list[float]]] = {name: {batch: [] for batch in BATCHES} for name in engines}
     for _ in range(given.rounds):
