@@ -19,7 +19,7 @@ from tests.support.http_service import PredictorClient, image_bytes
 from tests.support.models import save_model
 
 IMAGES = [image_bytes(seed=seed) for seed in range(100)]
-"""Each canary takes half of them by chance: fewer than MIN_IMAGES, or so many that it may be promoted, once in 50,000."""
+"""A canary takes half of them by chance: too few to judge, or so many that it may be promoted, once in 50,000 runs."""
 PER_REQUEST = 10
 AGREES, DISAGREES = (0.31, 0.7), (0.5, 0.501)
 """Thresholds at which the tiny model calls every image uncertain, as the live one does, and fake."""
