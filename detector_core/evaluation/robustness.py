@@ -26,6 +26,7 @@ from detector_core.evaluation.metrics import ROBUSTNESS_METRICS, Confusion, rank
 from detector_core.evaluation.scoring import check_finite
 from detector_core.images.preprocess import Pixels, decode, normalize, square
 from detector_core.labels import FAKE, LABELS, REAL
+from detector_core.networks.openvino_graphs import compile_network
 
 UNCHANGED = "unchanged"
 SWAP_QUALITY = 75
@@ -136,10 +137,12 @@ def score_grid(
 ) -> pd.DataFrame:
     """Computes the logit of each image, unchanged and under each of :data:`CHANGES`, in the order of the rows.
 
+    On a CPU, OpenVINO computes in fp32: a third of torch's time, and the same scores but for rounding.
+
     Args:
         rows: columns ``path`` and ``label`` are read.
         root: folder or URI that the paths are relative to.
-        threads: number of threads that decode and change images.
+        threads: number of threads that decode and change images, and of compute threads on a CPU.
 
     Returns:
         Columns path, label, then one per change, float32. Noise is seeded by the path of the image alone.
@@ -149,6 +152,7 @@ def score_grid(
         BrokenArtifact: the network returns a score that is not finite; names the file and the change.
     """
     model = model.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+    compute = compile_network(model, preprocess.image_size, threads) if device == "cpu" else model
     parts: dict[str, list[Any]] = {name: [] for name in (UNCHANGED, *CHANGES)}
     with torch.inference_mode(), ThreadPoolExecutor(threads) as pool:
         for first in range(0, len(rows), batch_size):
@@ -156,7 +160,7 @@ def score_grid(
             images = list(pool.map(partial(_read_image, root), batch["path"]))
             for name, squares in _changed_batches(pool, images, batch, preprocess):
                 pixels_BSSC = torch.from_numpy(np.stack(squares)).to(device)
-                parts[name].append(model(normalize(pixels_BSSC, preprocess)).flatten().float().cpu().numpy())
+                parts[name].append(compute(normalize(pixels_BSSC, preprocess)).flatten().float().cpu().numpy())
     logits = {name: np.concatenate(part) for name, part in parts.items()}
     for name, logit_N in logits.items():
         check_finite(logit_N, [f"{path} ({name})" for path in rows["path"]])
