@@ -42,8 +42,8 @@ COLUMNS = {
     "fakes_passed_rate": "fakes passed",
     "reals_flagged_rate": "reals flagged",
 }
-SHOWING_IMAGES = ("*.png", "report.html", "scores.parquet")
-"""Files of an evaluation that show images of the data set or name its files; the starter model leaves them out."""
+NOT_SHIPPED = ("*.png", "report.html", "scores.parquet", "*.svg", "*.csv", "*.tex")
+"""Files of an evaluation that show images of the data set, name its files, or repeat report.json."""
 
 
 def main() -> None:
@@ -141,7 +141,7 @@ def write_starter(run: str, data: str, folder: Path) -> None:
             report["model"]["folder"] = starter.NAME
             path.write_text(json.dumps(report, indent=2))
         shutil.rmtree(folder, ignore_errors=True)
-        shutil.copytree(copy, folder, ignore=shutil.ignore_patterns(*SHOWING_IMAGES))
+        shutil.copytree(copy, folder, ignore=shutil.ignore_patterns(*NOT_SHIPPED))
         shutil.copy(model.parent / "curves.png", folder)
 
 
