@@ -2,7 +2,8 @@
 
 All rows run the same network over the same images in batches of the same size, in turns in one process, with one
 thread for the network, as in a scoring worker; the median over the rounds counts. The bare forward passes have their
-inputs in memory. The robustness grid is compared with as many of them as it makes: 1 + its number of changes.
+inputs in memory. The robustness grid is compared with as many of them as it makes, 1 + its number of changes; OpenVINO
+computes them, so it can take less time than torch's.
 
   python -m benchmarks.evaluate
   python -m benchmarks.evaluate --image-size 224 --images 256

@@ -32,6 +32,7 @@ from tqdm import tqdm
 from detector_core.data import demo, manifest
 from detector_core.errors import DetectorError, InsufficientResources
 from detector_core.labels import LABELS
+from detector_core.networks.variants import RECIPES
 from jobs.common import cli, loopback
 
 WORKERS = 2
@@ -39,13 +40,14 @@ DISK_BYTES = 3 * 10**9
 READY_S, ANSWER_S, STOP_S = 240, 60, 60
 SIZE = 64
 COUNTS = {"train": 300, "valid": 80, "test": 80}
+EPOCHS = 4
 # What is trained on generated data: small images, a few hundred steps (docs/decisions.md).
 GENERATED = [
-    *("resnet68-cutout", "--image-size", str(SIZE), "--batch-size", "16", "--micro-batch", "8", "--epochs", "4"),
-    *("--set", "optim.learning_rate=0.001", "--set", "optim.schedule=cosine"),
+    *("resnet68-cutout", "--image-size", str(SIZE), "--batch-size", "16", "--micro-batch", "8"),
+    *("--epochs", str(EPOCHS), "--set", "optim.learning_rate=0.001", "--set", "optim.schedule=cosine"),
 ]
 # What is trained on images of the user.
-FACES = ["lite-frozen"]
+FACES = "lite-frozen"
 
 
 def main(argv: list[str] | None = None) -> NoReturn:
@@ -54,7 +56,8 @@ def main(argv: list[str] | None = None) -> NoReturn:
     parser.add_argument("--data", metavar="FOLDER", help="images in a layout that jobs.prepare reads [generated]")
     parser.add_argument("--work", default=".demo", metavar="FOLDER", help="folder for everything that is made [.demo]")
     parser.add_argument("--sample", type=int, default=1000, metavar="N", help="most images per split and class [1000]")
-    parser.add_argument("--epochs", type=int, metavar="E", help="passes over the training images [4, with --data 20]")
+    epochs = f"{EPOCHS}, with --data {RECIPES[FACES].epochs}"
+    parser.add_argument("--epochs", type=int, metavar="E", help=f"passes over the training images [{epochs}]")
     parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same data and model [0]")
     cli.run(job, parser.parse_args(argv))
 
@@ -73,7 +76,7 @@ def job(arguments: argparse.Namespace) -> dict[str, Any]:
     for folder in (runs, models):  # of an earlier demo
         shutil.rmtree(folder, ignore_errors=True)
     source = Path(arguments.data) if arguments.data else _generate(work / "data", arguments.seed)
-    recipe = [*(FACES if arguments.data else GENERATED), "--seed", arguments.seed]
+    recipe = [*([FACES] if arguments.data else GENERATED), "--seed", arguments.seed]
     if arguments.epochs:
         recipe += ["--epochs", arguments.epochs]
     dataset = work / "dataset"
