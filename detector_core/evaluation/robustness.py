@@ -137,8 +137,8 @@ def score_grid(
 ) -> pd.DataFrame:
     """Computes the logit of each image, unchanged and under each of :data:`CHANGES`, in the order of the rows.
 
-    On a CPU, OpenVINO computes in fp32: faster than torch, above all depthwise convolutions, and the same scores but for
-    rounding.
+    On a CPU, OpenVINO computes in fp32: faster than torch (above all depthwise convolutions), with the same scores but
+    for rounding.
 
     Args:
         rows: columns ``path`` and ``label`` are read.
